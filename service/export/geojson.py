@@ -1,0 +1,81 @@
+"""GeoJSON as QuPath opens it: detections as points, the hot-spot and the region as annotations.
+
+Frame: level-0 px. Where a slide has bounds (MIRAX), QuPath shows only the scanned part and counts from its corner,
+and so do these coordinates; `offset` says by how much they differ from the report's.
+"""
+
+import json
+import math
+import uuid
+from typing import Any
+
+from service.report import Detection, HotspotPlace, Rectangle, RectanglePlace, Report
+
+FIGURE_COLOUR, HOTSPOT_COLOUR, REGION_COLOUR = [0, 160, 70], [230, 120, 0], [60, 60, 60]
+CIRCLE_CORNERS = 128
+
+
+def to_geojson(report: Report) -> bytes:
+    """UTF-8 GeoJSON FeatureCollection."""
+    bounds = report.slide.bounds
+    offset = (bounds.x, bounds.y) if bounds else (0, 0)
+    features = [_point(report, detection, offset) for detection in report.detections]
+    if report.mai.hotspot:
+        name = f"Hot-spot ({report.mai.definition}): {report.mai.count} mitoses in {report.mai.area_mm2:.2f} mm2"
+        corners = _hotspot_corners(report.mai.hotspot, report.slide.mpp)
+        features.append(_annotation(report, name, "Hot-spot", HOTSPOT_COLOUR, corners, offset))
+    if report.region:
+        corners = _rectangle_corners(report.region)
+        features.append(_annotation(report, "Analysed region", "Region", REGION_COLOUR, corners, offset))
+    collection = {"type": "FeatureCollection", "features": features, "offset": list(offset), "unit": "level-0 px"}
+    return (json.dumps(collection, indent=1) + "\n").encode()
+
+
+def _feature(report: Report, name: str, geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{report.analysis.id} {name}")  # QuPath wants UUIDs
+    return {"type": "Feature", "id": str(identity), "geometry": geometry, "properties": properties}
+
+
+def _point(report: Report, detection: Detection, offset: tuple[int, int]) -> dict[str, Any]:
+    place = [round(detection.x - offset[0], 2), round(detection.y - offset[1], 2)]
+    properties = {
+        "objectType": "detection",
+        "name": f"Mitotic figure {detection.id}",
+        "classification": {"name": "Mitotic figure", "color": FIGURE_COLOUR},
+        "measurements": {"Probability": detection.score, "Area um^2": detection.area_um2},
+    }
+    return _feature(report, f"detection {detection.id}", {"type": "Point", "coordinates": place}, properties)
+
+
+def _annotation(
+    report: Report,
+    name: str,
+    kind: str,
+    colour: list[int],
+    corners: list[tuple[float, float]],
+    offset: tuple[int, int],
+) -> dict[str, Any]:
+    ring = [[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in (*corners, corners[0])]
+    properties = {
+        "objectType": "annotation",
+        "name": name,
+        "classification": {"name": kind, "color": colour},
+        "isLocked": True,
+    }
+    return _feature(report, kind, {"type": "Polygon", "coordinates": [ring]}, properties)
+
+
+def _hotspot_corners(hotspot: HotspotPlace, mpp: tuple[float, float]) -> list[tuple[float, float]]:
+    """Corners of a hot-spot in level-0 px; a circle as a regular polygon."""
+    if isinstance(hotspot, RectanglePlace):
+        half_x, half_y = hotspot.width_um / 2 / mpp[0], hotspot.height_um / 2 / mpp[1]
+        signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        return [(hotspot.x + sign_x * half_x, hotspot.y + sign_y * half_y) for sign_x, sign_y in signs]
+    radius_x, radius_y = hotspot.radius_um / mpp[0], hotspot.radius_um / mpp[1]
+    angles = [math.tau * corner / CIRCLE_CORNERS for corner in range(CIRCLE_CORNERS)]
+    return [(hotspot.x + radius_x * math.cos(angle), hotspot.y + radius_y * math.sin(angle)) for angle in angles]
+
+
+def _rectangle_corners(region: Rectangle) -> list[tuple[float, float]]:
+    right, bottom = region.x + region.width, region.y + region.height
+    return [(region.x, region.y), (right, region.y), (right, bottom), (region.x, bottom)]

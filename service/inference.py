@@ -1,0 +1,95 @@
+"""The detector: a loaded model on a device, and the pipeline from tiles to the stitched map.
+
+Reader threads keep a bounded queue of patches full while the device computes, so nothing waits on anything it
+need not, and memory does not grow with the slide but for the map.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.backend import Device, Precision, load_backend
+from service.probability_map import ProbabilityMap
+from service.slide import Rgb, Slide
+from service.tiling import Lattice, Tile
+from service.weights import DEFAULT_MODEL, Model, load_model
+
+READERS = 2
+AHEAD = 3  # tiles read before the device asks for them
+CHECKPOINT_SECONDS = 20.0
+IDENTITY = np.eye(3, dtype=np.float32)
+
+OnProgress = Callable[[int, int], None]  # patches done, patches in all
+
+
+class Detector:
+    """A loaded model: network, stain reference, threshold, device. Knows nothing of vendors, jobs or HTTP.
+
+    Raises as `load_model` and `load_backend` do.
+    """
+
+    def __init__(self, model: Model, *, device: Device = "auto", precision: Precision = "auto") -> None:
+        self.card = model.card
+        self.stain = model.stain
+        self.backend = load_backend(model, device, precision)
+        self.stride_px = model.card.architecture.stride_px
+
+    @classmethod
+    def load(cls, model: str | Path = DEFAULT_MODEL, *, device: Device = "auto", precision: Precision = "auto") -> "Detector":
+        """Load a model by id or folder."""
+        return cls(load_model(model), device=device, precision=precision)
+
+    def predict(self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY) -> npt.NDArray[np.float32]:
+        """Maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
+        return self.backend.predict(patches, transform)
+
+    def run(
+        self,
+        slide: Slide,
+        lattice: Lattice,
+        tiles: list[Tile],
+        transform: npt.NDArray[np.float32] = IDENTITY,
+        on_progress: OnProgress | None = None,
+        checkpoint: Path | None = None,
+        key: str = "",
+    ) -> ProbabilityMap:
+        """The map of the tiles; a checkpoint file of the same key is gone on from, and kept up to date.
+
+        `on_progress` is called after each tile, and may raise to stop. Raises SlideDamaged.
+        """
+        found = ProbabilityMap.resume(checkpoint, lattice, key)
+        total, done = sum(tile.patches for tile in tiles), sum(tile.patches for tile in found.done)
+        saved_at = time.monotonic()
+        for tile, patch in _read_ahead(slide, lattice, [tile for tile in tiles if tile not in found.done]):
+            found.write(tile, self.predict(patch[None], transform)[0])
+            done += tile.patches
+            if on_progress is not None:
+                on_progress(done, total)
+            if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                found.save(checkpoint, key)
+                saved_at = time.monotonic()
+        if checkpoint is not None:
+            found.save(checkpoint, key)
+        return found
+
+
+def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Rgb]]:
+    """Tiles with their pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
+    waiting: deque[tuple[Tile, Future[Rgb]]] = deque()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+        try:
+            for tile in tiles:
+                waiting.append((tile, pool.submit(slide.read, tile.read, lattice.scale)))
+                if len(waiting) > AHEAD:
+                    ready, pixels = waiting.popleft()
+                    yield ready, pixels.result()
+            while waiting:
+                ready, pixels = waiting.popleft()
+                yield ready, pixels.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

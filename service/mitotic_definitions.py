@@ -1,0 +1,198 @@
+"""The definitions by which mitoses are counted: window, exact area and cut-offs of each.
+
+Every definition here needs nothing but detections and the slide's um per pixel. Areas are mm2, diameters mm. A high
+power field (HPF) is a disc of its field diameter; ten of them are counted as one window of the same area.
+
+`cutoffs` are the smallest counts of the second and of the third class: (6, 11) reads 0-5 / 6-10 / 11 and more.
+"""
+
+from dataclasses import dataclass
+from math import pi
+from typing import Literal
+
+WindowShape = Literal["circle", "rectangle"]  # a rectangle is 4:3, wider than high
+
+
+@dataclass(frozen=True, slots=True)
+class CountDefinition:
+    """One published way to count mitoses and to class the count."""
+
+    id: str
+    table_version: str  # names source and year; ids alone do not tell the 1991 table from CAP's
+    shape: WindowShape
+    area_mm2: float
+    cutoffs: tuple[int, ...]  # smallest count of each next class, ascending; empty: the definition has no classes
+    source: str
+
+
+def ten_fields_mm2(field_diameter_mm: float) -> float:
+    """Return the area in mm2 of ten high power fields of the given diameter in mm."""
+    return 10 * pi * field_diameter_mm**2 / 4
+
+
+# CAP Breast.Invasive 4.10, Table 1 (NHS/RCPath). Field diameter in mm: largest count of score 1, of score 2.
+CAP_TABLE_1: dict[float, tuple[int, int]] = {
+    0.40: (4, 9),
+    0.41: (4, 9),
+    0.42: (5, 10),
+    0.43: (5, 10),
+    0.44: (5, 11),
+    0.45: (5, 11),
+    0.46: (6, 12),
+    0.47: (6, 12),
+    0.48: (6, 13),
+    0.49: (6, 13),
+    0.50: (7, 14),
+    0.51: (7, 14),
+    0.52: (7, 15),
+    0.53: (8, 16),
+    0.54: (8, 16),
+    0.55: (8, 17),
+    0.56: (8, 17),
+    0.57: (9, 18),
+    0.58: (9, 19),
+    0.59: (9, 19),
+    0.60: (10, 20),
+    0.61: (10, 21),
+    0.62: (11, 22),
+    0.63: (11, 22),
+    0.64: (11, 23),
+    0.65: (12, 24),
+    0.66: (12, 24),
+    0.67: (12, 25),
+    0.68: (13, 26),
+    0.69: (13, 27),
+}
+
+# A scanned slide has no eyepiece, so the field is our choice: field number 22 at x40, a common microscope's, and
+# the one row of the table that a third source confirms (Kyoto University: 0-8 / 9-17 / 18 and more).
+DEFAULT_FIELD_DIAMETER_MM = 0.55
+
+
+def nottingham_fd(field_diameter_mm: float = DEFAULT_FIELD_DIAMETER_MM) -> CountDefinition:
+    """Return the Nottingham mitotic score for a microscope's field diameter, 0.40 to 0.69 mm in steps of 0.01.
+
+    Raises:
+        KeyError: the table has no row for this diameter.
+    """
+    score_1_to, score_2_to = CAP_TABLE_1[field_diameter_mm]
+    return CountDefinition(
+        id="nottingham_fd",
+        table_version=f"CAP Breast.Invasive 4.10 Table 1, {field_diameter_mm:.2f} mm",
+        shape="circle",
+        area_mm2=ten_fields_mm2(field_diameter_mm),
+        cutoffs=(score_1_to + 1, score_2_to + 1),
+        source="CAP Breast.Invasive 4.10 Table 1 (NHS/RCPath)",
+    )
+
+
+MAI_BAAK = CountDefinition(
+    id="mai_baak",
+    table_version="Jannink 1995 definition, Baak 2005 cut-off",
+    shape="circle",
+    area_mm2=ten_fields_mm2(0.45),
+    cutoffs=(10,),
+    source="Jannink, van Diest, Baak 1995 Hum Pathol 26:1086; Baak 2005 J Clin Oncol 23:5993",
+)
+
+MAI_WHO2003 = CountDefinition(
+    id="mai_who2003",
+    table_version="WHO 2003 classes, Skaland study group",
+    shape="circle",
+    area_mm2=ten_fields_mm2(0.45),
+    cutoffs=(6, 11),
+    source="abstract of the Skaland study group, 433 patients",
+)
+
+TUPAC16 = CountDefinition(
+    id="tupac16",
+    table_version="TUPAC 2016 challenge page",
+    shape="rectangle",
+    area_mm2=2.0,
+    cutoffs=(6, 11),
+    source="tupac.grand-challenge.org/Tasks-and-Evaluation",
+)
+
+MIDOG = CountDefinition(
+    id="midog",
+    table_version="MIDOG 2021 region of interest",
+    shape="rectangle",
+    area_mm2=2.0,
+    cutoffs=(),
+    source="MIDOG challenge papers: hot-spot region of about 2 mm2",
+)
+
+# pathologyoutlines prints 6-11 and 11+ for 0.44 mm, which overlap: taken as a misprint of 6-10.
+ELSTON_ELLIS_1991 = tuple(
+    CountDefinition(
+        id="elston_ellis_1991",
+        table_version=f"Elston & Ellis 1991, field {field_diameter_mm:.2f} mm",
+        shape="circle",
+        area_mm2=ten_fields_mm2(field_diameter_mm),
+        cutoffs=cutoffs,
+        source=source,
+    )
+    for field_diameter_mm, cutoffs, source in (
+        (0.44, (6, 11), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
+        (0.59, (10, 20), "HL7 breast cancer implementation guide 2018Sep"),
+        (0.63, (12, 23), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
+    )
+)
+
+PER_MM2_CAP = CountDefinition(
+    id="per_mm2_cap",
+    table_version="HL7 breast cancer IG 2018May, 1 mm2",
+    shape="circle",
+    area_mm2=1.0,
+    cutoffs=(4, 8),
+    source="HL7 breast cancer implementation guide 2018May, code system",
+)
+
+IPMIT = CountDefinition(
+    id="ipmit",
+    table_version="Pantanowitz 2020, 0.52 mm",
+    shape="circle",
+    area_mm2=ten_fields_mm2(0.52),
+    cutoffs=(8, 16),
+    source="Pantanowitz 2020; equals row 0.52 mm of the CAP table",
+)
+
+VET_MC = CountDefinition(
+    id="vet_mc",
+    table_version="Meuten 2016, 2.37 mm2",
+    shape="rectangle",
+    area_mm2=2.37,
+    cutoffs=(),
+    source="Meuten 2016: veterinary mitotic count; cut-offs are per tumour",
+)
+
+WHO_SI = CountDefinition(
+    id="who_si",
+    table_version="Cree 2021, hotspot, 2 mm2",
+    shape="circle",
+    area_mm2=2.0,
+    cutoffs=(),
+    source="Cree 2021 Mod Pathol 34:1651: density with area and method stated",
+)
+
+GEP_NEN = CountDefinition(
+    id="gep_nen",
+    table_version="Rindi 2022, 2 mm2",
+    shape="circle",
+    area_mm2=2.0,
+    cutoffs=(2, 21),
+    source="Rindi 2022, as cited by others; gastro-entero-pancreatic neuroendocrine neoplasms",
+)
+
+SCORE_DEFINITIONS: tuple[CountDefinition, ...] = (
+    MAI_WHO2003,
+    nottingham_fd(),
+    *ELSTON_ELLIS_1991,
+    PER_MM2_CAP,
+    IPMIT,
+    TUPAC16,
+    MIDOG,
+    WHO_SI,
+    VET_MC,
+    GEP_NEN,
+)

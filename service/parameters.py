@@ -1,0 +1,109 @@
+"""What an analysis is asked to do, checked and complete: everything needed to run it again."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from service.backend import Backend
+from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
+from service.mitotic_figures import MERGE_UM
+from service.slide import Box, Slide
+from service.tiling import PATCH_PX, Lattice
+from service.tissue import MASK_UM
+from service.weights import ModelCard
+
+MPP_TOLERANCE = 0.05  # slides this near to the model's mpp are read as they are: resampling blurs and costs more
+HALO_PX = 32  # of up to 105; see "Overlap" in the README for what each costs and changes
+PATCHES_PER_SIDE = 2  # per tile
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Region in level-0 px, threshold on probabilities, the lattice, and how it is covered."""
+
+    lattice: Lattice
+    region: Box | None
+    threshold: float
+    halo_px: int
+    patches_per_side: int
+    merge_um: float
+    mpp: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        slide: Slide,
+        card: ModelCard,
+        *,
+        region: Box | None = None,
+        threshold: float | None = None,
+        halo_px: int | None = None,
+    ) -> "Parameters":
+        """Check what was asked for against the slide and the model, and fill in the rest.
+
+        Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid.
+        """
+        mpp = slide.require_mpp()
+        threshold = card.threshold if threshold is None else threshold
+        if not 0 < threshold < 1:
+            raise ParameterInvalid(f"threshold {threshold} is not between 0 and 1")
+        stride_px = card.architecture.stride_px
+        halo_px = HALO_PX if halo_px is None else halo_px
+        if halo_px < 0 or halo_px % stride_px:
+            raise ParameterInvalid(f"halo of {halo_px} px is not a multiple of {stride_px}")
+        _check_region(slide, region)
+        lattice = Lattice.of(slide.width, slide.height, scale_to(card.mpp, mpp), stride_px)
+        return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp)
+
+    def as_report(self, backend: Backend) -> dict[str, Any]:
+        """The report's `parameters`, with the rules by which figures are counted."""
+        region = self.region
+        return {
+            "region": region and [region.x, region.y, region.width, region.height],
+            "mpp": self.mpp,
+            "threshold": self.threshold,
+            "scale": self.lattice.scale,
+            "patch_px": PATCH_PX,
+            "stride_px": self.lattice.stride_px,
+            "patches_per_side": self.patches_per_side,
+            "halo_px": self.halo_px,
+            "merge_um": self.merge_um,
+            "tissue_mask_um": MASK_UM,
+            "backend": backend.name,
+            "device": backend.device,
+            "precision": backend.precision,
+            "region_basis": "detection_density" if region is None else "detection_density_in_region",
+            "counting": {
+                "window": "one contiguous window of the exact area, not clipped to tissue",
+                "boundary": "a figure whose centroid is on the window's edge counts",
+                "ties": "topmost, then leftmost window",
+                "dividing_cell": f"figures closer than {self.merge_um} um are one mitosis",
+            },
+        }
+
+
+def scale_to(model_mpp: float, mpp: tuple[float, float]) -> tuple[float, float]:
+    """Level-0 px per model px (x, y): 1 where the slide is within tolerance of the model."""
+    ratio = (model_mpp / mpp[0], model_mpp / mpp[1])
+    return (1.0, 1.0) if all(abs(math.log(each)) <= MPP_TOLERANCE for each in ratio) else ratio
+
+
+def parse_region(text: str) -> Box:
+    """A region from "X,Y,W,H" in level-0 px; raises RegionInvalid."""
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise RegionInvalid(f"region {text!r} is not X,Y,W,H in whole level-0 pixels") from None
+    return Box(x, y, width, height)
+
+
+def _check_region(slide: Slide, region: Box | None) -> None:
+    if region is None:
+        return
+    if region.width <= 0 or region.height <= 0:
+        raise RegionInvalid(f"region {region.width} x {region.height} px is empty")
+    if region.x < 0 or region.y < 0 or region.right > slide.width or region.bottom > slide.height:
+        raise RegionOutside(
+            f"region {region.x},{region.y},{region.width},{region.height} is not inside {slide.name}, "
+            f"which is {slide.width} x {slide.height} px"
+        )

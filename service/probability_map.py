@@ -1,0 +1,72 @@
+"""The stitched probability map of a slide: one number per lattice cell, saved as it grows and resumed."""
+
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.slide import Box
+from service.tiling import Lattice, Tile
+
+
+@dataclass(slots=True)
+class ProbabilityMap:
+    """Probabilities on a lattice, (rows, columns) float32; zero where nothing was looked at."""
+
+    lattice: Lattice
+    values: npt.NDArray[np.float32]
+    done: set[Tile] = field(default_factory=set)
+
+    @classmethod
+    def empty(cls, lattice: Lattice) -> "ProbabilityMap":
+        """A map of which nothing is known yet."""
+        return cls(lattice, np.zeros((lattice.rows, lattice.columns), np.float32))
+
+    def write(self, tile: Tile, probabilities: npt.NDArray[np.float32]) -> None:
+        """Keep the cells that are the tile's own, out of all that it gave, (h, w)."""
+        cells = tile.write
+        kept = probabilities[tile.kept(self.lattice.stride_px)]
+        self.values[cells.y : cells.bottom, cells.x : cells.right] = kept
+        self.done.add(tile)
+
+    def save(self, path: Path, key: str = "") -> None:
+        """Write the map, whole or not at all; `key` says what it was computed from. Raises OSError."""
+        partial = path.with_name(path.name + ".partial")
+        facts = {"key": key, "lattice": asdict(self.lattice)}
+        tiles = np.array([_numbers(tile) for tile in self.done], np.int64).reshape(-1, 9)
+        with partial.open("wb") as file:
+            np.savez(file, facts=json.dumps(facts), values=self.values, tiles=tiles)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, key: str | None = None) -> "ProbabilityMap":
+        """A saved map; raises ValueError if it is damaged or of another key."""
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                facts = json.loads(str(saved["facts"]))
+                values, tiles = saved["values"], saved["tiles"].tolist()
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not a saved probability map: {error}") from error
+        if key is not None and facts["key"] != key:
+            raise ValueError(f"{path} is of another analysis")
+        lattice = Lattice(**{**facts["lattice"], "scale": tuple(facts["lattice"]["scale"])})
+        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles})
+
+    @classmethod
+    def resume(cls, path: Path | None, lattice: Lattice, key: str) -> "ProbabilityMap":
+        """The saved map if there is one of the same key, else an empty one."""
+        try:
+            return cls.load(path, key) if path is not None and path.exists() else cls.empty(lattice)
+        except ValueError:  # nothing is lost but time: what cannot be gone on from is computed again
+            return cls.empty(lattice)
+
+
+def _numbers(tile: Tile) -> tuple[int, ...]:
+    read, write = tile.read, tile.write
+    return (read.x, read.y, read.width, read.height, write.x, write.y, write.width, write.height, tile.patches)

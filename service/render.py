@@ -1,0 +1,120 @@
+"""Pictures of a report: the overlay, the heat map, and a crop round one figure."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from service.probability_map import ProbabilityMap
+from service.report import CirclePlace, Detection, Report
+from service.slide import Box, Rgb, Slide
+from service.tissue import find_tissue
+
+Colour: TypeAlias = tuple[int, int, int]
+LONGEST_PX = 1600
+TISSUE, FIGURE, HOTSPOT, INK = (40, 120, 200), (0, 190, 80), (240, 120, 0), (30, 30, 30)
+# a perceptually even ramp from clear to dark red: transmission of red, green, blue at full probability
+HEAT = np.array([0.75, 0.05, 0.15])
+SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000)
+CROP_UM = 64.0
+
+
+def overlay(slide: Slide, report: Report, longest_px: int = LONGEST_PX) -> Image.Image:
+    """The slide with its tissue outlined, its mitotic figures ringed and the MAI's hot-spot drawn."""
+    thumbnail = slide.thumbnail(longest_px)
+    scale = slide.width / thumbnail.shape[1]
+    _outline_tissue(thumbnail, slide, scale)
+    picture = Image.fromarray(thumbnail)
+    draw = ImageDraw.Draw(picture)
+    radius = max(4.0, picture.width / 220)
+    for detection in report.detections:
+        _ring(draw, detection.x / scale, detection.y / scale, radius, radius, FIGURE, 2)
+    spot = report.mai.hotspot
+    if isinstance(spot, CirclePlace):
+        size = (spot.radius_um / report.slide.mpp[0] / scale, spot.radius_um / report.slide.mpp[1] / scale)
+        _ring(draw, spot.x / scale, spot.y / scale, *size, HOTSPOT, 3)
+    if report.region:
+        region = report.region
+        corners = (region.x, region.y, region.x + region.width, region.y + region.height)
+        draw.rectangle([corner / scale for corner in corners], outline=INK, width=2)
+    return _captioned(picture, _caption(report), scale * report.slide.mpp[0])
+
+
+def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONGEST_PX) -> Image.Image:
+    """The slide in grey with the probability map over it; each pixel shows the highest probability in it."""
+    thumbnail = slide.thumbnail(longest_px)
+    scale = slide.width / thumbnail.shape[1]
+    lattice = probabilities.lattice
+    strongest = np.zeros(thumbnail.shape[:2], np.float32)
+    rows, columns = np.nonzero(probabilities.values > 0.02)
+    x, y = lattice.to_level0(columns * lattice.stride_px, rows * lattice.stride_px)
+    where = (
+        np.clip(y / scale, 0, thumbnail.shape[0] - 1).astype(int),
+        np.clip(x / scale, 0, thumbnail.shape[1] - 1).astype(int),
+    )
+    np.maximum.at(strongest, where, probabilities.values[rows, columns])
+    strongest = ndimage.maximum_filter(strongest, size=max(1, round(lattice.stride_px * lattice.scale[0] / scale)) | 1)
+    strongest = ndimage.grey_dilation(strongest, footprint=_disc(max(2, thumbnail.shape[1] // 500)))
+    grey = thumbnail.mean(-1, keepdims=True) * 0.6 + 100
+    tinted = np.clip(grey, 0, 255) * (1 - strongest[..., None] * (1 - HEAT))
+    return _captioned(Image.fromarray(tinted.astype(np.uint8)), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
+
+
+def crop(slide: Slide, detection: Detection, size_um: float = CROP_UM, size_px: int = 256) -> Image.Image:
+    """The surroundings of one figure, `size_um` wide and high, as a square picture."""
+    mpp = slide.require_mpp()
+    scale = (size_um / mpp[0] / size_px, size_um / mpp[1] / size_px)
+    left, top = detection.x / scale[0] - size_px / 2, detection.y / scale[1] - size_px / 2
+    return Image.fromarray(slide.read(Box(round(left), round(top), size_px, size_px), scale))
+
+
+def _outline_tissue(thumbnail: Rgb, slide: Slide, scale: float) -> None:
+    tissue = find_tissue(slide)
+    height, width = thumbnail.shape[:2]
+    rows = np.minimum(np.arange(height) * scale / tissue.scale[1], tissue.mask.shape[0] - 1).astype(int)
+    columns = np.minimum(np.arange(width) * scale / tissue.scale[0], tissue.mask.shape[1] - 1).astype(int)
+    mask = ndimage.binary_opening(np.pad(tissue.mask, 1, mode="edge"), iterations=1)[1:-1, 1:-1][rows[:, None], columns]
+    thumbnail[mask & ~ndimage.binary_erosion(mask, iterations=2, border_value=1)] = TISSUE
+
+
+def _disc(radius: int) -> npt.NDArray[np.bool_]:
+    offsets = np.arange(-radius, radius + 1)
+    disc: npt.NDArray[np.bool_] = offsets**2 + offsets[:, None] ** 2 <= radius**2
+    return disc
+
+
+def _ring(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius_x: float, radius_y: float, colour: Colour, width: int
+) -> None:
+    draw.ellipse((x - radius_x, y - radius_y, x + radius_x, y + radius_y), outline=colour, width=width)
+
+
+def _caption(report: Report) -> list[str]:
+    mai = report.mai
+    low, high = mai.interval
+    standing = {True: "high risk (>= 10)", False: "below 10", None: "too little tissue for a class"}[mai.high_risk]
+    return [
+        f"{report.slide.name}: {report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of tissue",
+        f"MAI {mai.count} ({low:.1f} to {high:.1f}) in {mai.area_mm2:.2f} mm2: {standing}"
+        + (", near the cut-off" if mai.near_cutoff else ""),
+        f"model {report.model.id}, threshold {report.model.threshold:.3g}. For research use only.",
+    ]
+
+
+def _captioned(picture: Image.Image, lines: Sequence[str], um_per_px: float) -> Image.Image:
+    """The picture with a scale bar and lines of text below it."""
+    size = max(13, picture.width // 70)
+    font = ImageFont.load_default(size)
+    canvas = Image.new("RGB", (picture.width, picture.height + int(size * (1.5 * len(lines) + 1))), "white")
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        draw.text((size, picture.height + size * (0.5 + 1.5 * number)), line, fill=INK, font=font)
+    bar_um = max((bar for bar in SCALE_BARS_UM if bar / um_per_px < picture.width / 4), default=SCALE_BARS_UM[0])
+    right, top = picture.width - size, picture.height + size * 1.8
+    draw.line((right - bar_um / um_per_px, top, right, top), fill=INK, width=max(2, size // 6))
+    draw.text((right, picture.height + size * 0.4), f"{bar_um} um", fill=INK, font=font, anchor="ra")
+    return canvas

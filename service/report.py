@@ -1,0 +1,276 @@
+"""The report: the JSON contract, `schema_version` "1".
+
+x, y are level-0 px of the slide as OpenSlide gives them, `_um` the same times the slide's mpp; areas are mm2.
+"""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from service import __version__
+from service.backend import Backend
+from service.mitotic_activity import Hotspot, MitoticActivityIndex, MitoticScore
+from service.mitotic_figures import MitoticFigure
+from service.parameters import Parameters
+from service.slide import Box, Slide
+from service.tissue import TissueMask
+from service.weights import ModelCard
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class AnalysisFacts(_Part):
+    """Which run this was; the only part that differs between two runs on the same input."""
+
+    id: str
+    created_at: datetime
+    seconds: float
+
+
+class SoftwareFacts(_Part):
+    """What computed it."""
+
+    name: str = "mitosis-service"
+    version: str = __version__
+
+
+class ModelFacts(_Part):
+    """Which weights, at which operating point."""
+
+    id: str
+    sha256: str
+    threshold: float
+    mpp: float
+
+
+class Rectangle(_Part):
+    """Level-0 px, half-open."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class SlideFacts(_Part):
+    """What was understood of the slide."""
+
+    name: str
+    sha256: str
+    vendor: str
+    width: int
+    height: int
+    mpp: tuple[float, float]
+    mpp_source: str
+    objective_power: float | None
+    bounds: Rectangle | None
+
+
+class TissueFacts(_Part):
+    """Tissue of the slide, and of it what was examined (a region may be less)."""
+
+    area_mm2: float
+    examined_mm2: float
+
+
+class Detection(_Part):
+    """One mitotic figure."""
+
+    id: int
+    x: float
+    y: float
+    x_um: float
+    y_um: float
+    score: float
+    area_um2: float
+
+
+class Counts(_Part):
+    """All detections, by any area."""
+
+    total: int
+    per_mm2: float | None
+
+
+class CirclePlace(_Part):
+    """A circular window: its centre in level-0 px, its size in um, and how much of it is tissue."""
+
+    shape: Literal["circle"] = "circle"
+    x: float
+    y: float
+    radius_um: float
+    tissue_fraction: float
+
+
+class RectanglePlace(_Part):
+    """A rectangular window, as the circular one."""
+
+    shape: Literal["rectangle"] = "rectangle"
+    x: float
+    y: float
+    width_um: float
+    height_um: float
+    tissue_fraction: float
+
+
+HotspotPlace: TypeAlias = CirclePlace | RectanglePlace
+
+
+class Alternative(_Part):
+    """A next-best hot-spot, among the mitoses that no better one holds."""
+
+    count: int
+    hotspot: HotspotPlace
+
+
+class Mai(_Part):
+    """The mitotic activity index; `high_risk` and `near_cutoff` are null where too little tissue was examined."""
+
+    definition: str
+    table_version: str
+    count: int
+    interval: tuple[float, float]
+    area_mm2: float
+    area_sufficient: bool
+    high_risk: bool | None
+    near_cutoff: bool | None
+    hotspot: HotspotPlace | None
+    alternatives: list[Alternative]
+
+
+class Score(_Part):
+    """The count by one definition; `score` is null without cut-offs or where too little tissue was examined."""
+
+    definition: str
+    table_version: str
+    count: int
+    interval: tuple[float, float]
+    area_mm2: float
+    area_sufficient: bool
+    score: int | None
+    near_cutoff: bool | None
+    hotspot: HotspotPlace | None
+
+
+class Notice(_Part):
+    """Something a reader of the counts should know."""
+
+    code: str
+    message: str
+
+
+class Report(_Part):
+    """Everything that an analysis found."""
+
+    schema_version: Literal["1"] = "1"
+    analysis: AnalysisFacts
+    software: SoftwareFacts
+    model: ModelFacts
+    slide: SlideFacts
+    region: Rectangle | None
+    parameters: dict[str, Any]
+    tissue: TissueFacts
+    detections: list[Detection]
+    counts: Counts
+    mai: Mai
+    scores: list[Score]
+    warnings: list[Notice]
+
+    def to_json(self) -> str:
+        """The report as indented JSON with a final newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def compose_report(
+    slide: Slide,
+    tissue: TissueMask,
+    figures: list[MitoticFigure],
+    activity: tuple[MitoticActivityIndex, list[MitoticScore]],
+    *,
+    card: ModelCard,
+    parameters: Parameters,
+    backend: Backend,
+    warnings: list[tuple[str, str]],
+    seconds: float,
+) -> Report:
+    """Put what was found into the contract's form; computes nothing but units."""
+    index, scores = activity
+    mpp, examined_mm2 = parameters.mpp, tissue.area_mm2(parameters.region)
+    return Report(
+        analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
+        software=SoftwareFacts(),
+        model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
+        slide=_slide_facts(slide),
+        region=_rectangle(parameters.region),
+        parameters=parameters.as_report(backend),
+        tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
+        detections=[_detection(number, figure, mpp) for number, figure in enumerate(figures, start=1)],
+        counts=Counts(total=len(figures), per_mm2=round(len(figures) / examined_mm2, 4) if examined_mm2 else None),
+        mai=Mai(
+            **_common(index, tissue),
+            high_risk=index.high_risk,
+            alternatives=[
+                Alternative(count=len(each.members), hotspot=_place(each, tissue)) for each in index.alternatives
+            ],
+        ),
+        scores=[Score(**_common(score, tissue), score=score.score) for score in scores],
+        warnings=[Notice(code=code, message=message) for code, message in warnings],
+    )
+
+
+def _slide_facts(slide: Slide) -> SlideFacts:
+    return SlideFacts(
+        name=slide.name,
+        sha256=slide.sha256,
+        vendor=slide.vendor,
+        width=slide.width,
+        height=slide.height,
+        mpp=slide.require_mpp(),
+        mpp_source=slide.mpp_source or "",
+        objective_power=slide.objective_power,
+        bounds=_rectangle(slide.bounds),
+    )
+
+
+def _rectangle(box: Box | None) -> Rectangle | None:
+    return box and Rectangle(x=box.x, y=box.y, width=box.width, height=box.height)
+
+
+def _detection(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -> Detection:
+    return Detection(
+        id=number,
+        x=round(figure.x, 2),
+        y=round(figure.y, 2),
+        x_um=round(figure.x * mpp[0], 3),
+        y_um=round(figure.y * mpp[1], 3),
+        score=round(figure.score, 6),
+        area_um2=round(figure.area_um2, 3),
+    )
+
+
+def _common(found: MitoticActivityIndex | MitoticScore, tissue: TissueMask) -> dict[str, Any]:
+    return {
+        "definition": found.definition,
+        "table_version": found.table_version,
+        "count": found.count,
+        "interval": tuple(round(end, 3) for end in found.interval),
+        "area_mm2": round(found.area_mm2, 4),
+        "area_sufficient": found.area_sufficient,
+        "near_cutoff": found.near_cutoff,
+        "hotspot": found.hotspot and _place(found.hotspot, tissue),
+    }
+
+
+def _place(hotspot: Hotspot, tissue: TissueMask) -> HotspotPlace:
+    x, y = round(hotspot.x_um / tissue.mpp[0], 2), round(hotspot.y_um / tissue.mpp[1], 2)
+    if hotspot.radius_um is not None:
+        fraction = tissue.fraction(hotspot.x_um, hotspot.y_um, hotspot.radius_um)
+        return CirclePlace(x=x, y=y, radius_um=round(hotspot.radius_um, 3), tissue_fraction=round(fraction, 4))
+    size_um = (hotspot.width_um or 0.0, hotspot.height_um or 0.0)
+    fraction = tissue.fraction(hotspot.x_um, hotspot.y_um, size_um)
+    width_um, height_um = (round(side, 3) for side in size_um)
+    return RectanglePlace(x=x, y=y, width_um=width_um, height_um=height_um, tissue_fraction=round(fraction, 4))

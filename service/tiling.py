@@ -1,0 +1,134 @@
+"""Where the network looks: pure geometry on the lattice, no pixels.
+
+Frames. Level-0 px: the slide's own pixels. Model px: the slide resampled to the model's um per pixel. Cells: the
+network's output; cell i of a network with stride s is centred on model px s * i, so windows whose origins are
+multiples of s share one lattice, and a slide's map is one array of (ceil(H / s), ceil(W / s)).
+
+A patch of 500 px gives 32 cells at stride 16; patches step by 496 px, and the 32nd cell belongs to the next
+patch. Several patches can be read as one tile, with a halo of context round the cells that are kept: the network
+is fully convolutional, so a halo of half its receptive field makes every kept cell equal to that of one pass over
+the whole slide.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from service.slide import Box
+
+PATCH_PX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """The lattice of a slide: its size in model px, level-0 px per model px, and the network's stride."""
+
+    width: int  # model px, at least one patch: smaller slides are padded with white
+    height: int
+    scale: tuple[float, float]  # level-0 px per model px (x, y)
+    stride_px: int = 16
+
+    @classmethod
+    def of(cls, width: int, height: int, scale: tuple[float, float], stride_px: int = 16) -> "Lattice":
+        """The lattice of a slide of that size in level-0 px."""
+        size = (max(PATCH_PX, math.ceil(length / factor)) for length, factor in zip((width, height), scale, strict=True))
+        return cls(*size, scale, stride_px)
+
+    @property
+    def columns(self) -> int:
+        """Cells in a row."""
+        return math.ceil(self.width / self.stride_px)
+
+    @property
+    def rows(self) -> int:
+        """Cells in a column."""
+        return math.ceil(self.height / self.stride_px)
+
+    @property
+    def step_px(self) -> int:
+        """Model px from one patch to the next: 496 at stride 16."""
+        return PATCH_PX // self.stride_px * self.stride_px
+
+    def to_level0(self, x: float, y: float) -> tuple[float, float]:
+        """The level-0 px of a model px, centre to centre."""
+        return (x + 0.5) * self.scale[0] - 0.5, (y + 0.5) * self.scale[1] - 0.5
+
+    def level0_box(self, box: Box) -> Box:
+        """The level-0 px that a box of model px covers, rounded outwards."""
+        x, y = math.floor(box.x * self.scale[0]), math.floor(box.y * self.scale[1])
+        right, bottom = math.ceil(box.right * self.scale[0]), math.ceil(box.bottom * self.scale[1])
+        return Box(x, y, right - x, bottom - y)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A place: the model px to read, and the cells of the lattice to keep of what they give."""
+
+    read: Box  # model px
+    write: Box  # cells
+    patches: int  # 500-px patches in it
+
+    def kept(self, stride_px: int) -> tuple[slice, slice]:
+        """Rows and columns of this tile's own output that are kept."""
+        row, column = self.write.y - self.read.y // stride_px, self.write.x - self.read.x // stride_px
+        return slice(row, row + self.write.height), slice(column, column + self.write.width)
+
+
+def cover(
+    lattice: Lattice,
+    region: Box | None = None,
+    wanted: Callable[[Box], bool] = lambda _: True,
+    patches_per_side: int = 1,
+    halo_px: int = 0,
+) -> Iterator[Tile]:
+    """Tiles over a region (level-0 px; None: the slide), each up to `patches_per_side` patches wide and high.
+
+    A patch is looked at if `wanted` says so of its box (level-0 px); a tile is the smallest rectangle round the
+    wanted patches of its block. Every cell of a wanted patch is kept by exactly one tile. The halo (model px, a
+    multiple of the stride) ends at the slide's edge, where the network pads with zeros as it does at any border.
+    """
+    if halo_px % lattice.stride_px:
+        raise ValueError(f"halo of {halo_px} px is no multiple of the stride {lattice.stride_px}")
+    cells = lattice.step_px // lattice.stride_px
+    area = _cells_of(lattice, region)
+    columns, rows = math.ceil(area.width / cells), math.ceil(area.height / cells)
+    for top in range(0, rows, patches_per_side):
+        for left in range(0, columns, patches_per_side):
+            block = [
+                (row, column)
+                for row in range(top, min(top + patches_per_side, rows))
+                for column in range(left, min(left + patches_per_side, columns))
+                if wanted(_patch_box(lattice, area, row, column, cells))
+            ]
+            if block:
+                yield _tile(lattice, area, block, cells, halo_px)
+
+
+def _cells_of(lattice: Lattice, region: Box | None) -> Box:
+    """The cells whose centres a detection inside the region can come from."""
+    if region is None:
+        return Box(0, 0, lattice.columns, lattice.rows)
+    pitch = (lattice.stride_px * lattice.scale[0], lattice.stride_px * lattice.scale[1])
+    x, y = int(region.x / pitch[0]), int(region.y / pitch[1])
+    right = min(lattice.columns, math.ceil(region.right / pitch[0]) + 1)
+    bottom = min(lattice.rows, math.ceil(region.bottom / pitch[1]) + 1)
+    return Box(x, y, right - x, bottom - y)
+
+
+def _patch_box(lattice: Lattice, area: Box, row: int, column: int, cells: int) -> Box:
+    stride = lattice.stride_px
+    x, y = (area.x + column * cells) * stride, (area.y + row * cells) * stride
+    return lattice.level0_box(Box(x, y, cells * stride, cells * stride))
+
+
+def _tile(lattice: Lattice, area: Box, block: list[tuple[int, int]], cells: int, halo_px: int) -> Tile:
+    first_row, last_row = min(row for row, _ in block), max(row for row, _ in block) + 1
+    first_column, last_column = min(column for _, column in block), max(column for _, column in block) + 1
+    x, y = area.x + first_column * cells, area.y + first_row * cells
+    right, bottom = min(area.right, area.x + last_column * cells), min(area.bottom, area.y + last_row * cells)
+    write = Box(x, y, right - x, bottom - y)
+    stride, beyond = lattice.stride_px, PATCH_PX - lattice.step_px + halo_px
+    left_px, top_px = max(0, x * stride - halo_px), max(0, y * stride - halo_px)
+    right_px, bottom_px = min(lattice.width, right * stride + beyond), min(lattice.height, bottom * stride + beyond)
+    read = Box(left_px, top_px, right_px - left_px, bottom_px - top_px)
+    return Tile(read, write, (last_row - first_row) * (last_column - first_column))

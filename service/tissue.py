@@ -1,0 +1,108 @@
+"""Where there is stained tissue: a mask at low resolution that decides which patches are read.
+
+Haematoxylin and eosin both absorb green most. So tissue is where green is absorbed more than the less absorbed of
+red and blue, relative to the glass: pale tumour passes; glass, grey dust, black scanner borders and black ink
+(all channels alike) do not; green and blue ink (green absorbed least, or red most) do not; red ink absorbs blue
+almost as it does green, as no stain does.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from service.slide import Box, Rgb, Slide
+
+MASK_UM = 8.0  # a nucleus is about one pixel
+STAINED = 0.035  # least optical density (natural) of green over red or blue
+SPECK_UM2 = 2000.0  # paler specks than STRONGLY_STAINED below this size are dirt
+STRONGLY_STAINED = 0.2
+BLACKEST = 0.25  # transmission of the brightest channel in nuclei that lie side by side is above this
+
+
+@dataclass(frozen=True, slots=True)
+class TissueMask:
+    """True where there is tissue; one pixel is `scale` level-0 px wide and high, of `mpp` um each."""
+
+    mask: npt.NDArray[np.bool_]  # (h, w)
+    scale: tuple[float, float]
+    mpp: tuple[float, float]
+
+    def area_mm2(self, region: Box | None = None) -> float:
+        """Tissue in a region (level-0 px), by default in the slide."""
+        pixel_mm2 = self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
+        return float(np.count_nonzero(self.mask if region is None else self._part(region, 0))) * pixel_mm2
+
+    def touches(self, box: Box) -> bool:
+        """Whether tissue lies in a box (level-0 px) or within a mask pixel of it."""
+        return bool(self._part(box, 1).any())
+
+    def fraction(self, x_um: float, y_um: float, size_um: float | tuple[float, float]) -> float:
+        """How much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
+        pitch = np.array([self.scale[0] * self.mpp[0], self.scale[1] * self.mpp[1]])  # um per mask pixel (x, y)
+        half = np.array([size_um, size_um]) if isinstance(size_um, float) else np.array(size_um) / 2
+        first = np.floor((np.array([x_um, y_um]) - half) / pitch).astype(int)
+        last = np.ceil((np.array([x_um, y_um]) + half) / pitch).astype(int)
+        columns, rows = np.arange(first[0], last[0]), np.arange(first[1], last[1])
+        dx, dy = np.abs((columns + 0.5) * pitch[0] - x_um), np.abs((rows + 0.5) * pitch[1] - y_um)
+        if isinstance(size_um, float):
+            inside = dx**2 + dy[:, None] ** 2 <= size_um**2
+        else:
+            inside = (dx <= half[0]) & (dy[:, None] <= half[1])
+        height, width = self.mask.shape
+        onto = inside & (columns >= 0) & (columns < width) & ((rows >= 0) & (rows < height))[:, None]
+        tissue = self.mask[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)] & onto
+        return float(np.count_nonzero(tissue) / max(1, np.count_nonzero(inside)))
+
+    def _part(self, box: Box, margin: int) -> npt.NDArray[np.bool_]:
+        left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin
+        right, bottom = round(box.right / self.scale[0]) + margin, round(box.bottom / self.scale[1]) + margin
+        return self.mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+
+
+def find_tissue(slide: Slide) -> TissueMask:
+    """The tissue of a slide whose mpp is known; raises as `Slide.require_mpp` and `Slide.read` do."""
+    mpp = slide.require_mpp()
+    scale = (max(1.0, MASK_UM / mpp[0]), max(1.0, MASK_UM / mpp[1]))
+    width, height = math.ceil(slide.width / scale[0]), math.ceil(slide.height / scale[1])
+    thumbnail = slide.read_large(Box(0, 0, width, height), scale)
+    return TissueMask(stained(thumbnail), scale, mpp)
+
+
+def stained(thumbnail: Rgb) -> npt.NDArray[np.bool_]:
+    """The stained pixels of an image of about 8 um per pixel, (H, W) bool."""
+    transmission = np.clip((thumbnail + 1.0) / (glass_colour(thumbnail) + 1.0), None, 1.0).astype(np.float32)
+    red, green, blue = np.moveaxis(-np.log(transmission), -1, 0)  # optical density of each channel
+    excess = ndimage.gaussian_filter(green - np.minimum(red, blue), 0.5)
+    candidate = (excess > STAINED) & ~_ink(red, green, blue, transmission)
+    labels, count = ndimage.label(candidate, np.ones((3, 3)))
+    if not count:
+        return candidate
+    index = np.arange(1, count + 1)
+    large = ndimage.sum_labels(candidate, labels, index) >= SPECK_UM2 / MASK_UM**2
+    strong = ndimage.maximum(excess, labels, index) >= STRONGLY_STAINED
+    kept: npt.NDArray[np.bool_] = np.concatenate(([False], large | strong))[labels]
+    return ndimage.binary_closing(np.pad(kept, 2), iterations=2)[2:-2, 2:-2] | kept
+
+
+def _ink(
+    red: npt.NDArray[np.float32],
+    green: npt.NDArray[np.float32],
+    blue: npt.NDArray[np.float32],
+    transmission: npt.NDArray[np.float32],
+) -> npt.NDArray[np.bool_]:
+    black = transmission.max(-1) < BLACKEST
+    green_or_blue = red > 1.25 * green + 0.05
+    red_pen = (blue > 0.85 * green) & (green > 0.5) & (red < 0.35 * green)
+    return black | green_or_blue | red_pen
+
+
+def glass_colour(thumbnail: Rgb) -> npt.NDArray[np.float32]:
+    """What the light is without tissue, (3,): the median of bright colourless pixels, or white if there are few."""
+    brightest, darkest = thumbnail.max(-1).astype(np.int16), thumbnail.min(-1).astype(np.int16)
+    bright = thumbnail[(darkest > 205) & (brightest - darkest < 20)]
+    if len(bright) < 0.01 * brightest.size:
+        return np.full(3, 245, np.float32)
+    return np.median(bright, axis=0).astype(np.float32)
