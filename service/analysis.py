@@ -42,7 +42,7 @@ def analyze(
     tissue = find_tissue(slide)
     stain = match_stain(slide, tissue, detector.stain, parameters.lattice.scale, region)
     tiles = list(cover(parameters.lattice, region, tissue.touches, parameters.patches_per_side, parameters.halo_px))
-    key = f"{slide.sha256} {detector.card.sha256} {parameters} {detector.backend.precision}"
+    key = f"{slide.sha256} {detector.card.sha256} {detector.backend.precision} {parameters.geometry}"
     probabilities = detector.run(slide, parameters.lattice, tiles, stain.transform, on_progress, checkpoint, key)
     figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), region)
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
@@ -54,7 +54,7 @@ def analyze(
         (index, scores),
         card=detector.card,
         parameters=parameters,
-        backend=detector.backend,
+        computed_by=detector.backend.describe(),
         warnings=notices(slide, parameters, tissue, stain, index),
         seconds=time.monotonic() - started,
     )

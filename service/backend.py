@@ -7,6 +7,7 @@ under OpenVINO); `precision="float32"` gives the reference everywhere.
 
 import copy
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -36,9 +37,16 @@ class Backend:
     precision: str  # "float32" or "bfloat16"
     predict: Predict
 
+    def describe(self) -> dict[str, str]:
+        """For the report's parameters."""
+        return {"backend": self.name, "device": self.device, "precision": self.precision}
+
 
 class PatchNetwork(nn.Module):
     """8-bit patches (B, H, W, 3) and a density transform (3, 3) -> probability maps (B, h, w)."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -60,7 +68,9 @@ def load_backend(model: Model, device: Device = "auto", precision: Precision = "
     """The fastest backend at hand for a device; raises DeviceUnavailable."""
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
-        raise DeviceUnavailable("no CUDA device here; use --device cpu, or install a CUDA build of PyTorch and a driver")
+        raise DeviceUnavailable(
+            "no CUDA device here; use --device cpu, or install a driver and a CUDA build of PyTorch"
+        )
     network = PatchNetwork(model).eval().requires_grad_(False)
     if cuda and device != "cpu":
         return _torch_backend(network, "cuda", "bfloat16" if precision == "auto" else precision)
@@ -71,7 +81,7 @@ def load_backend(model: Model, device: Device = "auto", precision: Precision = "
 
 
 def _torch_backend(network: PatchNetwork, device: str, precision: str) -> Backend:
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
     def predict(patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -90,7 +100,10 @@ def _openvino_backend(network: PatchNetwork, precision: Precision) -> Backend:
     core = openvino.Core()
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and precision == "auto"
     example = (torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.eye(3))
-    graph = openvino.convert_model(network, example_input=example)
+    with warnings.catch_warnings():
+        # OpenVINO traces with torch.jit, which PyTorch calls deprecated; through torch.export it takes 4 s longer
+        warnings.simplefilter("ignore", DeprecationWarning)
+        graph = openvino.convert_model(network, example_input=example)
     graph.reshape({0: [-1, -1, -1, 3], 1: [3, 3]} if len(graph.inputs) == 2 else {0: [-1, -1, -1, 3]})
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if native else "f32", "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(graph, "CPU", hints).create_infer_request()

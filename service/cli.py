@@ -54,22 +54,32 @@ Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file
 
 @app.command()
 def analyze(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Slides, images, DICOM folders, URLs, or a folder of them.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Slides, images, DICOM folders, URLs, or a folder of them.")
+    ],
     region: Annotated[Optional[str], typer.Option(metavar="X,Y,W,H", help="Only this part, in level-0 pixels.")] = None,
     mpp: Mpp = None,
     threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
-    model: Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")] = None,
+    model: Annotated[
+        Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")
+    ] = None,
     device: Annotated[DeviceName, typer.Option()] = DeviceName.AUTO,
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.JSON,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
-    overlay: Annotated[Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with tissue, figures and hot-spot.")] = None,
-    heatmap: Annotated[Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with the probability map.")] = None,
-    halo: Annotated[Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")] = None,
+    overlay: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with tissue, figures and hot-spot.")
+    ] = None,
+    heatmap: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with the probability map.")
+    ] = None,
+    halo: Annotated[
+        Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
+    ] = None,
 ) -> None:
     """Find and count the mitoses of slides."""
     from service.inference import Detector
+    from service.model_card import DEFAULT_MODEL
     from service.parameters import parse_region
-    from service.weights import DEFAULT_MODEL
 
     with reported_errors():
         slides, several = _slides(paths)

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.backend import Device, Precision, load_backend
+from service.model_card import DEFAULT_MODEL
 from service.probability_map import ProbabilityMap
 from service.slide import Rgb, Slide
 from service.tiling import Lattice, Tile
-from service.weights import DEFAULT_MODEL, Model, load_model
+from service.weights import Model, load_model
 
 READERS = 2
 AHEAD = 3  # tiles read before the device asks for them
@@ -40,11 +41,15 @@ class Detector:
         self.stride_px = model.card.architecture.stride_px
 
     @classmethod
-    def load(cls, model: str | Path = DEFAULT_MODEL, *, device: Device = "auto", precision: Precision = "auto") -> "Detector":
+    def load(
+        cls, model: str | Path = DEFAULT_MODEL, *, device: Device = "auto", precision: Precision = "auto"
+    ) -> "Detector":
         """Load a model by id or folder."""
         return cls(load_model(model), device=device, precision=precision)
 
-    def predict(self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY) -> npt.NDArray[np.float32]:
+    def predict(
+        self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY
+    ) -> npt.NDArray[np.float32]:
         """Maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
         return self.backend.predict(patches, transform)
 

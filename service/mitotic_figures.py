@@ -17,13 +17,13 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from skimage.measure import label
 
 from service.probability_map import ProbabilityMap
 from service.slide import Box
 from service.tiling import Lattice
 
 Map = npt.NDArray[np.float32]
-EIGHT_CONNECTED = np.ones((3, 3), int)
 BAND_PIXELS = 1 << 22  # upsampled at a time: 16 MiB
 MERGE_UM = 7.5  # two detections on one dividing cell are one mitosis; 30 px at 0.25 um/px
 
@@ -94,7 +94,7 @@ def _groups(cells: Map, threshold: float) -> Iterator[tuple[Map, int, int]]:
     high = cells >= threshold
     if not high.any():
         return
-    labels, _ = ndimage.label(ndimage.binary_dilation(high, EIGHT_CONNECTED), EIGHT_CONNECTED)
+    labels, _ = label(ndimage.binary_dilation(high, np.ones((3, 3))), connectivity=2, return_num=True)
     for index, part in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[part] == index
         yield np.where(own, cells[part], np.float32(0)), part[0].start, part[1].start
@@ -112,7 +112,7 @@ def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int
         last = top + rows_at_a_time >= cells.shape[0] - 1
         pixels = upsample(band, stride_px)
         pixels = pixels if last else pixels[:-1]
-        labels, found = ndimage.label(pixels >= threshold, EIGHT_CONNECTED)
+        labels, found = label(pixels >= threshold, connectivity=2, return_num=True)
         labels = np.where(labels > 0, labels + count, 0)
         if above is not None:
             links += _touching(above, labels[0])

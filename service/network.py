@@ -13,58 +13,12 @@ Source: Fernandez-Martin et al., "Challenging mitosis detection algorithms: Glob
 localization" (paper, sections 3 and 5.2); He 2016 for the trunk; Ilse 2018 for attention.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
 import torch
 from torch import Tensor, nn
 
-STAGE_CHANNELS = (64, 128, 256, 512)
+from service.model_card import STAGE_CHANNELS, Architecture, BatchNorm
+
 ATTENTION_CHANNELS = 128  # L of Ilse 2018
-
-Head = Literal["instance", "embedding"]
-Aggregation = Literal["max", "mean", "attention", "gated-attention"]
-BatchNorm = Literal["folded", "separate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """Which network the weights belong to; stored in the model card."""
-
-    backbone: Literal["resnet18"] = "resnet18"
-    stages: int = 3  # 1 to 4 (Figure 3)
-    batch_norm: BatchNorm = "folded"  # folded: convolutions with a bias, no batch-norm
-    head: Head = "instance"  # classify then pool, or pool then classify (Table 2)
-    aggregation: Aggregation = "max"
-
-    def __post_init__(self) -> None:
-        if self.backbone != "resnet18" or self.stages not in (1, 2, 3, 4):
-            raise ValueError(f"unknown trunk: {self.backbone} with {self.stages} stages")
-        if self.batch_norm not in ("folded", "separate") or self.head not in ("instance", "embedding"):
-            raise ValueError(f"unknown batch_norm or head: {self.batch_norm}, {self.head}")
-        if self.aggregation not in ("max", "mean", "attention", "gated-attention"):
-            raise ValueError(f"unknown aggregation: {self.aggregation}")
-        if self.head == "instance" and self.aggregation.endswith("attention"):
-            raise ValueError("attention pools embeddings: head must be 'embedding'")
-
-    @property
-    def channels(self) -> int:
-        """Features per position."""
-        return STAGE_CHANNELS[self.stages - 1]
-
-    @property
-    def stride_px(self) -> int:
-        """Input pixels from one lattice cell to the next."""
-        return 4 << (self.stages - 1)
-
-    @property
-    def receptive_field_px(self) -> int:
-        """Input pixels, per side, that one lattice cell can see."""
-        return (43, 99, 211, 435)[self.stages - 1]
-
-    def as_card(self) -> dict[str, Any]:
-        """The model card's `architecture` entry."""
-        return asdict(self)
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int, norm: BatchNorm) -> tuple[nn.Conv2d, nn.Module]:

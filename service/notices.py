@@ -31,7 +31,9 @@ def notices(
             else "",
         ),
         (
-            slide.mpp_source == "request" and claimed is not None and max(claimed[0] / mpp[0], mpp[0] / claimed[0]) > 1.1,
+            slide.mpp_source == "request"
+            and claimed is not None
+            and max(claimed[0] / mpp[0], mpp[0] / claimed[0]) > 1.1,
             "mpp-overridden",
             f"the slide says {claimed[0]:.4g} um per pixel, the request {mpp[0]:.4g}" if claimed else "",
         ),

@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from service.backend import Backend
 from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
+from service.model_card import ModelCard
 from service.slide import Box, Slide
 from service.tiling import PATCH_PX, Lattice
 from service.tissue import MASK_UM
-from service.weights import ModelCard
 
 MPP_TOLERANCE = 0.05  # slides this near to the model's mpp are read as they are: resampling blurs and costs more
 HALO_PX = 32  # of up to 105; see "Overlap" in the README for what each costs and changes
@@ -55,23 +54,26 @@ class Parameters:
         lattice = Lattice.of(slide.width, slide.height, scale_to(card.mpp, mpp), stride_px)
         return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp)
 
-    def as_report(self, backend: Backend) -> dict[str, Any]:
-        """The report's `parameters`, with the rules by which figures are counted."""
+    @property
+    def geometry(self) -> str:
+        """What the probability map depends on: everything here but the threshold and what comes after it."""
+        return f"{self.lattice} {self.region} halo {self.halo_px} of {self.patches_per_side}"
+
+    def as_report(self, computed_by: dict[str, str]) -> dict[str, Any]:
+        """The report's `parameters`: with the backend that computed, and the rules by which figures are counted."""
         region = self.region
         return {
             "region": region and [region.x, region.y, region.width, region.height],
-            "mpp": self.mpp,
+            "mpp": list(self.mpp),
             "threshold": self.threshold,
-            "scale": self.lattice.scale,
+            "scale": list(self.lattice.scale),
             "patch_px": PATCH_PX,
             "stride_px": self.lattice.stride_px,
             "patches_per_side": self.patches_per_side,
             "halo_px": self.halo_px,
             "merge_um": self.merge_um,
             "tissue_mask_um": MASK_UM,
-            "backend": backend.name,
-            "device": backend.device,
-            "precision": backend.precision,
+            **computed_by,
             "region_basis": "detection_density" if region is None else "detection_density_in_region",
             "counting": {
                 "window": "one contiguous window of the exact area, not clipped to tissue",

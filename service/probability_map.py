@@ -48,10 +48,10 @@ class ProbabilityMap:
     def load(cls, path: Path, key: str | None = None) -> "ProbabilityMap":
         """A saved map; raises ValueError if it is damaged or of another key."""
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 facts = json.loads(str(saved["facts"]))
                 values, tiles = saved["values"], saved["tiles"].tolist()
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a saved probability map: {error}") from error
         if key is not None and facts["key"] != key:
             raise ValueError(f"{path} is of another analysis")

@@ -137,7 +137,7 @@ def _open_tiffslide(source: str | Path) -> Reader:
         reader: Reader = tiffslide.TiffSlide(source)
     except FileNotFoundError as error:
         raise FileMissing(f"{source}: no such file") from error
-    except Exception as error:  # noqa: BLE001  a damaged TIFF raises anything here, ZeroDivisionError included
+    except Exception as error:
         raise SlideDamaged(f"{source}: not readable as a TIFF ({error})") from error
     return reader
 
@@ -165,7 +165,7 @@ def _check_tiff_pixels(path: Path) -> None:
             _check_segments(page, path)
     except (SlideDamaged, SlideTooLarge):
         raise
-    except Exception as error:  # noqa: BLE001  a damaged TIFF raises anything here
+    except Exception as error:
         raise SlideDamaged(f"{path.name}: the TIFF header is damaged ({error}); copy the file again") from error
     if depth != np.uint8 or not (colour or palette):
         kind = f"{depth}" if depth != np.uint8 else page.photometric.name.lower()

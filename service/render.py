@@ -50,7 +50,7 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONG
     lattice = probabilities.lattice
     strongest = np.zeros(thumbnail.shape[:2], np.float32)
     rows, columns = np.nonzero(probabilities.values > 0.02)
-    x, y = lattice.to_level0(columns * lattice.stride_px, rows * lattice.stride_px)
+    x, y = lattice.to_level0(columns * float(lattice.stride_px), rows * float(lattice.stride_px))
     where = (
         np.clip(y / scale, 0, thumbnail.shape[0] - 1).astype(int),
         np.clip(x / scale, 0, thumbnail.shape[1] - 1).astype(int),
@@ -59,8 +59,8 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONG
     strongest = ndimage.maximum_filter(strongest, size=max(1, round(lattice.stride_px * lattice.scale[0] / scale)) | 1)
     strongest = ndimage.grey_dilation(strongest, footprint=_disc(max(2, thumbnail.shape[1] // 500)))
     grey = thumbnail.mean(-1, keepdims=True) * 0.6 + 100
-    tinted = np.clip(grey, 0, 255) * (1 - strongest[..., None] * (1 - HEAT))
-    return _captioned(Image.fromarray(tinted.astype(np.uint8)), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
+    tinted = (np.clip(grey, 0, 255) * (1 - strongest[..., None] * (1 - HEAT))).astype(np.uint8)
+    return _captioned(Image.fromarray(tinted), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
 
 
 def crop(slide: Slide, detection: Detection, size_um: float = CROP_UM, size_px: int = 256) -> Image.Image:

@@ -10,13 +10,12 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from service import __version__
-from service.backend import Backend
 from service.mitotic_activity import Hotspot, MitoticActivityIndex, MitoticScore
 from service.mitotic_figures import MitoticFigure
+from service.model_card import ModelCard
 from service.parameters import Parameters
 from service.slide import Box, Slide
 from service.tissue import TissueMask
-from service.weights import ModelCard
 
 
 class _Part(BaseModel):
@@ -193,7 +192,7 @@ def compose_report(
     *,
     card: ModelCard,
     parameters: Parameters,
-    backend: Backend,
+    computed_by: dict[str, str],
     warnings: list[tuple[str, str]],
     seconds: float,
 ) -> Report:
@@ -206,7 +205,7 @@ def compose_report(
         model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
         slide=_slide_facts(slide),
         region=_rectangle(parameters.region),
-        parameters=parameters.as_report(backend),
+        parameters=parameters.as_report(computed_by),
         tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
         detections=[_detection(number, figure, mpp) for number, figure in enumerate(figures, start=1)],
         counts=Counts(total=len(figures), per_mm2=round(len(figures) / examined_mm2, 4) if examined_mm2 else None),
@@ -237,7 +236,7 @@ def _slide_facts(slide: Slide) -> SlideFacts:
 
 
 def _rectangle(box: Box | None) -> Rectangle | None:
-    return box and Rectangle(x=box.x, y=box.y, width=box.width, height=box.height)
+    return Rectangle(x=box.x, y=box.y, width=box.width, height=box.height) if box else None
 
 
 def _detection(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -> Detection:

@@ -117,7 +117,9 @@ class Slide:
         """Um per pixel (x, y), fine enough to see mitoses; raises ResolutionUnknown or ResolutionTooLow."""
         if self.mpp is None:
             claimed = self.claimed_mpp
-            what = f"says {claimed[0]:.4g} um per pixel, which cannot be" if claimed else "does not say its um per pixel"
+            what = (
+                f"says {claimed[0]:.4g} um per pixel, which cannot be" if claimed else "does not say its um per pixel"
+            )
             raise ResolutionUnknown(f"{self.name} {what}; give it with --mpp (0.25 for most x40 scanners)")
         if max(self.mpp) > LOWEST_MPP:
             raise ResolutionTooLow(
@@ -223,7 +225,7 @@ class Slide:
             else:
                 with self._lock:
                     image = reader.read_region(location, level, (box.width, box.height))
-        except Exception as error:  # noqa: BLE001  what a reader raises on damaged tiles depends on the codec
+        except Exception as error:
             self._reopen(reader)
             raise SlideDamaged(
                 f"{self.name}: the tile at x {location[0]}, y {location[1]} of level {level} cannot be decoded "
@@ -248,9 +250,7 @@ class Slide:
         pixels = np.empty((box.height, box.width, 3), np.uint8)
         for top in range(0, box.height, step):
             for left in range(0, box.width, step):
-                piece = Box(
-                    box.x + left, box.y + top, min(step, box.width - left), min(step, box.height - top)
-                )
+                piece = Box(box.x + left, box.y + top, min(step, box.width - left), min(step, box.height - top))
                 pixels[top : top + piece.height, left : left + piece.width] = self.read(piece, scale)
         return pixels
 
@@ -273,5 +273,3 @@ def _on_white(pixels: npt.NDArray[np.uint8]) -> Rgb:
         return np.ascontiguousarray(pixels[..., :3])
     opacity = alpha[..., None] / np.float32(255)
     return (pixels[..., :3] * opacity + 255 * (1 - opacity) + 0.5).astype(np.uint8)
-
-

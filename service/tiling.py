@@ -13,10 +13,16 @@ the whole slide.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from service.slide import Box
 
 PATCH_PX = 500
+
+Coordinate = TypeVar("Coordinate", float, npt.NDArray[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,8 @@ class Lattice:
     @classmethod
     def of(cls, width: int, height: int, scale: tuple[float, float], stride_px: int = 16) -> "Lattice":
         """The lattice of a slide of that size in level-0 px."""
-        size = (max(PATCH_PX, math.ceil(length / factor)) for length, factor in zip((width, height), scale, strict=True))
-        return cls(*size, scale, stride_px)
+        columns, rows = math.ceil(width / scale[0]), math.ceil(height / scale[1])
+        return cls(max(PATCH_PX, columns), max(PATCH_PX, rows), scale, stride_px)
 
     @property
     def columns(self) -> int:
@@ -49,8 +55,8 @@ class Lattice:
         """Model px from one patch to the next: 496 at stride 16."""
         return PATCH_PX // self.stride_px * self.stride_px
 
-    def to_level0(self, x: float, y: float) -> tuple[float, float]:
-        """The level-0 px of a model px, centre to centre."""
+    def to_level0(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """The level-0 px of a model px (numbers or arrays), centre to centre."""
         return (x + 0.5) * self.scale[0] - 0.5, (y + 0.5) * self.scale[1] - 0.5
 
     def level0_box(self, box: Box) -> Box:

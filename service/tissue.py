@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from skimage.measure import label
 
 from service.slide import Box, Rgb, Slide
 
 MASK_UM = 8.0  # a nucleus is about one pixel
-STAINED = 0.035  # least optical density (natural) of green over red or blue
+STAINED = 0.04  # least optical density (natural) of green over red or blue
 SPECK_UM2 = 2000.0  # paler specks than STRONGLY_STAINED below this size are dirt
 STRONGLY_STAINED = 0.2
 BLACKEST = 0.25  # transmission of the brightest channel in nuclei that lie side by side is above this
@@ -42,9 +43,9 @@ class TissueMask:
     def fraction(self, x_um: float, y_um: float, size_um: float | tuple[float, float]) -> float:
         """How much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
         pitch = np.array([self.scale[0] * self.mpp[0], self.scale[1] * self.mpp[1]])  # um per mask pixel (x, y)
-        half = np.array([size_um, size_um]) if isinstance(size_um, float) else np.array(size_um) / 2
-        first = np.floor((np.array([x_um, y_um]) - half) / pitch).astype(int)
-        last = np.ceil((np.array([x_um, y_um]) + half) / pitch).astype(int)
+        centre = np.array([x_um, y_um])
+        half = np.full(2, size_um) if isinstance(size_um, float) else np.array(size_um) / 2
+        first, last = np.floor((centre - half) / pitch).astype(int), np.ceil((centre + half) / pitch).astype(int)
         columns, rows = np.arange(first[0], last[0]), np.arange(first[1], last[1])
         dx, dy = np.abs((columns + 0.5) * pitch[0] - x_um), np.abs((rows + 0.5) * pitch[1] - y_um)
         if isinstance(size_um, float):
@@ -54,7 +55,7 @@ class TissueMask:
         height, width = self.mask.shape
         onto = inside & (columns >= 0) & (columns < width) & ((rows >= 0) & (rows < height))[:, None]
         tissue = self.mask[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)] & onto
-        return float(np.count_nonzero(tissue) / max(1, np.count_nonzero(inside)))
+        return float(np.count_nonzero(tissue)) / max(1.0, float(np.count_nonzero(inside)))
 
     def _part(self, box: Box, margin: int) -> npt.NDArray[np.bool_]:
         left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin
@@ -75,16 +76,14 @@ def stained(thumbnail: Rgb) -> npt.NDArray[np.bool_]:
     """The stained pixels of an image of about 8 um per pixel, (H, W) bool."""
     transmission = np.clip((thumbnail + 1.0) / (glass_colour(thumbnail) + 1.0), None, 1.0).astype(np.float32)
     red, green, blue = np.moveaxis(-np.log(transmission), -1, 0)  # optical density of each channel
-    excess = ndimage.gaussian_filter(green - np.minimum(red, blue), 0.5)
+    excess = green - np.minimum(red, blue)
     candidate = (excess > STAINED) & ~_ink(red, green, blue, transmission)
-    labels, count = ndimage.label(candidate, np.ones((3, 3)))
-    if not count:
-        return candidate
-    index = np.arange(1, count + 1)
-    large = ndimage.sum_labels(candidate, labels, index) >= SPECK_UM2 / MASK_UM**2
-    strong = ndimage.maximum(excess, labels, index) >= STRONGLY_STAINED
-    kept: npt.NDArray[np.bool_] = np.concatenate(([False], large | strong))[labels]
-    return ndimage.binary_closing(np.pad(kept, 2), iterations=2)[2:-2, 2:-2] | kept
+    labels, count = label(candidate, connectivity=2, return_num=True)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    strongest = ndimage.maximum(excess, labels, np.arange(count + 1))
+    kept = (sizes >= SPECK_UM2 / MASK_UM**2) | (strongest >= STRONGLY_STAINED)
+    kept[0] = False
+    return np.asarray(kept[labels], bool)
 
 
 def _ink(
@@ -96,7 +95,7 @@ def _ink(
     black = transmission.max(-1) < BLACKEST
     green_or_blue = red > 1.25 * green + 0.05
     red_pen = (blue > 0.85 * green) & (green > 0.5) & (red < 0.35 * green)
-    return black | green_or_blue | red_pen
+    return np.asarray(black | green_or_blue | red_pen, bool)
 
 
 def glass_colour(thumbnail: Rgb) -> npt.NDArray[np.float32]:
@@ -105,4 +104,4 @@ def glass_colour(thumbnail: Rgb) -> npt.NDArray[np.float32]:
     bright = thumbnail[(darkest > 205) & (brightest - darkest < 20)]
     if len(bright) < 0.01 * brightest.size:
         return np.full(3, 245, np.float32)
-    return np.median(bright, axis=0).astype(np.float32)
+    return np.asarray(np.median(bright, axis=0), np.float32)

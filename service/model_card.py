@@ -1,0 +1,127 @@
+"""The model card: everything the code must know of a model, beside its weights. Nothing is guessed.
+
+Torch-free, so that the gateway can list models and reports can name them.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import CardInvalid, ModelUnknown
+from service.stain import StainMatrix
+
+DEFAULT_MODEL = "bootstrap-r18x3-instance-max"
+# beside the package in a checkout, inside it when installed from a wheel
+MODEL_FOLDERS = (Path(__file__).parents[1] / "model_weights", Path(__file__).parent / "model_weights")
+
+STAGE_CHANNELS = (64, 128, 256, 512)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+Head = Literal["instance", "embedding"]
+Aggregation = Literal["max", "mean", "attention", "gated-attention"]
+BatchNorm = Literal["folded", "separate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Which network the weights belong to; stored in the model card."""
+
+    backbone: Literal["resnet18"] = "resnet18"
+    stages: int = 3  # 1 to 4 (Figure 3)
+    batch_norm: BatchNorm = "folded"  # folded: convolutions with a bias, no batch-norm
+    head: Head = "instance"  # classify then pool, or pool then classify (Table 2)
+    aggregation: Aggregation = "max"
+
+    def __post_init__(self) -> None:
+        if self.backbone != "resnet18" or self.stages not in (1, 2, 3, 4):
+            raise ValueError(f"unknown trunk: {self.backbone} with {self.stages} stages")
+        if self.batch_norm not in ("folded", "separate") or self.head not in ("instance", "embedding"):
+            raise ValueError(f"unknown batch_norm or head: {self.batch_norm}, {self.head}")
+        if self.aggregation not in ("max", "mean", "attention", "gated-attention"):
+            raise ValueError(f"unknown aggregation: {self.aggregation}")
+        if self.head == "instance" and self.aggregation.endswith("attention"):
+            raise ValueError("attention pools embeddings: head must be 'embedding'")
+
+    @property
+    def channels(self) -> int:
+        """Features per position."""
+        return STAGE_CHANNELS[self.stages - 1]
+
+    @property
+    def stride_px(self) -> int:
+        """Input pixels from one lattice cell to the next."""
+        return 4 << (self.stages - 1)
+
+    @property
+    def receptive_field_px(self) -> int:
+        """Input pixels, per side, that one lattice cell can see."""
+        return (43, 99, 211, 435)[self.stages - 1]
+
+    def as_card(self) -> dict[str, Any]:
+        """The model card's `architecture` entry."""
+        return asdict(self)
+
+
+class Normalisation(BaseModel):
+    """Mean and standard deviation of RGB in [0, 1] that the network expects."""
+
+    mean: Triple
+    std: Triple
+
+
+class StainReference(BaseModel):
+    """The stain that every slide is normalised to: rows R, G, B; columns haematoxylin, eosin."""
+
+    matrix: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    max_concentrations: tuple[Positive, Positive]
+
+    def stain_matrix(self) -> StainMatrix:
+        """As arrays."""
+        return StainMatrix(np.array(self.matrix), np.array(self.max_concentrations))
+
+
+class ModelCard(BaseModel):
+    """What the code reads of a model card; entries for people (data, metrics, limits) are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    architecture: Architecture
+    mpp: Positive
+    normalisation: Normalisation
+    stain: StainReference | None = None
+    threshold: Probability
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def models() -> dict[str, Path]:
+    """Folders of the models that come with the service, by id."""
+    folders = (card.parent for root in MODEL_FOLDERS for card in sorted(root.glob("*/card.json")))
+    return {folder.name: folder for folder in folders}
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The model card in a folder; raises CardInvalid."""
+    path = folder / "card.json"
+    try:
+        return ModelCard.model_validate(json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CardInvalid(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CardInvalid(f"{path}: {place}: {first['msg']}") from error
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a model given by id or by folder; raises ModelUnknown."""
+    folder = models().get(str(model), Path(model))
+    if not folder.is_dir():
+        raise ModelUnknown(f"no model {model}; there are {', '.join(models()) or 'none'}, or give a folder")
+    return folder

@@ -1,0 +1,201 @@
+"""The whole road on real fields: against one pass of the network, regions, mosaics, resumption."""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from service.analysis import analyze
+from service.inference import Detector
+from service.mitotic_figures import components
+from service.parameters import Parameters
+from service.probability_map import ProbabilityMap
+from service.report import Detection, Report
+from service.slide import Box, Rgb, open_slide
+from service.tiling import cover
+from service.weights import load_model
+
+MPP = 0.2274
+FULL_HALO_PX = 112
+HALF_FIELD_PX = 105  # of view, of one cell
+PITCH = (1664, 1488)  # the frames' size, rounded up to the lattice
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(precision="float32")
+
+
+@pytest.fixture(scope="module")
+def frames(shared: Path) -> list[Path]:
+    """The four H03 frames with most mitoses."""
+    with (shared / "data/mitos14/frames.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["case"] == "H03"]
+    best = sorted(rows, key=lambda row: -int(row["mitoses"]))[:4]
+    return [shared / "data/mitos14/images" / f"{row['frame']}.jpg" for row in best]
+
+
+@pytest.fixture(scope="module")
+def mosaic(frames: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The frames side by side on the lattice, as a lossless pyramid."""
+    pixels = np.full((2 * PITCH[1], 2 * PITCH[0], 3), 255, np.uint8)
+    for number, frame in enumerate(frames):
+        row, column = divmod(number, 2)
+        image = np.asarray(Image.open(frame).convert("RGB"))
+        pixels[row * PITCH[1] :, column * PITCH[0] :][: image.shape[0], : image.shape[1]] = image
+    return write_pyramid(tmp_path_factory.mktemp("mosaic") / "mosaic.tif", pixels)
+
+
+def write_pyramid(path: Path, pixels: Rgb) -> Path:
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(3):
+            resolution = (1e4 / MPP / 2**level,) * 2
+            tiff.write(
+                np.asarray(Image.fromarray(pixels).reduce(2**level)),
+                tile=(256, 256),
+                compression="deflate",
+                photometric="rgb",
+                subfiletype=1 if level else 0,
+                resolution=resolution,
+                resolutionunit="CENTIMETER",
+                metadata=None,
+            )
+    return path
+
+
+def one_pass(pixels: Rgb) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """The oracle: the network, in PyTorch, over the whole image at once."""
+    model = load_model()
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in model.card.normalisation.model_dump().values())
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        return model.network((x - mean) / std)[0].numpy()
+
+
+def places(report: Report) -> list[tuple[float, float, float]]:
+    return sorted((detection.x, detection.y, detection.score) for detection in report.detections)
+
+
+def away_from_seams(detection: Detection) -> bool:
+    return all(
+        HALF_FIELD_PX < place % pitch < pitch - HALF_FIELD_PX - 3
+        for place, pitch in ((detection.x, PITCH[0]), (detection.y, PITCH[1]))
+    )
+
+
+def test_stitching_with_the_full_halo_is_one_pass_over_the_image(detector: Detector, frames: list[Path]) -> None:
+    with open_slide(frames[0], mpp=MPP) as slide:
+        parameters = Parameters.of(slide, detector.card, halo_px=FULL_HALO_PX)
+        tiles = list(cover(parameters.lattice, patches_per_side=1, halo_px=FULL_HALO_PX))
+        stitched = detector.run(slide, parameters.lattice, tiles).values
+        expected = one_pass(slide.read(Box(0, 0, slide.width, slide.height)))
+    assert len(tiles) > 9
+    np.testing.assert_allclose(stitched, expected, atol=2e-5)
+
+
+def test_a_report_holds_the_components_of_the_one_pass_map(detector: Detector, frames: list[Path]) -> None:
+    with open_slide(frames[0], mpp=MPP) as slide:
+        report = analyze(slide, detector, halo_px=FULL_HALO_PX)
+        expected = components(one_pass(slide.read(Box(0, 0, slide.width, slide.height))), report.model.threshold)
+    assert len(report.detections) == len(expected) > 3
+    found = np.array([(each.x, each.y, each.score) for each in report.detections])
+    np.testing.assert_allclose(found, expected[:, [0, 1, 3]], atol=0.05)
+    assert report.slide.mpp_source == "request"
+    assert report.tissue.examined_mm2 == pytest.approx(slide.width * slide.height * MPP**2 / 1e6, rel=0.05)
+    assert [notice.code for notice in report.warnings] == ["area-insufficient"]
+    assert report.mai.high_risk is None
+
+
+def test_a_mosaic_gives_the_frames_own_detections(detector: Detector, frames: list[Path], mosaic: Path) -> None:
+    expected = []
+    for number, frame in enumerate(frames):
+        row, column = divmod(number, 2)
+        with open_slide(frame, mpp=MPP) as slide:
+            for each in analyze(slide, detector, halo_px=FULL_HALO_PX).detections:
+                moved = {"x": each.x + column * PITCH[0], "y": each.y + row * PITCH[1]}
+                expected.append(each.model_copy(update=moved))
+    with open_slide(mosaic) as slide:
+        report = analyze(slide, detector, halo_px=FULL_HALO_PX)
+    found = [(each.x, each.y) for each in report.detections if away_from_seams(each)]
+    wanted = [(each.x, each.y) for each in expected if away_from_seams(each)]
+    assert len(wanted) > 10
+    np.testing.assert_allclose(sorted(found), sorted(wanted), atol=0.05)
+
+
+def test_a_region_gives_the_slides_detections_inside_it(detector: Detector, mosaic: Path) -> None:
+    region = Box(411, 777, 1800, 1500)
+    with open_slide(mosaic) as slide:
+        whole = analyze(slide, detector, halo_px=FULL_HALO_PX)
+        part = analyze(slide, detector, region=region, halo_px=FULL_HALO_PX)
+    inside = [each for each in whole.detections if region.contains(each.x, each.y)]
+    assert len(inside) > 5
+    np.testing.assert_allclose(places(part), sorted((each.x, each.y, each.score) for each in inside), atol=1e-3)
+    assert part.tissue.examined_mm2 < whole.tissue.examined_mm2
+    assert part.parameters["region_basis"] == "detection_density_in_region"
+
+
+def test_a_slide_with_coarser_pixels_is_resampled_and_found_in_its_own_pixels(
+    detector: Detector, frames: list[Path], tmp_path: Path
+) -> None:
+    image = Image.open(frames[0]).convert("RGB")
+    image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS).save(tmp_path / "small.png")
+    with open_slide(frames[0], mpp=MPP) as slide:
+        fine = analyze(slide, detector, threshold=0.7)
+    with open_slide(tmp_path / "small.png", mpp=MPP * 1.25) as slide:
+        coarse = analyze(slide, detector, threshold=0.5)
+    assert coarse.parameters["scale"] == pytest.approx((0.8, 0.8))
+    for each in fine.detections:
+        nearest = min(np.hypot(each.x_um - other.x_um, each.y_um - other.y_um) for other in coarse.detections)
+        assert nearest < 2
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+def stop_after(tiles: int) -> Callable[[int, int], None]:
+    calls: Iterator[int] = iter(range(1, 1000))
+
+    def on_progress(done: int, total: int) -> None:
+        assert 0 < done <= total
+        if next(calls) == tiles:
+            raise Stop
+
+    return on_progress
+
+
+def test_a_stopped_analysis_goes_on_from_its_checkpoint(
+    detector: Detector, mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.inference.CHECKPOINT_SECONDS", 0.0)
+    saved = tmp_path / "map.npz"
+    with open_slide(mosaic) as slide:
+        undisturbed = analyze(slide, detector)
+        with pytest.raises(Stop):
+            analyze(slide, detector, checkpoint=saved, on_progress=stop_after(3))
+        kept = len(ProbabilityMap.load(saved).done)
+        calls: list[tuple[int, int]] = []
+        resumed = analyze(
+            slide, detector, checkpoint=saved, on_progress=lambda done, total: calls.append((done, total))
+        )
+        assert kept in (2, 3)
+        assert len(calls) == len(ProbabilityMap.load(saved).done) - kept
+        assert calls[-1][0] == calls[-1][1]
+        assert places(resumed) == places(undisturbed)
+        again: list[int] = []
+        analyze(slide, detector, checkpoint=saved, threshold=0.9, on_progress=lambda done, _: again.append(done))
+        assert not again, "the map does not depend on the threshold"
+
+
+def test_real_x20_slide_warns_and_reports(shared: Path, detector: Detector) -> None:
+    with open_slide(shared / "data/slides/CMU-1-Small-Region.svs") as slide:
+        report = analyze(slide, detector)
+    assert "low-magnification" in [notice.code for notice in report.warnings]
+    assert report.slide.mpp == (0.499, 0.499)
+    assert report.slide.objective_power == 20
+    assert Report.model_validate_json(report.to_json()) == report
