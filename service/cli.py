@@ -3,28 +3,56 @@
 Exit 0: done. 2: bad input. 1: the installation is at fault. An error is one line, `error: CODE: what and what to do`.
 """
 
+import io
 import json
+import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from typer.core import TyperGroup
 
 from service import __version__
-from service.errors import FileMissing, MitosisError, OutputUnwritable, ParameterInvalid
+from service.errors import BadInput, FileMissing, MitosisError, OutputUnwritable, ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
+from service.model_card import DEFAULT_MODEL
+from service.parameters import parse_region
+from service.readers import slide_name
 from service.report import Report
-from service.slide import Slide, is_slide_folder, open_slide
+from service.slide import Box, Slide, is_slide_folder, open_slide
+from service.training.command import train_command
+from service.training.evaluate_command import evaluate_command
 
-app = typer.Typer(name="mitosis", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-stderr = Console(stderr=True)
+if TYPE_CHECKING:
+    from service.inference import Detector
+
+warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
+stderr = Console(stderr=True, markup=False, highlight=False)
+
+
+class Commands(TyperGroup):
+    """Makes an error of ours, in any command, one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with reported_errors():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="mitosis", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
 class Format(StrEnum):
@@ -64,7 +92,7 @@ def analyze(
         Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")
     ] = None,
     device: Annotated[DeviceName, typer.Option()] = DeviceName.AUTO,
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.JSON,
+    file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSON,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     overlay: Annotated[
         Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with tissue, figures and hot-spot.")
@@ -77,34 +105,32 @@ def analyze(
     ] = None,
 ) -> None:
     """Find and count the mitoses of slides."""
-    from service.inference import Detector
-    from service.model_card import DEFAULT_MODEL
-    from service.parameters import parse_region
-
-    with reported_errors():
-        slides, several = _slides(paths)
-        if several and (out is None or overlay or heatmap):
-            raise ParameterInvalid("several slides need --out DIR, and take no --overlay or --heatmap")
-        box = parse_region(region) if region is not None else None
-        detector = Detector.load(model or DEFAULT_MODEL, device=device.value)
+    slides, several = _slides(paths)
+    if several and (out is None or overlay or heatmap):
+        raise ParameterInvalid("several slides need --out DIR, and take no --overlay or --heatmap")
+    box = parse_region(region) if region is not None else None
+    reports = _report_files(slides, out, file_format, several)
+    _check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
     failed = 0
-    for path in slides:
+    for path, file in zip(slides, reports, strict=True):
         try:
             with open_slide(path, mpp=mpp) as slide:
+                slide.require_mpp()  # fails at once, where loading the model takes seconds
+                detector = load_detector(model or DEFAULT_MODEL, device)
                 report = _analyze_one(slide, detector, box, threshold, halo, overlay, heatmap)
-                _write(WRITERS[format](report), out / f"{slide.name}.{format.value}" if several and out else out)
-        except MitosisError as error:
+            _write(WRITERS[file_format](report), file)
+        except BadInput as error:
             if not several:
-                _fail(error)
+                raise
             _complain(error, path)
-            failed = max(failed, error.exit_code)
+            failed = error.exit_code
     raise typer.Exit(failed)
 
 
 @app.command()
 def info(path: Annotated[str, typer.Argument(metavar="PATH")], mpp: Mpp = None) -> None:
     """Show what the service sees in a slide, as JSON."""
-    with reported_errors(), open_slide(path, mpp=mpp) as slide:
+    with open_slide(path, mpp=mpp) as slide:
         typer.echo(json.dumps(slide.describe(), indent=2))
 
 
@@ -113,20 +139,22 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the drawn slide, its report and its pictures go.")] = Path("demo"),
 ) -> None:
     """Draw a sample slide (drawn, not a patient's) and analyse it."""
-    from service.inference import Detector
     from service.sample import draw_sample_slide
 
-    with reported_errors():
-        out.mkdir(parents=True, exist_ok=True)
-        stderr.print("Drawing a sample slide: every cell in it is invented by a program.")
-        sample = draw_sample_slide(out / "sample.tif")
-        with open_slide(sample.path) as slide:
-            pictures = (out / "overlay.png", out / "heatmap.png")
-            report = _analyze_one(slide, Detector.load(), None, None, None, *pictures)
-        (out / "report.json").write_text(report.to_json())
-        (out / "report.geojson").write_bytes(to_geojson(report))
-        typer.echo(report.to_json(), nl=False)
-        stderr.print(_summary(report), f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/.", sep="\n")
+    _check_outputs([], [out / "sample.tif"])
+    stderr.print("Drawing a sample slide: every cell in it is invented by a program.")
+    sample = draw_sample_slide(out / "sample.tif")
+    with open_slide(sample.path) as slide:
+        pictures = (out / "overlay.png", out / "heatmap.png")
+        report = _analyze_one(slide, load_detector(), None, None, None, *pictures)
+    for each in (Format.JSON, Format.GEOJSON):
+        _write(WRITERS[each](report), out / f"report.{each.value}")
+    typer.echo(report.to_json(), nl=False)
+    stderr.print(_summary(report), f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/.", sep="\n")
+
+
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -139,9 +167,11 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn an error of ours into its one line and exit status."""
+    """Turn an error of ours, or an option's impossible value, into its one line and exit status."""
     try:
         yield
+    except typer.BadParameter as error:
+        _fail(ParameterInvalid(error.format_message()))
     except MitosisError as error:
         _fail(error)
 
@@ -153,7 +183,8 @@ def _fail(error: MitosisError) -> NoReturn:
 
 def _complain(error: MitosisError, path: str | None = None) -> None:
     where = f"{path}: " if path is not None and not str(error).startswith(Path(path).name) else ""
-    typer.echo(f"error: {error.code}: {where}{error}", err=True)
+    line = f"error: {error.code}: {where}{error}"
+    typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
 
 
 def _slides(paths: list[str]) -> tuple[list[str], bool]:
@@ -161,22 +192,64 @@ def _slides(paths: list[str]) -> tuple[list[str], bool]:
     found: list[str] = []
     several = len(paths) > 1
     for path in paths:
-        folder = Path(path)
-        if "://" in path or not folder.is_dir() or is_slide_folder(folder):
-            found.append(path)
-            continue
-        several = True
-        inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-        found += [str(each) for each in inside if each.is_file() or is_slide_folder(each)]
+        inside = None if "://" in path else _slides_in(Path(path))
+        several = several or inside is not None
+        found += [path] if inside is None else inside
     if not found:
         raise FileMissing(f"{paths[0]}: no files in this folder")
     return found, several
 
 
+def _slides_in(folder: Path) -> list[str] | None:
+    """The files and slide folders in a folder, dead links too; None for what is itself a slide, or cannot be read."""
+    try:
+        if not folder.is_dir() or is_slide_folder(folder):
+            return None
+        inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+        return [str(each) for each in inside if not each.is_dir() or is_slide_folder(each)]
+    except (OSError, ValueError):  # which, the reader will say
+        return None
+
+
+def _report_files(slides: list[str], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:
+    """Where each slide's report goes; None: standard output."""
+    if out is None:
+        return [None] * len(slides)
+    with _writing(out):
+        into_folder = several or out.is_dir()
+    if not into_folder:
+        return [out] * len(slides)
+    files: list[Path | None] = [out / f"{slide_name(slide)}.{file_format.value}" for slide in slides]
+    if len(set(files)) < len(files):
+        twice = next(file.name for file in files if file and files.count(file) > 1)
+        raise ParameterInvalid(f"two slides would both be reported in {twice}; analyse them apart")
+    return files
+
+
+def _check_outputs(slides: list[str], files: list[Path]) -> None:
+    """Refuse before the analysis, and not after it, what cannot be written or is a slide."""
+    for file in files:
+        if os.path.realpath(file) in {os.path.realpath(slide) for slide in slides}:
+            raise ParameterInvalid(f"{file} is the slide; write to another file")
+        with _writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=file.parent).close()
+            if file.is_dir():
+                raise IsADirectoryError(None, "is a folder")
+
+
+@cache
+def load_detector(model: str = DEFAULT_MODEL, device: DeviceName = DeviceName.AUTO) -> "Detector":
+    """The detector, loaded once; torch is imported only by commands that get this far."""
+    from service.inference import Detector
+
+    return Detector.load(model, device=device.value)
+
+
 def _analyze_one(
     slide: Slide,
-    detector: "Detector",  # noqa: F821  imported by the commands that need torch
-    region: "Box | None",  # noqa: F821
+    detector: "Detector",
+    region: Box | None,
     threshold: float | None,
     halo_px: int | None,
     overlay: Path | None,
@@ -198,9 +271,9 @@ def _analyze_one(
             checkpoint=saved,
         )
         if heatmap and saved:
-            _save(lambda: render.heat_map(slide, ProbabilityMap.load(saved)).save(heatmap))
+            _write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)
         if overlay:
-            _save(lambda: render.overlay(slide, report).save(overlay))
+            _write(_png(render.overlay(slide, report)), overlay)
     return report
 
 
@@ -215,7 +288,7 @@ class _Rate(ProgressColumn):
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.total:.0f} patches"),
         _Rate(),
@@ -226,25 +299,32 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _write(content: bytes, path: Path | None) -> None:
-    if path is None:
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def _write(content: bytes, file: Path | None) -> None:
+    """To a file, whole or not at all, or to standard output."""
+    if file is None:
         typer.echo(content, nl=False)
         return
+    partial = file.with_name(file.name + ".partial")
+    with _writing(file):
+        try:
+            partial.write_bytes(content)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
-    def save() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path)
 
-    _save(save)
-
-
-def _save(write: Callable[[], None]) -> None:
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
     try:
-        write()
-    except (OSError, ValueError) as error:  # Pillow: ValueError for a file name without a known extension
-        raise OutputUnwritable(str(error)) from error
+        yield
+    except OSError as error:
+        raise OutputUnwritable(f"{file}: {error.strerror}; choose another place") from error
 
 
 def _summary(report: Report) -> str:

@@ -13,6 +13,7 @@ MitosisError
 |   |-- RegionInvalid         region-invalid        not four whole numbers, or empty
 |   |-- RegionOutside         region-outside        not inside the slide
 |   |-- ParameterInvalid      parameter-invalid     any other value out of its range
+|   |-- DataInvalid           data-invalid          labelled data that cannot be trusted; names file and line
 |   `-- ModelUnknown          model-unknown         no model of that id, no such folder
 `-- Failure                   the installation is at fault, not the input (the command line exits 1)
     |-- WeightsDamaged        weights-damaged       the weights' checksum is not the model card's
@@ -105,6 +106,12 @@ class ParameterInvalid(BadInput):
     """A value is out of its range."""
 
     code = "parameter-invalid"
+
+
+class DataInvalid(BadInput):
+    """Labelled data that cannot be trusted: names the file, and the line where there is one."""
+
+    code = "data-invalid"
 
 
 class ModelUnknown(BadInput):

@@ -94,7 +94,7 @@ class _Canvas:
         return self.grains[sigma][y : y + like.shape[0], x : x + like.shape[1]]
 
 
-def draw_sample_slide(path: Path, *, width: int = 6000, height: int = 6000, seed: int = 7) -> SampleSlide:
+def draw_sample_slide(path: Path, *, width: int = 7000, height: int = 7000, seed: int = 7) -> SampleSlide:
     """Draw a section, width x height level-0 px of 0.25 um, and write it as a pyramidal TIFF OpenSlide reads.
 
     The same seed and size give the same slide. Places in the answer are level-0 px.

@@ -11,6 +11,7 @@ is white, as glass is.
 import hashlib
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +23,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.errors import ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideDamaged
-from service.readers import Reader, dicom_file_in, is_url, open_reader
+from service.jpeg_tiles import JpegTiles
+from service.readers import Reader, dicom_file_in, is_url, ome_mpp, open_reader, slide_name
 
 Rgb: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # outside, a header's value is a print resolution, not a microscope's
 LOWEST_MPP = 0.6  # x20 scanners write up to 0.55
+CHUNK_PX = 256  # level px; see `Slide._read_chunks`
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +57,41 @@ class Box:
         """Whether a point lies inside (half-open)."""
         return self.x <= x < self.right and self.y <= y < self.bottom
 
+    def overlap(self, other: "Box") -> "Box":
+        """What two boxes share; without width or height if that is nothing."""
+        x, y = max(self.x, other.x), max(self.y, other.y)
+        return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
+
+    def slices_of(self, part: "Box") -> tuple[slice, slice]:
+        """Rows and columns of a part of this box, in an array of the whole box."""
+        left, top = part.x - self.x, part.y - self.y
+        return slice(top, top + part.height), slice(left, left + part.width)
+
 
 class Slide:
     """A whole-slide image or a plain image, open for reading; safe to share between threads.
 
-    Raises as `open_reader` does, and ResolutionInvalid for an `mpp` that is no positive number.
+    Raises as `open_reader` does, and ResolutionInvalid for an `mpp` that no microscope has.
     """
 
     def __init__(self, path: str | Path, *, mpp: float | None = None) -> None:
-        if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
-            raise ResolutionInvalid(f"mpp {mpp} is not a positive number of um per pixel")
+        if mpp is not None and not (math.isfinite(mpp) and mpp >= PLAUSIBLE_MPP[0]):
+            raise ResolutionInvalid(f"mpp {mpp} cannot be; give um per pixel (0.25 for most x40 scanners)")
         self.path = path
-        self.name = str(path).rstrip("/").rsplit("/", 1)[-1]
+        self.name = slide_name(path)
         self._reader, self.reader_name = open_reader(path)
         self._lock = threading.Lock()
         self.width, self.height = self._reader.dimensions
         self.level_dimensions = self._reader.level_dimensions
-        self.level_downsamples = self._reader.level_downsamples
+        self._properties = dict(self._reader.properties)  # a handle that failed a read tells nothing any more
+        self._reader_downsamples = self._reader.level_downsamples
+        self.level_downsamples = _meant_downsamples(self._reader)
         self.objective_power = self._number("objective-power")
         self.vendor = self._property("vendor") or self.reader_name
         self.mpp, self.mpp_source = self._resolution(mpp)
+        self._jpeg_tiles = None
+        if self.reader_name == "openslide":
+            self._jpeg_tiles = JpegTiles.of(Path(path), self.vendor, self.level_dimensions)
 
     def __enter__(self) -> Self:
         return self
@@ -84,10 +102,11 @@ class Slide:
     def close(self) -> None:
         """Let go of the file."""
         self._reader.close()
+        if self._jpeg_tiles is not None:
+            self._jpeg_tiles.close()
 
     def _property(self, name: str) -> Any:
-        properties = self._reader.properties
-        return properties.get(f"openslide.{name}", properties.get(f"tiffslide.{name}"))
+        return self._properties.get(f"openslide.{name}", self._properties.get(f"tiffslide.{name}"))
 
     def _number(self, name: str) -> float | None:
         try:
@@ -98,9 +117,12 @@ class Slide:
 
     @property
     def claimed_mpp(self) -> tuple[float, float] | None:
-        """Um per pixel (x, y) as the file has it, plausible or not."""
-        x, y = self._number("mpp-x"), self._number("mpp-y")
-        return None if x is None or y is None else (x, y)
+        """Um per pixel (x, y) as the file has it, plausible or not; OME-XML is more exact than TIFF tags."""
+        x, y = ome_mpp(str(self._properties.get("tiff.ImageDescription"))) or (
+            self._number("mpp-x"),
+            self._number("mpp-y"),
+        )
+        return (x, y) if x and y else None
 
     def _resolution(self, requested: float | None) -> tuple[tuple[float, float] | None, MppSource | None]:
         """The request's word, else the slide's, else the objective's; never a guess."""
@@ -198,45 +220,82 @@ class Slide:
     def _span(self, start: int, length: int, scale: float, level: int) -> tuple[float, float]:
         """Where grid px [start, start + length) lie on a level, along one axis."""
         factor = scale / self.level_downsamples[level]
-        if abs(factor - 1) < 1e-3 and level > 0:
-            factor = 1.0  # levels are rounded to whole pixels: 4443 / 2221 = 2.0005 is meant as 2
         return start * factor, length * factor
 
     def read_level(self, level: int, box: Box) -> Rgb:
         """The pixels of a box of one level (level px), white where there is no slide. Raises SlideDamaged."""
-        width, height = self.level_dimensions[level]
-        left, top = max(box.x, 0), max(box.y, 0)
-        right, bottom = min(box.right, width), min(box.bottom, height)
-        if (left, top, right, bottom) == (box.x, box.y, box.right, box.bottom):
+        inside = box.overlap(Box(0, 0, *self.level_dimensions[level]))
+        if inside == box:
             return self._read_inside(level, box)
         pixels = np.full((box.height, box.width, 3), 255, np.uint8)
-        if right > left and bottom > top:
-            inside = self._read_inside(level, Box(left, top, right - left, bottom - top))
-            pixels[top - box.y : bottom - box.y, left - box.x : right - box.x] = inside
+        if inside.width and inside.height:
+            pixels[box.slices_of(inside)] = self._read_inside(level, inside)
         return pixels
 
     def _read_inside(self, level: int, box: Box) -> Rgb:
-        downsample = self.level_downsamples[level]
-        location = (round(box.x * downsample), round(box.y * downsample))
-        reader = self._reader
+        if self._jpeg_tiles is not None:
+            pixels = self._jpeg_tiles.read(level, box.x, box.y, box.width, box.height)
+            if pixels is not None:
+                return pixels
+        if self.reader_name == "openslide" and self._reader_downsamples[level] % 1:
+            return self._read_chunks(level, box)
+        return self._decode(level, box)
+
+    def _read_chunks(self, level: int, box: Box) -> Rgb:
+        """OpenSlide takes places in whole level-0 px only. Where a level's downsample is no whole number most of
+        its pixels lie between those, and OpenSlide interpolates, differently for each place that a read begins at.
+        So reads begin at the corners of fixed chunks, and a pixel does not depend on the box it is read in.
+        """
+        pixels = np.empty((box.height, box.width, 3), np.uint8)
+        for chunk in _grid(box, CHUNK_PX, CHUNK_PX):
+            part = chunk.overlap(box)
+            whole = Box(chunk.x, chunk.y, part.right - chunk.x, part.bottom - chunk.y)
+            pixels[box.slices_of(part)] = self._decode(level, whole)[whole.slices_of(part)]
+        return pixels
+
+    def _decode(self, level: int, box: Box, *, again: bool = False) -> Rgb:
+        reader, location = self._reader, self._location(level, box)
         try:
             if self.reader_name == "openslide":  # its handle may be shared; the others' may not
                 image = reader.read_region(location, level, (box.width, box.height))
             else:
                 with self._lock:
                     image = reader.read_region(location, level, (box.width, box.height))
-        except Exception as error:
+        except Exception as error:  # what a reader raises on damaged tiles depends on the codec
             self._reopen(reader)
+            tile = self._damaged_tile(level, box)
+            if tile is None and not again:  # it was in another thread's box
+                return self._decode(level, box, again=True)
+            tile = tile or box
             raise SlideDamaged(
-                f"{self.name}: the tile at x {location[0]}, y {location[1]} of level {level} cannot be decoded "
-                f"({error}); copy the file again"
+                f"{self.name}: the tile at x {tile.x}, y {tile.y} of level {level} cannot be decoded ({error}); "
+                "copy the file again"
             ) from error
         return _on_white(np.asarray(image))
+
+    def _location(self, level: int, box: Box) -> tuple[int, int]:
+        """Where a box of a level begins, as readers want it: in whole level-0 px."""
+        downsample = self._reader_downsamples[level]
+        to_whole = round if self.reader_name == "openslide" else math.ceil  # TiffSlide rounds down on the level
+        return to_whole(box.x * downsample), to_whole(box.y * downsample)
+
+    def _damaged_tile(self, level: int, box: Box) -> Box | None:
+        """The first tile in a box that cannot be decoded (level px)."""
+        width, height = self._number(f"level[{level}].tile-width"), self._number(f"level[{level}].tile-height")
+        reader, _ = open_reader(self.path)
+        try:
+            for tile in _grid(box, int(width or box.width), int(height or box.height)):
+                reader.read_region(self._location(level, tile.overlap(box)), level, (1, 1))
+        except Exception:  # noqa: BLE001  as above
+            return tile
+        finally:
+            reader.close()
+        return None
 
     def _reopen(self, failed: Reader) -> None:
         """An OpenSlide handle that failed once fails for ever, so the next read gets a new one."""
         with self._lock:
-            if self._reader is failed:
+            if self._reader is failed and self.reader_name == "openslide":
                 self._reader, _ = open_reader(self.path)
 
     def thumbnail(self, longest_px: int) -> Rgb:
@@ -263,6 +322,24 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
 def is_slide_folder(path: Path) -> bool:
     """Whether a folder is itself a slide (DICOM) and not a folder of slides."""
     return path.is_dir() and dicom_file_in(path) is not None
+
+
+def _grid(box: Box, width: int, height: int) -> Iterator[Box]:
+    """The cells of a grid, from x, y 0 on, that a box touches."""
+    for y in range(box.y // height * height, box.bottom, height):
+        for x in range(box.x // width * width, box.right, width):
+            yield Box(x, y, width, height)
+
+
+def _meant_downsamples(reader: Reader) -> tuple[float, ...]:
+    """Levels are rounded to whole pixels: where 4443 px became 2221, 2 is meant and not 2.0005."""
+    width, height = reader.dimensions
+    meant = []
+    for size, downsample in zip(reader.level_dimensions, reader.level_downsamples, strict=True):
+        whole = round(downsample)
+        fits = abs(width / whole - size[0]) < 1 and abs(height / whole - size[1]) < 1
+        meant.append(float(whole) if fits else downsample)
+    return tuple(meant)
 
 
 def _on_white(pixels: npt.NDArray[np.uint8]) -> Rgb:

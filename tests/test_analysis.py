@@ -154,7 +154,7 @@ def test_a_slide_with_coarser_pixels_is_resampled_and_found_in_its_own_pixels(
         assert nearest < 2
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     pass
 
 

@@ -295,7 +295,8 @@ def test_cap_rows(field_diameter_mm: float, field_area_mm2: float, score_1_to: i
 def test_cap_table_is_whole_and_ascends() -> None:
     assert list(CAP_TABLE_1) == [round(0.40 + 0.01 * i, 2) for i in range(30)]
     for narrow, wide in combinations(CAP_TABLE_1.values(), 2):
-        assert narrow[0] <= wide[0] and narrow[1] <= wide[1]
+        assert narrow[0] <= wide[0]
+        assert narrow[1] <= wide[1]
     assert (sum(a for a, _ in CAP_TABLE_1.values()), sum(b for _, b in CAP_TABLE_1.values())) == (247, 509)
     with pytest.raises(KeyError):
         nottingham_fd(0.70)
@@ -371,7 +372,8 @@ def test_one_cluster_by_every_definition() -> None:
     mai, scores = count_activity(tight_cluster(12), examined_mm2=10.0)
     assert (mai.definition, mai.count, mai.high_risk, mai.area_sufficient) == ("mai_baak", 12, True, True)
     assert mai.interval == pytest.approx((6.201, 20.96), rel=1e-3)
-    assert mai.hotspot is not None and (mai.hotspot.x_um, mai.hotspot.y_um) == (5005.5, 7000.0)
+    assert mai.hotspot is not None
+    assert (mai.hotspot.x_um, mai.hotspot.y_um) == (5005.5, 7000.0)
     assert mai.alternatives == ()
     assert [(score.definition, score.table_version) for score in scores] == [
         (each.id, each.table_version) for each in SCORE_DEFINITIONS
@@ -418,7 +420,8 @@ def test_too_little_tissue_gives_the_count_and_no_class() -> None:
 
 def test_exactly_enough_tissue_is_enough() -> None:
     mai, _ = count_activity(tight_cluster(1), MAI_BAAK.area_mm2)
-    assert mai.area_sufficient and mai.high_risk is False
+    assert mai.area_sufficient
+    assert mai.high_risk is False
 
 
 def test_near_cutoff_where_the_interval_reaches_another_class() -> None:

@@ -14,11 +14,11 @@ from service.tissue import TissueMask, find_tissue, stained
 
 
 def saturation_area_mm2(path: Path, mpp: float) -> float:
-    """An independent mask: saturation at full resolution, blurred over 2 um."""
+    """An independent mask: saturation at half the resolution, blurred over 2 um."""
     with openslide.OpenSlide(path) as slide:
-        pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
-    saturation = filters.gaussian(color.rgb2hsv(pixels)[..., 1], 2 / mpp)
-    return float((saturation > 0.07).sum()) * mpp**2 / 1e6
+        pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB").reduce(2))
+    saturation = filters.gaussian(color.rgb2hsv(pixels)[..., 1], 1 / mpp)
+    return float((saturation > 0.07).sum()) * (2 * mpp) ** 2 / 1e6
 
 
 @pytest.mark.parametrize(("name", "mpp"), [("CMU-1-Small-Region.svs", 0.499), ("TCGA-CR-7395-01A-01-TS1.svs", 0.5)])
@@ -31,7 +31,7 @@ def test_the_area_of_real_tissue(shared: Path, name: str, mpp: float) -> None:
 def test_no_mitosis_of_any_field_lies_outside_the_tissue(shared: Path) -> None:
     for data, mpp in (("mitos14", 0.2274), ("icpr2012", 0.2456)):
         with (shared / "data" / data / "mitoses.csv").open() as file:
-            rows = list(csv.DictReader(file))[::12]
+            rows = list(csv.DictReader(file))[::24]
         for row in rows:
             with open_slide(shared / "data" / data / "images" / f"{row['frame']}.jpg", mpp=mpp) as slide:
                 tissue = find_tissue(slide)

@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint bench bench-train clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.ok
+
+# pip and not uv: pip finds a local CPU build of torch where there is one
+$(VENV)/.ok: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[openvino,train,test,lint]'
+	touch $@
+
+demo: setup
+	$(BIN)/mitosis demo --out demo
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python tests/benchmarks/bench_analysis.py
+
+bench-train: setup
+	$(BIN)/python tests/benchmarks/bench_training.py
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

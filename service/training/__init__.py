@@ -1,0 +1,1 @@
+"""From labelled fields to a model: data, augmentation, training, evaluation, ablation."""

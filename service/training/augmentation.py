@@ -1,0 +1,242 @@
+"""What changes from one look at a mitosis to the next: place, orientation, sharpness, stain, light.
+
+Frames. Model px: a field's pixels at the model's um per pixel, pixel centres at whole numbers. Patch px: the same of
+a patch; a Placement takes one to the other by a rotation or reflection about the patch's centre.
+
+Label. A mitosis belongs to a patch if its centroid lies at least `margin_px` inside it, and not if it lies at least
+as far outside. Between the two it is cut by the border: a patch with nothing but cut mitoses has no label, and is
+not trained on.
+
+Stain and light change optical densities by one matrix and one shift, which also carries the Macenko normalisation:
+the network's input is computed once, in floating point, on the device that trains.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from service.model_card import Normalisation
+from service.slide import Rgb
+from service.stain import LIGHT, StainMatrix, density_transform
+from service.training.fields import Points
+
+Planes: TypeAlias = npt.NDArray[np.uint8]  # (3, H, W): what the network reads, and twice as fast to make as (H, W, 3)
+
+IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+GLASS = 255  # what lies beyond a field, as `Slide` has it
+RIGHT_ANGLE = math.pi / 2
+BLOCK_PIXELS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How much is varied; all zero: nothing but the place. Ranges are uniform unless said otherwise."""
+
+    margin_px: float = 20.0  # 5 um: half a mitosis must be seen
+    free_rotation: float = 0.5  # share of patches turned by any angle (resampled); others by right angles (exact)
+    flips: bool = True  # right angles and reflections
+    blur: float = 0.3  # share of patches blurred
+    blur_sigma_px: tuple[float, float] = (0.3, 1.2)
+    stain_gain: float = 0.15  # each stain's concentrations times 1 +- this
+    stain_shift: float = 0.03  # plus +- this part of the stain's maximum
+    brightness: float = 0.05  # intensities times 1 +- this
+
+
+NO_AUGMENTATION = Augmentation(
+    free_rotation=0.0, flips=False, blur=0.0, stain_gain=0.0, stain_shift=0.0, brightness=0.0
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """A reflection (x turned round, first) and a rotation by an angle (radians, clockwise on the screen)."""
+
+    angle: float = 0.0
+    mirrored: bool = False
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """Patch px about its centre to field px about its centre, (2, 2)."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
+
+    @property
+    def quarter_turns(self) -> int | None:
+        """How many right angles; None for any other angle."""
+        turns = round(self.angle / RIGHT_ANGLE)
+        return turns % 4 if turns * RIGHT_ANGLE == self.angle else None
+
+    def reach(self, size_px: int) -> float:
+        """Half the side (px) of the upright square round the turned patch."""
+        if self.quarter_turns is not None:
+            return size_px / 2
+        return size_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + 1  # bilinear: one px more
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a square patch lies in a field: its centre (x, y; model px), orientation and side."""
+
+    centre: tuple[float, float]
+    orientation: Orientation
+    size_px: int
+
+    @classmethod
+    def snapped(cls, centre: npt.NDArray[np.float64], orientation: Orientation, size_px: int) -> "Placement":
+        """As given, but on whole pixels where the orientation needs no resampling."""
+        if orientation.quarter_turns is not None:
+            centre = np.rint(centre - (size_px - 1) / 2) + (size_px - 1) / 2
+        return cls((float(centre[0]), float(centre[1])), orientation, size_px)
+
+    def to_patch(self, points: Points) -> Points:
+        """Model px to patch px, (n, 2)."""
+        middle = (self.size_px - 1) / 2
+        return (points - self.centre) @ self.orientation.matrix + middle  # the inverse of a turn is its transpose
+
+    def to_field(self, points: Points) -> Points:
+        """Patch px to model px, (n, 2)."""
+        middle = (self.size_px - 1) / 2
+        return (points - middle) @ self.orientation.matrix.T + self.centre
+
+    def label(self, mitoses: Points, margin_px: float) -> bool | None:
+        """Whether a mitosis (model px) is inside; None if all that is near is cut by the border."""
+        middle = (self.size_px - 1) / 2
+        distance = np.abs(self.to_patch(mitoses) - middle).max(1, initial=0.0) - self.size_px / 2  # > 0: outside
+        if (distance <= -margin_px).any():
+            return True
+        return None if (distance < margin_px).any() else False
+
+
+def draw_orientation(rng: np.random.Generator, augmentation: Augmentation, *, exact: bool = False) -> Orientation:
+    """A random orientation; `exact`: one that needs no resampling."""
+    mirrored = augmentation.flips and bool(rng.integers(2))
+    if rng.random() < augmentation.free_rotation and not exact:
+        return Orientation(float(rng.uniform(0, 2 * math.pi)), mirrored)
+    return Orientation(int(rng.integers(4)) * RIGHT_ANGLE if augmentation.flips else 0.0, mirrored)
+
+
+def cut(pixels: Rgb, placement: Placement) -> Planes:
+    """The patch at a place of a field (H, W, 3), as planes (3, size, size); white where there is no field."""
+    orientation, size = placement.orientation, placement.size_px
+    turns = orientation.quarter_turns
+    if turns is None:
+        return _turned(pixels, placement)
+    left, top = (round(centre - (size - 1) / 2) for centre in placement.centre)
+    turned = np.rot90(_window(pixels, left, top, size), turns)
+    patch = np.empty((3, size, size), np.uint8)
+    for channel in range(3):  # one at a time: numpy copies runs of three bytes slowly
+        patch[channel] = turned[:, ::-1, channel] if orientation.mirrored else turned[..., channel]
+    return patch
+
+
+def _turned(pixels: Rgb, placement: Placement) -> Planes:
+    """As `cut`, for any angle, bilinear."""
+    size, half = placement.size_px, math.ceil(placement.orientation.reach(placement.size_px)) + 1
+    left, top = (math.floor(centre) - half for centre in placement.centre)
+    side = 2 * half + 2
+    window = torch.from_numpy(_window(pixels, left, top, side).astype(np.float32))[None].permute(0, 3, 1, 2)
+    steps = (torch.arange(size) - (size - 1) / 2) * (2 / side)  # grid_sample's frame: -1 to 1 over the window
+    middle = (np.array(placement.centre) + 0.5 - (left, top)) * (2 / side) - 1
+    grid = torch.empty(1, size, size, 2)
+    for axis, (by_column, by_row) in enumerate(placement.orientation.matrix.tolist()):
+        torch.add(steps * by_column, (steps * by_row + middle[axis])[:, None], out=grid[0, ..., axis])
+    patch: Planes = functional.grid_sample(window, grid, align_corners=False)[0].add_(0.5).to(torch.uint8).numpy()
+    return patch
+
+
+def _window(pixels: Rgb, left: int, top: int, side: int) -> Rgb:
+    """A square of a field, white beyond it."""
+    height, width = pixels.shape[:2]
+    if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
+        return pixels[top : top + side, left : left + side]
+    window = np.full((side, side, 3), GLASS, np.uint8)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+    if x1 > x0 and y1 > y0:
+        window[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
+    return window
+
+
+def blur(patch: Planes, sigma_px: float) -> Planes:
+    """Gaussian blur of planes (3, H, W), cut at two and a half sigma; edges are repeated."""
+    radius = max(1, math.ceil(2.5 * sigma_px))
+    weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma_px) ** 2)
+    weights /= weights[0] + 2 * weights[1:].sum()
+    x = torch.from_numpy(patch).float()
+    for axis in (1, 2):
+        length = x.shape[axis]
+        padding = (0, 0, radius, radius) if axis == 1 else (radius, radius, 0, 0)
+        padded = functional.pad(x, padding, mode="replicate")
+        x = padded.narrow(axis, radius, length) * float(weights[0])
+        for shift in range(1, radius + 1):
+            x.add_(padded.narrow(axis, radius - shift, length), alpha=float(weights[shift]))
+            x.add_(padded.narrow(axis, radius + shift, length), alpha=float(weights[shift]))
+    blurred: Planes = x.add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()
+    return blurred
+
+
+def draw_blur(rng: np.random.Generator, augmentation: Augmentation, patch: Planes) -> Planes:
+    """The patch, blurred or not."""
+    if rng.random() >= augmentation.blur:
+        return patch
+    return blur(patch, float(rng.uniform(*augmentation.blur_sigma_px)))
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """What is done to optical densities: density' = matrix (3, 3) @ density + shift (3,)."""
+
+    matrix: npt.NDArray[np.float32]
+    shift: npt.NDArray[np.float32]
+
+
+def match_colour(source: StainMatrix | None, reference: StainMatrix | None) -> Colour:
+    """Macenko normalisation alone; the identity where there is no reference or no estimate."""
+    if source is None or reference is None:
+        return Colour(np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
+    return Colour(density_transform(source, reference), np.zeros(3, np.float32))
+
+
+def draw_colour(
+    rng: np.random.Generator, augmentation: Augmentation, source: StainMatrix | None, reference: StainMatrix | None
+) -> Colour:
+    """Normalisation to the reference with jitter: each stain's gain and shift about the matrix, and brightness.
+
+    Without a reference the source's own stains are jittered; without either only the brightness is.
+    """
+    gain = 1 + augmentation.stain_gain * rng.uniform(-1, 1, 2)
+    offset = augmentation.stain_shift * rng.uniform(-1, 1, 2)
+    light = -math.log(1 + augmentation.brightness * rng.uniform(-1, 1))
+    stains = reference if reference is not None else source
+    if stains is None:
+        return Colour(np.eye(3, dtype=np.float32), np.full(3, light, np.float32))
+    shift = stains.matrix @ (offset * stains.max_concentrations) + light
+    if source is not None and reference is not None:
+        matrix = density_transform(source, StainMatrix(reference.matrix, reference.max_concentrations * gain))
+    else:  # nothing is normalised: what is neither stain stays as it is
+        matrix = (np.eye(3) + stains.matrix @ np.diag(gain - 1) @ np.linalg.pinv(stains.matrix)).astype(np.float32)
+    return Colour(matrix, shift.astype(np.float32))
+
+
+def network_input(patches: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
+    """Planes (B, 3, H, W) uint8, density matrices (B, 3, 3), shifts (B, 3) -> normalised RGB (B, 3, H, W) float32.
+
+    With a zero shift, what `PatchNetwork` computes of the same patch and transform. The light's logarithm is taken
+    out of the densities, and pixels go through in blocks that stay in a core's cache.
+    """
+    batch, _, height, width = patches.shape
+    mean, std = (torch.tensor(values, device=patches.device)[:, None] * 255 for values in (IMAGENET.mean, IMAGENET.std))
+    offsets = math.log(LIGHT) * (1 - matrices.sum(2)) - shifts  # (B, 3)
+    x = torch.empty((batch, 3, height * width), device=patches.device)
+    for index, planes in enumerate(patches.reshape(batch, 3, -1)):
+        for start in range(0, height * width, BLOCK_PIXELS):
+            block = slice(start, start + BLOCK_PIXELS)
+            logarithms = planes[:, block].float().add_(1).log_()
+            light = torch.addmm(offsets[index][:, None], matrices[index], logarithms).exp_().clamp_(1, 256)
+            torch.div(light.sub_(mean + 1), std, out=x[index, :, block])
+    return x.view(batch, 3, height, width)

@@ -1,0 +1,98 @@
+"""What a run leaves behind: the checkpoint it can be gone on from, the model, the learning curves.
+
+Every file is written whole or not at all: under another name first, then renamed.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from service.errors import OutputUnwritable, ParameterInvalid
+
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.csv"
+CURVES = "learning_curves.png"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all. Raises OutputUnwritable."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputUnwritable(f"{path}: {error.strerror}") from error
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Keep a run's state (tensors, numbers, texts, and lists and dicts of these)."""
+    content = io.BytesIO()
+    torch.save(dict(state), content)
+    write_whole(folder / CHECKPOINT, content.getvalue())
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state of an earlier run in a folder, on the CPU; None if there is none. Raises ParameterInvalid."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ParameterInvalid(f"{path} is no checkpoint of a run ({error}); remove it to start anew") from error
+    return state
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write weights.safetensors and card.json, with the checksum that ties them together."""
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    complete = {**card, "date": datetime.now(UTC).date().isoformat(), "sha256": hashlib.sha256(content).hexdigest()}
+    write_whole(folder / "weights.safetensors", content)
+    write_whole(folder / "card.json", (json.dumps(complete, indent=2) + "\n").encode())
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """The learning curves as CSV, one row per epoch, and as a picture."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_whole(folder / HISTORY, text.getvalue().encode())
+    write_whole(folder / CURVES, draw_curves(history))
+
+
+def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
+    """The learning curves, PNG: loss on the left, what validation measures on the right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)  # no display, no global state
+    left, right = figure.subplots(1, 2)
+    left.plot([row["epoch"] for row in history], [row["loss"] for row in history], label="training loss")
+    left.set(xlabel="epoch", ylabel="cross-entropy")
+    for name in ("auc", "image_f1", "f1", "best_f1", "threshold"):
+        rows = [row for row in history if name in row]
+        right.plot([row["epoch"] for row in rows], [row[name] for row in rows], label=name.replace("_", " "))
+    right.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

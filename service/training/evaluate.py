@@ -1,0 +1,347 @@
+"""What a detector gets right on labelled fields: image level, localisation, calibration from case to case.
+
+The network runs once per field, through `analyze`; everything else is computed from the probability map, so that
+each threshold gives what the service itself would give at that threshold. Instead of a detector, a folder of
+reports can be scored (`mitosis analyze --out DIR`): then only thresholds above the reports' own can be looked at.
+
+Frames. Field px: the image's own, which are a report's level-0 px. Model px: those of the network's input.
+Distances are in um, by the field's um per px.
+"""
+
+import math
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from pydantic import ValidationError
+
+from service.analysis import analyze
+from service.errors import DataInvalid, FileMissing, ParameterInvalid
+from service.inference import Detector
+from service.mitotic_figures import MERGE_UM, MitoticFigure, find_mitotic_figures
+from service.parameters import scale_to
+from service.probability_map import ProbabilityMap
+from service.report import Report
+from service.slide import open_slide
+from service.tiling import PATCH_PX
+from service.training.fields import Field
+from service.training.scoring import (
+    RADIUS_UM,
+    Localisation,
+    Mask,
+    Points,
+    Scores,
+    Sweep,
+    auc,
+    localise,
+    match,
+    operating_point,
+    pooled,
+    sweep,
+)
+
+THRESHOLDS = (*(round(0.01 * step, 2) for step in range(5, 100)), 0.995, 0.999)
+SMALLEST_PATCH = 0.5  # of PATCH_PX: a field's last patch may be cut by its border to this much
+
+Kind: TypeAlias = Literal["true positive", "false positive", "false negative"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in field px; `score` is the detection's, for a false negative the map's highest round it (or NaN)."""
+
+    kind: Kind
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExaminedField:
+    """A labelled field and what was found on it: a probability map, or the figures of a report."""
+
+    field: Field
+    figures: tuple[MitoticFigure, ...]  # of the report
+    floor: float  # nothing is known below this threshold
+    scale: tuple[float, float]  # field px per model px
+    probabilities: ProbabilityMap | None = None
+
+    @property
+    def area_mm2(self) -> float:
+        """The whole field, tissue or not."""
+        return self.field.width * self.field.mpp[0] * self.field.height * self.field.mpp[1] / 1e6
+
+    @property
+    def truth_um(self) -> Points:
+        """The annotated mitoses, (n, 2)."""
+        return self.field.mitoses * self.field.mpp
+
+    def found(self, threshold: float, merge_um: float = MERGE_UM) -> list[MitoticFigure]:
+        """The figures at a threshold, best score first; a report's are merged already, at its own threshold."""
+        if self.probabilities is None:
+            return [figure for figure in self.figures if figure.score >= threshold]
+        return find_mitotic_figures(self.probabilities, threshold, self.field.mpp, merge_um=merge_um)
+
+    def localise(self, threshold: float, merge_um: float = MERGE_UM) -> Localisation:
+        """The matches at a threshold."""
+        return localise(self._positions_um(self.found(threshold, merge_um)), self.truth_um, RADIUS_UM)
+
+    def scored(self) -> tuple[Points, Scores, Points]:
+        """Positions (n, 2) and scores (n,) of all figures, and the truth (m, 2); um."""
+        figures = self.found(max(self.floor, THRESHOLDS[0]))
+        return self._positions_um(figures), np.array([figure.score for figure in figures]), self.truth_um
+
+    def marks(self, threshold: float) -> list[Mark]:
+        """Every detection and every mitosis that was missed, by kind."""
+        figures = self.found(threshold)
+        hits, matched = match(self._positions_um(figures), self.truth_um, RADIUS_UM)
+        missed = np.delete(self.field.mitoses, matched[hits], axis=0)
+        return [
+            *(
+                Mark("true positive" if hit else "false positive", figure.x, figure.y, figure.score)
+                for figure, hit in zip(figures, hits, strict=True)
+            ),
+            *(Mark("false negative", x, y, self._highest_near(x, y)) for x, y in missed.tolist()),
+        ]
+
+    def offsets_um(self, threshold: float) -> Points:
+        """From each matched mitosis to its detection, (n, 2): a mean that is not near zero is a shifted map."""
+        positions = self._positions_um(self.found(threshold))
+        hits, matched = match(positions, self.truth_um, RADIUS_UM)
+        offsets: Points = positions[hits] - self.truth_um[matched[hits]]
+        return offsets
+
+    def patches(self) -> tuple[Scores, Mask]:
+        """Scores (k,) and labels (k,) of the field's non-overlapping patches of 500 model px.
+
+        The score is the highest in the patch: of the map, or of the report's detections (0 where there is none).
+        What is left of the field past the last patch is a patch of its own from 250 px on, else it is left out.
+        """
+        size = self.field.width / self.scale[0], self.field.height / self.scale[1]
+        columns, rows = (max(1, math.floor(length / PATCH_PX + 1 - SMALLEST_PATCH)) for length in size)
+        scores, labels = np.zeros((rows, columns)), np.zeros((rows, columns), bool)
+        for grid, (places, values) in ((scores, self._evidence()), (labels, (self.field.mitoses, True))):
+            column, row = np.floor_divide((places + 0.5) / self.scale - 0.5, PATCH_PX).astype(int).T
+            column, row = (
+                np.maximum(column, 0),
+                np.maximum(row, 0),
+            )  # px 0 of the field lies half a px before model px 0
+            inside = (column < columns) & (row < rows)
+            np.maximum.at(grid, (row[inside], column[inside]), np.broadcast_to(values, inside.shape)[inside])
+        return scores.ravel(), labels.ravel()
+
+    def _evidence(self) -> tuple[Points, Scores]:
+        """Places (k, 2) in field px, and their scores (k,)."""
+        if self.probabilities is None:
+            positions, scores, _ = self.scored()
+            return positions / self.field.mpp, scores
+        lattice, values = self.probabilities.lattice, self.probabilities.values
+        rows, columns = np.indices(values.shape).reshape(2, -1) * float(lattice.stride_px)
+        return np.stack(lattice.to_level0(columns, rows), 1), values.ravel().astype(np.float64)
+
+    def _highest_near(self, x: float, y: float) -> float:
+        if self.probabilities is None:
+            return math.nan
+        places, values = self._evidence()
+        near = np.hypot(*((places - (x, y)) * self.field.mpp).T) <= RADIUS_UM
+        return float(values[near].max(initial=0.0))
+
+    def _positions_um(self, figures: Sequence[MitoticFigure]) -> Points:
+        return np.array([(figure.x, figure.y) for figure in figures]).reshape(-1, 2) * self.field.mpp
+
+
+def examine(field: Field, detector: Detector, *, halo_px: int | None = None) -> ExaminedField:
+    """Run a detector over a field as over a slide; raises as `analyze` does."""
+    mpp = math.sqrt(field.mpp[0] * field.mpp[1])
+    with open_slide(field.path, mpp=mpp) as slide, tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "map.npz"
+        analyze(slide, detector, halo_px=halo_px, checkpoint=saved)
+        probabilities = ProbabilityMap.load(saved)
+    return ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities)
+
+
+def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[ExaminedField], list[Report]]:
+    """Fields with the reports on them, by the stem of the slide's name; of several with one stem, by its checksum.
+
+    Raises FileMissing for a field without a report, DataInvalid for reports that cannot be those of the fields.
+    """
+    by_stem: dict[str, list[tuple[Path, Report]]] = defaultdict(list)
+    for path in sorted(folder.rglob("*.json")):
+        report = _read_report(path)
+        by_stem[Path(report.slide.name).stem].append((path, report))
+    chosen = [_report_of(field, by_stem[field.path.stem], folder) for field in fields]
+    return [_with_report(field, *report) for field, report in zip(fields, chosen, strict=True)], [
+        report for _, report in chosen
+    ]
+
+
+def _read_report(path: Path) -> Report:
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise FileMissing(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {first['msg']}") from error
+
+
+def _report_of(field: Field, candidates: list[tuple[Path, Report]], folder: Path) -> tuple[Path, Report]:
+    if len(candidates) > 1:
+        with open_slide(field.path) as slide:
+            candidates = [each for each in candidates if each[1].slide.sha256 == slide.sha256]
+    if not candidates:
+        raise FileMissing(f"{folder}: no report on {field.path.name} (field {field.name})")
+    if len(candidates) > 1:
+        raise DataInvalid(f"{candidates[0][0]} and {candidates[1][0]} are both reports on {field.path}; leave one")
+    return candidates[0]
+
+
+def _with_report(field: Field, path: Path, report: Report) -> ExaminedField:
+    size = (report.slide.width, report.slide.height)
+    if size != (field.width, field.height):
+        raise DataInvalid(f"{path}: of a slide of {size} px, but {field.path} is {(field.width, field.height)} px")
+    if report.region is not None:
+        raise DataInvalid(f"{path}: only a region of {field.path.name} was analysed, so the rest cannot be scored")
+    figures = (MitoticFigure(each.x, each.y, each.score, each.area_um2) for each in report.detections)
+    return ExaminedField(field, tuple(figures), report.model.threshold, scale_to(report.model.mpp, field.mpp))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageLevel:
+    """Is there a mitosis in the patch? Scores (k,) of all fields' patches, labels (k,), and the threshold."""
+
+    scores: Scores
+    labels: Mask
+    threshold: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the patches that are called rightly."""
+        return float(np.mean((self.scores >= self.threshold) == self.labels))
+
+    @property
+    def f1(self) -> float:
+        """Of the patches with a mitosis."""
+        called = self.scores >= self.threshold
+        hits = int((called & self.labels).sum())
+        return Localisation(hits, int(called.sum()) - hits, int(self.labels.sum()) - hits).f1
+
+    @property
+    def both_classes(self) -> bool:
+        """Whether a ROC curve exists."""
+        return bool(self.labels.any() and not self.labels.all())
+
+    @property
+    def auc(self) -> float | None:
+        """Area under the ROC curve."""
+        return auc(self.scores, self.labels) if self.both_classes else None
+
+    @property
+    def operating_point(self) -> float | None:
+        """The threshold that Youden's J would choose on these very patches."""
+        return operating_point(self.scores, self.labels) if self.both_classes else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaseEvaluation:
+    """Localisation on one case's fields."""
+
+    case: str
+    fields: int
+    mitoses: int
+    area_mm2: float
+    counts: Localisation  # at the evaluation's threshold
+    curve: Sweep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Everything measured of a detector on a set of fields, at one threshold and over all thresholds."""
+
+    threshold: float
+    cases: tuple[CaseEvaluation, ...]
+    curve: Sweep
+    image_level: ImageLevel
+    unmerged: Localisation | None  # components closer than MERGE_UM left apart; None for reports
+    offset_um: tuple[float, float] | None  # of the true positives from their mitoses, mean (x, y)
+
+    @property
+    def counts(self) -> Localisation:
+        """All fields pooled, at the threshold."""
+        return pooled(case.counts for case in self.cases)
+
+    @property
+    def area_mm2(self) -> float:
+        """Of all fields."""
+        return sum(case.area_mm2 for case in self.cases)
+
+    def as_one_case(self) -> CaseEvaluation:
+        """All cases pooled."""
+        fields, mitoses = sum(case.fields for case in self.cases), sum(case.mitoses for case in self.cases)
+        return CaseEvaluation("all", fields, mitoses, self.area_mm2, self.counts, self.curve)
+
+    @property
+    def best_threshold(self) -> float:
+        """The one that is best on these fields; what it scores is optimistic, chosen with the answers at hand."""
+        return float(self.curve.thresholds[self.curve.best()])
+
+    @property
+    def counts_at_best(self) -> list[Localisation]:
+        """Each case's counts at the best threshold of all."""
+        return [case.curve.at(self.curve.best()) for case in self.cases]
+
+
+def evaluate(examined: Sequence[ExaminedField], threshold: float) -> Evaluation:
+    """Measure what was found against the annotation. Raises ParameterInvalid for no fields, or too low a threshold."""
+    if not examined:
+        raise ParameterInvalid("there are no fields to evaluate")
+    floor = max(each.floor for each in examined)
+    if not floor <= threshold < 1 or threshold == 0:
+        raise ParameterInvalid(f"threshold {threshold:g} is not between {floor:g} (nothing is known below) and 1")
+    mapped = all(each.probabilities is not None for each in examined)
+    thresholds = [at for at in THRESHOLDS if at >= floor] if mapped else _scores(examined, floor)
+    names = sorted({each.field.case for each in examined})
+    cases = [
+        _evaluate_case(name, [each for each in examined if each.field.case == name], threshold, thresholds)
+        for name in names
+    ]
+    scores, labels = zip(*(each.patches() for each in examined), strict=True)
+    return Evaluation(
+        threshold,
+        tuple(cases),
+        Sweep.of(thresholds, [pooled(case.curve.at(index) for case in cases) for index in range(len(thresholds))]),
+        ImageLevel(np.concatenate(scores), np.concatenate(labels), threshold),
+        pooled(each.localise(threshold, 0.0) for each in examined) if mapped else None,
+        _mean(np.concatenate([each.offsets_um(threshold) for each in examined])),
+    )
+
+
+def _mean(offsets: Points) -> tuple[float, float] | None:
+    return (float(offsets[:, 0].mean()), float(offsets[:, 1].mean())) if len(offsets) else None
+
+
+def _evaluate_case(
+    case: str, examined: Sequence[ExaminedField], threshold: float, thresholds: Sequence[float]
+) -> CaseEvaluation:
+    if all(each.probabilities is not None for each in examined):
+        curve = Sweep.of(thresholds, [pooled(each.localise(at) for each in examined) for at in thresholds])
+    else:
+        curve = sweep([each.scored() for each in examined], RADIUS_UM, thresholds)
+    return CaseEvaluation(
+        case,
+        len(examined),
+        sum(len(each.field.mitoses) for each in examined),
+        sum(each.area_mm2 for each in examined),
+        pooled(each.localise(threshold) for each in examined),
+        curve,
+    )
+
+
+def _scores(examined: Sequence[ExaminedField], floor: float) -> list[float]:
+    """Every score that occurs, and the lowest at which anything is known; rising."""
+    return sorted({floor, *(figure.score for each in examined for figure in each.figures if figure.score >= floor)})

@@ -1,0 +1,318 @@
+"""Labelled fields: images of tissue with the centroids of their mitoses, read from three layouts.
+
+    plain     frames.csv (frame, case, width, height, mitoses[, mpp]), mitoses.csv (frame, x, y), images/FRAME.jpg
+    TUPAC16   NN/MM.tif with NN/MM.csv (row,column; 1-based; absent or empty where there is no mitosis)
+    MIDOG     NNN.tiff with one COCO-like JSON (bbox [x0, y0, x1, y1]; category 1 is a mitotic figure)
+
+All give the same: fields with case, um per pixel and centroids. Frames. Field px: the image's own pixels, x right,
+y down, pixel centres at whole numbers. Model px: the field resampled to the model's um per pixel, as a slide is.
+
+Nothing is repaired or skipped in silence: what does not fit raises DataInvalid, which names the file and the line.
+"""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from service.errors import DataInvalid, ResolutionUnknown
+from service.slide import Box, Rgb, open_slide
+
+Points = npt.NDArray[np.float64]  # (n, 2): x, y
+
+TUPAC16_MPP = 0.25
+TUPAC16_LABELS = "mitoses_ground_truth"  # the folder of the published archive
+TUPAC16_VALIDATION = tuple(f"{case:02}" for case in (30, 37, 44, 51, 58, 65, 72))  # the split of Li 2018
+TUPAC16_TEST = tuple(f"{case:02}" for case in (31, 38, 45, 52, 59, 66, 73))
+MIDOG_MITOSIS = 1  # category_id; 2 is an imposter
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """One labelled image: its case, size (px), um per px (x, y), and the centroids of its mitoses (n, 2), field px."""
+
+    name: str
+    case: str
+    path: Path
+    mpp: tuple[float, float]
+    width: int
+    height: int
+    mitoses: Points
+
+    def scale(self, mpp: float) -> tuple[float, float]:
+        """Field px per model px (x, y)."""
+        return mpp / self.mpp[0], mpp / self.mpp[1]
+
+
+def read_fields(folder: str | Path, mpp: float | None = None) -> list[Field]:
+    """The fields in a folder, in whichever layout it is; `mpp` (um per px) where the data do not say it.
+
+    Raises DataInvalid, ResolutionUnknown.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataInvalid(f"{folder}: no such folder")
+    if (folder / "frames.csv").exists():
+        return read_plain(folder, mpp)
+    annotations = [path for path in sorted(folder.glob("*.json")) if _is_midog(path)]
+    if len(annotations) > 1:
+        raise DataInvalid(
+            f"{folder}: several annotation files ({', '.join(path.name for path in annotations)}); leave one"
+        )
+    if annotations:
+        return read_midog(folder, annotations[0], mpp)
+    if next(_tupac_images(folder), None) is not None:
+        return read_tupac16(folder, mpp=mpp or TUPAC16_MPP)
+    raise DataInvalid(f"{folder}: no frames.csv, no MIDOG annotations (*.json), and no TUPAC16 images (NN/MM.tif)")
+
+
+def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
+    """The plain layout: frames.csv, mitoses.csv and images/; a frame's own `mpp` column comes before the caller's."""
+    mitoses_file, frames_file = folder / "mitoses.csv", folder / "frames.csv"
+    images = _plain_images(folder / "images")
+    frames = list(_csv_rows(frames_file, ("frame", "case", "width", "height")))
+    names = {row["frame"] for _, row in frames}
+    if len(names) < len(frames):
+        _refuse(frames_file, None, "a frame is listed twice")
+    if unlisted := sorted(images.keys() - names):
+        _refuse(images[unlisted[0]], None, f"the image has no row in {frames_file.name}")
+    points: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+    for line, row in _csv_rows(mitoses_file, ("frame", "x", "y")):
+        if row["frame"] not in names:
+            _refuse(mitoses_file, line, f"frame {row['frame']!r} is not in {frames_file.name}")
+        points[row["frame"]].append(
+            (line, _number(mitoses_file, line, row["x"]), _number(mitoses_file, line, row["y"]))
+        )
+    fields = []
+    for line, row in frames:
+        name = row["frame"]
+        if name not in images:
+            _refuse(frames_file, line, f"images/{name} is missing ({', '.join(IMAGE_SUFFIXES)})")
+        size = (int(_number(frames_file, line, row["width"])), int(_number(frames_file, line, row["height"])))
+        if _image_size(images[name]) != size:
+            _refuse(frames_file, line, f"{images[name].name} is {_image_size(images[name])} px, the row says {size}")
+        if row.get("mitoses") and int(_number(frames_file, line, row["mitoses"])) != len(points[name]):
+            _refuse(frames_file, line, f"{row['mitoses']} mitoses, but {mitoses_file.name} has {len(points[name])}")
+        own = _number(frames_file, line, row["mpp"]) if row.get("mpp") else _required(mpp, folder)
+        centroids = _inside(mitoses_file, points[name], size)
+        fields.append(Field(name, row["case"], images[name], (own, own), *size, centroids))
+    return _some(fields, frames_file)
+
+
+def read_tupac16(folder: Path, labels: Path | None = None, mpp: float = TUPAC16_MPP) -> list[Field]:
+    """The TUPAC16 auxiliary layout; labels beside the images, or in a folder of their own."""
+    own = folder / TUPAC16_LABELS
+    labels = labels or (own if own.is_dir() else None)
+    fields, seen = [], set()
+    for path in _tupac_images(folder):
+        case = path.parent.name
+        beside = path.with_suffix(".csv")
+        label = beside if labels is None or beside.exists() else labels / case / beside.name
+        seen.add(label)
+        size = _image_size(path)
+        fields.append(Field(f"{case}/{path.stem}", case, path, (mpp, mpp), *size, _tupac_points(label, size)))
+    for orphan in sorted(labels.glob("[0-9][0-9]/*.csv") if labels else folder.rglob("[0-9][0-9]/[0-9][0-9].csv")):
+        if orphan not in seen:
+            _refuse(orphan, None, f"the image {orphan.parent.name}/{orphan.stem}.tif is missing")
+    return _some(fields, folder)
+
+
+def _tupac_images(folder: Path) -> Iterator[Path]:
+    yield from sorted(path for path in folder.rglob("[0-9][0-9]/[0-9][0-9].tif"))
+
+
+def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
+    """Centroids (n, 2) of one label file; none where there is no file."""
+    if not path.exists():
+        return np.empty((0, 2))
+    points = []
+    for line, values in enumerate(_csv_lines(path), start=1):
+        if not values:
+            continue
+        if len(values) != 2:
+            _refuse(path, line, f"row,column expected, {len(values)} values found")
+        row, column = (_number(path, line, value) for value in values)
+        points.append((line, column - 1, row - 1))
+    return _inside(path, points, size)
+
+
+def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> list[Field]:
+    """The MIDOG layout; each file is its own case. An image's own `mpp` entry comes before the caller's.
+
+    A box that is cut by the image's border counts with its centre moved onto the border.
+    """
+    content = _json(annotations)
+    images = {image["id"]: image for image in content["images"]}
+    points: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        place = f"annotation {annotation.get('id')}"
+        if annotation.get("category_id") != MIDOG_MITOSIS:
+            continue
+        if annotation.get("image_id") not in images:
+            _refuse(annotations, None, f"{place} is of image {annotation.get('image_id')}, which is not listed")
+        image = images[annotation["image_id"]]
+        box = annotation.get("bbox")
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
+            _refuse(annotations, None, f"{place}: bbox is {box}, not [x0, y0, x1, y1]")
+        if box[2] <= 0 or box[3] <= 0 or box[0] >= image["width"] or box[1] >= image["height"]:
+            _refuse(annotations, None, f"{place}: {box} lies outside {image['file_name']}")
+        centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        points[image["id"]].append(
+            (min(max(centre[0], 0), image["width"] - 1), min(max(centre[1], 0), image["height"] - 1))
+        )
+    fields = []
+    for image in content["images"]:
+        name, size = image["file_name"], (image["width"], image["height"])
+        path = next((place for place in (folder / name, folder / "images" / name) if place.is_file()), None)
+        if path is None:
+            _refuse(annotations, None, f"image {image['id']}: {name} is missing in {folder}")
+        if _image_size(path) != size:
+            _refuse(annotations, None, f"image {image['id']}: {name} is {_image_size(path)} px, the entry says {size}")
+        own = image.get("mpp") or _required(mpp, folder)
+        centroids = np.array(points[image["id"]], np.float64).reshape(-1, 2)
+        fields.append(Field(path.stem, path.stem, path, (own, own), *size, centroids))
+    return _some(fields, annotations)
+
+
+def _is_midog(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DataInvalid(f"{path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise DataInvalid(f"{path}, line {error.lineno}: {error.msg}") from error
+
+
+def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[list[Field], list[Field]]:
+    """Training and validation fields: whole cases, never some fields of one. Raises DataInvalid for an unknown case."""
+    known = {field.case for field in fields}
+    if unknown := sorted(set(validation) - known):
+        raise DataInvalid(f"no case {', '.join(unknown)} in the data; there are {', '.join(sorted(known))}")
+    train = [field for field in fields if field.case not in validation]
+    if not train:
+        raise DataInvalid("every case is a validation case: nothing is left to train on")
+    return train, [field for field in fields if field.case in validation]
+
+
+def tupac16_split(fields: Sequence[Field]) -> dict[str, list[Field]]:
+    """The paper's split of the TUPAC16 auxiliary set: `training`, `validation`, `test`."""
+    return {
+        "training": [field for field in fields if field.case not in TUPAC16_VALIDATION + TUPAC16_TEST],
+        "validation": [field for field in fields if field.case in TUPAC16_VALIDATION],
+        "test": [field for field in fields if field.case in TUPAC16_TEST],
+    }
+
+
+def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
+    """Raise DataInvalid where a case is in two splits: its fields look alike, and the scores would flatter."""
+    first: dict[str, tuple[str, Field]] = {}
+    for split, fields in splits.items():
+        for field in fields:
+            other, earlier = first.setdefault(field.case, (split, field))
+            if other != split:
+                raise DataInvalid(f"case {field.case} is in {other} ({earlier.path}) and in {split} ({field.path})")
+
+
+def load_field(field: Field, mpp: float) -> tuple[Rgb, Points]:
+    """Pixels (H, W, 3) and mitoses (n, 2), both in model px: the field resampled to `mpp` um per px.
+
+    Raises as `open_slide` and `Slide.read` do.
+    """
+    scale = field.scale(mpp)
+    width, height = (
+        max(1, math.floor(length / factor + 1e-6))
+        for length, factor in zip((field.width, field.height), scale, strict=True)
+    )
+    with open_slide(field.path) as slide:
+        pixels = slide.read(Box(0, 0, width, height), scale)
+    return pixels, (field.mitoses + 0.5) / scale - 0.5  # Lattice.to_level0, turned round
+
+
+def _refuse(path: Path, line: int | None, what: str) -> NoReturn:
+    raise DataInvalid(f"{path}{'' if line is None else f', line {line}'}: {what}")
+
+
+def _some(fields: list[Field], source: Path) -> list[Field]:
+    if not fields:
+        _refuse(source, None, "there are no fields in it")
+    return fields
+
+
+def _required(mpp: float | None, folder: Path) -> float:
+    if mpp is None:
+        raise ResolutionUnknown(f"{folder} does not say its um per pixel; give it (--mpp)")
+    return mpp
+
+
+def _plain_images(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        _refuse(folder, None, "no such folder")
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """Width and height (px) from the image's header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataInvalid(f"{path}: not a readable image ({error})") from error
+
+
+def _csv_lines(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.reader(file, strict=True))
+    except OSError as error:
+        raise DataInvalid(f"{path}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataInvalid(f"{path}: not a readable CSV file ({error})") from error
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV file with a header, by column."""
+    lines = _csv_lines(path)
+    header = lines[0] if lines else []
+    if missing := [column for column in columns if column not in header]:
+        _refuse(path, 1, f"no column {', '.join(missing)}")
+    for line, values in enumerate(lines[1:], start=2):
+        if not values:
+            continue
+        if len(values) != len(header):
+            _refuse(path, line, f"{len(header)} values expected, {len(values)} found")
+        yield line, dict(zip(header, (value.strip() for value in values), strict=True))
+
+
+def _number(path: Path, line: int, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        _refuse(path, line, f"{text!r} is not a number")
+    if not math.isfinite(number):
+        _refuse(path, line, f"{text!r} is not a finite number")
+    return number
+
+
+def _inside(path: Path, points: Sequence[tuple[int, float, float]], size: tuple[int, int]) -> Points:
+    """Points (n, 2) from line, x, y; each must lie on the image."""
+    for line, x, y in points:
+        if not (0 <= x < size[0] and 0 <= y < size[1]):
+            _refuse(path, line, f"the mitosis at x {x:g}, y {y:g} lies outside the image of {size[0]} x {size[1]} px")
+    return np.array([point[1:] for point in points], np.float64).reshape(-1, 2)

@@ -1,0 +1,338 @@
+"""Training patches: equal classes, one case distribution for both, every patch a pure function of its place in the run.
+
+Patch i of step s of epoch e is drawn from a generator seeded with (seed, e, s, i) alone, so a run that is resumed, or
+that draws with more threads, sees the same patches.
+
+Cases. A case is drawn first, by the same weights for patches with and without a mitosis, so that neither the scanner
+nor the stain tells the class. Weights fall between the case's share of all mitoses and one and the same for all
+(`flatten`). Cases without a usable mitosis are therefore left out.
+
+Fields are held in memory as they are (uint8); Macenko's normalisation is one matrix per field or case, estimated from
+the pixels that `mitosis analyze` would estimate it from, and applied on the device together with the stain jitter.
+
+Frames. Model px: a field at the model's um per pixel, as in `augmentation`.
+"""
+
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from service.errors import DataInvalid
+from service.slide import Rgb, open_slide
+from service.stain import StainMatrix, estimate_stain, sample_tissue
+from service.tiling import PATCH_PX
+from service.tissue import find_tissue
+from service.training.augmentation import (
+    GLASS,
+    Augmentation,
+    Colour,
+    Placement,
+    Planes,
+    cut,
+    draw_blur,
+    draw_colour,
+    draw_orientation,
+)
+from service.training.fields import Field, Points, load_field
+
+StainScope = Literal["field", "case", "none"]
+T = TypeVar("T")
+
+EVERY = 4  # of the pixels that stains are estimated from at inference
+FREE_STEP_PX = 50  # grid on which a field is searched for places without a mitosis
+TRIES = 48  # draws of a place before the fallback that always fits
+BUCKET_PX = 64  # two hard negatives closer than this are one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedField:
+    """A field in memory: pixels (H, W, 3) and mitoses (n, 2) in model px, and its stains."""
+
+    name: str
+    case: str
+    pixels: Rgb
+    mitoses: Points
+    stain: StainMatrix | None
+
+    @property
+    def size(self) -> npt.NDArray[np.float64]:
+        """Width and height, model px."""
+        return np.array(self.pixels.shape[1::-1], np.float64)
+
+
+def load_fields(
+    fields: Sequence[Field],
+    mpp: float,
+    scope: StainScope = "field",
+    threads: int = 2,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[LoadedField]:
+    """Read fields into memory at `mpp` and estimate their stains, each field's own or one for its case.
+
+    Raises as `open_slide` and `Slide.read` do.
+    """
+
+    def load(field: Field) -> tuple[LoadedField, npt.NDArray[np.uint8]]:
+        pixels, mitoses = load_field(field, mpp)
+        sample = np.empty((0, 3), np.uint8) if scope == "none" else _stain_sample(field, mpp)
+        stain = estimate_stain(sample) if scope == "field" else None
+        return LoadedField(field.name, field.case, _padded(pixels), mitoses, stain), sample
+
+    loaded, samples = [], defaultdict(list)
+    with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
+        for done, (field, sample) in enumerate(pool.map(load, fields), start=1):
+            loaded.append(field)
+            if scope == "case":
+                samples[field.case].append(sample[::EVERY])
+            on_progress(done)
+    stains = {case: estimate_stain(np.concatenate(parts)) for case, parts in samples.items()}
+    return [replace(field, stain=stains[field.case]) for field in loaded] if scope == "case" else loaded
+
+
+def _stain_sample(field: Field, mpp: float) -> npt.NDArray[np.uint8]:
+    """Pixels (n, 3) over the tissue, of those that `match_stain` would take of this field as a slide."""
+    with open_slide(field.path, mpp=field.mpp[0]) as slide:
+        return sample_tissue(slide, find_tissue(slide), field.scale(mpp))[::EVERY]
+
+
+def _padded(pixels: Rgb) -> Rgb:
+    """At least one patch large, white beyond the field, as `Lattice` has small slides."""
+    missing = [max(0, PATCH_PX - length) for length in pixels.shape[:2]]
+    return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=GLASS) if any(missing) else pixels
+
+
+def reference_stain(fields: Sequence[LoadedField]) -> StainMatrix | None:
+    """The stains that a model normalises to: the median over cases of the median over each case's fields.
+
+    The median keeps a strange case out; columns of the matrix get unit length again. None without any estimate.
+    """
+    cases: dict[str, list[StainMatrix]] = defaultdict(list)
+    for field in fields:
+        if field.stain is not None:
+            cases[field.case].append(field.stain)
+    if not cases:
+        return None
+    matrix = np.median([np.median([stain.matrix for stain in stains], axis=0) for stains in cases.values()], axis=0)
+    greatest = np.median(
+        [np.median([stain.max_concentrations for stain in stains], axis=0) for stains in cases.values()], axis=0
+    )
+    return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), greatest)
+
+
+@dataclass(slots=True)
+class HardNegatives:
+    """Where the network saw a mitosis in patches without one, and how sure it was; off while `share` is zero."""
+
+    share: float = 0.0  # of the patches without a mitosis
+    scores: dict[tuple[int, int, int], tuple[float, float, float]] | None = None  # field, bucket -> x, y, probability
+
+    def record(self, field: int, x: float, y: float, probability: float) -> None:
+        """Remember a place (model px); the latest look at it counts."""
+        if self.scores is None:
+            self.scores = {}
+        self.scores[field, int(x // BUCKET_PX), int(y // BUCKET_PX)] = (x, y, probability)
+
+    def draw(self, rng: np.random.Generator, fields: Sequence[int]) -> tuple[int, npt.NDArray[np.float64]] | None:
+        """A field out of some and a place in it, drawn by probability; None where nothing is known."""
+        wanted = set(fields)
+        known = sorted((key, value) for key, value in (self.scores or {}).items() if key[0] in wanted)
+        if not known:
+            return None
+        weights = np.array([value[2] for _, value in known]) + 1e-6
+        key, value = known[int(rng.choice(len(known), p=weights / weights.sum()))]
+        return key[0], np.array(value[:2])
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One drawn patch: where it lies, its planes (3, S, S), what is done to its colours, and its image-level label."""
+
+    field: int
+    placement: Placement
+    planes: Planes
+    colour: Colour
+    label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Planes (B, 3, S, S) uint8, density matrices (B, 3, 3) and shifts (B, 3), labels (B,); and their places."""
+
+    patches: Tensor
+    matrices: Tensor
+    shifts: Tensor
+    labels: Tensor
+    places: list[tuple[int, Placement]]  # index of the field, placement
+
+    @classmethod
+    def of(cls, patches: Sequence[Patch]) -> "Batch":
+        """The patches as tensors."""
+        return cls(
+            torch.from_numpy(np.stack([patch.planes for patch in patches])),
+            torch.from_numpy(np.stack([patch.colour.matrix for patch in patches])),
+            torch.from_numpy(np.stack([patch.colour.shift for patch in patches])),
+            torch.tensor([float(patch.label) for patch in patches]),
+            [(patch.field, patch.placement) for patch in patches],
+        )
+
+
+class PatchSource:
+    """Draws the patches of a run from fields in memory. Raises DataInvalid where a class is empty."""
+
+    def __init__(
+        self,
+        fields: Sequence[LoadedField],
+        reference: StainMatrix | None,
+        *,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        size_px: int = PATCH_PX,
+        flatten: float = 0.5,
+        hard_negatives: HardNegatives | None = None,
+    ) -> None:
+        self.fields, self.reference, self.seed, self.size_px = list(fields), reference, seed, size_px
+        self.augmentation = augmentation or Augmentation()
+        self.hard_negatives = hard_negatives or HardNegatives()
+        self.positives: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = defaultdict(list)  # case: field, (2,)
+        self.free: dict[int, Points] = {}  # field: centres without a mitosis
+        self.areas = np.array([field.size.prod() for field in fields])
+        by_case: dict[str, list[int]] = defaultdict(list)
+        for index, field in enumerate(fields):
+            margin = self.augmentation.margin_px
+            usable = ((field.mitoses >= margin) & (field.mitoses < field.size - margin)).all(1)
+            self.positives[field.case] += [(index, mitosis) for mitosis in field.mitoses[usable]]
+            free = self._free_centres(field)
+            if len(free):
+                self.free[index] = free
+                by_case[field.case].append(index)
+        self.cases = sorted(case for case in by_case if self.positives[case])
+        if not self.cases:
+            empty = "with" if not any(self.positives.values()) else "without"
+            raise DataInvalid(f"no patch {empty} a mitosis can be cut from the training fields: a class is empty")
+        self.negatives = {case: by_case[case] for case in self.cases}
+        counts = np.array([len(self.positives[case]) for case in self.cases], np.float64)
+        self.case_weights = counts ** (1 - flatten) / (counts ** (1 - flatten)).sum()
+
+    @property
+    def mitoses(self) -> int:
+        """Mitoses that patches are drawn around."""
+        return sum(len(self.positives[case]) for case in self.cases)
+
+    def _free_centres(self, field: LoadedField) -> Points:
+        """Centres (n, 2) of upright patches that hold no mitosis, not even a cut one."""
+        half = self.size_px / 2
+        axes = [np.append(np.arange(half, length - half, FREE_STEP_PX), length - half) for length in field.size]
+        centres = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2) - 0.5
+        distance = np.abs(centres[:, None] - field.mitoses).max(2, initial=0.0)  # (centres, mitoses)
+        clear = (distance > half + self.augmentation.margin_px + 1).all(1)
+        return np.asarray(centres[clear])
+
+    def batch(self, epoch: int, step: int, size: int) -> Batch:
+        """The patches of one step: every other one with a mitosis."""
+        return Batch.of([self.patch(epoch, step, slot) for slot in range(size)])
+
+    def patch(self, epoch: int, step: int, slot: int) -> Patch:
+        """One patch; even slots hold a mitosis, odd ones do not."""
+        rng = np.random.default_rng((self.seed, epoch, step, slot))
+        case = self.cases[int(rng.choice(len(self.cases), p=self.case_weights))]
+        index, placement = self._positive(rng, case) if slot % 2 == 0 else self._negative(rng, case)
+        field = self.fields[index]
+        planes = draw_blur(rng, self.augmentation, cut(field.pixels, placement))
+        colour = draw_colour(rng, self.augmentation, field.stain, self.reference)
+        return Patch(index, placement, planes, colour, slot % 2 == 0)
+
+    def _positive(self, rng: np.random.Generator, case: str) -> tuple[int, Placement]:
+        index, mitosis = self.positives[case][int(rng.integers(len(self.positives[case])))]
+        placement = self._around(rng, index, mitosis, wanted=True)
+        if placement is not None:
+            return index, placement
+        field = self.fields[index]  # near a corner: upright, pushed into the field
+        half = self.size_px / 2
+        centre = np.clip(mitosis, half - 0.5, field.size - half - 0.5)
+        return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
+
+    def _negative(self, rng: np.random.Generator, case: str) -> tuple[int, Placement]:
+        indices = self.negatives[case]
+        if rng.random() < self.hard_negatives.share:
+            hard = self.hard_negatives.draw(rng, indices)
+            placement = hard and self._around(rng, *hard, wanted=False)
+            if hard and placement:
+                return hard[0], placement
+        weights = self.areas[indices]
+        index = indices[int(rng.choice(len(indices), p=weights / weights.sum()))]
+        for tried in range(TRIES):
+            orientation = draw_orientation(rng, self.augmentation, exact=tried > TRIES // 2)
+            low, high = self._centres(index, orientation.reach(self.size_px))
+            if (low > high).any():
+                continue
+            placement = Placement.snapped(rng.uniform(low, high), orientation, self.size_px)
+            if placement.label(self.fields[index].mitoses, self.augmentation.margin_px) is False:
+                return index, placement
+        centre = self.free[index][int(rng.integers(len(self.free[index])))]
+        return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
+
+    def _around(
+        self, rng: np.random.Generator, index: int, point: npt.NDArray[np.float64], *, wanted: bool
+    ) -> Placement | None:
+        """A patch with a point (model px) anywhere inside but near its border, wholly within the field; or None.
+
+        The place is drawn evenly among those that fit: pushing it in from the border would pile patches up there.
+        """
+        reach = self.size_px / 2 - self.augmentation.margin_px
+        for tried in range(TRIES):
+            orientation = draw_orientation(rng, self.augmentation, exact=tried > TRIES // 2)
+            low, high = self._centres(index, orientation.reach(self.size_px))
+            centre = point - orientation.matrix @ rng.uniform(-reach, reach, 2)
+            if (centre < low).any() or (centre > high).any():
+                continue
+            placement = Placement.snapped(centre, orientation, self.size_px)
+            if placement.label(self.fields[index].mitoses, self.augmentation.margin_px) is wanted:
+                return placement
+        return None
+
+    def _centres(self, index: int, reach: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Least and greatest centres (x, y) of patches within a field."""
+        return np.full(2, reach - 0.5), self.fields[index].size - reach - 0.5
+
+
+def prefetched(draw: Callable[[int], T], count: int, ahead: int = 2) -> Iterator[T]:
+    """`draw(0)` ... `draw(count - 1)`, made by a background thread that stays up to `ahead` in front."""
+    ready: queue.Queue[T | BaseException] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(1)  # of this thread: the cores belong to the network
+        try:
+            for index in range(count):
+                made = draw(index)
+                while not stopped.is_set():
+                    try:
+                        ready.put(made, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001  raised again where the patches are used
+            ready.put(error)
+
+    thread = threading.Thread(target=work, name="patches", daemon=True)
+    thread.start()
+    try:
+        for _ in range(count):
+            made = ready.get()
+            if isinstance(made, BaseException):
+                raise made
+            yield made
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,222 @@
+"""How right a detector is: matching, precision and recall, their intervals, and the curves. Pure numpy.
+
+A detection is a true positive if it is matched to an annotated mitosis: one to one, nearest pairs first, within a
+radius. Positions and radius are in one unit of length, um wherever the um per pixel is known.
+
+Two sweeps of the threshold exist. Where the probability map is at hand, components are found anew at each
+threshold (`service.training.evaluate`). Where only detections are, `sweep` drops those that score below each
+threshold: a component's score is its peak, so a detection at the base threshold lives on as long as it would in
+the map, but a component that a higher threshold splits or moves stays whole here and keeps its centroid.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Points: TypeAlias = npt.NDArray[np.float64]  # (n, 2): x, y
+Scores: TypeAlias = npt.NDArray[np.float64]  # (n,)
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Measure: TypeAlias = Literal["precision", "recall", "f1"]
+
+RADIUS_UM = 7.5  # 30 px at 0.25 um/px
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+def match(detections_xy: Points, truth_xy: Points, radius: float) -> tuple[Mask, npt.NDArray[np.int64]]:
+    """Pair detections (n, 2) with truth (m, 2), one to one, the nearest pairs of all first, up to `radius` inclusive.
+
+    Gives the true positives (n,) and the truth that each detection is matched to (n,), -1 where none. Pairs equally
+    far apart go by the order of the detections (best score first), then of the truth.
+    """
+    matched = np.full(len(detections_xy), -1, np.int64)
+    if not len(detections_xy) or not len(truth_xy):
+        return matched >= 0, matched
+    offsets = np.asarray(detections_xy, np.float64)[:, None] - np.asarray(truth_xy, np.float64)[None]
+    distances = np.hypot(offsets[..., 0], offsets[..., 1])  # (n, m)
+    near = np.argwhere(distances <= radius)  # in the order of detections, then of truth
+    found: set[int] = set()
+    for which, true in near[np.argsort(distances[tuple(near.T)], kind="stable")].tolist():
+        if matched[which] < 0 and true not in found:
+            matched[which] = true
+            found.add(true)
+    return matched >= 0, matched
+
+
+@dataclass(frozen=True, slots=True)
+class Localisation:
+    """Counts of true positives, false positives and false negatives; a ratio of nothing to nothing is NaN."""
+
+    tp: int
+    fp: int
+    fn: int
+
+    def __add__(self, other: "Localisation") -> "Localisation":
+        return Localisation(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float:
+        """Share of the detections that are mitoses."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the mitoses that are detected."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+
+def localise(detections_xy: Points, truth_xy: Points, radius: float) -> Localisation:
+    """Count one field's matches; positions and radius in one unit."""
+    hits = int(match(detections_xy, truth_xy, radius)[0].sum())
+    return Localisation(hits, len(detections_xy) - hits, len(truth_xy) - hits)
+
+
+def pooled(counts: Iterable[Localisation]) -> Localisation:
+    """All fields' counts as one."""
+    return sum(counts, Localisation(0, 0, 0))
+
+
+def bootstrap_interval(
+    cases: Sequence[Localisation], measure: Measure = "f1", *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval (95 %) of a measure of the pooled counts, over cases drawn with replacement.
+
+    Fields of one case are alike, so cases are what is drawn. None with fewer than two cases: nothing can vary.
+    Resamples in which the measure is undefined are left out.
+    """
+    if len(cases) < 2:
+        return None
+    counts = np.array([(case.tp, case.fp, case.fn) for case in cases])
+    drawn = np.random.default_rng(seed).integers(len(cases), size=(resamples, len(cases)))
+    tp, fp, fn = counts[drawn].sum(1).T
+    above, below = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}[measure]
+    defined = below > 0
+    if not defined.any():
+        return None
+    low, high = np.percentile(above[defined] / below[defined], [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Pooled counts at each threshold, all (t,), thresholds rising; a ratio of nothing to nothing is NaN."""
+
+    thresholds: Scores
+    tp: npt.NDArray[np.int64]
+    fp: npt.NDArray[np.int64]
+    fn: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, thresholds: Sequence[float], counts: Sequence[Localisation]) -> "Sweep":
+        """From the counts at each threshold."""
+        rows = np.array([(each.tp, each.fp, each.fn) for each in counts], np.int64).reshape(-1, 3)
+        order = np.argsort(thresholds)
+        return cls(np.asarray(thresholds, np.float64)[order], *rows[order].T)
+
+    @property
+    def precision(self) -> Scores:
+        """(t,)."""
+        return _ratios(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> Scores:
+        """(t,): the precision-recall curve is this against precision."""
+        return _ratios(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> Scores:
+        """(t,)."""
+        return _ratios(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    def false_positives_per_mm2(self, area_mm2: float) -> Scores:
+        """(t,): the free-response curve (FROC) is recall against this."""
+        return self.fp / area_mm2
+
+    def at(self, index: int) -> Localisation:
+        """The counts at one of the thresholds."""
+        return Localisation(int(self.tp[index]), int(self.fp[index]), int(self.fn[index]))
+
+    def best(self) -> int:
+        """Where F1 is greatest; of equals, the highest threshold."""
+        f1 = np.nan_to_num(self.f1, nan=-1.0)
+        return int(len(f1) - 1 - np.argmax(f1[::-1]))
+
+
+def sweep(
+    fields: Sequence[tuple[Points, Scores, Points]], radius: float, thresholds: Sequence[float] | None = None
+) -> Sweep:
+    """Counts over fields of (detections (n, 2), scores (n,), truth (m, 2)), matched anew at each threshold.
+
+    By default at every score that occurs. A field is matched only where one of its own scores drops out.
+    """
+    every = np.unique(np.concatenate([np.empty(0), *(scores for _, scores, _ in fields)]))
+    chosen = every if thresholds is None else np.unique(np.asarray(thresholds, np.float64))
+    totals = np.zeros((len(chosen), 3), np.int64)
+    for detections, scores, truth in fields:
+        levels, which = np.unique(np.searchsorted(np.unique(scores), chosen), return_inverse=True)
+        own = np.append(np.unique(scores), np.inf)[levels]  # the lowest score that is kept
+        counts = [localise(detections[scores >= lowest], truth, radius) for lowest in own]
+        totals += np.array([(each.tp, each.fp, each.fn) for each in counts], np.int64).reshape(-1, 3)[which]
+    return Sweep(chosen, *totals.T)
+
+
+@dataclass(frozen=True, slots=True)
+class Roc:
+    """True and false positive rates of calling positive what scores >= each threshold, (t,); starts at (inf, 0, 0)."""
+
+    thresholds: Scores
+    false_positive_rate: Scores
+    true_positive_rate: Scores
+
+
+def roc(scores: Scores, labels: Mask) -> Roc:
+    """The ROC curve of scores (n,) against labels (n,), thresholds falling. Raises ValueError for a single class."""
+    thresholds, positives, negatives = _cumulative(scores, labels)
+    return Roc(
+        np.concatenate([[np.inf], thresholds]),
+        np.concatenate([[0.0], negatives / negatives[-1]]),
+        np.concatenate([[0.0], positives / positives[-1]]),
+    )
+
+
+def auc(scores: Scores, labels: Mask) -> float:
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting half."""
+    curve = roc(scores, labels)
+    return float(np.trapezoid(curve.true_positive_rate, curve.false_positive_rate))
+
+
+def operating_point(scores: Scores, labels: Mask) -> float:
+    """The score at which Youden's J (true minus false positive rate) is greatest; of equals, the highest."""
+    thresholds, positives, negatives = _cumulative(scores, labels)
+    youden = positives * negatives[-1] - negatives * positives[-1]  # times both classes: whole numbers tie exactly
+    return float(thresholds[np.argmax(youden)])
+
+
+def _cumulative(scores: Scores, labels: Mask) -> tuple[Scores, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Distinct scores, falling, and how many positives and negatives score at least that, (t,) each."""
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    if labels.all() or not labels.any():
+        raise ValueError(f"a ROC curve needs both classes; all {len(labels)} labels are the same")
+    if np.isnan(scores).any():
+        raise ValueError("a score is not a number")
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    positives = np.cumsum(labels[order], dtype=np.int64)[last]
+    return scores[order][last], positives, (last + 1 - positives).astype(np.int64)
+
+
+def _ratio(above: int, below: int) -> float:
+    return above / below if below else float("nan")
+
+
+def _ratios(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> Scores:
+    ratios: Scores = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return ratios

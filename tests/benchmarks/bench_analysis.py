@@ -1,0 +1,239 @@
+"""What an analysis costs: beside the network alone, beside a naive loop, by overlap, by memory, by area.
+
+    make bench        (about ten minutes on two cores; needs the fields in ../shared)
+
+Prints tables for people and, last, one line of JSON. Every figure of one table comes from one run.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import openslide
+import torch
+from benchmark_slides import MPP, Mosaic, mitos14_mosaic, repeated_slide
+from PIL import Image
+from scipy import ndimage
+
+from service.analysis import analyze
+from service.inference import Detector
+from service.mitotic_figures import MitoticFigure, find_mitotic_figures
+from service.parameters import HALO_PX, PATCHES_PER_SIDE, Parameters
+from service.slide import open_slide
+from service.stain import density_transform, estimate_stain, normalise
+from service.tiling import PATCH_PX, cover
+from service.tissue import find_tissue
+from service.training.scoring import match
+from service.weights import load_model
+
+GFLOP_PER_PATCH = 14.24  # 500 x 500 px; tests/test_network.py counts it
+NAIVE_PATCHES = 24
+ROUNDS = 5
+
+
+def once(run: Callable[[], object]) -> float:
+    """Wall time of one run."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def matrix_product_gflops(dtype: torch.dtype) -> float:
+    """What this machine's library reaches on a large square product."""
+    a = torch.randn(3072, 3072).to(dtype)
+    return 2 * 3072**3 / min(once(lambda: a @ a) for _ in range(6)) / 1e9
+
+
+def bench_speed(mosaic: Mosaic, detector: Detector) -> dict[str, float]:
+    """End to end beside the floor, eager PyTorch and the naive loop: in turn, round by round.
+
+    Shared machines drift by factors within minutes, so the ratios are medians of ratios within a round.
+    """
+    with open_slide(mosaic.path) as slide:
+        parameters = Parameters.of(slide, detector.card)
+        tissue = find_tissue(slide)
+        tiles = list(cover(parameters.lattice, None, tissue.touches, PATCHES_PER_SIDE, HALO_PX))
+        patches = [slide.read(tile.read, parameters.lattice.scale)[None] for tile in tiles]
+        area_mpx = tissue.area_mm2() / MPP**2
+        read_px = sum(patch.size / 3 for patch in patches)
+        eager_share = sum(patch.size / 3 for patch in patches[:4]) / read_px
+        naive_share = NAIVE_PATCHES * PATCH_PX**2 / (area_mpx * 1e6)
+        contestants: dict[str, Callable[[], float]] = {
+            "network alone, fastest backend (the floor)": lambda: once(
+                lambda: [detector.predict(each) for each in patches]
+            ),
+            "ours, end to end": lambda: once(lambda: analyze(slide, detector)),
+            "network alone, eager PyTorch float32": lambda: once(lambda: eager_pytorch(patches[:4])) / eager_share,
+            f"naive loop ({NAIVE_PATCHES} patches, scaled)": lambda: once(lambda: naive_loop(mosaic)) / naive_share,
+        }
+        for contestant in contestants.values():
+            contestant()  # the first run of each does not count
+        rounds = [{name: contestant() for name, contestant in contestants.items()} for _ in range(ROUNDS)]
+    floor = next(iter(contestants))
+    work = read_px / PATCH_PX**2 * GFLOP_PER_PATCH
+    rows, ratios = [], {}
+    for name in contestants:
+        taken = statistics.median(each[name] for each in rounds)
+        ratios[name] = statistics.median(each[name] / each[floor] for each in rounds)
+        rows.append([name, f"{taken:.1f}", f"{ratios[name]:.2f}", f"{area_mpx / taken:.1f}", f"{work / taken:.0f}"])
+    title = f"Speed: {area_mpx:.0f} megapixels of tissue, {detector.backend.name} {detector.backend.precision}"
+    table(title, ["", "s", "times the floor", "tissue MP/s", "GFLOP/s of the network"], rows)
+    return ratios
+
+
+def eager_pytorch(patches: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> None:
+    """The network as PyTorch runs it without any of our care."""
+    model = load_model()
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in model.card.normalisation.model_dump().values())
+    with torch.inference_mode():
+        for patch in patches:
+            model.network((torch.from_numpy(patch).permute(0, 3, 1, 2) / 255 - mean) / std)
+
+
+def naive_loop(mosaic: Mosaic) -> None:
+    """What most research code does, patch by patch: read, Macenko, network, dense upsampling, label."""
+    model = load_model()
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in model.card.normalisation.model_dump().values())
+    with openslide.OpenSlide(mosaic.path) as slide, torch.inference_mode():
+        columns = slide.dimensions[0] // PATCH_PX
+        reference = None
+        for number in range(NAIVE_PATCHES):
+            place = (number % columns * PATCH_PX, number // columns * PATCH_PX)
+            patch = np.asarray(slide.read_region(place, 0, (PATCH_PX, PATCH_PX)).convert("RGB"))
+            stain = estimate_stain(patch.reshape(-1, 3))
+            reference = reference or stain
+            if stain and reference:
+                patch = normalise(patch, density_transform(stain, reference))
+            x = torch.from_numpy(patch.copy()).permute(2, 0, 1)[None] / 255
+            cells = model.network((x - mean) / std)[None]
+            dense = torch.nn.functional.interpolate(cells, size=(PATCH_PX, PATCH_PX), mode="bilinear")[0, 0].numpy()
+            labels, found = ndimage.label(dense >= 0.5)
+            ndimage.center_of_mass(dense, labels, range(1, found + 1))
+
+
+def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
+    """What each overlap costs and changes; "differ" counts detections without a partner within 2 um."""
+    runs = []
+    with open_slide(mosaic.path) as slide:
+        parameters = Parameters.of(slide, detector.card)
+        tissue = find_tissue(slide)
+        for side, halo in (
+            (1, 112),
+            (2, 112),
+            (4, 112),
+            (1, 0),
+            (2, 0),
+            (4, 0),
+            (1, 32),
+            (2, 16),
+            (2, 32),
+            (2, 48),
+            (4, 32),
+        ):
+            tiles = list(cover(parameters.lattice, None, tissue.touches, side, halo))
+            started = time.perf_counter()
+            found = detector.run(slide, parameters.lattice, tiles)
+            taken = time.perf_counter() - started
+            read_px = sum(tile.read.width * tile.read.height for tile in tiles)
+            runs.append(
+                (side, halo, read_px, taken, find_mitotic_figures(found, detector.card.threshold, parameters.mpp))
+            )
+    full = runs[0]
+    rows = []
+    for side, halo, read_px, taken, figures in runs:
+        alone = len(figures) + len(full[4]) - 2 * int(match(places(figures), places(full[4]), 2 / MPP)[0].sum())
+        true = int(match(places(figures), mosaic.mitoses, 7.5 / MPP)[0].sum())
+        f1 = 2 * true / (len(figures) + len(mosaic.mitoses))
+        rows.append(
+            [
+                f"{side} x {side}",
+                str(halo),
+                f"{read_px / full[2]:.2f}",
+                f"{taken:.1f}",
+                str(len(figures)),
+                str(alone),
+                f"{f1:.3f}",
+            ]
+        )
+    header = ["patches per tile", "halo px", "pixels read, of the first row", "s", "detections", "differ", "F1"]
+    table(f"Overlap: {len(mosaic.mitoses)} mitoses in 64 fields, threshold {detector.card.threshold}", header, rows)
+
+
+def places(figures: list[MitoticFigure]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Centroids (n, 2) in level-0 px."""
+    return np.array([(figure.x, figure.y) for figure in figures]).reshape(-1, 2)
+
+
+def bench_growth(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder: Path) -> None:
+    """Memory by the slide's size, and time by its tissue, each in a process of its own."""
+    rows = []
+    for size, tissue in ((4096, 4096), (8192, 8192), (16384, 16384), (30000, 8192), (60000, 8192)):
+        path = repeated_slide(folder / f"{size}.tif", size, tissue, field)
+        outcome = subprocess.run([sys.executable, __file__, str(path)], capture_output=True, text=True, check=True)
+        facts = json.loads(outcome.stdout)
+        map_mib = (size / 16) ** 2 * 4 / 2**20
+        rate = facts["seconds"] / facts["tissue_mm2"]
+        rows.append(
+            [
+                f"{size:,}",
+                f"{facts['tissue_mm2']:.2f}",
+                f"{facts['seconds']:.1f}",
+                f"{rate:.2f}",
+                f"{facts['peak_mib']:.0f}",
+                f"{map_mib:.0f}",
+            ]
+        )
+    header = ["slide side, px", "tissue mm2", "s", "s per mm2", "peak MiB over imports", "of it the map"]
+    table("Growth with tissue (first three rows) and with the slide (last three)", header, rows)
+
+
+def measure_one(path: str) -> None:
+    """The inner process of `bench_growth`: facts of one analysis as JSON."""
+    detector = Detector.load()
+    baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open_slide(path) as slide:
+        report = analyze(slide, detector)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    facts = {"seconds": report.analysis.seconds, "tissue_mm2": report.tissue.examined_mm2}
+    print(json.dumps(facts | {"peak_mib": (peak - baseline) / 1024}))
+
+
+def main() -> None:
+    """Run everything on the mosaic."""
+    shared = Path(__file__).parents[3] / "shared"
+    if not (shared / "data/mitos14").is_dir():
+        sys.exit("needs the fields in ../shared/data/mitos14")
+    detector = Detector.load()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    gflops = {str(dtype)[6:]: matrix_product_gflops(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    print("matrix product: " + ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in gflops.items()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mosaic = mitos14_mosaic(shared, folder / "mosaic.tif")
+        speed = bench_speed(mitos14_mosaic(shared, folder / "small.tif", fields=16), detector)
+        bench_overlap(mosaic, detector)
+        field = Image.open(next((shared / "data/mitos14/images").glob("*.jpg"))).convert("RGB")
+        bench_growth(np.asarray(field)[:1280, :1536], folder)
+    print(json.dumps({"matrix_product_gflops": gflops, **speed}))
+
+
+if __name__ == "__main__":
+    measure_one(sys.argv[1]) if len(sys.argv) > 1 else main()

@@ -1,0 +1,80 @@
+"""Patches per second of a training step: sparse against dense back-propagation, float32 against bfloat16.
+
+One process, the same patches, the rounds interleaved so that a busy machine is as busy for each. A step is all that
+the network's cores do: the input's arithmetic, forward, backward, Adam. Drawing patches is measured apart (one core;
+in training it runs beside the steps). Ends with one JSON line.
+
+    python tests/benchmarks/bench_training.py [--data DIR --mpp F] [--batch N] [--rounds N] [--device auto|cpu|cuda]
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from service.model_card import Architecture
+from service.stain import StainMatrix
+from service.training.fields import read_fields
+from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
+from service.training.sparse import Arithmetic, backpropagate
+from service.training.train import choose_arithmetic, start_network
+
+
+def noise() -> list[LoadedField]:
+    """Fields without meaning, where there are no real ones: the arithmetic takes as long."""
+    rng = np.random.default_rng(0)
+    stain = StainMatrix(np.array([[0.42, 0.14], [0.81, 0.92], [0.40, 0.36]]), np.array([2.1, 1.5]))
+    pixels = rng.integers(60, 240, (1500, 1500, 3), np.uint8)
+    return [LoadedField("noise", "A", pixels, np.array([[300.0, 300.0]]), stain)]
+
+
+def main() -> None:
+    """Measure, print a table, then one JSON line."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", type=Path)
+    options.add_argument("--mpp", type=float, default=0.25)
+    options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--device", default="auto")
+    given = options.parse_args()
+
+    fields = load_fields(read_fields(given.data, given.mpp)[:8], 0.25) if given.data else noise()
+    source = PatchSource(fields, reference_stain(fields))
+    native = choose_arithmetic(given.device)
+    started = time.perf_counter()
+    batches = [source.batch(0, step, given.batch) for step in range(given.rounds + 1)]
+    drawing = (given.rounds + 1) * given.batch / (time.perf_counter() - started)
+
+    network = start_network(Architecture(), None, 0).to(native.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+    variants = {
+        (way, kind): [] for way in ("dense", "sparse") for kind in ("float32", "bfloat16")
+    }  # patches per second, a round each
+    for number, batch in enumerate(batches):
+        for (way, kind), speeds in variants.items():
+            arithmetic = Arithmetic(native.device, kind == "bfloat16", native.chunk)
+            started = time.perf_counter()
+            optimizer.zero_grad()
+            backpropagate(network, batch, arithmetic, sparse=way == "sparse")  # ends with a copy to the CPU
+            optimizer.step()
+            if number:  # the first round warms up
+                speeds.append(given.batch / (time.perf_counter() - started))
+
+    base = max(variants["dense", "float32"])
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {native.device.type}")
+    print(f"{'back-propagation':<18}{'precision':<11}{'patches/s':>10}{'median':>8}{'times':>7}")
+    for (way, kind), speeds in variants.items():
+        best = max(speeds)
+        print(f"{way:<18}{kind:<11}{best:>10.2f}{np.median(speeds):>8.2f}{best / base:>7.2f}")
+    print(f"drawing patches: {drawing:.0f}/s")
+    found = {f"{way}_{kind}": round(max(speeds), 3) for (way, kind), speeds in variants.items()}
+    facts = {"threads": torch.get_num_threads(), "device": native.device.type, "native_bfloat16": native.bfloat16}
+    print(json.dumps({"bench": "training", "patches_per_s": found, "drawing_per_s": round(drawing, 1), **facts}))
+
+
+if __name__ == "__main__":
+    main()

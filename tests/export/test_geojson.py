@@ -1,0 +1,129 @@
+"""GeoJSON by QuPath's rules: UUIDs, object types, classifications, closed rings, and its origin."""
+
+import json
+import math
+import uuid
+from typing import Any
+
+import pytest
+import shapely
+import shapely.affinity
+
+from service.export.geojson import to_geojson
+from service.report import CirclePlace, Rectangle, RectanglePlace, Report
+
+CIRCLE = CirclePlace(x=1000.0, y=800.0, radius_um=100.0, tissue_fraction=1.0)
+RECTANGLE = RectanglePlace(x=1000.0, y=800.0, width_um=50.0, height_um=20.0, tissue_fraction=1.0)
+MPP = (0.25, 0.5)
+
+
+def make_report(
+    *,
+    count: int = 3,
+    hotspot: CirclePlace | RectanglePlace | None = CIRCLE,
+    region: Rectangle | None = None,
+    bounds: Rectangle | None = None,
+) -> Report:
+    detections = [
+        {"id": each, "x": 1000.25 + each, "y": 790.5, "x_um": 250.0, "y_um": 395.0, "score": 0.9, "area_um2": 60.5}
+        for each in range(1, count + 1)
+    ]
+    common = {"table_version": "1", "interval": (0.6, 8.8), "area_mm2": 1.59, "area_sufficient": True}
+    mai = {**common, "definition": "mai_baak", "count": count, "high_risk": False, "near_cutoff": False}
+    slide = {"name": "a.svs", "sha256": "0" * 64, "vendor": "mirax", "width": 5000, "height": 4000, "mpp": MPP}
+    return Report.model_validate(
+        {
+            "analysis": {"id": "7f0c", "created_at": "2026-01-01T00:00:00Z", "seconds": 1.0},
+            "software": {},
+            "model": {"id": "m", "sha256": "1" * 64, "threshold": 0.5, "mpp": 0.25},
+            "slide": {**slide, "mpp_source": "slide", "objective_power": None, "bounds": bounds},
+            "region": region,
+            "parameters": {},
+            "tissue": {"area_mm2": 2.0, "examined_mm2": 2.0},
+            "detections": detections,
+            "counts": {"total": count, "per_mm2": count / 2},
+            "mai": {**mai, "hotspot": hotspot, "alternatives": []},
+            "scores": [],
+            "warnings": [],
+        }
+    )
+
+
+def features_of(report: Report) -> list[dict[str, Any]]:
+    collection = json.loads(to_geojson(report))
+    assert collection["type"] == "FeatureCollection"
+    features: list[dict[str, Any]] = collection["features"]
+    return features
+
+
+def annotation(report: Report, kind: str) -> shapely.Polygon:
+    (feature,) = [each for each in features_of(report) if each["properties"]["classification"]["name"] == kind]
+    assert feature["properties"]["objectType"] == "annotation"
+    polygon = shapely.geometry.shape(feature["geometry"])
+    assert isinstance(polygon, shapely.Polygon)
+    assert polygon.is_valid
+    return polygon
+
+
+def test_each_detection_is_a_classified_point_with_measurements() -> None:
+    points = [each for each in features_of(make_report()) if each["properties"]["objectType"] == "detection"]
+    assert len(points) == 3
+    for number, feature in enumerate(points, start=1):
+        assert shapely.geometry.shape(feature["geometry"]).equals(shapely.Point(1000.25 + number, 790.5))
+        properties = feature["properties"]
+        assert properties["name"] == f"Mitotic figure {number}"
+        assert properties["classification"] == {"name": "Mitotic figure", "color": [0, 160, 70]}
+        assert properties["measurements"] == {"Probability": 0.9, "Area um^2": 60.5}
+
+
+def test_features_have_different_uuids_that_stay_the_same() -> None:
+    report = make_report(region=Rectangle(x=0, y=0, width=10, height=10))
+    identities = [feature["id"] for feature in features_of(report)]
+    assert all(str(uuid.UUID(identity)) == identity for identity in identities)
+    assert len(set(identities)) == len(identities) == 5
+    assert identities == [feature["id"] for feature in features_of(report)]
+    other = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": "7f0d"})})
+    assert not set(identities) & {feature["id"] for feature in features_of(other)}
+
+
+def test_rings_are_closed() -> None:
+    report = make_report(region=Rectangle(x=0, y=0, width=10, height=10))
+    rings = [
+        each["geometry"]["coordinates"][0] for each in features_of(report) if each["geometry"]["type"] == "Polygon"
+    ]
+    assert len(rings) == 2
+    assert all(ring[0] == ring[-1] for ring in rings)
+
+
+def test_a_circular_hot_spot_has_its_area_and_place() -> None:
+    polygon = annotation(make_report(), "Hot-spot")
+    assert polygon.area * MPP[0] * MPP[1] == pytest.approx(math.pi * 100**2, rel=1e-3)
+    assert polygon.bounds == pytest.approx((1000 - 400, 800 - 200, 1000 + 400, 800 + 200))
+    assert polygon.contains(shapely.Point(1000 + 399, 800))
+
+
+def test_a_rectangular_hot_spot_has_its_corners() -> None:
+    polygon = annotation(make_report(hotspot=RECTANGLE), "Hot-spot")
+    assert polygon.equals(shapely.box(1000 - 100, 800 - 20, 1000 + 100, 800 + 20))
+
+
+def test_the_region_is_an_annotation() -> None:
+    polygon = annotation(make_report(region=Rectangle(x=10, y=20, width=300, height=400)), "Region")
+    assert polygon.equals(shapely.box(10, 20, 310, 420))
+
+
+def test_a_report_without_hot_spot_and_region_holds_its_detections_only() -> None:
+    assert len(features_of(make_report(hotspot=None))) == 3
+    assert features_of(make_report(count=0, hotspot=None)) == []
+
+
+def test_coordinates_count_from_the_corner_of_the_bounds() -> None:
+    region = Rectangle(x=700, y=600, width=10, height=10)
+    report = make_report(region=region, bounds=Rectangle(x=640, y=512, width=3000, height=3000))
+    collection = json.loads(to_geojson(report))
+    assert collection["offset"] == [640, 512]
+    assert json.loads(to_geojson(make_report()))["offset"] == [0, 0]
+    moved, still = features_of(report), features_of(make_report(region=region))
+    for one, other in zip(moved, still, strict=True):
+        expected = shapely.affinity.translate(shapely.geometry.shape(other["geometry"]), -640, -512)
+        assert shapely.geometry.shape(one["geometry"]).equals_exact(expected, 1e-6)
