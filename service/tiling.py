@@ -58,6 +58,10 @@ class Lattice:
         """The level-0 px of a model px (numbers or arrays), centre to centre."""
         return (x + 0.5) * self.scale[0] - 0.5, (y + 0.5) * self.scale[1] - 0.5
 
+    def to_cell(self, place: float, axis: int) -> float:
+        """Where a level-0 px lies on the lattice, in cells, along x (0) or y (1)."""
+        return ((place + 0.5) / self.scale[axis] - 0.5) / self.stride_px
+
     def level0_box(self, box: Box) -> Box:
         """The level-0 px that a box of model px covers, rounded outwards."""
         x, y = math.floor(box.x * self.scale[0]), math.floor(box.y * self.scale[1])
@@ -113,10 +117,9 @@ def _cells_of(lattice: Lattice, region: Box | None) -> Box:
     """The cells whose centres a detection inside the region can come from."""
     if region is None:
         return Box(0, 0, lattice.columns, lattice.rows)
-    pitch = (lattice.stride_px * lattice.scale[0], lattice.stride_px * lattice.scale[1])
-    x, y = int(region.x / pitch[0]), int(region.y / pitch[1])
-    right = min(lattice.columns, math.ceil(region.right / pitch[0]) + 1)
-    bottom = min(lattice.rows, math.ceil(region.bottom / pitch[1]) + 1)
+    x, y = (max(0, math.floor(lattice.to_cell(first, axis))) for axis, first in enumerate((region.x, region.y)))
+    last = (math.ceil(lattice.to_cell(end, axis)) for axis, end in enumerate((region.right, region.bottom)))
+    right, bottom = (min(count, cell + 1) for count, cell in zip((lattice.columns, lattice.rows), last, strict=True))
     return Box(x, y, right - x, bottom - y)
 
 

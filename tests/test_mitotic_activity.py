@@ -53,8 +53,10 @@ def brute_force_discs(points: list[Point], radius: float) -> set[frozenset[int]]
         gap = hypot(bx - ax, by - ay)
         if 0 < gap <= 2 * radius * (1 + 1e-9):
             height = sqrt(max(radius**2 - gap**2 / 4, 0))
-            for side in (height, -height):
-                centres.append(((ax + bx) / 2 - side * (by - ay) / gap, (ay + by) / 2 + side * (bx - ax) / gap))
+            centres += [
+                ((ax + bx) / 2 - side * (by - ay) / gap, (ay + by) / 2 + side * (bx - ax) / gap)
+                for side in (height, -height)
+            ]
     sets = {held_in_disc(points, centre, radius) for centre in centres}
     return {each for each in sets if len(each) == max(map(len, sets))}
 

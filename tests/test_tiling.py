@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.slide import Box
@@ -22,6 +22,7 @@ def test_without_halo_the_tiles_are_the_papers_patches() -> None:
     assert reads[:3] == [Box(0, 0, 500, 500), Box(496, 0, 500, 500), Box(992, 0, 500, 500)]
 
 
+@settings(deadline=None)
 @given(sizes, sizes, st.integers(1, 4), st.sampled_from([0, 16, 32, 112]))
 def test_every_cell_is_kept_by_exactly_one_tile(width: int, height: int, side: int, halo: int) -> None:
     lattice = Lattice.of(width, height, (1.0, 1.0))
@@ -40,6 +41,7 @@ def test_every_cell_is_kept_by_exactly_one_tile(width: int, height: int, side: i
     assert (kept == 1).all()
 
 
+@settings(deadline=None)
 @given(sizes, sizes, st.integers(1, 3), st.data())
 def test_only_wanted_patches_are_kept_but_for_those_between_them(
     width: int, height: int, side: int, data: st.DataObject
@@ -53,6 +55,7 @@ def test_only_wanted_patches_are_kept_but_for_those_between_them(
     assert tiles[0].read.contains(wanted_x, wanted_y)
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.floats(0.3, 3.0), st.floats(0.3, 3.0), st.data())
 def test_a_region_is_covered_with_room_for_centroids_on_its_rim(
     scale_x: float, scale_y: float, data: st.DataObject
