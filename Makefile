@@ -10,12 +10,12 @@ setup: $(VENV)/.ok
 
 # pip and not uv: pip finds a local CPU build of torch where there is one
 $(VENV)/.ok: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[openvino,train,test,lint]'
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[openvino,train,test,lint]'
+	@touch $@
 
 demo: setup
-	$(BIN)/mitosis demo --out demo
+	@$(BIN)/mitosis demo --out demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

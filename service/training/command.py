@@ -105,44 +105,42 @@ def train_command(
     threshold: Annotated[Optional[float], typer.Option(help="Instead of validation's operating point.")] = None,
 ) -> None:
     """Train a network on labelled fields, with image-level labels only."""
-    from service.cli import reported_errors
     from service.model_card import Architecture
     from service.training.augmentation import Augmentation
     from service.training.train import TrainingSettings
 
-    with reported_errors():
-        try:
-            architecture = Architecture(stages=stages, head=head, aggregation=aggregation)
-        except ValueError as error:
-            raise ParameterInvalid(str(error)) from error
-        settings = TrainingSettings(
-            architecture=architecture,
-            epochs=epochs,
-            batch=batch,
-            learning_rate=lr,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            patches_per_epoch=patches_per_epoch,
-            patch_px=patch_px,
-            seed=seed,
-            precision=precision,
-            sparse=not dense,
-            ema_decay=ema,
-            stain=stain,
-            flatten=flatten,
-            hard_negative_share=hard_negatives,
-            augmentation=Augmentation(
-                free_rotation=free_rotation,
-                blur=blur,
-                stain_gain=stain_gain,
-                stain_shift=stain_shift,
-                brightness=brightness,
-            ),
-            validate_every=validate_every,
-            select=select,
-        )
-        cases = [case.strip() for case in validation.split(",") if case.strip()]
-        _train(settings, data, mpp, cases, out, imagenet, threads, device, resume, threshold)
+    try:
+        architecture = Architecture(stages=stages, head=head, aggregation=aggregation)
+    except ValueError as error:
+        raise ParameterInvalid(str(error)) from error
+    settings = TrainingSettings(
+        architecture=architecture,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=lr,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        patches_per_epoch=patches_per_epoch,
+        patch_px=patch_px,
+        seed=seed,
+        precision=precision,
+        sparse=not dense,
+        ema_decay=ema,
+        stain=stain,
+        flatten=flatten,
+        hard_negative_share=hard_negatives,
+        augmentation=Augmentation(
+            free_rotation=free_rotation,
+            blur=blur,
+            stain_gain=stain_gain,
+            stain_shift=stain_shift,
+            brightness=brightness,
+        ),
+        validate_every=validate_every,
+        select=select,
+    )
+    cases = [case.strip() for case in validation.split(",") if case.strip()]
+    _train(settings, data, mpp, cases, out, imagenet, threads, device, resume, threshold)
 
 
 def _train(
@@ -188,7 +186,3 @@ def _train(
             facts={"training_data": [folder.resolve().name for folder in data]},
             on_progress=bar,
         )
-
-
-if __name__ == "__main__":
-    typer.run(train_command)

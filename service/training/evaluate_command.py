@@ -47,16 +47,14 @@ def evaluate_command(
     ] = None,
 ) -> None:
     """Measure a detector on labelled fields: image level, localisation, calibration; with curves and pictures."""
-    from service.cli import reported_errors
     from service.training.evaluate import evaluate
 
-    with reported_errors():
-        if reports is not None and (model is not None or halo is not None):
-            raise ParameterInvalid("--reports are scored as they are: give no --model and no --halo")
-        fields = select_fields(data, mpp or [], cases)
-        examined, about = _from_reports(fields, reports) if reports else _from_model(fields, model, halo)
-        evaluation = evaluate(examined, about["threshold"] if threshold is None else threshold)
-        written = write_evaluation(evaluation, examined, out, about)
+    if reports is not None and (model is not None or halo is not None):
+        raise ParameterInvalid("--reports are scored as they are: give no --model and no --halo")
+    fields = select_fields(data, mpp or [], cases)
+    examined, about = _from_reports(fields, reports) if reports else _from_model(fields, model, halo)
+    evaluation = evaluate(examined, about["threshold"] if threshold is None else threshold)
+    written = write_evaluation(evaluation, examined, out, about)
     console = Console()
     console.print(_case_table(evaluation))
     console.print(*_sentences(evaluation), sep="\n", soft_wrap=True, highlight=False)
@@ -274,7 +272,3 @@ def _in_words(counts: Localisation, cases: Sequence[Localisation]) -> str:
     interval = bootstrap_interval(cases, "f1")
     spread = f" ({interval[0]:.3f} to {interval[1]:.3f} over cases)" if interval else ""
     return f"precision {counts.precision:.3f}, recall {counts.recall:.3f}, F1 {counts.f1:.3f}{spread}"
-
-
-if __name__ == "__main__":
-    typer.run(evaluate_command)

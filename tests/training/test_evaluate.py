@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from service.analysis import analyze
+from service.cli import app
 from service.errors import BadInput, FileMissing, ParameterInvalid
 from service.inference import Detector
 from service.mitotic_figures import MitoticFigure
@@ -22,7 +22,7 @@ from service.report import Report
 from service.slide import open_slide
 from service.tiling import Lattice
 from service.training.evaluate import ExaminedField, Mark, evaluate, examine, examine_reports
-from service.training.evaluate_command import as_json, evaluate_command, select_fields
+from service.training.evaluate_command import as_json, select_fields
 from service.training.fields import Field, read_fields
 from service.training.gallery import crop_pages, marked_field, mistakes, most_to_see
 from service.training.scoring import Localisation
@@ -206,9 +206,7 @@ def test_the_pictures_show_every_mark(examined: list[ExaminedField]) -> None:
 
 
 def invoke(*arguments: Any) -> Any:
-    app = typer.Typer()
-    app.command()(evaluate_command)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments)])
 
 
 def test_the_command_writes_figures_and_pictures(few: Path, tmp_path: Path) -> None:

@@ -321,9 +321,7 @@ def test_bad_input(fields: list[LoadedField], tmp_path: Path) -> None:
 
 
 def test_the_command(shared: Path, tmp_path: Path) -> None:
-    import typer
-
-    from service.training.command import train_command
+    from service.cli import app
 
     source = shared / "data" / "mitos14"
     frames = [row for row in csv.DictReader((source / "frames.csv").read_text().splitlines()) if row["case"] == "H12"]
@@ -339,14 +337,26 @@ def test_the_command(shared: Path, tmp_path: Path) -> None:
     (data / "frames.csv").write_text("\n".join(lines) + "\n")
     marks = [line for line in (source / "mitoses.csv").read_text().splitlines() if line.split(",")[0] in names]
     (data / "mitoses.csv").write_text("\n".join(["frame,x,y", *marks]) + "\n")
-    app = typer.Typer()
-    app.command()(train_command)
-    options = ["--data", data, "--mpp", 0.2274, "--validation", "H11", "--out", tmp_path / "out", "--stages", 1]
+    options = [
+        "train",
+        "--data",
+        data,
+        "--mpp",
+        0.2274,
+        "--validation",
+        "H11",
+        "--out",
+        tmp_path / "out",
+        "--stages",
+        1,
+    ]
     options += ["--epochs", 1, "--batch", 2, "--patches-per-epoch", 2, "--patch-px", 132, "--stain-gain", 0.1]
     done = CliRunner().invoke(app, [str(option) for option in options])
     assert done.exit_code == 0, done.output
     assert load_model(tmp_path / "out").card.mpp == 0.25
     assert "patches_per_s" in done.stderr
-    assert CliRunner().invoke(app, ["--data", str(tmp_path), "--out", str(tmp_path / "o")]).exit_code == 2
-    wrong = CliRunner().invoke(app, ["--data", str(data), "--mpp", "1", "--mpp", "2", "--out", str(tmp_path / "o")])
+    assert CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "o")]).exit_code == 2
+    wrong = CliRunner().invoke(
+        app, ["train", "--data", str(data), "--mpp", "1", "--mpp", "2", "--out", str(tmp_path / "o")]
+    )
     assert (wrong.exit_code, wrong.stderr[:24]) == (2, "error: parameter-invalid")
