@@ -30,6 +30,7 @@ def test_an_input_of_n_pixels_gives_n_over_stride_cells_rounded_up(stages: int, 
 def test_cell_i_sees_its_receptive_field_round_pixel_stride_times_i(stages: int) -> None:
     architecture = Architecture(stages=stages)
     network = MitosisNetwork(architecture).double()
+    network.maxpool = torch.nn.AvgPool2d(3, 2, 1)  # looks at the same pixels, and lets all of them be seen
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, 0.01)  # nothing is cut off by a ReLU
     x = torch.rand(1, 3, 496, 496, dtype=torch.float64, requires_grad=True)
@@ -38,10 +39,7 @@ def test_cell_i_sees_its_receptive_field_round_pixel_stride_times_i(stages: int)
     assert x.grad is not None
     seen = torch.nonzero(x.grad.abs().sum((0, 1, 2))).flatten()
     centre, half = cell * architecture.stride_px, architecture.receptive_field_px // 2
-    assert centre - half <= int(seen[0])
-    assert int(seen[-1]) <= centre + half
-    assert int(seen[0]) + int(seen[-1]) == 2 * centre
-    assert int(seen[-1]) - int(seen[0]) + 1 >= architecture.receptive_field_px - 2 * 4  # max-pool picks within 3 px
+    assert (int(seen[0]), int(seen[-1])) == (centre - half, centre + half)
 
 
 @pytest.mark.parametrize("architecture", CONFIGURATIONS, ids=lambda each: f"{each.head}-{each.aggregation}")

@@ -23,10 +23,8 @@ def estimate(pixels: Rgb) -> StainMatrix:
     return found
 
 
-@pytest.mark.parametrize("name", ["H03_00Aa", "H04_00Aa", "H12_00Aa"])
+@pytest.mark.parametrize("name", ["H03_00Aa", "H04_00Ab", "H12_01Ac"])
 def test_the_estimate_is_torchstains(shared: Path, name: str) -> None:
-    if not (shared / f"data/mitos14/images/{name}.jpg").exists():
-        pytest.skip("no such field")
     pixels = field(shared, name)
     oracle = NumpyMacenkoNormalizer()
     oracle.fit(pixels)
