@@ -47,13 +47,17 @@ class TrainingBar:
         """What `train` calls."""
         if now.row is None:
             if now.step == 1:
-                self.bar.reset(self.task, total=now.steps, description=f"epoch {now.epoch + 1} of {now.epochs}")
+                self.bar.reset(self.task, total=now.steps, description=_title(now))
             speed = self.bar.tasks[self.task].speed or 0.0
             note = f"loss {now.loss:.3f}  {speed * self.batch:.1f} patches/s"
             self.bar.update(self.task, completed=now.step, note=note)
             return
         shown = "  ".join(f"{name} {value:.4g}" for name, value in now.row.items())
         self.console.print(shown, soft_wrap=True, highlight=False)
+
+
+def _title(now: "TrainingProgress") -> str:
+    return f"epoch {now.epoch} of {now.epochs}" if now.epoch else "warming up"
 
 
 Data = Annotated[list[Path], typer.Option(metavar="DIR", help="Fields: plain, TUPAC16 or MIDOG layout. Repeatable.")]
@@ -82,6 +86,8 @@ def train_command(
     weight_decay: float = 0.0,
     patches_per_epoch: Annotated[int, typer.Option(help="0: two for each mitosis.")] = 0,
     patch_px: Annotated[int, typer.Option(help="Side of a training patch.")] = 500,
+    warm_up: Annotated[int, typer.Option(help="Small patches before the first epoch; 0: none.")] = 1920,
+    warm_up_px: Annotated[int, typer.Option(help="Side of a small patch.")] = 132,
     seed: int = 0,
     threads: Annotated[int, typer.Option(help="0: as many as there are cores.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
@@ -122,6 +128,8 @@ def train_command(
         weight_decay=weight_decay,
         patches_per_epoch=patches_per_epoch,
         patch_px=patch_px,
+        warm_up_patches=warm_up,
+        warm_up_px=warm_up_px,
         seed=seed,
         precision=precision,
         sparse=not dense,

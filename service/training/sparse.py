@@ -12,15 +12,19 @@ Frames. Patch px; cells of the patch's own lattice, flat (row * columns + column
 
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from service.errors import DeviceUnavailable
 from service.model_card import Architecture
 from service.network import MitosisNetwork
 from service.training.augmentation import network_input
 from service.training.patches import Batch
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,21 @@ class Arithmetic:
     def autocast(self) -> torch.autocast:
         """Convolutions in bfloat16; the weights stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def choose_arithmetic(device: str = "auto", precision: Precision = "auto") -> Arithmetic:
+    """The device, and bfloat16 where its hardware has it. Raises DeviceUnavailable."""
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise DeviceUnavailable(
+            "no CUDA device here; use --device cpu, or install a CUDA build of PyTorch and a driver"
+        )
+    if cuda and device != "cpu":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Arithmetic(torch.device("cuda"), precision == "bfloat16" or (precision == "auto" and native), chunk=64)
+    # a CPU that only emulates bfloat16 is slower with it than without
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return Arithmetic(torch.device("cpu"), precision == "bfloat16" or (precision == "auto" and native))
 
 
 def window_px(architecture: Architecture, patch_px: int) -> int | None:

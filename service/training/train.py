@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
-from service.errors import DataInvalid, DeviceUnavailable, ParameterInvalid, WeightsMismatch
+from service.errors import DataInvalid, ParameterInvalid
 from service.model_card import Architecture
 from service.network import MitosisNetwork
 from service.stain import StainMatrix
@@ -33,13 +30,15 @@ from service.training.patches import (
     prefetched,
     reference_stain,
 )
-from service.training.sparse import Arithmetic, Outcome, backpropagate
+from service.training.sparse import Arithmetic, Outcome, Precision, backpropagate, choose_arithmetic
+from service.training.start import start_network
 from service.training.validation import Validation, validate
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["constant", "cosine"]
 Selection = Literal["best_f1", "f1", "auc"]
 History = list[dict[str, float]]
+
+WARM_UP = 1 << 20  # stands for the epoch in the seeds of the warm-up's patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ class TrainingSettings:
     weight_decay: float = 0.0
     patches_per_epoch: int = 0  # 0: two for each mitosis
     patch_px: int = PATCH_PX
+    warm_up_patches: int = 1920  # before the first epoch; 0: none
+    warm_up_px: int = 132
     mpp: float = 0.25
     seed: int = 0
     precision: Precision = "auto"  # auto: bfloat16 where the machine has it in hardware
@@ -75,15 +76,17 @@ class TrainingSettings:
             raise ParameterInvalid("training starts from weights with batch-norm folded in; use batch_norm 'folded'")
         if not 0 <= self.ema_decay < 1 or not 0 <= self.hard_negative_share <= 1 or not 0 <= self.flatten <= 1:
             raise ParameterInvalid("ema_decay, hard_negative_share and flatten are parts, from 0 to 1")
-        if self.patches_per_epoch < 0 or self.validate_every < 1 or self.patch_px < 2 * self.augmentation.margin_px:
-            raise ParameterInvalid("patches_per_epoch, validate_every or patch_px is too small")
+        if min(self.patch_px, self.warm_up_px) <= 2 * self.augmentation.margin_px:
+            raise ParameterInvalid(f"patches of {self.patch_px} or {self.warm_up_px} px cannot hold a mitosis")
+        if min(self.patches_per_epoch, self.warm_up_patches) < 0 or self.validate_every < 1:
+            raise ParameterInvalid("patches_per_epoch, warm_up_patches or validate_every is too small")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands: after a step, or after an epoch (then with its row of the history)."""
 
-    epoch: int
+    epoch: int  # from 1; 0: the warm-up
     epochs: int
     step: int
     steps: int
@@ -103,6 +106,7 @@ class Run:
     optimizer: torch.optim.Adam
     hard_negatives: HardNegatives
     epoch: int = 0  # epochs done
+    steps: int = 0
     history: History = field(default_factory=list)
     best: float = -math.inf
 
@@ -116,6 +120,7 @@ class Run:
         scores = self.hard_negatives.scores or {}
         return {
             "epoch": self.epoch,
+            "steps": self.steps,
             "best": self.best,
             "history": [dict(row) for row in self.history],
             "network": self.network.state_dict(),
@@ -126,7 +131,8 @@ class Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """From a checkpoint."""
-        self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.best, self.history = state["best"], state["history"]
         self.network.load_state_dict(state["network"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -159,14 +165,17 @@ def train(
     arithmetic = choose_arithmetic(device, settings.precision)
     reference = reference_stain(training)
     run = _start(settings, imagenet, arithmetic.device)
-    source = PatchSource(
-        training,
-        reference,
-        seed=settings.seed,
-        augmentation=settings.augmentation,
-        size_px=settings.patch_px,
-        flatten=settings.flatten,
-        hard_negatives=run.hard_negatives,
+    source, small = (
+        PatchSource(
+            training,
+            reference,
+            seed=settings.seed,
+            augmentation=settings.augmentation,
+            size_px=size_px,
+            flatten=settings.flatten,
+            hard_negatives=run.hard_negatives,
+        )
+        for size_px in (settings.patch_px, settings.warm_up_px)
     )
     key = _key(settings, training, arithmetic)
     if resume and (state := load_checkpoint(out)) is not None:
@@ -174,6 +183,8 @@ def train(
             raise ParameterInvalid(f"{out} holds a run with other settings or data; give the same, or another folder")
         run.restore(state)
     steps = max(1, math.ceil((settings.patches_per_epoch or 2 * source.mitoses) / settings.batch))
+    if run.epoch == 0:
+        _warm_up(run, small, settings, arithmetic, on_progress)
     while run.epoch < settings.epochs:
         row = _epoch(run, source, settings, arithmetic, steps, on_progress)
         measured = None
@@ -191,54 +202,6 @@ def train(
         write_history(out, run.history)
         on_progress(Progress(run.epoch, settings.epochs, steps, steps, row["loss"], row))
     return run.history
-
-
-def choose_arithmetic(device: str = "auto", precision: Precision = "auto") -> Arithmetic:
-    """The device, and bfloat16 where its hardware has it. Raises DeviceUnavailable."""
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise DeviceUnavailable(
-            "no CUDA device here; use --device cpu, or install a CUDA build of PyTorch and a driver"
-        )
-    if cuda and device != "cpu":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Arithmetic(torch.device("cuda"), precision == "bfloat16" or (precision == "auto" and native), chunk=64)
-    # a CPU that only emulates bfloat16 is slower with it than without
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return Arithmetic(torch.device("cpu"), precision == "bfloat16" or (precision == "auto" and native))
-
-
-def start_network(architecture: Architecture, imagenet: Path | None, seed: int) -> MitosisNetwork:
-    """A network with ImageNet weights where there are any (torchvision's names, batch-norm folded), else random ones.
-
-    Stage 4 has none: its blocks start as their shortcuts. Raises WeightsMismatch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    network = MitosisNetwork(architecture)
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            if name.startswith(("conv", "layer")):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if name.endswith("conv2"):
-                    nn.init.zeros_(module.weight)  # without batch-norm, sums over blocks would grow
-            else:
-                nn.init.normal_(module.weight, std=module.in_channels**-0.5, generator=generator)
-            nn.init.zeros_(module.bias)
-    nn.init.normal_(network.classifier.weight, std=0.01, generator=generator)
-    if imagenet is None:
-        return network
-    try:
-        found = load_file(imagenet)
-    except (OSError, SafetensorError) as error:
-        raise WeightsMismatch(f"{imagenet}: {error}") from error
-    own = network.state_dict()
-    fitting = {name: tensor for name, tensor in found.items() if name in own}
-    if missing := [name for name in own if name.startswith(("conv1", "layer1", "layer2")) and name not in fitting]:
-        raise WeightsMismatch(f"{imagenet} lacks {', '.join(missing[:3])}: ResNet-18 with batch-norm folded is needed")
-    if wrong := [name for name, tensor in fitting.items() if tensor.shape != own[name].shape]:
-        raise WeightsMismatch(f"{imagenet}: {wrong[0]} has the shape {tuple(fitting[wrong[0]].shape)}")
-    network.load_state_dict(fitting, strict=False)
-    return network
 
 
 def learning_rate(settings: TrainingSettings, epoch: int, step: int, steps: int) -> float:
@@ -259,6 +222,20 @@ def _start(settings: TrainingSettings, imagenet: Path | None, device: torch.devi
     return Run(network, averaged, optimizer, HardNegatives(settings.hard_negative_share))
 
 
+def _warm_up(
+    run: Run, small: PatchSource, settings: TrainingSettings, arithmetic: Arithmetic, report: OnProgress
+) -> None:
+    """Steps on small patches, before the first epoch and part of it in the checkpoint.
+
+    Among the thousand cells of a large patch the highest is at first any one, and the loss stays at ln 2 for hundreds
+    of steps; among eighty the mitosis is soon found. Labels are those of the small patches, image-level as ever.
+    """
+    steps = math.ceil(settings.warm_up_patches / settings.batch)
+    for step, batch in enumerate(prefetched(lambda step: small.batch(WARM_UP, step, settings.batch), steps)):
+        outcome = _step(run, batch, settings, arithmetic, settings.learning_rate)
+        report(Progress(0, settings.epochs, step + 1, steps, outcome.loss))
+
+
 def _epoch(
     run: Run, source: PatchSource, settings: TrainingSettings, arithmetic: Arithmetic, steps: int, report: OnProgress
 ) -> dict[str, float]:
@@ -268,17 +245,11 @@ def _epoch(
     epoch = run.epoch
     for step, batch in enumerate(prefetched(lambda step: source.batch(epoch, step, settings.batch), steps)):
         rate = learning_rate(settings, epoch, step, steps)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        run.optimizer.zero_grad(set_to_none=True)
-        outcome = backpropagate(run.network, batch, arithmetic, sparse=settings.sparse)
-        run.optimizer.step()
-        if run.averaged is not None:
-            _average(run.averaged, run.network, settings.ema_decay, epoch * steps + step)
+        outcome = _step(run, batch, settings, arithmetic, rate)
         total += outcome.loss
         if settings.hard_negative_share:
             seen += _seen_negatives(batch, outcome, settings)
-        report(Progress(epoch, settings.epochs, step + 1, steps, outcome.loss))
+        report(Progress(epoch + 1, settings.epochs, step + 1, steps, outcome.loss))
     for index, x, y, probability in seen:  # after the epoch, so that its patches do not hang on the threads' timing
         run.hard_negatives.record(index, x, y, probability)
     seconds = time.monotonic() - started
@@ -286,9 +257,21 @@ def _epoch(
     return {"epoch": epoch + 1, "loss": total / steps, "learning_rate": rate, "patches_per_s": patches / seconds}
 
 
+def _step(run: Run, batch: Batch, settings: TrainingSettings, arithmetic: Arithmetic, rate: float) -> Outcome:
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.optimizer.zero_grad(set_to_none=True)
+    outcome = backpropagate(run.network, batch, arithmetic, sparse=settings.sparse)
+    run.optimizer.step()
+    run.steps += 1
+    if run.averaged is not None:
+        _average(run.averaged, run.network, settings.ema_decay, run.steps)
+    return outcome
+
+
 def _average(averaged: MitosisNetwork, network: MitosisNetwork, decay: float, step: int) -> None:
     """Exponential moving average of the weights; a short memory at first, so that the start is soon forgotten."""
-    weight = 1 - min(decay, (1 + step) / (10 + step))
+    weight = 1 - min(decay, step / (9 + step))
     with torch.no_grad():
         torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), weight)
 

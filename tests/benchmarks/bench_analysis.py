@@ -205,8 +205,8 @@ def bench_growth(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder:
 
 def measure_one(path: str) -> None:
     """The inner process of `bench_growth`: facts of one analysis as JSON."""
-    detector = Detector.load()
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    detector = Detector.load()
     with open_slide(path) as slide:
         report = analyze(slide, detector)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

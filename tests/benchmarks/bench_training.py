@@ -20,8 +20,8 @@ from service.model_card import Architecture
 from service.stain import StainMatrix
 from service.training.fields import read_fields
 from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
-from service.training.sparse import Arithmetic, backpropagate
-from service.training.train import choose_arithmetic, start_network
+from service.training.sparse import Arithmetic, backpropagate, choose_arithmetic
+from service.training.start import start_network
 
 
 def noise() -> list[LoadedField]:

@@ -106,6 +106,8 @@ def _write_tiff(path: Path, blob: bytes, directories: list[tuple[int, int, list[
             content += b"\0" * (len(content) % 2)
             at[name] = len(content)
             content += value
+        if len(places) == 1:  # a single value stands in the directory itself
+            at["offsets"], at["counts"] = places[0]
         content += b"\0" * (len(content) % 2)
         content[link : link + 4] = struct.pack("<I", len(content))
         entries = [

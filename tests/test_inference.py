@@ -1,0 +1,53 @@
+"""The fast arithmetic finds what the reference finds, and the graph does what the stain module says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.inference import Detector
+from service.mitotic_figures import components
+from service.model_card import StainReference
+from service.stain import density_transform, estimate_stain, normalise
+from service.weights import Model, load_model
+
+IDENTITY = np.eye(3, dtype=np.float32)
+# bfloat16 keeps 8 bits of a number: logits move by hundredths, probabilities near 0.5 by as much
+PROBABILITY_TOLERANCE = 0.08
+
+
+@pytest.fixture(scope="module")
+def reference() -> Detector:
+    return Detector.load(precision="float32")
+
+
+def test_the_fast_arithmetic_finds_the_same_figures(shared: Path, reference: Detector) -> None:
+    fast = Detector.load()
+    for path in sorted((shared / "data/mitos14/images").glob("H03*.jpg"))[:3]:
+        patch = np.asarray(Image.open(path).convert("RGB"))[None]
+        exact, quick = reference.predict(patch)[0], fast.predict(patch)[0]
+        assert np.abs(exact - quick).max() < PROBABILITY_TOLERANCE
+        sure = components(exact, 0.5 + PROBABILITY_TOLERANCE)
+        found = components(quick, 0.5)
+        for x, y in sure[:, :2]:
+            assert np.hypot(found[:, 0] - x, found[:, 1] - y).min() < 16
+
+
+def test_the_graph_normalises_stains_as_the_stain_module_does(shared: Path, reference: Detector) -> None:
+    first, second = (
+        np.asarray(Image.open(shared / f"data/mitos14/images/{name}.jpg").convert("RGB"))[:512, :512]
+        for name in ("H03_00Aa", "H14_00Aa" if (shared / "data/mitos14/images/H14_00Aa.jpg").exists() else "H12_01Ac")
+    )
+    source, target = (estimate_stain(pixels.reshape(-1, 3)) for pixels in (first, second))
+    assert source is not None
+    assert target is not None
+    model = load_model()
+    card = StainReference(matrix=target.matrix.tolist(), max_concentrations=tuple(target.max_concentrations))
+    stained = Detector(Model(model.card.model_copy(update={"stain": card}), model.network), precision="float32")
+    transform = density_transform(source, target)
+    in_graph = stained.predict(first[None], transform)[0]
+    beforehand = reference.predict(normalise(first, transform)[None])[0]  # rounded to 8 bits
+    assert np.abs(in_graph - beforehand).max() < 0.03
+    assert np.abs(in_graph - reference.predict(first[None])[0]).max() > 0.03
+    np.testing.assert_allclose(stained.predict(first[None], IDENTITY), reference.predict(first[None]), atol=1e-3)
