@@ -227,12 +227,12 @@ def test_what_a_run_leaves_behind(fields: list[LoadedField], tmp_path: Path) -> 
     assert sum(each.row is not None for each in seen) == 2
 
 
-def test_weak_labels_teach_where_mitoses_are(fields: list[LoadedField], tmp_path: Path) -> None:
+def test_weak_labels_teach_where_mitoses_are(shared: Path, fields: list[LoadedField], tmp_path: Path) -> None:
     """Drawn nuclei, image-level labels only: the map must find the dark ones in a case never seen."""
-    settings = tiny(epochs=6, patches_per_epoch=48, batch=8, learning_rate=1e-3, validate_every=6)
-    row = train(fields[:2], fields[2:], tmp_path, settings, None)[-1]
+    settings = tiny(epochs=3, patches_per_epoch=48, batch=8, learning_rate=1e-3, validate_every=3)
+    row = train(fields[:2], fields[2:], tmp_path, settings, shared / IMAGENET)[-1]
     assert row["best_f1"] > 0.8
-    assert row["loss"] < 0.5
+    assert row["loss"] < 0.3
 
 
 def test_the_best_epoch_is_chosen_on_validation_cases(
@@ -357,7 +357,20 @@ def test_the_command(shared: Path, tmp_path: Path) -> None:
         "--stages",
         1,
     ]
-    options += ["--epochs", 1, "--batch", 2, "--warm-up", 0, "--patches-per-epoch", 2, "--patch-px", 132, "--stain-gain", 0.1]
+    options += [
+        "--epochs",
+        1,
+        "--batch",
+        2,
+        "--warm-up",
+        0,
+        "--patches-per-epoch",
+        2,
+        "--patch-px",
+        132,
+        "--stain-gain",
+        0.1,
+    ]
     done = CliRunner().invoke(app, [str(option) for option in options])
     assert done.exit_code == 0, done.output
     assert load_model(tmp_path / "out").card.mpp == 0.25
