@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-train clean
+.PHONY: setup demo test lint bench bench-service bench-train clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -11,7 +11,7 @@ setup: $(VENV)/.ok
 # pip and not uv: pip finds a local CPU build of torch where there is one
 $(VENV)/.ok: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[openvino,train,test,lint]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[openvino,train,onnx,interop,test,lint]'
 	@touch $@
 
 demo: setup
@@ -27,6 +27,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python tests/benchmarks/bench_analysis.py
+
+bench-service: setup
+	$(BIN)/python -m tests.benchmarks.bench_service
 
 bench-train: setup
 	$(BIN)/python tests/benchmarks/bench_training.py

@@ -14,12 +14,36 @@ MitosisError
 |   |-- RegionOutside         region-outside        not inside the slide
 |   |-- ParameterInvalid      parameter-invalid     any other value out of its range
 |   |-- DataInvalid           data-invalid          labelled data that cannot be trusted; names file and line
-|   `-- ModelUnknown          model-unknown         no model of that id, no such folder
+|   |-- ModelUnknown          model-unknown         no model of that id, no such folder
+|   |-- ArchiveUnsafe         archive-unsafe        a zip with a way out, links, or far more inside than outside
+|   |-- SourceForbidden       uri-forbidden         a `uri` outside the configured roots
+|   |-- CallbackForbidden     callback-forbidden    a `callback_url` to a host that is not allowed
+|   `-- RequestInvalid        request-invalid       a request that does not follow the API's description
+|-- Refusal                   the service does not do this, now or for this caller (the command line exits 1)
+|   |-- KeyRequired           key-required          no bearer key, or none that is valid
+|   |-- ScopeMissing          scope-missing         the key may not do this
+|   |-- NotFound              not-found             no such analysis, slide or upload; or it is somebody else's
+|   |-- NotFinished           not-finished          there is no result yet, or none any more
+|   |-- IdempotencyConflict   idempotency-conflict  the same Idempotency-Key came with another request
+|   |-- OffsetConflict        offset-conflict       an upload goes on at another byte
+|   |-- UploadIncomplete      upload-incomplete     fewer or more bytes than were announced
+|   |-- UploadTimeout         upload-timeout        no byte came for too long
+|   |-- UploadTooLarge        upload-too-large      more bytes than this service takes
+|   |-- FormatUnavailable     format-unavailable    the result cannot be had in that format
+|   |-- TooManyRequests       too-many-requests     more requests than the limit; wait
+|   |-- QueueUnavailable      queue-unavailable     the broker cannot be reached; try again
+|   |-- DatabaseUnavailable   database-unavailable  the database cannot be reached or is locked; try again
+|   `-- ServerUnreachable     server-unreachable    the client cannot reach the service
 `-- Failure                   the installation is at fault, not the input (the command line exits 1)
     |-- WeightsDamaged        weights-damaged       the weights' checksum is not the model card's
     |-- WeightsMismatch       weights-mismatch      the weights do not fit the card's architecture
     |-- CardInvalid           model-card-invalid    the model card cannot be read
     |-- DeviceUnavailable     device-unavailable    the device or backend asked for is not there
+    |-- SettingsInvalid       settings-invalid      the service's settings contradict each other or are unsafe
+    |-- StorageFull           storage-full          no room left on the disk
+    |-- WorkerLost            worker-lost           the analysis ended its worker too often
+    |-- TimeLimitExceeded     time-limit-exceeded   the analysis took longer than is allowed
+    |-- InternalError         internal-error        a fault of the program; the logs have it
     `-- OutputUnwritable      output-unwritable     the report or picture cannot be written
 
 Nothing here knows HTTP: the gateway maps classes to statuses in one table.
@@ -120,6 +144,120 @@ class ModelUnknown(BadInput):
     code = "model-unknown"
 
 
+class ArchiveUnsafe(BadInput):
+    """A zip that leads out of its folder, holds links, or unpacks to far too much."""
+
+    code = "archive-unsafe"
+
+
+class SourceForbidden(BadInput):
+    """A `uri` that is not below a configured root."""
+
+    code = "uri-forbidden"
+
+
+class CallbackForbidden(BadInput):
+    """A `callback_url` to a host that is not allowed."""
+
+    code = "callback-forbidden"
+
+
+class RequestInvalid(BadInput):
+    """The request does not follow the API's description; says where."""
+
+    code = "request-invalid"
+
+
+class Refusal(MitosisError):
+    """The service does not do this, now or for this caller."""
+
+    code = "refused"
+
+
+class KeyRequired(Refusal):
+    """There is no bearer key, or none that is valid."""
+
+    code = "key-required"
+
+
+class ScopeMissing(Refusal):
+    """The key may not do this."""
+
+    code = "scope-missing"
+
+
+class NotFound(Refusal):
+    """There is no such thing, or it is somebody else's: which, is not said."""
+
+    code = "not-found"
+
+
+class NotFinished(Refusal):
+    """There is no result: the analysis has not ended, or not well."""
+
+    code = "not-finished"
+
+
+class IdempotencyConflict(Refusal):
+    """The same Idempotency-Key came before with another request."""
+
+    code = "idempotency-conflict"
+
+
+class OffsetConflict(Refusal):
+    """The upload goes on at another byte, or somewhere else at this moment."""
+
+    code = "offset-conflict"
+
+
+class UploadIncomplete(Refusal):
+    """Fewer or more bytes came than were announced."""
+
+    code = "upload-incomplete"
+
+
+class UploadTimeout(Refusal):
+    """No byte came for too long."""
+
+    code = "upload-timeout"
+
+
+class UploadTooLarge(Refusal):
+    """More bytes than this service takes."""
+
+    code = "upload-too-large"
+
+
+class FormatUnavailable(Refusal):
+    """The result cannot be had in that format."""
+
+    code = "format-unavailable"
+
+
+class TooManyRequests(Refusal):
+    """More requests than the limit allows."""
+
+    code = "too-many-requests"
+
+
+class QueueUnavailable(Refusal):
+    """The broker cannot be reached."""
+
+    code = "queue-unavailable"
+
+
+class DatabaseUnavailable(Refusal):
+    """The database cannot be reached, or is locked for too long."""
+
+    code = "database-unavailable"
+
+
+class ServerUnreachable(Refusal):
+    """The client cannot reach the service."""
+
+    code = "server-unreachable"
+
+
 class Failure(MitosisError):
     """The installation is at fault, not the input."""
 
@@ -148,6 +286,36 @@ class DeviceUnavailable(Failure):
     """The device or backend that was asked for is not on this machine."""
 
     code = "device-unavailable"
+
+
+class SettingsInvalid(Failure):
+    """The service's settings contradict each other, or would be unsafe."""
+
+    code = "settings-invalid"
+
+
+class StorageFull(Failure):
+    """There is no room left on the disk."""
+
+    code = "storage-full"
+
+
+class WorkerLost(Failure):
+    """The analysis ended its worker too often to be tried again."""
+
+    code = "worker-lost"
+
+
+class TimeLimitExceeded(Failure):
+    """The analysis took longer than is allowed."""
+
+    code = "time-limit-exceeded"
+
+
+class InternalError(Failure):
+    """A fault of the program."""
+
+    code = "internal-error"
 
 
 class OutputUnwritable(Failure):

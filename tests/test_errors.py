@@ -5,7 +5,7 @@ import re
 import pytest
 
 from service import errors
-from service.errors import BadInput, Failure, MitosisError
+from service.errors import BadInput, Failure, MitosisError, Refusal
 
 DRAWN = re.compile(r"^(?P<branch>[|` ]*)-- (?P<name>\w+)(?: +(?P<code>[a-z]+(?:-[a-z]+)+)(?=  | \w| ))?", re.MULTILINE)
 
@@ -43,6 +43,6 @@ def test_codes_are_unique() -> None:
 
 @pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.__name__)
 def test_exit_codes_say_whose_fault_it_is(error: type[MitosisError]) -> None:
-    assert issubclass(error, BadInput) != issubclass(error, Failure)
+    assert sum(issubclass(error, branch) for branch in (BadInput, Refusal, Failure)) == 1
     assert error.exit_code == (2 if issubclass(error, BadInput) else 1)
     assert error.__doc__
