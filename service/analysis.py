@@ -12,12 +12,9 @@ from service.inference import Detector, OnProgress
 from service.mitotic_activity import count_activity
 from service.mitotic_figures import find_mitotic_figures, within
 from service.notices import notices
-from service.parameters import Parameters
+from service.plan import Plan
 from service.report import Report, compose_report
 from service.slide import Box, Slide
-from service.stain import match_stain
-from service.tiling import cover
-from service.tissue import find_tissue
 
 
 def analyze(
@@ -38,12 +35,11 @@ def analyze(
     Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid, SlideDamaged.
     """
     started = time.monotonic()
-    parameters = Parameters.of(slide, detector.card, region=region, threshold=threshold, halo_px=halo_px)
-    tissue = find_tissue(slide)
-    stain = match_stain(slide, tissue, detector.stain, parameters.lattice.scale, region)
-    tiles = list(cover(parameters.lattice, region, tissue.touches, parameters.patches_per_side, parameters.halo_px))
-    key = f"{slide.sha256} {detector.card.sha256} {detector.backend.precision} {parameters.geometry}"
-    probabilities = detector.run(slide, parameters.lattice, tiles, stain.transform, on_progress, checkpoint, key)
+    plan = Plan.of(slide, detector, region=region, threshold=threshold, halo_px=halo_px)
+    parameters, tissue = plan.parameters, plan.tissue
+    probabilities = detector.run(
+        slide, parameters.lattice, plan.tiles, plan.stain.transform, on_progress, checkpoint, plan.key
+    )
     figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), region)
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
     index, scores = count_activity(positions_um, tissue.area_mm2(region))
@@ -55,6 +51,6 @@ def analyze(
         card=detector.card,
         parameters=parameters,
         computed_by=detector.backend.describe(),
-        warnings=notices(slide, parameters, tissue, stain, index),
+        warnings=notices(slide, parameters, tissue, plan.stain, index),
         seconds=time.monotonic() - started,
     )

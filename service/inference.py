@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -65,22 +66,35 @@ class Detector:
     ) -> ProbabilityMap:
         """The map of the tiles; a checkpoint file of the same key is gone on from, and kept up to date.
 
-        `on_progress` is called after each tile, and may raise to stop. Raises SlideDamaged.
+        `on_progress` is called before the first tile and after each, and may raise to stop: what is done by then is
+        in the checkpoint. Raises SlideDamaged, and OSError where the finished map cannot be saved.
         """
         found = ProbabilityMap.resume(checkpoint, lattice, key)
         total, done = sum(tile.patches for tile in tiles), sum(tile.patches for tile in found.done)
+        on_progress = on_progress or (lambda *_: None)
         saved_at = time.monotonic()
-        for tile, patch in _read_ahead(slide, lattice, [tile for tile in tiles if tile not in found.done]):
-            found.write(tile, self.predict(patch[None], transform)[0])
-            done += tile.patches
-            if on_progress is not None:
+        try:
+            on_progress(done, total)
+            for tile, patch in _read_ahead(slide, lattice, [tile for tile in tiles if tile not in found.done]):
+                found.write(tile, self.predict(patch[None], transform)[0])
+                done += tile.patches
                 on_progress(done, total)
-            if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                found.save(checkpoint, key)
-                saved_at = time.monotonic()
+                if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    _save_if_possible(found, checkpoint, key)
+                    saved_at = time.monotonic()
+        except BaseException:
+            _save_if_possible(found, checkpoint, key)
+            raise
         if checkpoint is not None:
             found.save(checkpoint, key)
         return found
+
+
+def _save_if_possible(found: ProbabilityMap, checkpoint: Path | None, key: str) -> None:
+    """A checkpoint on the way only saves time: a full disk now need not end the analysis."""
+    if checkpoint is not None:
+        with suppress(OSError):
+            found.save(checkpoint, key)
 
 
 def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Rgb]]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import CardInvalid, ModelUnknown
 from service.stain import StainMatrix
 
-DEFAULT_MODEL = "bootstrap-r18x3-instance-max"
+DEFAULT_MODEL = "r18x3-instance-max"
 # beside the package in a checkout, inside it when installed from a wheel
 MODEL_FOLDERS = (Path(__file__).parents[1] / "model_weights", Path(__file__).parent / "model_weights")
 

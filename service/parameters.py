@@ -7,7 +7,7 @@ from typing import Any
 from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
 from service.model_card import ModelCard
-from service.slide import Box, Slide
+from service.slide import Box, Extent
 from service.tiling import PATCH_PX, Lattice
 from service.tissue import MASK_UM
 
@@ -31,7 +31,7 @@ class Parameters:
     @classmethod
     def of(
         cls,
-        slide: Slide,
+        extent: Extent,
         card: ModelCard,
         *,
         region: Box | None = None,
@@ -42,7 +42,7 @@ class Parameters:
 
         Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid.
         """
-        mpp = slide.require_mpp()
+        mpp = extent.require_mpp()
         threshold = card.threshold if threshold is None else threshold
         if not 0 < threshold < 1:
             raise ParameterInvalid(f"threshold {threshold} is not between 0 and 1")
@@ -50,8 +50,8 @@ class Parameters:
         halo_px = HALO_PX if halo_px is None else halo_px
         if halo_px < 0 or halo_px % stride_px:
             raise ParameterInvalid(f"halo of {halo_px} px is not a multiple of {stride_px}")
-        _check_region(slide, region)
-        lattice = Lattice.of(slide.width, slide.height, scale_to(card.mpp, mpp), stride_px)
+        _check_region(extent, region)
+        lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px)
         return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp)
 
     @property
@@ -99,13 +99,13 @@ def parse_region(text: str) -> Box:
     return Box(x, y, width, height)
 
 
-def _check_region(slide: Slide, region: Box | None) -> None:
+def _check_region(extent: Extent, region: Box | None) -> None:
     if region is None:
         return
     if region.width <= 0 or region.height <= 0:
         raise RegionInvalid(f"region {region.width} x {region.height} px is empty")
-    if region.x < 0 or region.y < 0 or region.right > slide.width or region.bottom > slide.height:
+    if region.x < 0 or region.y < 0 or region.right > extent.width or region.bottom > extent.height:
         raise RegionOutside(
-            f"region {region.x},{region.y},{region.width},{region.height} is not inside {slide.name}, "
-            f"which is {slide.width} x {slide.height} px"
+            f"region {region.x},{region.y},{region.width},{region.height} is not inside {extent.name}, "
+            f"which is {extent.width} x {extent.height} px"
         )

@@ -58,6 +58,14 @@ class ProbabilityMap:
         lattice = Lattice(**{**facts["lattice"], "scale": tuple(facts["lattice"]["scale"])})
         return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles})
 
+    def merge(self, other: "ProbabilityMap") -> None:
+        """Take over what another map of the same lattice has."""
+        for tile in other.done - self.done:
+            cells = tile.write
+            rows, columns = slice(cells.y, cells.bottom), slice(cells.x, cells.right)
+            self.values[rows, columns] = other.values[rows, columns]
+            self.done.add(tile)
+
     @classmethod
     def resume(cls, path: Path | None, lattice: Lattice, key: str) -> "ProbabilityMap":
         """The saved map if there is one of the same key, else an empty one."""

@@ -11,7 +11,7 @@ is white, as glass is.
 import hashlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,17 +68,57 @@ class Box:
         return slice(top, top + part.height), slice(left, left + part.width)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a request is checked against: a slide's size (level-0 px) and um per pixel, without its pixels."""
+
+    name: str
+    width: int
+    height: int
+    mpp: tuple[float, float] | None
+    claimed_mpp: tuple[float, float] | None = None  # as the file has it, plausible or not
+
+    def require_mpp(self) -> tuple[float, float]:
+        """Um per pixel (x, y), fine enough to see mitoses; raises ResolutionUnknown or ResolutionTooLow."""
+        if self.mpp is None:
+            claimed = self.claimed_mpp
+            what = (
+                f"says {claimed[0]:.4g} um per pixel, which cannot be" if claimed else "does not say its um per pixel"
+            )
+            raise ResolutionUnknown(f"{self.name} {what}; give mpp (0.25 for most x40 scanners)")
+        if max(self.mpp) > LOWEST_MPP:
+            raise ResolutionTooLow(
+                f"{self.name}: {max(self.mpp):.3g} um per pixel; mitoses need x20 or better (at most {LOWEST_MPP})"
+            )
+        return self.mpp
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], name: str, mpp: float | None = None) -> "Extent":
+        """Of what `Slide.describe` gave; `mpp` overrides it. Raises ResolutionInvalid."""
+        own = (mpp, mpp) if mpp is not None else facts["mpp"] and tuple(facts["mpp"])
+        check_mpp(mpp)
+        return cls(name, facts["width"], facts["height"], own, facts["claimed_mpp"])
+
+
+def check_mpp(mpp: float | None) -> None:
+    """Raise ResolutionInvalid for a given um per pixel that no microscope has."""
+    if mpp is not None and not (math.isfinite(mpp) and mpp >= PLAUSIBLE_MPP[0]):
+        raise ResolutionInvalid(f"mpp {mpp} cannot be; give um per pixel (0.25 for most x40 scanners)")
+
+
 class Slide:
     """A whole-slide image or a plain image, open for reading; safe to share between threads.
 
     Raises as `open_reader` does, and ResolutionInvalid for an `mpp` that no microscope has.
     """
 
-    def __init__(self, path: str | Path, *, mpp: float | None = None) -> None:
-        if mpp is not None and not (math.isfinite(mpp) and mpp >= PLAUSIBLE_MPP[0]):
-            raise ResolutionInvalid(f"mpp {mpp} cannot be; give um per pixel (0.25 for most x40 scanners)")
+    def __init__(
+        self, path: str | Path, *, mpp: float | None = None, name: str | None = None, sha256: str | None = None
+    ) -> None:
+        check_mpp(mpp)
         self.path = path
-        self.name = slide_name(path)
+        self.name = name or slide_name(path)
+        self._sha256 = sha256
         self._reader, self.reader_name = open_reader(path)
         self._lock = threading.Lock()
         self.width, self.height = self._reader.dimensions
@@ -137,17 +177,12 @@ class Slide:
 
     def require_mpp(self) -> tuple[float, float]:
         """Um per pixel (x, y), fine enough to see mitoses; raises ResolutionUnknown or ResolutionTooLow."""
-        if self.mpp is None:
-            claimed = self.claimed_mpp
-            what = (
-                f"says {claimed[0]:.4g} um per pixel, which cannot be" if claimed else "does not say its um per pixel"
-            )
-            raise ResolutionUnknown(f"{self.name} {what}; give it with --mpp (0.25 for most x40 scanners)")
-        if max(self.mpp) > LOWEST_MPP:
-            raise ResolutionTooLow(
-                f"{self.name}: {max(self.mpp):.3g} um per pixel; mitoses need x20 or better (at most {LOWEST_MPP})"
-            )
-        return self.mpp
+        return self.extent.require_mpp()
+
+    @property
+    def extent(self) -> Extent:
+        """Its size, without its pixels."""
+        return Extent(self.name, self.width, self.height, self.mpp, self.claimed_mpp)
 
     @property
     def bounds(self) -> Box | None:
@@ -158,8 +193,10 @@ class Slide:
     @cached_property
     def sha256(self) -> str:
         """Checksum of the file; of a DICOM folder or MIRAX slide, of all its files in the order of their names."""
+        if self._sha256 is not None:
+            return self._sha256
         digest = hashlib.sha256()
-        for file in self._files():
+        for file in self.files():
             with fsspec.open(str(file), "rb") as stream:
                 while chunk := stream.read(1 << 22):
                     digest.update(chunk)
@@ -184,7 +221,8 @@ class Slide:
             "sha256": self.sha256,
         }
 
-    def _files(self) -> list[str | Path]:
+    def files(self) -> list[str | Path]:
+        """What the slide is made of: one file or URL, or all files of a DICOM folder or MIRAX slide."""
         if is_url(self.path):
             return [self.path]
         path = Path(self.path)
@@ -314,9 +352,14 @@ class Slide:
         return pixels
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide file, a plain image, a DICOM folder or an fsspec URL; `mpp` (um per px) overrides the file's."""
-    return Slide(path, mpp=mpp)
+def open_slide(
+    path: str | Path, *, mpp: float | None = None, name: str | None = None, sha256: str | None = None
+) -> Slide:
+    """Open a slide file, a plain image, a DICOM folder or an fsspec URL.
+
+    `mpp` (um per px) and `name` override the file's; `sha256` is its checksum where that is known already.
+    """
+    return Slide(path, mpp=mpp, name=name, sha256=sha256)
 
 
 def is_slide_folder(path: Path) -> bool:

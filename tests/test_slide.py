@@ -315,7 +315,7 @@ def test_without_a_plausible_mpp_the_objective_tells(tmp_path: Path, levels: lis
 def test_mpp_is_never_guessed(tmp_path: Path, levels: list[Rgb], properties: str) -> None:
     with open_slide(write_svs(tmp_path / "none.svs", levels[0], properties)) as slide:
         assert (slide.mpp, slide.mpp_source) == (None, None)
-        with pytest.raises(ResolutionUnknown, match=r"none\.svs does not say its um per pixel; give it with --mpp"):
+        with pytest.raises(ResolutionUnknown, match=r"none\.svs does not say its um per pixel; give mpp"):
             slide.require_mpp()
 
 

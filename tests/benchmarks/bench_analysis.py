@@ -66,7 +66,7 @@ def bench_speed(mosaic: Mosaic, detector: Detector) -> dict[str, float]:
     Shared machines drift by factors within minutes, so the ratios are medians of ratios within a round.
     """
     with open_slide(mosaic.path) as slide:
-        parameters = Parameters.of(slide, detector.card)
+        parameters = Parameters.of(slide.extent, detector.card)
         tissue = find_tissue(slide)
         tiles = list(cover(parameters.lattice, None, tissue.touches, PATCHES_PER_SIDE, HALO_PX))
         patches = [slide.read(tile.read, parameters.lattice.scale)[None] for tile in tiles]
@@ -131,7 +131,7 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
     """What each overlap costs and changes; "differ" counts detections without a partner within 2 um."""
     runs = []
     with open_slide(mosaic.path) as slide:
-        parameters = Parameters.of(slide, detector.card)
+        parameters = Parameters.of(slide.extent, detector.card)
         tissue = find_tissue(slide)
         for side, halo in (
             (1, 112),
