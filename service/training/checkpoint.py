@@ -25,6 +25,14 @@ HISTORY = "history.csv"
 CURVES = "learning_curves.png"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless there is one. Raises OutputUnwritable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputUnwritable(f"{folder}: {error.strerror}") from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all. Raises OutputUnwritable."""
     partial = path.with_name(path.name + ".partial")

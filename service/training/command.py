@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.errors import OutputUnwritable, ParameterInvalid
+from service.errors import ParameterInvalid
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
+    from service.training.fields import Field
     from service.training.train import Progress as TrainingProgress
     from service.training.train import TrainingSettings
 
@@ -147,15 +148,14 @@ def train_command(
         validate_every=validate_every,
         select=select,
     )
-    cases = [case.strip() for case in validation.split(",") if case.strip()]
-    _train(settings, data, mpp, cases, out, imagenet, threads, device, resume, threshold)
+    _train(settings, data, mpp, validation, out, imagenet, threads, device, resume, threshold)
 
 
 def _train(
     settings: "TrainingSettings",
     data: list[Path],
     mpp: list[float] | None,
-    validation: list[str],
+    validation: str,
     out: Path,
     imagenet: Path | None,
     threads: int,
@@ -165,23 +165,17 @@ def _train(
 ) -> None:
     import torch
 
-    from service.training.fields import read_fields, split_cases
+    from service.training.checkpoint import make_folder
     from service.training.patches import load_fields
     from service.training.train import train
 
-    if mpp and len(mpp) != len(data):
-        raise ParameterInvalid(f"{len(mpp)} --mpp for {len(data)} --data; give one for each, in the same order")
+    training, held_out = read_split(data, mpp, validation)
+    make_folder(out)
     if threads:
         torch.set_num_threads(threads)
-    own: list[float | None] = [*mpp] if mpp else [None] * len(data)
-    fields = [each for folder, size in zip(data, own, strict=True) for each in read_fields(folder, size)]
-    training, held_out = split_cases(fields, validation)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputUnwritable(f"{out}: {error.strerror}") from error
     with TrainingBar(settings.batch) as bar:
-        loaded = load_fields([*training, *held_out], settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
+        every = [*training, *held_out]
+        loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
         train(
             loaded[: len(training)],
             loaded[len(training) :],
@@ -194,3 +188,17 @@ def _train(
             facts={"training_data": [folder.resolve().name for folder in data]},
             on_progress=bar,
         )
+
+
+def read_split(data: list[Path], mpp: list[float] | None, validation: str) -> "tuple[list[Field], list[Field]]":
+    """The fields of all folders: those to train on, and those of the validation cases (by commas).
+
+    Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
+    """
+    from service.training.fields import read_fields, split_cases
+
+    if mpp and len(mpp) != len(data):
+        raise ParameterInvalid(f"{len(mpp)} --mpp for {len(data)} --data; give one for each, in the same order")
+    own: list[float | None] = [*mpp] if mpp else [None] * len(data)
+    fields = [each for folder, size in zip(data, own, strict=True) for each in read_fields(folder, size)]
+    return split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])

@@ -1,6 +1,6 @@
-"""Pictures of an evaluation: its curves, the fields as in Figure 4 of the paper, and every mistake as a crop."""
+"""Pictures of evaluations: curves, the fields as in Figure 4 of the paper, every mistake as a crop; Figure 3."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -91,6 +91,20 @@ def calibration_plot(evaluation: Evaluation) -> Figure:
     )
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize=7, title="case (mitoses)", title_fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def stages_plot(stages: Sequence[int], f1: Mapping[str, Sequence[float]]) -> Figure:
+    """F1 against the number of residual stages (Figure 3), a line for each of several measures.
+
+    What could not be measured, as far too much was called, is drawn as zero.
+    """
+    figure, axes = _axes("Residual stages", "F1", "Figure 3: how deep the features should be")
+    order = np.argsort(stages)
+    for name, values in f1.items():
+        axes.plot(np.array(stages)[order], np.nan_to_num(np.array(values, float))[order], "o-", label=name)
+    axes.set(xticks=sorted(stages), ylim=(0, 1.02))
+    axes.legend(fontsize=8)
     return figure
 
 

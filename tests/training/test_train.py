@@ -133,7 +133,8 @@ def test_windows_at_every_border() -> None:
         x[number, :, max(0, row - 3) : row + 3, max(0, column - 3) : column + 3] += 9
     dense, cells = _logits(network, x, None)
     thin, same = _logits(network, x, side)
-    assert (dense == thin).all()
+    # libraries may add in another order for an image of another size; a wrong border is off by far more
+    torch.testing.assert_close(dense, thin, rtol=0, atol=1e-14)
     assert (cells == same).all()
     assert len(set(cells.tolist())) > 5
 

@@ -1,0 +1,112 @@
+"""A model as one ONNX file: the detector's own graph, for those who run it without this service.
+
+    patches (B, H, W, 3) uint8, RGB; transform (3, 3) float32 -> probabilities (B, h, w) float32
+
+B, H and W are free. Cell (row, column) of the map is centred on pixel (stride_px * column, stride_px * row) of its
+patch. The transform acts on optical densities (`service.stain.density_transform`; the identity changes nothing) and
+is an input only where the model card has a stain reference. The card, the stride and the software go along as
+metadata. All is float32, and handed out only after onnxruntime has computed what PyTorch computes.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from service import __version__
+from service.backend import PatchNetwork
+from service.errors import DeviceUnavailable, OutputUnwritable
+from service.stain import LIGHT
+from service.weights import Model
+
+OPSET = 20
+TOLERANCE = 1e-4  # of a probability; what float32 leaves is about 1e-7
+SIZES = ((1, 244, 500), (3, 97, 131))  # (B, H, W) to compare on: other batches, no multiples of a stride
+EOSIN, HAEMATOXYLIN = (0.08, 0.45, 0.22), (0.95, 1.2, 0.6)  # optical densities of R, G, B
+
+
+def to_onnx(model: Model) -> bytes:
+    """The model as the content of an ONNX file, verified.
+
+    Raises DeviceUnavailable where the packages are missing, OutputUnwritable where the graph does not compute what
+    PyTorch does.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  before the export, not after it
+    except ImportError as error:
+        raise DeviceUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[onnx]'") from error
+    graph = onnx.load_from_string(_trace(model))
+    graph.producer_name, graph.producer_version = "mitosis-service", __version__
+    graph.doc_string = (__doc__ or "").partition("\n\n")[2]
+    facts = {"card": model.card.model_dump_json(), "stride_px": str(model.card.architecture.stride_px)}
+    onnx.helper.set_model_props(graph, facts)
+    content: bytes = graph.SerializeToString()
+    verify(content, model)
+    return content
+
+
+def verify(content: bytes, model: Model) -> float:
+    """The greatest difference of a probability between an ONNX file's content and the model, on noise and on tissue.
+
+    Raises OutputUnwritable where it is above TOLERANCE or not a number.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    network = PatchNetwork(model).eval()
+    names = [each.name for each in session.get_inputs()]
+    rng = np.random.default_rng(0)
+    differences = []
+    for batch, height, width in SIZES:
+        for patches in (rng.integers(0, 256, (batch, height, width, 3), np.uint8), _tissue(rng, batch, height, width)):
+            transform = np.eye(3, dtype=np.float32) + rng.uniform(-0.1, 0.1, (3, 3)).astype(np.float32)
+            given = {"patches": patches, "transform": transform}
+            found = session.run(None, {name: given[name] for name in names})[0]
+            with torch.inference_mode():
+                expected = network(torch.from_numpy(patches), torch.from_numpy(transform)).numpy()
+            differences.append(np.abs(found - expected).max() if found.shape == expected.shape else np.inf)
+    greatest = float(np.max(differences))
+    if not greatest <= TOLERANCE:
+        raise OutputUnwritable(
+            f"the exported graph of {model.card.id} differs from PyTorch by {greatest:.3g} of a probability "
+            f"({TOLERANCE:g} is allowed); nothing was written"
+        )
+    return greatest
+
+
+def _trace(model: Model) -> bytes:
+    network = PatchNetwork(model).eval().requires_grad_(False)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # the exporter on torch.export takes ten times as long, needs two packages more, logs to standard error, and
+        # keeps an input that is not used
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, 64, 96, 3, dtype=torch.uint8), torch.eye(3)),
+            content,  # type: ignore[arg-type]  # this exporter writes to files in memory too
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["patches", "transform"],
+            output_names=["probabilities"],
+            dynamic_axes={
+                "patches": {0: "batch", 1: "height", 2: "width"},
+                "probabilities": {0: "batch", 1: "rows", 2: "columns"},
+            },
+        )
+    return content.getvalue()
+
+
+def _tissue(rng: np.random.Generator, batch: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Dark round nuclei on stroma in the colours of H and E, (B, H, W, 3)."""
+    y, x = np.mgrid[:height, :width]
+    nuclei = np.zeros((batch, height, width))
+    for patch in nuclei:
+        for _ in range(height * width // 1000):
+            centre, radius = rng.uniform(0, (height, width)), rng.uniform(4, 16)
+            patch[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = rng.uniform(0.3, 1.2)
+    density = nuclei[..., None] * HAEMATOXYLIN + rng.normal(1, 0.1, (batch, height, width, 1)) * EOSIN
+    return np.clip(np.rint(LIGHT * np.exp(-density) - 1), 0, 255).astype(np.uint8)

@@ -1,0 +1,225 @@
+"""Cross-validation over whole cases: every field is examined by a network that saw no field of its case.
+
+Each fold trains on the cases of all others, in a folder of its own that `mitosis train` could have made, and its cases
+are then examined by the service's own road, with a full halo, so that a cell's value does not hang on the tiling.
+
+Which epoch. `train` keeps the epoch that is best on the held-out cases; they would then have chosen the network that
+is measured on them. So by default a fold is judged by the weights of its last epoch, which are in its checkpoint, and
+which are what training on all cases, with none left to choose by, will ship.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from service.errors import DataInvalid, OutputUnwritable, ParameterInvalid
+from service.inference import Detector
+from service.model_card import Architecture, read_card
+from service.probability_map import ProbabilityMap
+from service.training.checkpoint import CHECKPOINT, load_checkpoint, make_folder, write_model
+from service.training.evaluate import ExaminedField, examine
+from service.training.fields import Field
+from service.training.held_out import ANY_THRESHOLD, HeldOutCase
+from service.training.patches import LoadedField
+from service.training.train import OnProgress, TrainingSettings, train
+from service.weights import load_model
+
+Judge: TypeAlias = Literal["last", "best"]
+JUDGED, MAPS = "judged", "maps"  # in a fold's folder: the model that examines its cases, and what it saw
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Cases that are held out together, and the folder of the run without them."""
+
+    number: int  # from 1
+    cases: tuple[str, ...]
+    folder: Path
+
+
+def plan_folds(cases: Collection[str], named: Sequence[str], out: Path) -> list[Fold]:
+    """Folds by the cases named for each (by commas), and one more of all cases that are left.
+
+    Raises DataInvalid for an unknown case, ParameterInvalid for an empty fold, a case in two, or fewer than two folds.
+    """
+    held: dict[str, int] = {}
+    folds = [tuple(dict.fromkeys(case.strip() for case in each.split(",") if case.strip())) for each in named]
+    for number, own in enumerate(folds, start=1):
+        if not own:
+            raise ParameterInvalid(f"fold {number} names no case")
+        for case in own:
+            if case not in cases:
+                raise DataInvalid(f"no case {case} in the data; there are {', '.join(sorted(cases))}")
+            if held.setdefault(case, number) != number:
+                raise ParameterInvalid(f"case {case} is in fold {held[case]} and in fold {number}")
+    if rest := tuple(sorted(set(cases) - held.keys())):
+        folds.append(rest)
+    if len(folds) < 2:
+        raise ParameterInvalid("there is only one fold, and nothing to train on without it; name some cases by --fold")
+    return [Fold(number, own, out / f"fold-{number}") for number, own in enumerate(folds, start=1)]
+
+
+def refuse_left_behind(folders: Sequence[Path]) -> None:
+    """Raise ParameterInvalid where a folder holds a run: hours of it would be lost by starting anew."""
+    for folder in folders:
+        if (folder / CHECKPOINT).exists():
+            raise ParameterInvalid(f"{folder} holds a run; count it with --resume, or give another --out")
+
+
+def cross_validate(
+    sources: Mapping[str, Sequence[Field]],
+    loaded: Sequence[LoadedField],
+    folds: Sequence[Fold],
+    settings: TrainingSettings,
+    imagenet: Path | None,
+    *,
+    judge: Judge = "last",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    resume: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    on_fold: Callable[[Fold], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
+    on_examined: Callable[[Fold, int, int], None] = lambda *_: None,
+) -> list[HeldOutCase]:
+    """Train each fold and examine the cases it holds out; all cases, fold by fold.
+
+    `sources`: the fields by the name of their folder; `loaded`: the same fields in memory. `resume`: finished runs
+    are not trained again, an interrupted one goes on, and maps of the same network and image are read.
+    `on_examined` is given the fields done and in all.
+
+    Raises ParameterInvalid where a folder holds another run; and as `train` and `examine` do.
+    """
+    if not resume:
+        refuse_left_behind([fold.folder for fold in folds])
+    source_of = {field.case: source for source, fields in sources.items() for field in fields}
+    found: list[HeldOutCase] = []
+    for fold in folds:
+        on_fold(fold)
+        train_fold(fold, loaded, settings, imagenet, device, resume, facts or {}, on_progress)
+        model = write_judged(fold, judge)
+        fields = [field for fields in sources.values() for field in fields if field.case in fold.cases]
+        examined = examine_held_out(fold, fields, model, device, on_examined)
+        for case in fold.cases:
+            own = [each for each in examined if each.field.case == case]
+            found.append(HeldOutCase.of(fold.number, source_of[case], own))
+    return found
+
+
+def train_fold(
+    fold: Fold,
+    loaded: Sequence[LoadedField],
+    settings: TrainingSettings,
+    imagenet: Path | None,
+    device: str,
+    resume: bool,
+    facts: Mapping[str, Any],
+    on_progress: OnProgress,
+) -> None:
+    """Train on all cases but the fold's, as `mitosis train --validation` does. Raises as `train` does."""
+    started = imagenet.name if imagenet else None
+    if resume:
+        refuse_other_start(fold.folder, started)
+    make_folder(fold.folder)
+    history = train(
+        [field for field in loaded if field.case not in fold.cases],
+        [field for field in loaded if field.case in fold.cases],
+        fold.folder,
+        settings,
+        imagenet,
+        device=device,
+        resume=resume,
+        facts={**facts, "imagenet": started},
+        on_progress=on_progress,
+    )
+    if len(history) > settings.epochs:
+        raise ParameterInvalid(f"{fold.folder} was trained for {len(history)} epochs, not {settings.epochs}")
+
+
+def refuse_other_start(folder: Path, imagenet: str | None) -> None:
+    """What a checkpoint does not know: where the run started from; a run of `mitosis train` does not say it."""
+    if not (folder / "card.json").exists():
+        return
+    card = read_card(folder).model_extra or {}
+    if card.get("imagenet", imagenet) != imagenet:
+        raise ParameterInvalid(f"{folder} holds a run with another --imagenet; give the same, or another folder")
+
+
+def write_judged(fold: Fold, judge: Judge) -> Path:
+    """The model that examines the fold's cases, in a folder: of the run's last epoch, or of its best.
+
+    Raises ParameterInvalid where the best epoch was chosen on other cases than the fold's.
+    """
+    model = load_model(fold.folder)
+    card = model.card.model_dump(mode="json")
+    weights, training = model.network.state_dict(), card["training"]
+    if judge == "last":
+        state = load_checkpoint(fold.folder)
+        if state is None:
+            raise ParameterInvalid(f"{fold.folder} has lost its {CHECKPOINT}, which holds the last epoch's weights")
+        weights, training = state["averaged"] or state["network"], {**training, "epoch": state["epoch"]}
+    elif training["validation_cases"] != sorted(fold.cases):
+        raise ParameterInvalid(
+            f"{fold.folder}: its best epoch was not chosen on {', '.join(fold.cases)}; judge by last"
+        )
+    own = {
+        "id": fold.folder.name,
+        "threshold": ANY_THRESHOLD,  # the operating point of a network of few steps can be 1, which `analyze` refuses
+        "threshold_note": "a round value: cross-validation looks at all thresholds",
+        "training": training,
+        "metrics": {},
+    }
+    folder = fold.folder / JUDGED
+    make_folder(folder)
+    write_model(folder, weights, {**card, **own})
+    return folder
+
+
+def examine_held_out(
+    fold: Fold,
+    fields: Sequence[Field],
+    model: Path,
+    device: Literal["auto", "cpu", "cuda"],
+    on_examined: Callable[[Fold, int, int], None] = lambda *_: None,
+) -> list[ExaminedField]:
+    """Fields with their probability maps, computed or, where the same network saw the same image before, read.
+
+    Raises OutputUnwritable; and as `examine` does.
+    """
+    card = read_card(model)
+    halo_px = full_halo_px(card.architecture)
+    detector: Detector | None = None
+    examined: list[ExaminedField] = []
+    make_folder(fold.folder / MAPS)
+    for field in fields:
+        path = fold.folder / MAPS / f"{field.name.replace('/', '-')}.npz"
+        key = f"{card.sha256} {_checksum(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
+        try:
+            probabilities = ProbabilityMap.load(path, key)
+            examined.append(ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities))
+        except ValueError:  # there is none, or of another network or image
+            detector = detector or Detector.load(model, device=device)
+            examined.append(examine(field, detector, halo_px=halo_px))
+            _save(examined[-1], path, key)
+        on_examined(fold, len(examined), len(fields))
+    return examined
+
+
+def full_halo_px(architecture: Architecture) -> int:
+    """Context (model px) that makes a tile's cells those of one pass: half the receptive field, in whole strides."""
+    stride = architecture.stride_px
+    return -(-(architecture.receptive_field_px // 2) // stride) * stride
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save(examined: ExaminedField, path: Path, key: str) -> None:
+    assert examined.probabilities is not None  # `examine` gives a map
+    try:
+        examined.probabilities.save(path, key)
+    except OSError as error:
+        raise OutputUnwritable(f"{path}: {error.strerror}") from error

@@ -1,0 +1,304 @@
+"""What a cross-validation found, for people and for machines: JSON, a table of cases, curves, the mistakes as pictures.
+
+Two thresholds occur. Nested: each fold's is chosen on the other folds, so its cases had no say; these figures are the
+honest ones. Shipped: one for all, chosen on all folds; the same cases measured at it flatter a little.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from service.errors import DataInvalid
+from service.model_card import read_card
+from service.training.checkpoint import write_whole
+from service.training.cross_validation import JUDGED, Fold, Judge, full_halo_px
+from service.training.evaluate_command import write_evaluation
+from service.training.held_out import HeldOutCase, by_source, evaluation_at, image_level, known, measured, spread
+from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, pooled
+from service.training.threshold_rules import IN_WORDS, Rule, RuleOutcome, folds_of
+from service.training.train import TrainingSettings
+
+REPORT, CASES, PICTURES = "cross_validation.json", "cases.csv", "held-out"
+OPTIMISTIC = "the same cases chose it, so optimistic"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The held-out cases, fold by fold, what each rule makes of them, and which rule's threshold is shipped."""
+
+    cases: tuple[HeldOutCase, ...]
+    outcomes: dict[Rule, RuleOutcome | None]
+    rule: Rule
+    judge: Judge
+    settings: TrainingSettings
+
+    @property
+    def shipped(self) -> RuleOutcome:
+        """The outcome of the chosen rule. Raises DataInvalid where it is undefined."""
+        outcome = self.outcomes[self.rule]
+        if outcome is None:
+            raise DataInvalid(
+                f"no threshold by {self.rule}: without one of the folds there is no mitosis, or no patch without one"
+            )
+        return outcome
+
+    @property
+    def best_rule(self) -> Rule:
+        """The rule with the greatest nested F1; of equals, the first."""
+        return max((outcome for outcome in self.outcomes.values() if outcome), key=_nested_f1).rule
+
+    @property
+    def folds(self) -> list[list[str]]:
+        """The cases of each fold."""
+        return [[case.case for case in self.cases if case.fold == fold] for fold in folds_of(self.cases)]
+
+    @property
+    def halo_px(self) -> int:
+        """Context with which the fields were examined, model px."""
+        return full_halo_px(self.settings.architecture)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The figures of the chosen rule: nested first, then those at the one threshold that is shipped."""
+        cases, outcome = self.cases, self.shipped
+        return {
+            "method": f"{len(self.folds)}-fold cross-validation over {len(cases)} whole cases; each fold's threshold "
+            "is chosen on the other folds",
+            "radius_um": RADIUS_UM,
+            "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
+            **_figures(cases, outcome.nested, [outcome.by_fold[case.fold] for case in cases]),
+            "at_shipped_threshold": {
+                "note": OPTIMISTIC,
+                "threshold": outcome.threshold,
+                **_figures(cases, outcome.at_threshold, [outcome.threshold] * len(cases)),
+            },
+        }
+
+
+def _figures(
+    cases: Sequence[HeldOutCase], counts: Sequence[Localisation], thresholds: Sequence[float]
+) -> dict[str, Any]:
+    return {
+        "localisation": measured(counts),
+        "by_source": by_source(cases, counts),
+        "between_cases": {"f1": spread(counts)},
+        "image_level": image_level(cases, thresholds),
+    }
+
+
+def _nested_f1(outcome: RuleOutcome) -> float:
+    f1 = pooled(outcome.nested).f1
+    return -1.0 if math.isnan(f1) else f1
+
+
+def write_study(study: Study, folds: Sequence[Fold], out: Path) -> list[Path]:
+    """Write the report, the cases, and what `mitosis evaluate` writes at the shipped threshold.
+
+    Raises DataInvalid where the chosen rule is undefined, OutputUnwritable.
+    """
+    threshold = study.shipped.threshold
+    write_whole(out / REPORT, (json.dumps(as_json(study, folds), indent=2, allow_nan=False) + "\n").encode())
+    write_whole(out / CASES, _csv([case_row(study, index) for index in range(len(study.cases))]))
+    examined = [each for case in study.cases for each in case.examined]
+    about = {
+        "source": "cross-validation",
+        "threshold": threshold,
+        "halo_px": study.halo_px,
+        "note": "each field by a network without its case; the threshold was chosen on all of them",
+    }
+    return [
+        out / REPORT,
+        out / CASES,
+        *write_evaluation(evaluation_at(threshold, study.cases), examined, out / PICTURES, about),
+    ]
+
+
+def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
+    """All figures as JSON values; what is undefined is null."""
+    return {
+        "judge": study.judge,
+        "threshold_rule": study.rule,
+        "threshold": study.shipped.threshold,
+        "metrics": study.metrics,
+        "rules": {rule: outcome and _rule_json(outcome) for rule, outcome in study.outcomes.items()},
+        "best_rule_nested": study.best_rule,
+        "folds": [_fold_json(study, fold) for fold in folds],
+        "cases": [case_row(study, index) for index in range(len(study.cases))],
+        "halo_px": study.halo_px,
+        "settings": asdict(study.settings),
+    }
+
+
+def _rule_json(outcome: RuleOutcome) -> dict[str, Any]:
+    return {
+        "in_words": IN_WORDS[outcome.rule],
+        "threshold": outcome.threshold,
+        "nested": {
+            "thresholds": {f"fold-{fold}": at for fold, at in outcome.by_fold.items()},
+            **measured(outcome.nested),
+            "between_cases": {"f1": spread(outcome.nested)},
+        },
+        "at_threshold": {
+            "note": OPTIMISTIC,
+            **measured(outcome.at_threshold),
+            "between_cases": {"f1": spread(outcome.at_threshold)},
+        },
+    }
+
+
+def _fold_json(study: Study, fold: Fold) -> dict[str, Any]:
+    card = read_card(fold.folder / JUDGED)
+    own = [case for case in study.cases if case.fold == fold.number]
+    return {
+        "fold": fold.number,
+        "cases": list(fold.cases),
+        "fields": sum(len(case.examined) for case in own),
+        "mitoses": sum(case.mitoses for case in own),
+        "epoch": (card.model_extra or {})["training"]["epoch"],
+        "sha256": card.sha256,
+        "nested": measured(
+            [counts for case, counts in zip(study.cases, study.shipped.nested, strict=True) if case in own]
+        ),
+    }
+
+
+def case_row(study: Study, index: int) -> dict[str, Any]:
+    """One case in numbers: at the nested threshold, at the shipped one, and at its own best."""
+    case, outcome = study.cases[index], study.shipped
+    curve = case.evaluation.curve
+    best = curve.best()
+    return {
+        "case": case.case,
+        "source": case.source,
+        "fold": case.fold,
+        "fields": len(case.examined),
+        "mitoses": case.mitoses,
+        "area_mm2": round(case.evaluation.area_mm2, 4),
+        "threshold": outcome.by_fold[case.fold],
+        **_row(outcome.nested[index]),
+        "shipped_threshold": outcome.threshold,
+        **_row(outcome.at_threshold[index], "shipped_"),
+        "best_threshold": float(curve.thresholds[best]),
+        "best_f1": known(float(curve.f1[best])),
+    }
+
+
+def _row(counts: Localisation, prefix: str = "") -> dict[str, Any]:
+    values = {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
+    ratios = {name: known(getattr(counts, name)) for name in ("precision", "recall", "f1")}
+    return {prefix + name: value for name, value in {**values, **ratios}.items()}
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    """One line per row; an undefined ratio is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()} for row in rows
+    )
+    return text.getvalue().encode()
+
+
+def case_table(study: Study) -> Table:
+    """Each case, each folder of data and all together: at the nested thresholds, and F1 at the shipped one."""
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("\ncase")
+    for header in (
+        "\nfold",
+        "\nfields",
+        "mito-\nses",
+        "\nat",
+        "\nTP",
+        "\nFP",
+        "\nFN",
+        "preci-\nsion",
+        "re-\ncall",
+        "\nF1",
+        "F1 at\nshipped",
+        "best\nF1",
+    ):
+        table.add_column(header, justify="right")
+    for index, case in enumerate(study.cases):
+        row = case_row(study, index)
+        shown = [str(row[name]) for name in ("fold", "fields", "mitoses")]
+        ends = [_shown(row[name]) for name in ("shipped_f1", "best_f1")]
+        table.add_row(case.case, *shown, _shown(row["threshold"]), *_counts(study.shipped.nested[index]), *ends)
+    for source in dict.fromkeys(case.source for case in study.cases):
+        table.add_row(*_sum_row(study, source, [case.source == source for case in study.cases]))
+    table.add_row(*_sum_row(study, "all", [True] * len(study.cases)))
+    return table
+
+
+def _sum_row(study: Study, name: str, chosen: Sequence[bool]) -> list[str]:
+    own = [index for index, wanted in enumerate(chosen) if wanted]
+    cases = [study.cases[index] for index in own]
+    fields, mitoses = sum(len(case.examined) for case in cases), sum(case.mitoses for case in cases)
+    nested, shipped = (
+        pooled(counts[index] for index in own) for counts in (study.shipped.nested, study.shipped.at_threshold)
+    )
+    return [name, "", str(fields), str(mitoses), "", *_counts(nested), _shown(known(shipped.f1)), ""]
+
+
+def _counts(counts: Localisation) -> list[str]:
+    row = _row(counts)
+    return [*(str(row[name]) for name in ("tp", "fp", "fn")), *map(_shown, list(row.values())[3:])]
+
+
+def rule_table(study: Study) -> Table:
+    """What each way of choosing the threshold is worth on cases that had no say in it."""
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("\nthreshold by")
+    for header in (
+        "all\nfolds",
+        "F1,\nnested",
+        "95 % over\ncases",
+        "preci-\nsion",
+        "re-\ncall",
+        "cases:\nmean",
+        "\nsd",
+        "\nleast",
+        "F1, not\nnested",
+    ):
+        table.add_column(header, justify="right")
+    for rule, outcome in study.outcomes.items():
+        table.add_row(rule, *(_rule_row(outcome) if outcome else "-" * 9))
+    return table
+
+
+def _rule_row(outcome: RuleOutcome) -> list[str]:
+    figures, between = measured(outcome.nested), spread(outcome.nested)
+    interval = figures["f1_interval"]
+    return [
+        _shown(outcome.threshold),
+        _shown(figures["f1"]),
+        f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-",
+        _shown(figures["precision"]),
+        _shown(figures["recall"]),
+        *(_shown(between.get(name)) for name in ("mean", "sd", "min")),
+        _shown(known(pooled(outcome.at_threshold).f1)),
+    ]
+
+
+def sentences(study: Study) -> list[str]:
+    """What the tables mean."""
+    image = study.metrics["image_level"]
+    epoch = "last epoch" if study.judge == "last" else "best epoch on these very cases, so optimistic"
+    return [
+        f"Each case by a network without it, of its {epoch}; each fold at a threshold chosen on the others (nested).",
+        f"Image level, {image['patches']} patches, {image['positive']} with a mitosis: accuracy "
+        f"{_shown(image['accuracy'])}, AUC {_shown(image['auc'])}, F1 {_shown(image['f1'])}",
+        f"Shipped: threshold {study.shipped.threshold:.4g}, by {study.rule}. Best nested: {study.best_rule}.",
+    ]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,145 @@
+"""The model that is shipped: trained on all cases, with a threshold and figures that come from cross-validation.
+
+Its card says what is known of it, and what is not: no case is left that the shipped weights have not seen.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import ParameterInvalid
+from service.training.checkpoint import make_folder, write_model
+from service.training.cross_validation import refuse_left_behind, refuse_other_start
+from service.training.cross_validation_report import Study
+from service.training.fields import Field
+from service.training.patches import LoadedField
+from service.training.threshold_rules import IN_WORDS
+from service.training.train import OnProgress, TrainingSettings, train
+from service.weights import load_model
+
+FINAL = "final"
+NOT_STATED = "not stated"
+INTENDED_USE = (
+    "Research use only; not a medical device, and not for diagnosis or treatment. Proposes places of mitoses in "
+    "H&E-stained sections of breast cancer, scanned at about x40, for a pathologist to confirm or reject."
+)
+LIMITS = (
+    "The shipped weights were trained on all cases and were themselves measured on none: the figures are of networks "
+    "of the same recipe, each trained without the cases that it was measured on.",
+    "The recipe and the rule for the threshold were settled with these same cases in sight, which flatters a little "
+    "even where the threshold of each fold comes from the other folds.",
+    "Intervals are over a few cases and say how much cases like these differ, not how other scanners, laboratories, "
+    "stains, organs or species would; none of those was looked at.",
+    "The fields were picked by people, for their mitoses; precision over whole slides, most of which hold none, is "
+    "unknown and likely lower. So is that of counts such as the MAI against a pathologist's.",
+    "The annotation is imperfect: some dark figures are unmarked, and some false positives may be mitoses.",
+    "Cases are taken to be different patients but where they were put into one fold.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What only people know of a model: its id, the licence or terms it is under, and a note on the data."""
+
+    id: str
+    licence: str = NOT_STATED
+    data_note: str = NOT_STATED
+
+
+def card_facts(sources: Mapping[str, Sequence[Field]], study: Study, provenance: Provenance) -> dict[str, Any]:
+    """What the shipped model's card says beside what `train` writes. Raises DataInvalid as `Study.shipped` does."""
+    folds = study.folds
+    return {
+        "id": provenance.id,
+        "threshold": study.shipped.threshold,
+        "threshold_note": f"{IN_WORDS[study.rule]}; chosen on the held-out cases of all {len(folds)} folds of a "
+        "cross-validation over whole cases, not on cases that the network was trained on",
+        "training_data": [describe_source(name, fields) for name, fields in sources.items()],
+        "data_note": provenance.data_note,
+        "licence": provenance.licence,
+        "metrics": study.metrics,
+        "cross_validation": {
+            "folds": folds,
+            "epoch": study.judge,
+            "threshold_rule": study.rule,
+            "halo_px": study.halo_px,
+        },
+        "intended_use": INTENDED_USE,
+        "limits": [_seen(sources), *LIMITS],
+    }
+
+
+def describe_source(name: str, fields: Sequence[Field]) -> dict[str, Any]:
+    """One folder of labelled fields, in numbers; um per px as (x, y)."""
+    return {
+        "name": name,
+        "cases": sorted({field.case for field in fields}),
+        "fields": len(fields),
+        "mitoses": sum(len(field.mitoses) for field in fields),
+        "mpp": sorted({field.mpp for field in fields}),
+    }
+
+
+def _seen(sources: Mapping[str, Sequence[Field]]) -> str:
+    """Where the knowledge ends, in numbers."""
+    every = [field for fields in sources.values() for field in fields]
+    with_mitoses = sum(len(field.mitoses) > 0 for field in every)
+    cases = len({field.case for field in every})
+    return (
+        f"Nothing was seen but {cases} cases in {len(every)} fields, {with_mitoses} of them with at least one mitosis, "
+        f"from {len(sources)} sources ({', '.join(sources)}), which are as many scanners if each is of one."
+    )
+
+
+def train_final(
+    loaded: Sequence[LoadedField],
+    out: Path,
+    settings: TrainingSettings,
+    imagenet: Path | None,
+    facts: Mapping[str, Any],
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    on_progress: OnProgress = lambda _: None,
+) -> Path:
+    """Train on all cases and write the card; the folder of the model, which is that of the last epoch.
+
+    A finished run is not trained again under another threshold or with other facts: only its card is written anew.
+
+    Raises ParameterInvalid where the folder holds another run; and as `train` does.
+    """
+    folder, started = out / FINAL, imagenet.name if imagenet else None
+    if resume:
+        refuse_other_start(folder, started)
+    else:
+        refuse_left_behind([folder])
+    make_folder(folder)
+    facts = {**facts, "imagenet": started}
+    history = train(
+        loaded,
+        [],
+        folder,
+        settings,
+        imagenet,
+        device=device,
+        resume=resume,
+        threshold=facts["threshold"],
+        facts=facts,
+        on_progress=on_progress,
+    )
+    if len(history) > settings.epochs:
+        raise ParameterInvalid(f"{folder} was trained for {len(history)} epochs, not {settings.epochs}")
+    _write_card(folder, facts)
+    return folder
+
+
+def _write_card(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Give a finished run's card these facts, where it has others. Raises ParameterInvalid for another kind of run."""
+    model = load_model(folder)
+    card = model.card.model_dump(mode="json")
+    if card["training"]["validation_cases"]:
+        raise ParameterInvalid(f"{folder} holds a run with validation cases, which chose its epoch; remove it")
+    if any(card.get(name) != value for name, value in json.loads(json.dumps(facts)).items()):  # tuples are lists
+        write_model(folder, model.network.state_dict(), {**card, **facts})

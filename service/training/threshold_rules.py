@@ -1,0 +1,109 @@
+"""One threshold for all slides, chosen on held-out cases; and what each way of choosing is worth.
+
+Whoever chooses a threshold on some fields and measures it on them flatters himself. So each rule is also judged
+nested: for every fold the threshold comes from the other folds alone and is applied to the fold's own cases, which
+neither trained the network nor had a say in the threshold.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from service.training.held_out import HeldOutCase
+from service.training.scoring import Localisation, Scores, operating_point, pooled
+
+Rule: TypeAlias = Literal["youden", "f1", "smooth-f1", "case-f1"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+IN_WORDS: dict[Rule, str] = {
+    "youden": "Youden's J of the image-level ROC over all 500-px patches, ties to the higher",
+    "f1": "the greatest localisation F1 of all cases pooled, ties to the higher",
+    "smooth-f1": "the greatest localisation F1 of all cases pooled, averaged over neighbouring thresholds",
+    "case-f1": "the greatest mean over cases of their localisation F1, ties to the higher",
+}
+NEIGHBOURS = 5  # thresholds to each side that smooth-f1 averages over: 0.05 for most
+LOWEST, HIGHEST = 0.001, 0.999  # an analysis needs a threshold between 0 and 1; a saturated score is 1
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOutcome:
+    """A rule's threshold, and the counts of each case at it and nested; both in the order of the cases."""
+
+    rule: Rule
+    threshold: float  # from all folds
+    by_fold: dict[int, float]  # from all folds but this one
+    nested: tuple[Localisation, ...]  # each case at the threshold of the folds without it
+    at_threshold: tuple[Localisation, ...]  # optimistic: the cases chose it themselves
+
+
+def try_rules(cases: Sequence[HeldOutCase]) -> dict[Rule, RuleOutcome | None]:
+    """What each rule comes to; None where it is undefined."""
+    return {rule: try_rule(rule, cases) for rule in RULES}
+
+
+def try_rule(rule: Rule, cases: Sequence[HeldOutCase]) -> RuleOutcome | None:
+    """Choose by a rule on all cases, and for each fold on the others; None where that is undefined."""
+    threshold = choose(rule, cases)
+    by_fold = {fold: choose(rule, [case for case in cases if case.fold != fold]) for fold in folds_of(cases)}
+    chosen = {fold: value for fold, value in by_fold.items() if value is not None}
+    if threshold is None or len(chosen) < len(by_fold):
+        return None
+    nested = tuple(case.localise(chosen[case.fold]) for case in cases)
+    return RuleOutcome(rule, threshold, chosen, nested, tuple(case.localise(threshold) for case in cases))
+
+
+def folds_of(cases: Sequence[HeldOutCase]) -> list[int]:
+    """Numbers of the folds that hold the cases out."""
+    return sorted({case.fold for case in cases})
+
+
+def choose(rule: Rule, cases: Sequence[HeldOutCase]) -> float | None:
+    """The threshold that a rule takes on some cases; None where they cannot tell (one class, or no mitosis)."""
+    if not any(case.mitoses for case in cases):
+        return None
+    return _CHOICES[rule](cases)
+
+
+def _youden(cases: Sequence[HeldOutCase]) -> float | None:
+    scores = np.concatenate([case.evaluation.image_level.scores for case in cases])
+    labels = np.concatenate([case.evaluation.image_level.labels for case in cases])
+    if labels.all() or not labels.any():
+        return None
+    return min(max(operating_point(scores, labels), LOWEST), HIGHEST)
+
+
+def _pooled_f1(cases: Sequence[HeldOutCase]) -> float:
+    return _highest(cases, _f1(cases))
+
+
+def _smooth_f1(cases: Sequence[HeldOutCase]) -> float:
+    f1 = _f1(cases)
+    window = np.ones(2 * NEIGHBOURS + 1)
+    neighbours = np.convolve(np.ones(len(f1)), window, "same")  # fewer at both ends
+    return _highest(cases, np.convolve(f1, window, "same") / neighbours)
+
+
+def _case_f1(cases: Sequence[HeldOutCase]) -> float:
+    return _highest(cases, np.mean([_f1([case]) for case in cases if case.mitoses], axis=0))
+
+
+_CHOICES: dict[Rule, Callable[[Sequence[HeldOutCase]], float | None]] = {
+    "youden": _youden,
+    "f1": _pooled_f1,
+    "smooth-f1": _smooth_f1,
+    "case-f1": _case_f1,
+}
+
+
+def _f1(cases: Sequence[HeldOutCase]) -> Scores:
+    """F1 of the pooled cases at each threshold, (t,); nobody looks here unless there are mitoses, so it is defined."""
+    curves = [case.evaluation.curve for case in cases]
+    counts = (pooled(curve.at(index) for curve in curves) for index in range(len(curves[0].thresholds)))
+    return np.array([each.f1 for each in counts])
+
+
+def _highest(cases: Sequence[HeldOutCase], values: Scores) -> float:
+    """The threshold of the greatest value; of equals, but for rounding, the highest."""
+    thresholds = cases[0].evaluation.curve.thresholds
+    return float(thresholds[np.flatnonzero(values >= values.max() - 1e-12)[-1]])

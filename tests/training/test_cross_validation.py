@@ -1,0 +1,478 @@
+"""Cross-validation: no case is measured by a network that saw it, nor at a threshold that it chose itself."""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner, Result
+
+from service.analysis import analyze
+from service.cli import app
+from service.errors import DataInvalid, ParameterInvalid
+from service.inference import Detector
+from service.model_card import Architecture, read_card
+from service.probability_map import ProbabilityMap
+from service.slide import open_slide
+from service.tiling import Lattice
+from service.training import shipping
+from service.training.checkpoint import load_checkpoint, save_checkpoint
+from service.training.cross_validation import Fold, full_halo_px, plan_folds, write_judged
+from service.training.cross_validation_report import Study, case_row, case_table, rule_table
+from service.training.evaluate import ExaminedField, evaluate
+from service.training.evaluate_command import as_json
+from service.training.fields import Field, read_fields
+from service.training.held_out import HeldOutCase, evaluation_at, image_level
+from service.training.scoring import Localisation
+from service.training.threshold_rules import choose, try_rule, try_rules
+from service.training.train import TrainingSettings
+from service.weights import load_model
+from tests.slides import draw_tissue
+
+TINY = {"stages": 2, "epochs": 2, "batch": 4, "patches_per_epoch": 12, "patch_px": 132, "warm_up": 0, "lr": 1e-3}
+FOLDS = {"A": 1, "B": 2, "C": 2}
+SOURCE = {"A": "one", "B": "one", "C": "two"}
+MADE_UP_PX = (1200, 800)
+
+# ---- made-up maps: what each threshold gives is known by construction
+
+
+def held_out(
+    case: str, fold: int, hits: Sequence[float], false: Sequence[float], size: tuple[int, int] = MADE_UP_PX
+) -> HeldOutCase:
+    """A case of one field at 0.25 um/px: mitoses that the map shows as high as `hits`, and `false` peaks."""
+    lattice = Lattice.of(*size, (1.0, 1.0))
+    probabilities = ProbabilityMap.empty(lattice)
+    for row, scores in ((5, hits), (45, false)):
+        for number, score in enumerate(scores):
+            probabilities.values[row, 4 + 6 * number] = score
+    mitoses = np.array([(16.0 * (4 + 6 * number), 80.0) for number in range(len(hits))]).reshape(-1, 2)
+    field = Field(f"{case}_1", case, Path("none.png"), (0.25, 0.25), *size, mitoses)
+    return HeldOutCase.of(fold, "drawn", [ExaminedField(field, (), 0.0, lattice.scale, probabilities)])
+
+
+@pytest.fixture(scope="module")
+def made_up() -> list[HeldOutCase]:
+    return [
+        held_out("A", 1, [0.905, 0.905, 0.605], [0.505]),
+        held_out("B", 2, [0.805, 0.805], [0.655, 0.655, 0.655]),
+        held_out("C", 3, [0.705], [0.305]),
+    ]
+
+
+def test_a_folds_threshold_is_chosen_by_the_other_folds(made_up: list[HeldOutCase]) -> None:
+    """By hand. Without A, 0.70 is perfect and A then loses one; without B, 0.60 is; without C, 0.80 is best."""
+    outcome = try_rule("f1", made_up)
+    assert outcome is not None
+    assert outcome.by_fold == {1: 0.7, 2: 0.6, 3: 0.8}
+    assert outcome.nested == (Localisation(2, 0, 1), Localisation(2, 3, 0), Localisation(0, 0, 1))
+    assert outcome.threshold == 0.7
+    assert outcome.at_threshold == (Localisation(2, 0, 1), Localisation(2, 0, 0), Localisation(1, 0, 0))
+
+
+def test_a_folds_own_cases_have_no_say(made_up: list[HeldOutCase]) -> None:
+    other = held_out("A", 1, [0.255], [0.955, 0.955])
+    for rule in ("youden", "f1", "smooth-f1", "case-f1"):
+        one, changed = try_rule(rule, made_up), try_rule(rule, [other, *made_up[1:]])
+        assert one is not None
+        assert changed is not None
+        assert one.by_fold[1] == changed.by_fold[1]
+        assert one.by_fold != changed.by_fold, "to the others it is one of the choosers"
+
+
+def test_youdens_rule_is_the_greatest_difference_of_rates(made_up: list[HeldOutCase]) -> None:
+    scores = np.concatenate([case.evaluation.image_level.scores for case in made_up])
+    labels = np.concatenate([case.evaluation.image_level.labels for case in made_up])
+    assert 0 < labels.sum() < len(labels)
+    differences = {at: (scores[labels] >= at).mean() - (scores[~labels] >= at).mean() for at in scores}
+    assert choose("youden", made_up) == max(differences, key=lambda at: (differences[at], at))
+
+
+def test_a_saturated_score_leaves_a_threshold_that_can_be_used() -> None:
+    assert choose("youden", [held_out("A", 1, [1.0], [])]) == 0.999
+
+
+def test_smoothing_prefers_a_plateau_to_a_spike() -> None:
+    """At 0.89 alone the false positive is gone and the mitoses are not."""
+    case = held_out("A", 1, [0.895] * 6, [0.885])
+    assert choose("f1", [case]) == 0.89
+    smooth = choose("smooth-f1", [case])
+    assert smooth is not None
+    assert 0.8 < smooth < 0.87
+    assert case.localise(smooth) == Localisation(6, 1, 0)
+
+
+def test_cases_count_alike_for_the_mean_over_cases() -> None:
+    """Pooled, the large case outvotes the two small ones."""
+    cases = [held_out("A", 1, [0.955] * 8, [0.705] * 10), *(held_out(name, 2, [0.405], []) for name in "BC")]
+    assert choose("f1", cases) == 0.95
+    assert choose("case-f1", cases) == 0.4
+    assert choose("case-f1", [*cases, held_out("D", 3, [], [0.995])]) == 0.4, "without a mitosis there is no F1"
+
+
+def test_what_cannot_be_chosen_is_undefined_and_not_shipped() -> None:
+    positive = [held_out(name, fold, [0.9], [], (500, 500)) for fold, name in enumerate("AB", start=1)]
+    outcomes = try_rules(positive)
+    assert outcomes["youden"] is None, "every patch holds a mitosis: there is no ROC"
+    assert outcomes["f1"] is not None
+    assert choose("f1", [held_out("A", 1, [], [0.5])]) is None
+    study = Study(tuple(positive), outcomes, "youden", "last", TrainingSettings())
+    with pytest.raises(DataInvalid, match="no threshold by youden"):
+        _ = study.shipped
+    assert image_level(positive, [0.5, 0.95])["auc"] is None
+    shown = Study(tuple(positive), outcomes, "f1", "last", TrainingSettings())
+    assert list(rule_table(shown).columns[1].cells) == ["-", "0.900", "0.850", "0.900"]
+
+
+def test_known_curves_give_what_evaluating_anew_gives(made_up: list[HeldOutCase]) -> None:
+    examined = [each for case in made_up for each in case.examined]
+    for threshold in (0.7, 0.6549):  # on the curve, and not
+        one, other = evaluation_at(threshold, made_up), evaluate(examined, threshold)
+        assert as_json(one, {}) == as_json(other, {})
+        assert (one.curve.thresholds == other.curve.thresholds).all()
+
+
+def test_rows_and_sums_of_the_table(made_up: list[HeldOutCase]) -> None:
+    study = Study(tuple(made_up), try_rules(made_up), "f1", "last", TrainingSettings())
+    row = case_row(study, 1)
+    assert (row["case"], row["threshold"], row["tp"], row["fp"], row["precision"]) == ("B", 0.6, 2, 3, 0.4)
+    assert (row["shipped_threshold"], row["shipped_f1"], row["best_threshold"]) == (0.7, 1.0, 0.8)
+    table = case_table(study)
+    last = [list(column.cells)[-1] for column in table.columns]
+    assert last == ["all", "", "3", "6", "", "4", "3", "2", "0.571", "0.667", "0.615", "0.909", ""]
+    figures = study.metrics
+    between = {"cases": 3, "mean": 16 / 35, "sd": 0.412063, "min": 0, "max": 0.8}  # of 4/5, 4/7 and 0
+    assert figures["between_cases"]["f1"] == pytest.approx(between, abs=1e-6)
+    assert figures["localisation"]["f1"] == pytest.approx(8 / 13)
+    assert figures["at_shipped_threshold"]["localisation"]["f1"] == pytest.approx(10 / 11)
+    low, high = figures["localisation"]["f1_interval"]
+    assert 0 <= low < 8 / 13 < high <= 0.8
+    image = figures["image_level"]
+    assert (image["patches"], image["positive"]) == (12, 3)
+    scores, labels = zip(*(case.examined[0].patches() for case in made_up), strict=True)
+    right = [((own >= at) == truth).sum() for own, truth, at in zip(scores, labels, (0.7, 0.6, 0.8), strict=True)]
+    assert image["accuracy"] == pytest.approx(sum(right) / 12)
+    pairs = [
+        (p > n) + (p == n) / 2
+        for p in np.concatenate(scores)[np.concatenate(labels)]
+        for n in np.concatenate(scores)[~np.concatenate(labels)]
+    ]
+    assert image["auc"] == pytest.approx(np.mean(pairs))
+    assert image["auc_interval"][0] <= image["auc"] <= image["auc_interval"][1]
+
+
+# ---- folds
+
+
+def test_cases_that_are_not_named_are_the_last_fold(tmp_path: Path) -> None:
+    folds = plan_folds(set("ABCDE"), ["B, A", "D"], tmp_path)
+    assert [(fold.number, fold.cases) for fold in folds] == [(1, ("B", "A")), (2, ("D",)), (3, ("C", "E"))]
+    assert [fold.folder for fold in folds] == [tmp_path / f"fold-{number}" for number in (1, 2, 3)]
+    assert len(plan_folds(set("AB"), ["A", "B"], tmp_path)) == 2
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_a_full_halo_holds_all_that_a_cell_sees(stages: int) -> None:
+    architecture = Architecture(stages=stages)
+    halo = full_halo_px(architecture)
+    assert halo % architecture.stride_px == 0
+    assert 0 <= halo - architecture.receptive_field_px // 2 < architecture.stride_px
+
+
+# ---- the whole road, on drawn fields
+
+
+def draw_source(folder: Path, names: Sequence[str]) -> None:
+    """Fields in the plain layout: dark discs in the left half are the mitoses."""
+    (folder / "images").mkdir(parents=True)
+    frames, mitoses = ["frame,case,width,height,mpp"], ["frame,x,y"]
+    for name in names:
+        seed = sum(map(ord, name))
+        picture = Image.fromarray(draw_tissue(760, 500, seed))
+        for x, y in np.random.default_rng(seed).uniform((110, 80), (440, 420), (3, 2)).round(1):
+            ImageDraw.Draw(picture).ellipse((x - 12, y - 12, x + 12, y + 12), fill=(45, 15, 80))
+            mitoses.append(f"{name},{x},{y}")
+        picture.save(folder / "images" / f"{name}.png")
+        frames.append(f"{name},{name[0]},760,500,0.25")
+    (folder / "frames.csv").write_text("\n".join(frames) + "\n")
+    (folder / "mitoses.csv").write_text("\n".join(mitoses) + "\n")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two folders, three cases."""
+    folder = tmp_path_factory.mktemp("sources")
+    draw_source(folder / "one", ["A1", "A2", "B1"])
+    draw_source(folder / "two", ["C1"])
+    return [folder / "one", folder / "two"]
+
+
+def run(command: str, data: Sequence[Path], out: Path, *flags: str, **options: object) -> Result:
+    """A command with a budget of seconds."""
+    given = {"out": out, "precision": "float32", **TINY, **options}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    sources = [word for folder in data for word in ("--data", str(folder))]
+    return CliRunner().invoke(app, [command, *sources, *words, *flags], catch_exceptions=False)
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(data: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """All of it; `mitosis train` has been at the first fold before."""
+    out = tmp_path_factory.mktemp("study")
+    earlier = run("train", data, out / "fold-1", validation="A")
+    assert earlier.exit_code == 0, earlier.output
+    before = contents(out)
+    options = {"fold": "A", "id": "drawn-1", "licence": "none at all", "data_note": "drawn by a program"}
+    done = run("cross-validate", data, out, "--resume", **options)
+    assert done.exit_code == 0, done.output
+    after = contents(out)
+    assert {name: after[name] for name in before} == before, "a run of `mitosis train` counts as the fold's"
+    return out, done
+
+
+@pytest.fixture(scope="module")
+def report(whole: tuple[Path, Result]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((whole[0] / "cross_validation.json").read_text(), parse_constant=pytest.fail)
+    return found
+
+
+def test_finished_folds_are_not_trained_again(whole: tuple[Path, Result]) -> None:
+    first, second = whole[1].stderr.split("fold 2 of 2, without B, C")
+    assert "fold 1 of 2, without A" in first
+    assert "loss" not in first
+    assert second.count("loss") == 4, "two epochs of the second fold, two of the final model"
+
+
+def test_no_network_saw_the_cases_that_it_examined(whole: tuple[Path, Result], report: dict[str, Any]) -> None:
+    for fold in report["folds"]:
+        card = read_card(whole[0] / f"fold-{fold['fold']}" / "judged")
+        training = (card.model_extra or {})["training"]
+        assert not set(training["cases"]) & set(fold["cases"])
+        assert set(training["cases"]) | set(fold["cases"]) == set("ABC")
+        assert (training["epoch"], fold["epoch"], fold["sha256"]) == (2, 2, card.sha256)
+    assert [(fold["cases"], fold["fields"], fold["mitoses"]) for fold in report["folds"]] == [
+        (["A"], 2, 6),
+        (["B", "C"], 2, 6),
+    ]
+
+
+def counted(field: Field, detector: Detector, threshold: float) -> tuple[int, int, int]:
+    """True positives, false positives and false negatives of the service's own report, matched pair by pair."""
+    with open_slide(field.path, mpp=0.25) as slide:
+        detections = analyze(slide, detector, threshold=threshold, halo_px=56).detections
+    pairs = sorted(
+        (float(np.hypot(each.x - x, each.y - y)), number, index)
+        for number, each in enumerate(detections)
+        for index, (x, y) in enumerate(field.mitoses.tolist())
+    )
+    used: set[tuple[str, int]] = set()
+    hits = 0
+    for distance, number, index in pairs:
+        if distance <= 30 and not used & {("detection", number), ("mitosis", index)}:
+            used |= {("detection", number), ("mitosis", index)}
+            hits += 1
+    return hits, len(detections) - hits, len(field.mitoses) - hits
+
+
+def test_the_figures_are_those_of_the_service(
+    data: list[Path], whole: tuple[Path, Result], report: dict[str, Any]
+) -> None:
+    """Every held-out field analysed anew by its fold's network; matched, summed and divided here."""
+    fields = [field for folder in data for field in read_fields(folder)]
+    detectors = {fold: Detector.load(whole[0] / f"fold-{fold}" / "judged") for fold in (1, 2)}
+    totals = {"nested": np.zeros(3, int), "shipped": np.zeros(3, int), "one": np.zeros(3, int), "two": np.zeros(3, int)}
+    for row in report["cases"]:
+        case = row["case"]
+        assert (row["fold"], row["source"]) == (FOLDS[case], SOURCE[case])
+        for threshold, prefix, name in (("threshold", "", "nested"), ("shipped_threshold", "shipped_", "shipped")):
+            own = [each for each in fields if each.case == case]
+            counts = np.sum([counted(each, detectors[FOLDS[case]], row[threshold]) for each in own], axis=0)
+            assert [row[f"{prefix}{count}"] for count in ("tp", "fp", "fn")] == counts.tolist()
+            totals[name] += counts
+            if name == "nested":
+                totals[SOURCE[case]] += counts
+    figures = report["metrics"]
+    for found, name in (
+        (figures["localisation"], "nested"),
+        (figures["at_shipped_threshold"]["localisation"], "shipped"),
+        (figures["by_source"]["one"], "one"),
+        (figures["by_source"]["two"], "two"),
+    ):
+        tp, fp, fn = totals[name].tolist()
+        assert (found["tp"], found["fp"], found["fn"]) == (tp, fp, fn)
+        assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert totals["shipped"][0] > 0, "networks that find nothing would prove little"
+
+
+def test_the_report_is_whole(whole: tuple[Path, Result], report: dict[str, Any]) -> None:
+    out, done = whole
+    assert (report["judge"], report["threshold_rule"], report["halo_px"]) == ("last", "f1", 56)
+    assert report["threshold"] == report["rules"]["f1"]["threshold"]
+    assert list(report["rules"]) == ["youden", "f1", "smooth-f1", "case-f1"]
+    best = max(rule["nested"]["f1"] for rule in report["rules"].values())
+    assert report["rules"][report["best_rule_nested"]]["nested"]["f1"] == best
+    with (out / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["A", "B", "C"]
+    assert [int(row["tp"]) for row in rows] == [row["tp"] for row in report["cases"]]
+    pictures = {path.name for path in (out / "held-out").iterdir()}
+    assert {"evaluation.json", "pr.png", "froc.png", "roc.png", "calibration.png"} <= pictures
+    printed = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    assert printed["f1"][1:3] == [f"{report['threshold']:.3f}", f"{report['metrics']['localisation']['f1']:.3f}"]
+    assert printed["A"][1:4] == ["1", "2", "6"]
+    assert done.stdout.splitlines()[-1] == str(out / "final")
+    assert max(map(len, done.stdout.split("Each case")[0].splitlines())) <= 80
+
+
+def test_the_shipped_model_and_its_card(whole: tuple[Path, Result], report: dict[str, Any]) -> None:
+    model = load_model(whole[0] / "final")  # which checks the checksum
+    card, said = model.card, model.card.model_extra or {}
+    assert (card.id, card.threshold, card.mpp) == ("drawn-1", report["threshold"], 0.25)
+    assert card.stain is not None
+    assert (said["licence"], said["data_note"]) == ("none at all", "drawn by a program")
+    assert said["training"]["cases"] == ["A", "B", "C"]
+    assert (said["training"]["validation_cases"], said["training"]["epoch"]) == ([], 2)
+    assert [(each["name"], each["cases"], each["mitoses"]) for each in said["training_data"]] == [
+        ("one", ["A", "B"], 9),
+        ("two", ["C"], 3),
+    ]
+    assert said["metrics"] == report["metrics"]
+    assert said["cross_validation"]["folds"] == [["A"], ["B", "C"]]
+    assert "pooled" in said["threshold_note"]
+    assert "Research use only" in said["intended_use"]
+    assert "3 cases in 4 fields, 4 of them with at least one mitosis, from 2 sources (one, two)" in said["limits"][0]
+    state = load_checkpoint(whole[0] / "final")
+    assert state is not None
+    assert all(torch.equal(tensor, state["network"][name]) for name, tensor in model.network.state_dict().items())
+
+
+def test_another_rule_needs_no_network(data: list[Path], whole: tuple[Path, Result], tmp_path: Path) -> None:
+    """A second call reads runs and maps; a map that is damaged is computed again; the card alone is new."""
+    out = tmp_path / "copy"
+    shutil.copytree(whole[0], out)
+    lost = out / "fold-2" / "maps" / "B1.npz"
+    kept = ProbabilityMap.load(lost).values
+    lost.write_bytes(b"nothing")
+    before = contents(out)
+    done = run("cross-validate", data, out, "--resume", fold="A", threshold_rule="youden", id="drawn-2")
+    assert done.exit_code == 0, done.output
+    assert "loss" not in done.stderr
+    after = contents(out)
+    assert np.array_equal(ProbabilityMap.load(lost).values, kept)
+    named = ("checkpoint.pt", "weights.safetensors", ".npz")
+    still = [name for name in before if name.endswith(named) and "judged" not in name and "B1" not in name]
+    assert len(still) == 3 + 3 + 3, "runs, weights, maps"
+    assert {name: after[name][0] for name in still if "final/w" not in name} == {
+        name: before[name][0] for name in still if "final/w" not in name
+    }
+    assert after["final/weights.safetensors"][1] == before["final/weights.safetensors"][1]
+    threshold = json.loads((out / "cross_validation.json").read_text())["rules"]["youden"]["threshold"]
+    card = load_model(out / "final").card
+    assert (card.id, card.threshold) == ("drawn-2", threshold)
+    assert card.threshold != load_model(whole[0] / "final").card.threshold
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "message"),
+    [
+        ((), {}, "fold-1 holds a run; count it with --resume"),
+        (("--resume",), {"lr": 1e-4}, "other settings or data"),
+        (("--resume",), {"epochs": 1}, "trained for 2 epochs, not 1"),
+        (("--resume",), {"fold": "B"}, "other settings or data"),
+    ],
+)
+def test_runs_are_neither_lost_nor_mixed(
+    data: list[Path], whole: tuple[Path, Result], flags: tuple[str, ...], options: dict[str, Any], message: str
+) -> None:
+    before = contents(whole[0])
+    done = run("cross-validate", data, whole[0], *flags, **{"fold": "A", **options})
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "error: parameter-invalid: " in done.stderr
+    assert message in done.stderr
+    assert contents(whole[0]) == before
+
+
+def test_another_start_is_another_run(data: list[Path], whole: tuple[Path, Result], tmp_path: Path) -> None:
+    """A checkpoint does not know it; the card does, unless it is of `mitosis train`."""
+    shutil.copytree(whole[0] / "fold-2", tmp_path / "fold-1")
+    done = run("cross-validate", data, tmp_path, "--resume", fold="B,C", imagenet="elsewhere.safetensors")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "holds a run with another --imagenet" in done.stderr
+
+
+def test_a_fold_is_judged_by_its_last_epoch_or_by_its_best(whole: tuple[Path, Result], tmp_path: Path) -> None:
+    shutil.copytree(whole[0] / "fold-1", tmp_path / "fold-1")
+    fold = Fold(1, ("A",), tmp_path / "fold-1")
+    state = load_checkpoint(fold.folder)
+    assert state is not None
+    last = {name: tensor + 1 for name, tensor in state["network"].items()}
+    save_checkpoint(fold.folder, {**state, "network": last})
+    judged = load_model(write_judged(fold, "last"))
+    assert all(torch.equal(tensor, last[name]) for name, tensor in judged.network.state_dict().items())
+    averaged = {name: tensor + 2 for name, tensor in state["network"].items()}
+    save_checkpoint(fold.folder, {**state, "averaged": averaged})
+    judged = load_model(write_judged(fold, "last"))
+    assert torch.equal(judged.network.state_dict()["classifier.bias"], averaged["classifier.bias"])
+    best = load_model(write_judged(fold, "best"))
+    assert best.card.sha256 == load_model(fold.folder).card.sha256
+    assert judged.card.threshold == best.card.threshold == 0.5
+    with pytest.raises(ParameterInvalid, match="not chosen on B"):
+        write_judged(Fold(1, ("B",), fold.folder), "best")
+    (fold.folder / "checkpoint.pt").unlink()
+    with pytest.raises(ParameterInvalid, match="has lost its checkpoint"):
+        write_judged(fold, "last")
+
+
+def test_a_run_whose_epoch_was_chosen_is_not_shipped(whole: tuple[Path, Result], tmp_path: Path) -> None:
+    """Trained on all the cases, but with validation on some from elsewhere: its weights are not of the last epoch."""
+    shutil.copytree(whole[0] / "final", tmp_path / "final")
+    path = tmp_path / "final" / "card.json"
+    card = json.loads(path.read_text())
+    card["training"]["validation_cases"] = ["Z"]
+    path.write_text(json.dumps(card))
+    with pytest.raises(ParameterInvalid, match="holds a run with validation cases"):
+        shipping._write_card(tmp_path / "final", {"id": "other"})
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        (["A", "D"], "data-invalid: no case D in the data; there are A, B, C"),
+        (["A", "B,A"], "parameter-invalid: case A is in fold 1 and in fold 2"),
+        (["A", " , "], "parameter-invalid: fold 2 names no case"),
+        (["A,B,C"], "parameter-invalid: there is only one fold"),
+    ],
+)
+def test_bad_folds_are_one_line_before_anything_is_trained(
+    data: list[Path], tmp_path: Path, folds: list[str], message: str
+) -> None:
+    done = run("cross-validate", data, tmp_path / "out", *(word for fold in folds for word in ("--fold", fold)))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"error: {message}" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_are_told_apart(data: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(data[0], tmp_path / "one")
+    twice = run("cross-validate", [data[0], tmp_path / "one"], tmp_path / "out", fold="A")
+    assert "two --data are called one" in twice.stderr
+    (tmp_path / "one").rename(tmp_path / "other")
+    shared = run("cross-validate", [data[0], tmp_path / "other"], tmp_path / "out", fold="A")
+    assert "data-invalid: case A is in one" in shared.stderr
+    sizes = run("cross-validate", data, tmp_path / "out", "--mpp", "0.25", fold="A")
+    assert "1 --mpp for 2 --data" in sizes.stderr
+    assert [done.exit_code for done in (twice, shared, sizes)] == [2, 2, 2]
