@@ -1,0 +1,211 @@
+"""The job store's tables and engine: SQLite by default, PostgreSQL by URL; migrated by alembic when it is opened.
+
+Times are Unix seconds of the process that wrote them, for people and retention; no decision about who runs a job
+rests on a clock (see `service.jobs`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from service.errors import DatabaseUnavailable, SettingsInvalid
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_S = 5.0  # how long a writer waits for another one's lock
+
+metadata = MetaData()
+
+slides = Table(
+    "slides",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),  # of what was uploaded; names the folder it is stored in
+    Column("name", String(255), nullable=False),
+    Column("path", Text, nullable=False),  # below the data directory; of a reference, the whole path or URL
+    Column("size", Float, nullable=False),  # bytes; Float: PostgreSQL's Integer ends at 2 GiB
+    Column("facts", JSON, nullable=False),  # what the reader sees: `Slide.describe`
+    Column("created_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+    Index("slides_by_content", "tenant", "sha256", "name", unique=True),
+)
+
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("slide_id", String(36), nullable=False),
+    Column("slide_name", String(255), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("model", String(255), nullable=False),
+    Column("model_sha256", String(64), nullable=False),
+    Column("priority", String(16), nullable=False),
+    Column("accession_number", String(255)),
+    Column("error", JSON),
+    Column("result_sha256", String(64)),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Index("analyses_by_time", "tenant", "created_at", "id"),
+    Index("analyses_by_accession", "tenant", "accession_number"),
+    Index("analyses_by_status", "status"),
+)
+
+# What one worker does at a time: a whole analysis, a part of its map, or the merge of the parts.
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("analysis_id", String(36), ForeignKey("analyses.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", String(8), nullable=False),  # whole, part, merge
+    Column("part", Integer, nullable=False, default=0),
+    Column("parts", Integer, nullable=False, default=1),
+    Column("status", String(8), nullable=False, index=True),  # queued, running, done
+    Column("priority", String(16), nullable=False),
+    Column("sent", Boolean, nullable=False, default=False),  # to the broker
+    Column("send_after", Float, nullable=False, default=0.0),
+    Column("lease", String(36)),  # whoever holds it, runs it
+    Column("beat", Integer, nullable=False, default=0),  # rises while the holder lives
+    Column("claims", Integer, nullable=False, default=0),  # every start
+    Column("attempts", Integer, nullable=False, default=0),  # starts that were not handed back
+    Column("done", Integer, nullable=False, default=0),  # patches
+    Column("total", Integer, nullable=False, default=0),
+    Column("patches_per_s", Float, nullable=False, default=0.0),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("analysis_id", String(36), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("analysis_id", String(36), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("status", String(16), nullable=False, index=True),  # waiting, delivered, given-up
+    Column("last_error", Text),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("models", JSON, nullable=False),  # id: sha256, of those that are loaded
+    Column("device", String(255), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+
+def open_database(url: str, *, migrate: bool = True) -> Engine:
+    """The engine for a database, brought up to date. Raises SettingsInvalid, DatabaseUnavailable."""
+    try:
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, **_options(url))
+    except (ArgumentError, ImportError) as error:
+        raise SettingsInvalid(f"MITOSIS_DATABASE_URL: {error}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+    if migrate:
+        with available():
+            _upgrade(engine)
+    return engine
+
+
+def _options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_S, "check_same_thread": False}}
+    return {"connect_args": {"connect_timeout": int(BUSY_S)}}
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin when SQLAlchemy says so
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # a transaction that reads and then writes fails at once where another wrote in between, unless it began as a writer
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _upgrade(engine: Engine) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.execution_options(writes=True).begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Turn what a database raises when it cannot be reached, or is locked, into DatabaseUnavailable."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        what = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
+        raise DatabaseUnavailable(f"the database does not answer ({what}); try again") from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one state of the database. Raises DatabaseUnavailable."""
+    with available(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction: all of it or nothing. Raises DatabaseUnavailable."""
+    with available(), engine.execution_options(writes=True).begin() as connection:
+        yield connection

@@ -1,0 +1,1 @@
+"""The job store's schema, version by version."""
