@@ -1,0 +1,180 @@
+"""A slide of several files (MIRAX, DICOM) comes as a zip: what may be in one, and which slide it holds.
+
+Everything is judged before the first byte is unpacked, and bytes are counted while they are: a listing can lie.
+What is unpacked lies below a new folder, under names that cannot lead out of it; no link is ever made.
+"""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import openslide
+
+from service.errors import ArchiveUnsafe, NotASlide, StorageFull
+from service.readers import KNOWN_MAGIC, dicom_file_in
+
+MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip, and of one without entries
+MAX_ENTRIES = 20_000
+MAX_DEPTH = 10
+MAX_NAME_BYTES = 255
+MAX_RATIO = 200  # slides are compressed already; deflate reaches 1032 on nothing but zeros
+NOTICEABLE_BYTES = 10 << 20  # a blank overview may well be more than 200 times smaller
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 0x2041  # flag bits: encrypted, strongly so, with a hidden directory
+COPY_BYTES = 1 << 20
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    *(EOFError, RuntimeError, ValueError, OverflowError, MemoryError),
+)
+JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+MIRAX_INI = "Slidedat.ini"
+MAX_INI_BYTES = 8 << 20
+MIRAX_FILE = re.compile(rb"\W*(FILE_\d+|INDEXFILE)\s*=")
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as zips do."""
+    with path.open("rb") as file:
+        return file.read(4) in MAGIC
+
+
+def unpack(path: Path, folder: Path, limit: int) -> None:
+    """Unpack a zip into an empty folder. `limit` is the most bytes that may lie in it.
+
+    Raises ArchiveUnsafe, and StorageFull where the disk has no room.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = _checked(archive.infolist(), limit)
+            if sum(entry.file_size for entry in entries) > shutil.disk_usage(folder).free:
+                raise StorageFull("the service's disk has no room for what the zip holds")
+            for entry in entries:
+                _copy(archive, entry, folder.joinpath(*_parts(entry)))
+        os.sync()  # once: 20,000 files would wait for the disk 20,000 times, together half a minute
+    except DAMAGE as error:
+        raise ArchiveUnsafe(f"the zip is damaged ({error}); make it again") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the service's disk has no room for what the zip holds") from error
+        raise ArchiveUnsafe(f"the zip cannot be unpacked ({error.strerror}); make it again") from error
+
+
+def _checked(entries: Sequence[zipfile.ZipInfo], limit: int) -> list[zipfile.ZipInfo]:
+    """The files to unpack, if nothing is wrong with any entry."""
+    if len(entries) > MAX_ENTRIES:
+        raise ArchiveUnsafe(f"the zip has {len(entries)} entries; a slide has at most {MAX_ENTRIES}")
+    for entry in entries:
+        _check(entry)
+    files = [entry for entry in entries if not entry.is_dir()]
+    _check_size(sum(entry.file_size for entry in files), sum(entry.compress_size for entry in files), "the zip")
+    if sum(entry.file_size for entry in files) > limit:
+        raise ArchiveUnsafe(f"the zip holds more than {limit} bytes when unpacked")
+    paths = {_folded(_parts(entry)) for entry in files}
+    if len(paths) < len(files) or any(path[:depth] in paths for path in paths for depth in range(1, len(path))):
+        raise ArchiveUnsafe("the zip has two entries of one name")
+    return [entry for entry in files if not any(part in JUNK or part.startswith("._") for part in _parts(entry))]
+
+
+def _check(entry: zipfile.ZipInfo) -> None:
+    name = _shown(entry)
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ArchiveUnsafe(f"{name} in the zip is a link or a device; put in the file itself")
+    if entry.flag_bits & ENCRYPTED:
+        raise ArchiveUnsafe(f"{name} in the zip is encrypted; send it without a password")
+    if entry.compress_type not in METHODS:
+        raise ArchiveUnsafe(f"{name} in the zip is compressed in an unusual way; use deflate, or none")
+    parts = _parts(entry)
+    if not parts or len(parts) > MAX_DEPTH or not all(_is_plain(part) for part in parts):
+        raise ArchiveUnsafe(f"{name} in the zip is no plain name of a file in a folder")
+    _check_size(entry.file_size, entry.compress_size, f"{name} in the zip")
+
+
+def _check_size(size: int, packed: int, what: str) -> None:
+    if size > NOTICEABLE_BYTES and size > MAX_RATIO * packed:
+        raise ArchiveUnsafe(f"{what} unpacks to more than {MAX_RATIO} times its size; no slide does")
+
+
+def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
+    """Folders and name; `orig_filename` is not yet cut at a null byte. Some programs of Windows write backslashes."""
+    name = unicodedata.normalize("NFC", entry.orig_filename.replace("\\", "/"))
+    return tuple(name.removesuffix("/").split("/"))
+
+
+def _is_plain(part: str) -> bool:
+    unprintable = any(unicodedata.category(character)[0] == "C" for character in part)
+    return bool(part.strip(". ")) and ":" not in part and not unprintable and len(part.encode()) <= MAX_NAME_BYTES
+
+
+def _folded(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in parts)
+
+
+def _shown(entry: zipfile.ZipInfo) -> str:
+    return repr(entry.orig_filename[:100])
+
+
+def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = entry.file_size
+    with archive.open(entry) as packed, target.open("xb") as file:
+        while chunk := packed.read(COPY_BYTES):
+            left -= len(chunk)
+            if left < 0:
+                break
+            file.write(chunk)
+        if left:
+            raise ArchiveUnsafe(f"{_shown(entry)} in the zip is not as long as the zip says")
+
+
+def slide_in(folder: Path) -> Path:
+    """The one slide in a folder: a file, or the folder of a DICOM slide. Raises NotASlide, ArchiveUnsafe."""
+    found = sorted(_slides_in(folder))
+    if not found:
+        raise NotASlide("the zip holds no slide: no file in it is one, and no folder a DICOM slide")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:3])
+        raise ArchiveUnsafe(f"the zip holds {len(found)} slides ({names}); send each by itself")
+    if found[0].suffix.lower() == ".mrxs":
+        _check_mirax(found[0].with_suffix(""))
+    return found[0]
+
+
+def _slides_in(folder: Path) -> Iterator[Path]:
+    """MIRAX slides, DICOM folders, and the files that are slides by themselves and belong to none of those."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    mirax = [path for path in files if path.suffix.lower() == ".mrxs"]
+    dicom = {parent for parent in {path.parent for path in files} if dicom_file_in(parent)}
+    yield from (*mirax, *dicom)
+    owned = {path.with_suffix("") for path in mirax} | dicom
+    for path in files:
+        if path not in mirax and not owned & set(path.parents) and _is_slide(path):
+            yield path
+
+
+def _is_slide(path: Path) -> bool:
+    with path.open("rb") as file:
+        known = file.read(4).startswith(KNOWN_MAGIC)
+    return known or openslide.OpenSlide.detect_format(path) is not None
+
+
+def _check_mirax(folder: Path) -> None:
+    """OpenSlide opens what the index of a MIRAX slide names, wherever that is."""
+    index = folder / MIRAX_INI
+    if not index.is_file():
+        raise NotASlide(f"{folder.name}.mrxs needs its folder {folder.name}/ with {MIRAX_INI} in the same zip")
+    if index.stat().st_size > MAX_INI_BYTES:
+        raise ArchiveUnsafe(f"{MIRAX_INI} is far larger than any scanner's")
+    for line in index.read_bytes().split(b"\n"):
+        if MIRAX_FILE.match(line) and (b"/" in line or b"\\" in line):
+            raise ArchiveUnsafe(f"{MIRAX_INI} names a file outside its folder")

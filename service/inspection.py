@@ -1,0 +1,281 @@
+"""What arrives is opened in a child process: a hostile file may crash it, hang it or fill its memory, not the gateway.
+
+Children stay, and answer one question at a time: a line of JSON in, a line of JSON out (never pickle: nothing that a
+child says is run). One that crashes, hangs or has answered many is replaced. `python -m service.inspection` is one.
+"""
+
+import json
+import math
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import anyio.to_thread
+import fsspec
+import structlog
+
+from service import archive
+from service.errors import BadInput, MitosisError, NotASlide, SlideDamaged, SlideTooLarge, StorageFull
+from service.readers import is_url
+from service.slide import open_slide
+
+QUICK_CHILDREN = 2
+SLOW_CHILDREN = 1  # unpack and hash, which takes long for large slides; small ones do not wait for it
+OPEN_S = 60.0  # milliseconds, were it not for machines on which everything waits
+SLOW_BYTES_PER_S = 20e6
+URL_S = 1800.0
+MEMORY_BYTES = 4 << 30  # address space; imports take 0.2 GiB, the largest plain image 3.2 GiB
+MAX_REPLY_BYTES = 1 << 20
+QUESTIONS = 1000  # of one child
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+OURS = "MITOSIS_"  # settings, secrets among them, are no business of what opens strangers' files
+SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull)  # by children, of slides
+ERRORS = {each.code: each for each in SAYABLE}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the reader sees (`Slide.describe`), and the bytes of all the slide's files."""
+
+    facts: dict[str, Any]
+    size: int
+
+
+class _Lost(Exception):
+    """A child died or hung; `guilty`: the question was the reason, as far as can be told."""
+
+    def __init__(self, reason: str, *, guilty: bool) -> None:
+        super().__init__(reason)
+        self.guilty = guilty
+
+
+class Inspector:
+    """The gateway's children; to be used as a context manager."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Child] = []
+        self._lock = threading.Lock()
+        self._quick, self._slow = anyio.CapacityLimiter(QUICK_CHILDREN), anyio.CapacityLimiter(SLOW_CHILDREN)
+
+    def __enter__(self) -> Self:
+        self._idle.append(_Child())  # warm when the first slide comes
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop().kill()
+
+    async def inspect(self, path: str | Path, name: str, sha256: str | None = None) -> Inspection:
+        """Open a slide that is to be called `name`; it is hashed where its checksum is not known.
+
+        Raises as `open_slide` does, and SlideDamaged where the reader crashes or hangs.
+        """
+        question = {"do": "inspect", "path": str(path), "name": name, "sha256": sha256}
+        if sha256 is not None:
+            reply = await self._ask(self._quick, question, lambda: OPEN_S)
+        else:
+            reply = await self._ask(self._slow, question, lambda: URL_S if is_url(path) else _slow_s(Path(path)))
+        return Inspection(reply["facts"], reply["size"])
+
+    async def unpack(self, path: Path, folder: Path, limit: int, name: str) -> Path:
+        """Unpack a zip into an empty folder, at most `limit` bytes; gives the slide in it.
+
+        Raises ArchiveUnsafe, NotASlide, StorageFull.
+        """
+        question = {"do": "unpack", "path": str(path), "name": name, "folder": str(folder), "limit": limit}
+        # deflate may hold so much more
+        reply = await self._ask(self._slow, question, lambda: 10 * _slow_s(path))
+        return folder / str(reply["slide"])
+
+    async def _ask(
+        self, lane: anyio.CapacityLimiter, question: dict[str, Any], seconds: Callable[[], float]
+    ) -> dict[str, Any]:
+        reply = await anyio.to_thread.run_sync(self._answer, question, seconds, limiter=lane)
+        if "code" in reply:
+            raise ERRORS.get(reply["code"], SlideDamaged)(str(reply["detail"]))
+        return reply
+
+    def _answer(self, question: dict[str, Any], seconds: Callable[[], float]) -> dict[str, Any]:
+        """Ask a child; once more, another one, where the first died for a reason of its own."""
+        question |= {"seconds": seconds()}
+        for last in (False, True):
+            try:
+                with self._child() as child:
+                    return child.ask(question)
+            except _Lost as lost:
+                log.warning("a reader's process was lost", reason=str(lost), question=question["do"])
+                if last or lost.guilty:
+                    what = f"{question['name']}: the reader {lost}"
+                    raise SlideDamaged(f"{what}; copy the file again or export it anew") from lost
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _child(self) -> Iterator["_Child"]:
+        with self._lock:
+            child = self._idle.pop() if self._idle else None
+        child = child or _Child()
+        try:
+            yield child
+        except BaseException:
+            child.kill()
+            raise
+        if child.asked < QUESTIONS:
+            with self._lock:
+                self._idle.append(child)
+        else:
+            child.kill()
+
+
+class _Child:
+    """A process that opens slides."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "service.inspection"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if not name.startswith(OURS)} | ENVIRONMENT,
+        )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer. Raises _Lost."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        started, self.asked = time.monotonic(), self.asked + 1
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise _Lost("was not there any more", guilty=False) from error
+        reply = self._read(self._process.stdout, started + question["seconds"])
+        try:
+            found: dict[str, Any] = json.loads(reply)
+        except ValueError as error:
+            raise _Lost("lost its mind over it", guilty=True) from error
+        return found
+
+    def _read(self, pipe: IO[bytes], until: float) -> bytes:
+        waiting, reply = select.poll(), b""
+        waiting.register(pipe, select.POLLIN)
+        while not reply.endswith(b"\n"):
+            left_ms = (until - time.monotonic()) * 1000
+            if left_ms <= 0 or not waiting.poll(left_ms):
+                raise _Lost("did not come to an end with it", guilty=True)
+            chunk = os.read(pipe.fileno(), 1 << 16)
+            if not chunk:
+                raise self._death()
+            reply += chunk
+            if len(reply) > MAX_REPLY_BYTES:
+                raise _Lost("found no end of levels in it", guilty=True)
+        return reply
+
+    def _death(self) -> _Lost:
+        status = self._process.wait()
+        if status == -signal.SIGKILL:  # not by us: the system was short of memory, maybe for other reasons
+            return _Lost("was killed", guilty=False)
+        if status == -signal.SIGALRM:
+            return _Lost("did not come to an end with it", guilty=True)
+        return _Lost("crashed on it", guilty=True)
+
+
+def _slow_s(path: Path) -> float:
+    """Seconds that a file, or the files below a folder, may take to be opened and read."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    if path.suffix.lower() == ".mrxs":
+        files += [each for each in path.with_suffix("").rglob("*") if each.is_file()]
+    return OPEN_S + sum(each.stat().st_size for each in files) / SLOW_BYTES_PER_S
+
+
+# In the child
+
+
+def main() -> None:
+    """Answer questions until nobody asks any more."""
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what libraries print is no answer
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the gateway says when to end
+    for line in sys.stdin.buffer:
+        question = json.loads(line)
+        # ends even a loop in C, and even if nobody is there any more to kill this process
+        signal.setitimer(signal.ITIMER_REAL, question["seconds"])
+        replies.write(json.dumps(_reply(question)).encode() + b"\n")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _reply(question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return ANSWERS[question["do"]](question)
+    except MitosisError as error:
+        return {"code": error.code, "detail": _named(str(error), question)}
+    except MemoryError:
+        return {"code": SlideTooLarge.code, "detail": f"{question['name']}: its reader runs out of memory"}
+    except Exception as error:  # noqa: BLE001  whatever a reader raises on a damaged file
+        what = f"{question['name']} cannot be read ({type(error).__name__})"
+        return {"code": SlideDamaged.code, "detail": f"{what}; copy the file again"}
+
+
+def _named(detail: str, question: dict[str, Any]) -> str:
+    """With the name that the client knows instead of where we keep the file."""
+    for ours in (question["path"], Path(question["path"]).name):
+        if detail.startswith(ours):
+            return f"{question['name']}{detail[len(ours) :]}"
+    return detail
+
+
+def _inspect(question: dict[str, Any]) -> dict[str, Any]:
+    path, name = question["path"], question["name"]
+    with open_slide(path, name=name, sha256=question["sha256"]) as slide:
+        if Path(path).suffix.lower() == ".mrxs" and slide.vendor != "mirax":
+            raise NotASlide(f"{name} is only the index of a MIRAX slide; send a zip of it with its folder")
+        return {"facts": _finite(slide.describe()), "size": sum(map(_size, slide.files()))}
+
+
+def _unpack(question: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(question["folder"])
+    archive.unpack(Path(question["path"]), folder, question["limit"])
+    return {"slide": str(archive.slide_in(folder).relative_to(folder))}
+
+
+ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"inspect": _inspect, "unpack": _unpack}
+
+
+def _size(file: str | Path) -> int:
+    system, path = fsspec.core.url_to_fs(str(file))
+    return int(system.size(path) or 0)
+
+
+def _finite(value: Any) -> Any:
+    """Without numbers that JSON does not have; OME-XML may hold them."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    main()
