@@ -1,0 +1,1 @@
+"""The gateway: HTTP in, JSON out. It never imports torch or OpenVINO."""

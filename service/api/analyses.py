@@ -1,0 +1,231 @@
+"""/v1/analyses: submit, follow, cancel, list."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import ValidationError
+
+from service.api.auth import Caller, Reader, Submitter
+from service.api.errors import extended, problems, request_invalid
+from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, described
+from service.api.slides import read_multipart
+from service.api.state import State, StateOf
+from service.callbacks import check_url
+from service.errors import (
+    ArchiveUnsafe,
+    CallbackForbidden,
+    IdempotencyConflict,
+    MitosisError,
+    ModelUnknown,
+    NotASlide,
+    NotFound,
+    ParameterInvalid,
+    PixelsUnsupported,
+    QueueUnavailable,
+    RegionInvalid,
+    RegionOutside,
+    RequestInvalid,
+    ResolutionInvalid,
+    ResolutionTooLow,
+    ResolutionUnknown,
+    SlideDamaged,
+    SlideTooLarge,
+    SourceForbidden,
+    StorageFull,
+    UploadIncomplete,
+    UploadTimeout,
+    UploadTooLarge,
+)
+from service.intake import StoredSlide, accept, accept_reference, find_slide
+from service.job_records import LIVE, Analysis, Status, Submission
+from service.model_card import find_model, models, read_card
+from service.parameters import Parameters
+from service.slide import Box, Extent
+
+EVENT_S = 0.5
+Options = TypeVar("Options", bound=AnalysisOptions)
+
+router = APIRouter(prefix="/v1/analyses", tags=["analyses"])
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="Repeats return the first analysis."),
+]
+SUBMIT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": described(AnalysisRequest)},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "A slide, or a zip of one."},
+                        "request": {
+                            "type": "string",
+                            "contentMediaType": "application/json",
+                            "contentSchema": described(AnalysisOptions),
+                            "description": "The options as JSON.",
+                        },
+                    },
+                }
+            },
+        },
+    }
+}
+SLIDE_PROBLEMS = (NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported, ArchiveUnsafe)
+UPLOAD_PROBLEMS = (UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull)
+REQUEST_PROBLEMS = (
+    *(RequestInvalid, ResolutionUnknown, ResolutionInvalid, ResolutionTooLow, RegionInvalid, RegionOutside),
+    *(ParameterInvalid, ModelUnknown, CallbackForbidden, SourceForbidden, IdempotencyConflict, NotFound),
+)
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=AnalysisStatus,
+    summary="Upload a slide, or name one, and queue its analysis",
+    responses=problems(*REQUEST_PROBLEMS, *SLIDE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable)
+    | {200: {"model": AnalysisStatus, "description": "The analysis that the same Idempotency-Key made before."}},
+    openapi_extra=SUBMIT_BODY,
+)
+async def submit(
+    request: Request, response: Response, state: StateOf, caller: Submitter, idempotency_key: IdempotencyKey = None
+) -> AnalysisStatus:
+    """Queue an analysis: `multipart/form-data` with the slide in it, or JSON with `slide_id` or `uri`."""
+    await run_in_threadpool(state.broker.ping)  # before a byte of the upload is taken
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
+        stored, options = await _uploaded(request, state, caller)
+    else:
+        stored, options = await _named(request, state, caller)
+    analysis, created = await run_in_threadpool(queue, state, caller, stored, options, idempotency_key)
+    response.headers["Location"] = f"/v1/analyses/{analysis.id}"
+    response.status_code = 202 if created else 200
+    return AnalysisStatus.of(analysis)
+
+
+async def _uploaded(request: Request, state: State, caller: Caller) -> tuple[StoredSlide, dict[str, Any]]:
+    async with read_multipart(request, state.storage, state.settings) as upload:
+        options = _parsed(AnalysisOptions, upload.request_json or b"{}")
+        stored = await accept(state.engine, state.storage, state.inspector, upload.incoming, upload.name, caller.tenant)
+    return stored, options.model_dump(mode="json")
+
+
+async def _named(request: Request, state: State, caller: Caller) -> tuple[StoredSlide, dict[str, Any]]:
+    asked = _parsed(AnalysisRequest, await request.body())
+    if asked.slide_id is not None:
+        stored = await run_in_threadpool(find_slide, state.engine, caller.tenant, asked.slide_id)
+    else:
+        roots = state.settings.roots
+        stored = await accept_reference(state.engine, state.inspector, asked.uri or "", roots, caller.tenant)
+    return stored, asked.options()
+
+
+def _parsed(kind: type[Options], content: bytes) -> Options:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise request_invalid(error.errors(include_url=False)) from error
+
+
+def queue(
+    state: State, caller: Caller, stored: StoredSlide, options: dict[str, Any], key: str | None
+) -> tuple[Analysis, bool]:
+    """Check a request against slide and model, and queue it. Raises what `submit` documents."""
+    model = options["model"] or state.settings.model
+    if model not in {*models(), state.settings.model}:  # a path would be a way to any folder
+        raise ModelUnknown(f"no model {model}; there are {', '.join(models())}")
+    card = read_card(find_model(model))
+    if url := options["callback_url"]:
+        check_url(url, state.settings)
+    try:
+        region = options["region"]
+        Parameters.of(
+            Extent.of(stored.facts, stored.name, options["mpp"]),
+            card,
+            region=region and Box(**region),
+            threshold=options["threshold"],
+            halo_px=options["halo_px"],
+        )
+    except MitosisError as error:
+        raise extended(error, slide_id=stored.id) from None  # the upload is kept: the request can be sent again alone
+    order = options["order"] or {}
+    submission = Submission(
+        tenant=caller.tenant,
+        slide_id=stored.id,
+        slide_name=stored.name,
+        request=options,
+        model=model,
+        model_sha256=card.sha256,
+        priority=options["priority"],
+        accession_number=order.get("accession_number"),
+    )
+    same = json.dumps([stored.sha256, stored.name, options], sort_keys=True)
+    analysis, created = state.jobs.submit(submission, key, hashlib.sha256(same.encode()).hexdigest())
+    state.send(analysis.id)
+    return analysis, created
+
+
+@router.get("", summary="List analyses, newest first", responses=problems(RequestInvalid))
+def list_analyses(
+    state: StateOf,
+    caller: Reader,
+    status: Status | None = None,
+    accession_number: Annotated[str | None, Query(max_length=255)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> AnalysisList:
+    """Analyses of the caller's tenant; `next_cursor` goes on where a page ends."""
+    found, following = state.jobs.list(
+        caller.tenant, status=status, accession_number=accession_number, limit=limit, cursor=cursor
+    )
+    return AnalysisList(analyses=[AnalysisStatus.of(each) for each in found], next_cursor=following)
+
+
+@router.get("/{analysis_id}", summary="Where an analysis stands", responses=problems(NotFound))
+def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisStatus:
+    """`status`, `progress`, and the `error` of one that failed."""
+    return AnalysisStatus.of(state.jobs.get(analysis_id, caller.tenant))
+
+
+@router.get(
+    "/{analysis_id}/events",
+    summary="Follow an analysis by server-sent events",
+    response_class=EventSourceResponse,
+    responses=problems(NotFound),
+)
+async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
+    """An event `status` with the analysis whenever something changes; the stream ends with the analysis."""
+    shown: Mapping[str, Any] | None = None
+    while True:
+        analysis = await run_in_threadpool(state.jobs.get, analysis_id, caller.tenant)
+        now = AnalysisStatus.of(analysis).model_dump(mode="json")
+        if now != shown:
+            yield ServerSentEvent(data=now, event="status")
+            shown = now
+        if analysis.status not in LIVE:
+            return
+        await asyncio.sleep(EVENT_S)
+
+
+@router.delete(
+    "/{analysis_id}",
+    summary="Cancel an analysis, or delete one that has ended",
+    response_model=AnalysisStatus,
+    responses=problems(NotFound)
+    | {200: {"description": "It was queued or running, and is cancelled."}, 204: {"description": "It is deleted."}},
+)
+def delete(analysis_id: str, state: StateOf, caller: Submitter) -> Any:
+    """Queued or running: cancelled, within seconds. Ended: deleted with its result; the slide stays."""
+    if state.jobs.cancel(analysis_id, caller.tenant):
+        return AnalysisStatus.of(state.jobs.get(analysis_id, caller.tenant))
+    state.jobs.delete(analysis_id, caller.tenant)
+    state.storage.delete_result(analysis_id)
+    return Response(status_code=204)

@@ -1,0 +1,68 @@
+"""The gateway as an ASGI application: `create_app(settings)`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import analyses, operations, results, slides, uploads
+from service.api.docs import add_docs
+from service.api.errors import add_handlers
+from service.api.middleware import add_middleware
+from service.api.state import State
+from service.broker import Broker
+from service.callbacks import check_settings
+from service.database import open_database
+from service.inspection import Inspector
+from service.jobs import Jobs
+from service.settings import Settings
+from service.storage import Storage
+from service.upkeep import Upkeep
+
+DESCRIPTION = """
+Counts mitoses in H&E whole-slide images: a slide goes in, mitosis coordinates and the mitotic activity index (MAI)
+come out as JSON. **For research use only.**
+
+1. `POST /v1/analyses` with the slide (or `PUT /v1/slides/{name}`, or a resumable upload at `/v1/uploads`, then
+   `POST /v1/analyses` with its `slide_id`): 202 and the analysis' `id`.
+2. `GET /v1/analyses/{id}` until `status` is `succeeded`, or follow `/events`, or give a `callback_url`.
+3. `GET /v1/analyses/{id}/result`: the Report. Coordinates are level-0 pixels of the slide as OpenSlide counts them.
+
+Errors are problem details (RFC 9457) with a stable `code`. A repeated `Idempotency-Key` returns the first analysis.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; stores are opened, and upkeep runs, while it is served."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = open_database(settings.database)
+        storage, jobs, broker = Storage(settings.data_dir), Jobs(engine), Broker(settings)
+        with Inspector() as inspector:
+            app.state.service = State(settings, engine, storage, jobs, broker, inspector)
+            upkeep = Upkeep(settings, jobs, broker, storage)
+            upkeep.start()
+            try:
+                yield
+            finally:
+                upkeep.stop()
+                broker.close()
+                engine.dispose()
+
+    check_settings(settings)
+    app = FastAPI(
+        title="Mitosis service",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for module in (analyses, results, slides, uploads, operations):
+        app.include_router(module.router)
+    add_handlers(app)
+    add_middleware(app, settings)
+    add_docs(app)
+    return app

@@ -1,0 +1,116 @@
+"""Who asks: bearer keys, scopes, and what goes without any key on a listener that only this machine can reach."""
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Security
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import Engine
+from starlette.requests import HTTPConnection
+
+from service import keys
+from service.errors import KeyRequired, ScopeMissing, SettingsInvalid
+
+Scope = Literal["read", "submit", "admin"]
+
+ADVICE = "send `Authorization: Bearer mk_...`; `mitosis keys create` makes a key"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose analyses and slides a request sees, and what it may do with them."""
+
+    tenant: str
+    scopes: frozenset[str]
+    key_id: str | None
+
+    def may(self, scope: str) -> bool:
+        """Whether the caller has a scope; "admin" has all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+EVERYBODY: Final = Caller("default", frozenset(keys.SCOPES), None)
+
+bearer = HTTPBearer(
+    scheme_name="key",
+    auto_error=False,
+    description="Made with `mitosis keys create`. Not needed while there is no key: then only this machine is served.",
+)
+
+
+def caller(scope: Scope) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: the caller, who has a scope. Raises KeyRequired, ScopeMissing, DatabaseUnavailable."""
+
+    async def check(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> Caller:
+        found = await identify(request)
+        if not found.may(scope):
+            raise ScopeMissing(f"this key has no scope {scope!r}; it has {', '.join(sorted(found.scopes))}")
+        return found
+
+    return check
+
+
+Reader = Annotated[Caller, Depends(caller("read"))]
+Submitter = Annotated[Caller, Depends(caller("submit"))]
+Admin = Annotated[Caller, Depends(caller("admin"))]
+
+
+async def identify(request: HTTPConnection) -> Caller:
+    """Who sends a request; looked up once per request. Raises KeyRequired, DatabaseUnavailable."""
+    known = getattr(request.state, "caller", None)
+    if isinstance(known, Caller):
+        return known
+    engine: Engine = request.app.state.service.engine
+    request.state.caller = found = await run_in_threadpool(_identify, engine, request)
+    return found
+
+
+def _identify(engine: Engine, request: HTTPConnection) -> Caller:
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and (key := keys.find(engine, secret.strip())):
+        return Caller(key.tenant, key.scopes, key.id)
+    if keys.exist(engine):
+        raise KeyRequired(f"there is no valid key in this request; {ADVICE}")
+    refuse_other_sites(request)
+    return EVERYBODY
+
+
+def refuse_other_sites(request: HTTPConnection) -> None:
+    """Without keys, whatever runs in a browser here could ask too: pages of other sites are refused.
+
+    A name that its owner points at 127.0.0.1 (DNS rebinding) is seen in Host, a form that is sent from another site
+    in Origin. A name without a dot is no public one. Raises KeyRequired.
+    """
+    host = _host(f"//{request.headers.get('host', '')}")
+    if host is None or not (is_loopback(host) or ("." not in host and ":" not in host)):
+        raise KeyRequired(f"without any key, only this machine is served, as http://localhost; {ADVICE}")
+    origin = request.headers.get("origin")
+    if origin and request.scope["method"] not in SAFE_METHODS and _host(origin) != host:
+        raise KeyRequired(f"without any key, pages of other sites are not served; {ADVICE}")
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host: 127.0.0.0/8, ::1, localhost and the names below it."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def refuse_open_listener(host: str, engine: Engine) -> None:
+    """Raises SettingsInvalid where others than this machine could reach the service without any key."""
+    if not is_loopback(host) and not keys.exist(engine):
+        raise SettingsInvalid(f"{host} is open to others and there is no key; run `mitosis keys create NAME` first")

@@ -1,0 +1,43 @@
+"""Bodies too large for memory: judged by what is announced, then taken as they come."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from service.errors import UploadIncomplete, UploadTimeout, UploadTooLarge
+from service.storage import Storage
+
+STALL_S = 30.0  # without a byte
+
+
+def announced_bytes(request: Request) -> int:
+    """The body's length as the client says it; 0 if it does not."""
+    announced = request.headers.get("content-length", "")
+    return int(announced[:20]) if announced.isdecimal() else 0
+
+
+def check_announced(request: Request, storage: Storage, limit: int) -> None:
+    """Refuse, before a byte is read, what cannot be taken. Raises UploadTooLarge, StorageFull."""
+    size = announced_bytes(request)
+    if size > limit:
+        raise UploadTooLarge(f"{size} bytes are announced; this service takes at most {limit}")
+    storage.require_room(size)
+
+
+async def chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body, piece by piece. Raises UploadIncomplete where the client leaves, UploadTimeout where it stalls."""
+    async with aclosing(request.stream()) as stream:
+        while True:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    chunk = await anext(stream, None)
+            except ClientDisconnect as error:
+                raise UploadIncomplete("the client left before the last byte") from error
+            except TimeoutError as error:
+                raise UploadTimeout(f"no byte came for {STALL_S:g} s") from error
+            if chunk is None:
+                return
+            yield chunk

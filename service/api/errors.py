@@ -1,0 +1,256 @@
+"""The only place where errors meet HTTP: one table from class to status, and RFC 9457 problem details.
+
+Routes raise; nothing else of the API makes an error response. What the service is not guilty of is told in full, what
+it is guilty of (500) is told by its code only: the details are in the log, under the request's id.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service import errors
+from service.errors import InternalError, MitosisError, NotFound, RequestInvalid
+
+STATUSES: Mapping[type[MitosisError], int] = {
+    errors.FileMissing: 422,
+    errors.NotASlide: 422,
+    errors.SlideDamaged: 422,
+    errors.SlideTooLarge: 422,
+    errors.PixelsUnsupported: 422,
+    errors.ResolutionUnknown: 422,
+    errors.ResolutionInvalid: 422,
+    errors.ResolutionTooLow: 422,
+    errors.RegionInvalid: 422,
+    errors.RegionOutside: 422,
+    errors.ParameterInvalid: 422,
+    errors.ModelUnknown: 422,
+    errors.ArchiveUnsafe: 422,
+    errors.SourceForbidden: 422,
+    errors.CallbackForbidden: 422,
+    errors.RequestInvalid: 422,
+    errors.KeyRequired: 401,
+    errors.ScopeMissing: 403,
+    errors.NotFound: 404,
+    errors.NotFinished: 409,
+    errors.IdempotencyConflict: 409,
+    errors.OffsetConflict: 409,
+    errors.UploadIncomplete: 400,
+    errors.UploadTimeout: 408,
+    errors.UploadTooLarge: 413,
+    errors.FormatUnavailable: 406,
+    errors.TooManyRequests: 429,
+    errors.QueueUnavailable: 503,
+    errors.DatabaseUnavailable: 503,
+    errors.CardInvalid: 500,
+    errors.InternalError: 500,
+    errors.OutputUnwritable: 500,
+    errors.StorageFull: 507,
+}
+
+# What only workers, the start of the service, its client and the command line meet; in a request: a fault of ours.
+NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
+    {
+        errors.DataInvalid,
+        errors.ServerUnreachable,
+        errors.WeightsDamaged,
+        errors.WeightsMismatch,
+        errors.DeviceUnavailable,
+        errors.SettingsInvalid,
+        errors.WorkerLost,
+        errors.TimeLimitExceeded,
+    }
+)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5  # of a 503, and of a 429 that does not know better
+MAX_ERRORS = 20  # of a request; a body of 1 MiB can have a hundred thousand
+MAX_TEXT = 1000  # characters of a detail, which may quote what was sent
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": "Problem",
+    "description": "What went wrong (RFC 9457). `code` is stable, the wording is not.",
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "description": "`urn:mitosis:` and the code."},
+        "title": {"type": "string", "description": "What the code means."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What happened here, and what to do."},
+        "code": {"type": "string", "description": "For programs."},
+        "instance": {"type": "string", "description": "The request's id, as in `X-Request-ID` and the service's log."},
+        "slide_id": {"type": "string", "description": "The slide that was stored nevertheless."},
+        "retry_after_s": {"type": "number", "description": "Seconds to wait before another try."},
+        "errors": {
+            "type": "array",
+            "description": "Of a request that does not follow this description: where, and why.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "msg": {"type": "string"},
+                },
+                "required": ["loc", "msg"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+}
+
+log = structlog.get_logger(__name__)
+
+E = TypeVar("E", bound=MitosisError)
+
+
+def extended(error: E, **members: Any) -> E:
+    """The error, with extension members for its problem details: `raise extended(NotASlide("..."), slide_id=...)`."""
+    vars(error).update(members)
+    return error
+
+
+def status_of(error: type[MitosisError]) -> int:
+    """The HTTP status of a class of errors."""
+    return next((STATUSES[each] for each in error.__mro__ if each in STATUSES), 500)
+
+
+def title_of(error: type[MitosisError]) -> str:
+    """The first line of a class' docstring."""
+    return (error.__doc__ or error.code).splitlines()[0]
+
+
+def request_id(scope: Scope) -> str | None:
+    """The id that `service.api.middleware` gave the request."""
+    found = scope.get("state", {}).get("request_id")
+    return found if isinstance(found, str) else None
+
+
+class ProblemResponse(Response):
+    """RFC 9457 problem details."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """JSON, whatever a request has smuggled into it: halves of surrogate pairs become question marks."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def problem_response(error: MitosisError, scope: Scope) -> ProblemResponse:
+    """What a client is told of an error; what is a fault of ours is logged here."""
+    kind = InternalError if type(error) in NOT_IN_REQUESTS else type(error)
+    status = status_of(kind)
+    detail, members = str(error), {name: value for name, value in vars(error).items() if name[0] != "_"}
+    if status == 500:
+        log.error("request failed", code=error.code, exc_info=error)
+        detail, members = "the service is at fault; its log says more under this request's id", {}
+    if status in (429, 503):
+        members.setdefault("retry_after_s", RETRY_AFTER_S)
+    return _response(status, kind.code, title_of(kind), detail, scope, members)
+
+
+def _response(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    scope: Scope,
+    members: Mapping[str, Any],
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    content = {"type": f"urn:mitosis:{code}", "title": title, "status": status, "detail": detail[:MAX_TEXT]}
+    content |= {"code": code, "instance": request_id(scope)} | dict(members)
+    sent = dict(headers or {})
+    if status == 401:
+        sent["WWW-Authenticate"] = 'Bearer realm="mitosis"'
+    if status == 408:
+        sent["Connection"] = "close"  # else whoever sends a byte now and then would be waited for once more
+    if "retry_after_s" in members:
+        sent["Retry-After"] = str(max(1, round(members["retry_after_s"])))
+    return ProblemResponse({name: value for name, value in content.items() if value is not None}, status, sent)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Make every error of the app's routes a problem response."""
+    app.add_exception_handler(MitosisError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_error)
+
+
+def response_to(error: Exception, scope: Scope) -> ProblemResponse:
+    """What a client is told of any exception: of one that nobody foresaw, nothing but that there was one."""
+    if isinstance(error, MitosisError):
+        return problem_response(error, scope)
+    unforeseen = InternalError(f"unforeseen {type(error).__name__}")
+    unforeseen.__cause__ = error
+    return problem_response(unforeseen, scope)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return response_to(error, request.scope)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem_response(request_invalid(error.errors()), request.scope)
+
+
+def request_invalid(found: Sequence[Mapping[str, Any]]) -> RequestInvalid:
+    """pydantic's errors as one of ours; none of the values that were sent is repeated."""
+    told: list[dict[str, Any]] = [
+        {"loc": [_short(part) for part in each["loc"]], "msg": _short(each["msg"])} for each in found[:MAX_ERRORS]
+    ]
+    where = ".".join(str(part) for part in told[0]["loc"]) if told else "the request"
+    what = told[0]["msg"] if told else "it does not follow the description"
+    return extended(RequestInvalid(f"{where}: {what}"), errors=told)
+
+
+def _short(value: Any) -> str | int:
+    return value if isinstance(value, int) else str(value)[:200]
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette and FastAPI refuse: routes and methods that do not exist, bodies that cannot be parsed."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, MitosisError):  # FastAPI makes a 400 of whatever is raised while a body is read
+        return problem_response(error.__cause__, request.scope)
+    if error.status_code == 400:
+        return problem_response(RequestInvalid(f"the body cannot be read: {error.detail}"), request.scope)
+    if error.status_code == 404:
+        return problem_response(NotFound("there is nothing at this address"), request.scope)
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "-")
+    return _response(status, code, status.phrase, str(error.detail), request.scope, {}, error.headers)
+
+
+def problems(*kinds: type[MitosisError]) -> dict[int | str, Any]:
+    """FastAPI's `responses=` for the errors of a route: one entry per status, one example per class."""
+    entries: dict[int | str, Any] = {}
+    for kind in sorted(kinds, key=status_of):
+        status, title = status_of(kind), title_of(kind)
+        entry = entries.setdefault(status, _entry(status))
+        value = {
+            "type": f"urn:mitosis:{kind.code}",
+            "title": title,
+            "status": status,
+            "detail": "...",
+            "code": kind.code,
+        }
+        entry["content"][MEDIA_TYPE]["examples"][kind.code] = {"summary": title, "value": value}
+        codes = entry["content"][MEDIA_TYPE]["examples"]
+        entry["description"] = f"{HTTPStatus(status).phrase}: " + ", ".join(f"`{code}`" for code in codes)
+    return entries
+
+
+def _entry(status: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA, "examples": {}}}}
+    header = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status)
+    if header:
+        entry["headers"] = {header: {"schema": {"type": "string"}}}
+    return entry

@@ -1,0 +1,117 @@
+"""What those who run the service ask it: is it alive, can it work, what is it doing, which models are there."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from service.api.auth import caller
+from service.api.schemas import Health, ModelList
+from service.api.state import State, StateOf
+from service.database import reading
+from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable, StorageFull
+from service.model_card import models, read_card
+from service.workers import live_workers
+
+LEAST_FREE_BYTES = 1 << 30
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/v1/models", summary="The models that can be asked for", dependencies=[Depends(caller("read"))])
+def get_models(state: StateOf) -> ModelList:
+    """Their cards: architecture, um per pixel, threshold and how it was chosen, data, metrics, checksum."""
+    return ModelList(default=state.settings.model, models=[read_card(folder) for folder in models().values()])
+
+
+@router.get("/healthz", summary="Is the gateway alive?")
+def healthz() -> Health:
+    """Depends on nothing: a process that answers need not be restarted."""
+    return Health(status="ok", parts={})
+
+
+@router.get(
+    "/readyz",
+    summary="Can the service work?",
+    responses={503: {"model": Health, "description": "It cannot; `parts` says why."}},
+)
+def readyz(state: StateOf, response: Response) -> Health:
+    """Broker, database, disk, and a live worker with its model loaded."""
+    checks = {"database": _database, "broker": _broker, "disk": _disk, "worker": _worker}
+    parts = {name: _checked(check, state) for name, check in checks.items()}
+    ready = all(part == "ok" for part in parts.values())
+    response.status_code = 200 if ready else 503
+    return Health(status="ok" if ready else "unavailable", parts=parts)
+
+
+def _checked(check: Callable[[State], None], state: State) -> str:
+    try:
+        check(state)
+    except MitosisError as error:
+        return str(error)
+    return "ok"
+
+
+def _database(state: State) -> None:
+    with reading(state.engine) as connection:
+        connection.exec_driver_sql("SELECT 1")
+
+
+def _broker(state: State) -> None:
+    state.broker.ping()
+
+
+def _disk(state: State) -> None:
+    free = shutil.disk_usage(state.settings.data_dir).free
+    if free < LEAST_FREE_BYTES:
+        raise StorageFull(f"only {free >> 20} MiB are free")
+
+
+def _worker(state: State) -> None:
+    if not live_workers(state.engine):
+        raise QueueUnavailable("no worker is alive; analyses wait")
+
+
+@router.get("/metrics", summary="For Prometheus", response_class=Response)
+def metrics(state: StateOf) -> Response:
+    """Queue, speed, failures and capacity, read from the job store when asked."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(JobMetrics(state))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class JobMetrics(Collector):
+    """The job store as Prometheus sees it. Nothing when the database does not answer, but for that fact."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        try:
+            standing = self._state.jobs.standing()
+            workers = len(live_workers(self._state.engine))
+        except DatabaseUnavailable:
+            yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 0)
+            return
+        yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 1)
+        by_status = GaugeMetricFamily("mitosis_analyses", "Analyses kept, by status", labels=["status"])
+        for status, count in standing.by_status.items():
+            by_status.add_metric([status], count)
+        yield by_status
+        failures = GaugeMetricFamily("mitosis_failures", "Failed analyses kept, by code", labels=["code"])
+        for code, count in standing.failures.items():
+            failures.add_metric([code], count)
+        yield failures
+        age = time.time() - standing.oldest_queued_at if standing.oldest_queued_at else 0.0
+        yield GaugeMetricFamily("mitosis_oldest_queued_seconds", "Age of the analysis that waits longest", age)
+        yield GaugeMetricFamily("mitosis_patches_per_second", "Of all running analyses", standing.patches_per_s)
+        yield GaugeMetricFamily("mitosis_workers", "Live workers", workers)
+        yield GaugeMetricFamily("mitosis_callbacks_waiting", "Callbacks not delivered yet", standing.callbacks_waiting)
+        free = shutil.disk_usage(self._state.settings.data_dir).free
+        yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", free)

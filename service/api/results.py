@@ -1,0 +1,155 @@
+"""What came of an analysis: the report in its formats, and its pictures. Pictures are drawn once and kept."""
+
+import io
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from PIL import Image
+
+from service import render
+from service.api.auth import Caller, Reader
+from service.api.errors import problems
+from service.api.state import State, StateOf
+from service.errors import FormatUnavailable, NotFinished, NotFound, SlideDamaged, StorageFull
+from service.export.csv import to_csv
+from service.export.geojson import to_geojson
+from service.intake import find_slide, open_stored
+from service.job_records import Analysis
+from service.probability_map import ProbabilityMap
+from service.report import Report
+from service.slide import Slide
+
+Format = Literal["json", "geojson", "csv"]
+MEDIA_TYPES: dict[Format, str] = {
+    "json": "application/json",
+    "geojson": "application/geo+json",
+    "csv": "text/csv; charset=utf-8",
+}
+ACCEPTED: dict[str, Format] = {media_type.partition(";")[0]: name for name, media_type in MEDIA_TYPES.items()}
+ANYTHING = ("*/*", "application/*")
+DRAWING = threading.Semaphore(2)  # a thumbnail of a slide without a pyramid takes time and memory
+
+router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"])
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
+
+
+@router.get(
+    "/result",
+    summary="The report",
+    response_class=Response,
+    responses=problems(NotFound, NotFinished, FormatUnavailable)
+    | {200: {"model": Report, "content": {MEDIA_TYPES[each]: {} for each in ("geojson", "csv")}}},
+)
+def get_result(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reader,
+    asked: Annotated[str | None, Query(alias="format", max_length=32, description="json, geojson or csv.")] = None,
+    accept: Annotated[str, Header()] = "application/json",
+) -> Response:
+    """As JSON (the Report), GeoJSON (for QuPath) or CSV, by `format` or `Accept`."""
+    wanted = _format(asked, accept)
+    analysis = _succeeded(state, analysis_id, caller)
+    content = _stored(state, analysis)
+    if wanted != "json":
+        report = Report.model_validate_json(content)
+        content = to_geojson(report) if wanted == "geojson" else to_csv(report)
+    headers = {"ETag": f'"{analysis.result_sha256}-{wanted}"', "Vary": "Accept"}
+    return Response(content, media_type=MEDIA_TYPES[wanted], headers=headers)
+
+
+@router.get(
+    "/thumbnail.png", summary="The slide", response_class=Response, responses=problems(NotFound, SlideDamaged) | PNG
+)
+def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+    """The slide alone, at most 1600 px wide and high; no label, no macro image."""
+    analysis = state.jobs.get(analysis_id, caller.tenant)
+    return _picture(state, analysis, "thumbnail", lambda slide: Image.fromarray(slide.thumbnail(render.LONGEST_PX)))
+
+
+@router.get(
+    "/overlay.png",
+    summary="Tissue, mitoses and hot-spot on the slide",
+    response_class=Response,
+    responses=problems(NotFound, NotFinished, SlideDamaged) | PNG,
+)
+def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+    """The thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
+    analysis = _succeeded(state, analysis_id, caller)
+    report = Report.model_validate_json(_stored(state, analysis))
+    return _picture(state, analysis, "overlay", lambda slide: render.overlay(slide, report))
+
+
+@router.get(
+    "/heatmap.png",
+    summary="The probability map over the slide",
+    response_class=Response,
+    responses=problems(NotFound, NotFinished, SlideDamaged) | PNG,
+)
+def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+    """Each pixel shows the highest probability in it."""
+    analysis = _succeeded(state, analysis_id, caller)
+    saved = state.storage.result_folder(analysis.id) / f"map-{analysis.result_sha256}.npz"
+    return _picture(state, analysis, "heatmap", lambda slide: render.heat_map(slide, ProbabilityMap.load(saved)))
+
+
+@router.get(
+    "/detections/{number}.png",
+    summary="One mitosis, 64 um wide and high",
+    response_class=Response,
+    responses=problems(NotFound, NotFinished, SlideDamaged) | PNG,
+)
+def get_detection(
+    analysis_id: str, number: Annotated[int, Path(ge=1, le=10**9)], state: StateOf, caller: Reader
+) -> Response:
+    """The surroundings of the detection with that `id` in the report."""
+    analysis = _succeeded(state, analysis_id, caller)
+    found = {each.id: each for each in Report.model_validate_json(_stored(state, analysis)).detections}
+    if number not in found:
+        raise NotFound(f"there is no detection {number}; there are {len(found)}")
+    return _picture(state, analysis, f"detection-{number}", lambda slide: render.crop(slide, found[number]))
+
+
+def _format(asked: str | None, accept: str) -> Format:
+    if asked is not None:
+        if asked in MEDIA_TYPES:
+            return asked
+        raise FormatUnavailable(f"there is no format {asked}; ask for {', '.join(MEDIA_TYPES)}")
+    for part in accept.split(","):
+        media_type = part.partition(";")[0].strip().lower()
+        if media_type in ACCEPTED:
+            return ACCEPTED[media_type]
+        if media_type in ANYTHING or not media_type:
+            return "json"
+    raise FormatUnavailable(f"the result cannot be had as {accept[:100]}; ask for {', '.join(ACCEPTED)}")
+
+
+def _succeeded(state: State, analysis_id: str, caller: Caller) -> Analysis:
+    analysis = state.jobs.get(analysis_id, caller.tenant)
+    if analysis.status != "succeeded":
+        reason = f": {analysis.error['detail']}" if analysis.error else ""
+        raise NotFinished(f"analysis {analysis.id} is {analysis.status}{reason}; there is no result")
+    return analysis
+
+
+def _stored(state: State, analysis: Analysis) -> bytes:
+    path: FilePath = state.storage.result_folder(analysis.id) / f"report-{analysis.result_sha256}.json"
+    return path.read_bytes()
+
+
+def _picture(state: State, analysis: Analysis, name: str, draw: Callable[[Slide], Image.Image]) -> Response:
+    """A picture of an analysis, from the disk or drawn now; one that cannot be kept is shown all the same."""
+    kept = state.storage.result_folder(analysis.id) / f"{name}-{analysis.result_sha256 or 'slide'}.png"
+    if kept.exists():
+        return Response(kept.read_bytes(), media_type="image/png")
+    stored = find_slide(state.engine, analysis.tenant, analysis.slide_id)
+    with DRAWING, open_stored(state.storage, stored, mpp=analysis.request.get("mpp")) as slide:
+        content = io.BytesIO()
+        draw(slide).save(content, "PNG")
+    with suppress(StorageFull):
+        state.storage.write(kept, content.getvalue())
+    return Response(content.getvalue(), media_type="image/png")

@@ -1,0 +1,161 @@
+"""What the API takes and gives, beside the Report; unknown fields, NaN and booleans for numbers are refused."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.job_records import Analysis, Priority, Status
+from service.model_card import ModelCard
+from service.order import Order, Text
+
+Pixels = Annotated[int, Field(ge=0, le=2**31)]
+MAX_PARTS = 64
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Region(_Request):
+    """A rectangle in level-0 px."""
+
+    x: Pixels
+    y: Pixels
+    width: Pixels
+    height: Pixels
+
+
+class AnalysisOptions(_Request):
+    """What is asked of an analysis; everything has a default."""
+
+    region: Annotated[Region | None, Field(description="Only this part of the slide.")] = None
+    mpp: Annotated[
+        float | None, Field(gt=0, le=1000, description="Um per pixel, where the file does not say it or is wrong.")
+    ] = None
+    threshold: Annotated[float | None, Field(gt=0, lt=1, description="Instead of the model's operating point.")] = None
+    model: Annotated[Text | None, Field(description="An id of `GET /v1/models`.")] = None
+    priority: Annotated[Priority, Field(description="`stat` goes before `routine`.")] = "routine"
+    callback_url: Annotated[
+        str | None, Field(max_length=2000, description="Gets a signed POST (Standard Webhooks) when the analysis ends.")
+    ] = None
+    order: Order | None = None
+    halo_px: Annotated[
+        int | None, Field(ge=0, le=1024, description="Context read round each tile; a multiple of the model's stride.")
+    ] = None
+    parts: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_PARTS, description="Share the slide between workers in so many parts."),
+    ] = None
+
+
+class AnalysisRequest(AnalysisOptions):
+    """An analysis of a slide that is there already."""
+
+    slide_id: Annotated[Text | None, Field(description="Of an upload.")] = None
+    uri: Annotated[str | None, Field(min_length=1, max_length=4000, description="Below a configured root.")] = None
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"slide_id": "9b2c6a1e-5d0f-4a52-9f0e-0d9f8a3f1c11", "priority": "stat"}]}
+    )
+
+    @model_validator(mode="after")
+    def _one_slide(self) -> Self:
+        if (self.slide_id is None) == (self.uri is None):
+            raise ValueError("give either slide_id or uri")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Without the slide, as the job store keeps them."""
+        return self.model_dump(mode="json", exclude={"slide_id", "uri"})
+
+
+def described(model: type[BaseModel]) -> Any:
+    """A model's JSON schema in one piece: FastAPI has no place for definitions that a hand-written body refers to."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(part: Any) -> Any:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return inline(definitions[part["$ref"].rsplit("/", 1)[1]])
+            return {name: inline(each) for name, each in part.items()}
+        return [inline(each) for each in part] if isinstance(part, list) else part
+
+    return inline(schema)
+
+
+class JobError(BaseModel):
+    """Why an analysis failed: a stable code, and words for people."""
+
+    code: str
+    detail: str
+
+
+class AnalysisStatus(BaseModel):
+    """Where an analysis stands."""
+
+    id: str
+    status: Status
+    progress: Annotated[float, Field(ge=0, le=1)]
+    patches_per_s: float
+    seconds_left: float | None
+    slide_id: str
+    slide_name: str
+    model: str
+    priority: Priority
+    accession_number: str | None
+    request: dict[str, Any]
+    error: JobError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    result: Annotated[str | None, Field(description="Path of the report, once there is one.")]
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> "AnalysisStatus":
+        """As the job store has it."""
+        left = analysis.seconds_left
+        return cls(
+            id=analysis.id,
+            status=analysis.status,
+            progress=round(analysis.progress, 4),
+            patches_per_s=round(analysis.patches_per_s, 2),
+            seconds_left=None if left is None else round(left, 1),
+            slide_id=analysis.slide_id,
+            slide_name=analysis.slide_name,
+            model=analysis.model,
+            priority=analysis.priority,
+            accession_number=analysis.accession_number,
+            request=analysis.request,
+            error=JobError(**analysis.error) if analysis.error else None,
+            created_at=datetime.fromtimestamp(analysis.created_at, UTC),
+            started_at=_time(analysis.started_at),
+            finished_at=_time(analysis.finished_at),
+            result=f"/v1/analyses/{analysis.id}/result" if analysis.status == "succeeded" else None,
+        )
+
+
+class AnalysisList(BaseModel):
+    """Analyses, newest first; `next_cursor` leads to older ones."""
+
+    analyses: list[AnalysisStatus]
+    next_cursor: str | None
+
+
+class ModelList(BaseModel):
+    """The models that can be asked for, as their cards describe them."""
+
+    default: str
+    models: list[ModelCard]
+
+
+class Health(BaseModel):
+    """Whether the service can work: each part, `ok` or what is wrong with it."""
+
+    status: Literal["ok", "unavailable"]
+    parts: dict[str, str]
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,258 @@
+"""/v1/slides: slides that stay for several analyses; and the multipart body that brings one with its analysis."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.api.auth import Reader, Submitter
+from service.api.bodies import check_announced, chunks
+from service.api.errors import problems
+from service.api.state import StateOf
+from service.errors import (
+    ArchiveUnsafe,
+    NotASlide,
+    NotFinished,
+    NotFound,
+    PixelsUnsupported,
+    RequestInvalid,
+    SlideDamaged,
+    SlideTooLarge,
+    StorageFull,
+    UploadIncomplete,
+    UploadTimeout,
+    UploadTooLarge,
+)
+from service.intake import StoredSlide, accept, delete_slide, find_slide
+from service.settings import Settings
+from service.storage import Incoming, Storage
+
+MAX_REQUEST_BYTES = 64 << 10  # the JSON beside a multipart file
+MULTIPART_BYTES = 1 << 20  # boundaries, headers and that JSON
+FILE_PROBLEMS = (NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported, ArchiveUnsafe)
+UPLOAD_PROBLEMS = (UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull)
+
+router = APIRouter(prefix="/v1/slides", tags=["slides"])
+
+
+class SlideFacts(BaseModel):
+    """What the reader sees. Sizes are px of the level, `mpp` um per level-0 px (x, y)."""
+
+    name: str
+    reader: str
+    vendor: str
+    width: int
+    height: int
+    levels: list[tuple[int, int]]
+    downsamples: list[float]
+    mpp: Annotated[tuple[float, float] | None, Field(description="null: give it with each analysis.")]
+    mpp_source: Annotated[str | None, Field(description="`slide` or `objective-power`.")]
+    claimed_mpp: Annotated[
+        tuple[float | None, float | None] | None, Field(description="As the file has it, plausible or not.")
+    ]
+    objective_power: float | None
+    bounds: Annotated[
+        tuple[int, int, int, int] | None, Field(description="x, y, width, height of what was scanned (MIRAX).")
+    ]
+    sha256: Annotated[str, Field(description="Of the slide's file, or of all its files; as in reports.")]
+
+
+class SlideDescription(BaseModel):
+    """A slide that analyses can name by its `slide_id`."""
+
+    slide_id: str
+    sha256: Annotated[str, Field(description="Of the bytes that were uploaded.")]
+    name: Annotated[str, Field(description="The file's name, fit to be shown.")]
+    size: Annotated[int, Field(description="Bytes.")]
+    slide: SlideFacts
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "slide_id": "9b2c6a1e-5d0f-4a52-9f0e-0d9f8a3f1c11",
+                    "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+                    "name": "case 7.svs",
+                    "size": 1938955,
+                    "slide": {
+                        "name": "case 7.svs",
+                        "reader": "openslide",
+                        "vendor": "aperio",
+                        "width": 2220,
+                        "height": 2967,
+                        "levels": [[2220, 2967]],
+                        "downsamples": [1.0],
+                        "mpp": [0.499, 0.499],
+                        "mpp_source": "slide",
+                        "claimed_mpp": [0.499, 0.499],
+                        "objective_power": 20.0,
+                        "bounds": None,
+                        "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+                    },
+                }
+            ]
+        }
+    )
+
+    @classmethod
+    def of(cls, stored: StoredSlide) -> "SlideDescription":
+        """As it is stored."""
+        facts = SlideFacts.model_validate(stored.facts)
+        return cls(slide_id=stored.id, sha256=stored.sha256, name=stored.name, size=stored.size, slide=facts)
+
+
+@router.put("/{name:path}", status_code=201, include_in_schema=False)  # a name with slashes; its last part counts
+@router.put(
+    "/{name}",
+    status_code=201,
+    response_model=SlideDescription,
+    summary="Upload a slide",
+    responses=problems(*FILE_PROBLEMS, *UPLOAD_PROBLEMS)
+    | {201: {"headers": {"Location": {"description": "Of the slide.", "schema": {"type": "string"}}}}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "The file itself; of a slide of several files (MIRAX, DICOM), a zip.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def put_slide(
+    name: Annotated[str, Path(description="The file's name, for people.", examples=["case 7.svs"])],
+    request: Request,
+    response: Response,
+    state: StateOf,
+    caller: Submitter,
+) -> SlideDescription:
+    """Take a slide as the raw body, and say what the reader sees; the same bytes are stored once."""
+    limit = state.settings.max_upload_bytes
+    check_announced(request, state.storage, limit)
+    async with Incoming(state.storage, limit) as incoming:
+        async for chunk in chunks(request):
+            await incoming.write(chunk)
+        stored = await accept(state.engine, state.storage, state.inspector, incoming, name, caller.tenant)
+    response.headers["Location"] = f"/v1/slides/{stored.id}"
+    return SlideDescription.of(stored)
+
+
+@router.get("/{slide_id}", summary="What the reader sees in a slide", responses=problems(NotFound))
+def get_slide(slide_id: str, state: StateOf, caller: Reader) -> SlideDescription:
+    """A slide that was uploaded or referred to."""
+    return SlideDescription.of(find_slide(state.engine, caller.tenant, slide_id, use=False))
+
+
+@router.delete("/{slide_id}", status_code=204, summary="Delete a slide", responses=problems(NotFound, NotFinished))
+def remove_slide(slide_id: str, state: StateOf, caller: Submitter) -> None:
+    """Delete a slide, unless an analysis of it is queued or running; reports stay, new pictures cannot be drawn."""
+    delete_slide(state.engine, state.storage, caller.tenant, slide_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a multipart body brought: a file, what it is called, and the JSON beside it."""
+
+    incoming: Incoming
+    name: str
+    request_json: bytes | None
+
+
+@asynccontextmanager
+async def read_multipart(request: Request, storage: Storage, settings: Settings) -> AsyncIterator[Upload]:
+    """Take a multipart body with the parts `file` and, before or after it, `request`; the file goes to the disk.
+
+    Raises RequestInvalid, UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull.
+    """
+    _, options = parse_options_header(request.headers.get("content-type"))
+    check_announced(request, storage, settings.max_upload_bytes + MULTIPART_BYTES)
+    try:
+        parts = _Parts(options.get(b"boundary", b""))
+        async with Incoming(storage, settings.max_upload_bytes) as incoming:
+            yield await _read(request, parts, incoming)
+    except FormParserError as error:
+        raise RequestInvalid(f"the multipart body cannot be read: {error}") from error
+
+
+async def _read(request: Request, parts: "_Parts", incoming: Incoming) -> Upload:
+    names: dict[str, str] = {}
+    current, request_json = "", b""
+    async for chunk in chunks(request):
+        for opened, content in parts.feed(chunk):
+            if opened is not None:
+                current, name = opened
+                if current not in ("file", "request") or current in names:
+                    raise RequestInvalid("the parts are `file` and `request`, each once")
+                names[current] = name
+            elif current == "file":
+                await incoming.write(content)
+            else:
+                request_json += content
+                if len(request_json) > MAX_REQUEST_BYTES:
+                    raise RequestInvalid(f"request: more than {MAX_REQUEST_BYTES} bytes")
+    if not parts.complete:
+        raise UploadIncomplete("the body ends before its last boundary")
+    if "file" not in names:
+        raise RequestInvalid("file: there is no part of this name")
+    return Upload(incoming, names["file"], request_json if "request" in names else None)
+
+
+class _Parts:
+    """A multipart body's parts as they come: what each is called, then its bytes. Raises FormParserError."""
+
+    def __init__(self, boundary: bytes) -> None:
+        if not boundary:
+            raise RequestInvalid("content-type: multipart/form-data needs a boundary")
+        self.complete = False
+        self._found: list[tuple[tuple[str, str] | None, bytes]] = []
+        self._header: dict[str, bytes] = {"field": b"", "value": b""}
+        self._disposition = b""
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._collect("field"),
+                "on_header_value": self._collect("value"),
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._open,
+                "on_part_data": self._data,
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[tuple[str, str] | None, bytes]]:
+        """What a chunk brings: (name, file name) of a part that begins, or some of its bytes."""
+        self._parser.write(chunk)
+        found, self._found = self._found, []
+        yield from found
+
+    def _begin(self) -> None:
+        self._disposition = b""
+
+    def _collect(self, part: str) -> Callable[[bytes, int, int], None]:
+        def collect(data: bytes, start: int, end: int) -> None:
+            self._header[part] += data[start:end]
+
+        return collect
+
+    def _end_header(self) -> None:
+        if self._header["field"].lower() == b"content-disposition":
+            self._disposition = self._header["value"]
+        self._header = {"field": b"", "value": b""}
+
+    def _open(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._found.append(((_text(options.get(b"name")), _text(options.get(b"filename"))), b""))
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._found.append((None, data[start:end]))
+
+    def _end(self) -> None:
+        self.complete = True
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
