@@ -5,7 +5,6 @@ Exit 0: done. 2: bad input. 1: the installation is at fault. An error is one lin
 
 import io
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,32 +12,45 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from PIL import Image
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from typer.core import TyperGroup
 
 from service import __version__
-from service.errors import BadInput, FileMissing, MitosisError, OutputUnwritable, ParameterInvalid
+from service.console import (
+    Format,
+    check_outputs,
+    complain,
+    report_files,
+    reported_errors,
+    slides_below,
+    stderr,
+    write,
+)
+from service.demo_command import demo_command
+from service.errors import BadInput, ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
+from service.keys_command import keys_app
 from service.model_card import DEFAULT_MODEL
 from service.parameters import parse_region
-from service.readers import slide_name
 from service.report import Report
-from service.slide import Box, Slide, is_slide_folder, open_slide
+from service.serve_command import api_command, serve_command, worker_command
+from service.slide import Box, Slide, open_slide
+from service.submit_command import submit_command
+from service.training.ablate_command import ablate_command
 from service.training.command import train_command
+from service.training.cross_validate_command import cross_validate_command
 from service.training.evaluate_command import evaluate_command
 
 if TYPE_CHECKING:
     from service.inference import Detector
 
 warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
-stderr = Console(stderr=True, markup=False, highlight=False)
 
 
 class Commands(TyperGroup):
@@ -53,14 +65,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="mitosis", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-
-
-class Format(StrEnum):
-    """What a report is written as."""
-
-    JSON = "json"
-    GEOJSON = "geojson"
-    CSV = "csv"
 
 
 class DeviceName(StrEnum):
@@ -105,12 +109,12 @@ def analyze(
     ] = None,
 ) -> None:
     """Find and count the mitoses of slides."""
-    slides, several = _slides(paths)
+    slides, several = slides_below(paths)
     if several and (out is None or overlay or heatmap):
         raise ParameterInvalid("several slides need --out DIR, and take no --overlay or --heatmap")
     box = parse_region(region) if region is not None else None
-    reports = _report_files(slides, out, file_format, several)
-    _check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
+    reports = report_files(slides, out, file_format, several)
+    check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
     failed = 0
     for path, file in zip(slides, reports, strict=True):
         try:
@@ -118,11 +122,11 @@ def analyze(
                 slide.require_mpp()  # fails at once, where loading the model takes seconds
                 detector = load_detector(model or DEFAULT_MODEL, device)
                 report = _analyze_one(slide, detector, box, threshold, halo, overlay, heatmap)
-            _write(WRITERS[file_format](report), file)
+            write(WRITERS[file_format](report), file)
         except BadInput as error:
             if not several:
                 raise
-            _complain(error, path)
+            complain(error, path)
             failed = error.exit_code
     raise typer.Exit(failed)
 
@@ -134,27 +138,29 @@ def info(path: Annotated[str, typer.Argument(metavar="PATH")], mpp: Mpp = None) 
         typer.echo(json.dumps(slide.describe(), indent=2))
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Where the drawn slide, its report and its pictures go.")] = Path("demo"),
+@app.command("export-onnx")
+def export_onnx(
+    model: Annotated[str, typer.Argument(metavar="ID|PATH", help="Model id, or a folder with weights and card.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx")],
 ) -> None:
-    """Draw a sample slide (drawn, not a patient's) and analyse it."""
-    from service.sample import draw_sample_slide
+    """Write a model as ONNX, compared with PyTorch before it is written: 8-bit patches in, probability maps out."""
+    from service.export_onnx import to_onnx
+    from service.weights import load_model
 
-    _check_outputs([], [out / "sample.tif"])
-    stderr.print("Drawing a sample slide: every cell in it is invented by a program.")
-    sample = draw_sample_slide(out / "sample.tif")
-    with open_slide(sample.path) as slide:
-        pictures = (out / "overlay.png", out / "heatmap.png")
-        report = _analyze_one(slide, load_detector(), None, None, None, *pictures)
-    for each in (Format.JSON, Format.GEOJSON):
-        _write(WRITERS[each](report), out / f"report.{each.value}")
-    typer.echo(report.to_json(), nl=False)
-    stderr.print(_summary(report), f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/.", sep="\n")
+    check_outputs([], [out])
+    write(to_onnx(load_model(model)), out)
 
 
+app.command("demo")(demo_command)
+app.command("submit")(submit_command)
+app.command("serve")(serve_command)
+app.command("api")(api_command)
+app.command("worker")(worker_command)
+app.add_typer(keys_app)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("ablate")(ablate_command)
+app.command("cross-validate")(cross_validate_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -163,79 +169,6 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
     if version:
         typer.echo(f"mitosis-service {__version__}")
         raise typer.Exit
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn an error of ours, or an option's impossible value, into its one line and exit status."""
-    try:
-        yield
-    except typer.BadParameter as error:
-        _fail(ParameterInvalid(error.format_message()))
-    except MitosisError as error:
-        _fail(error)
-
-
-def _fail(error: MitosisError) -> NoReturn:
-    _complain(error)
-    raise typer.Exit(error.exit_code) from error
-
-
-def _complain(error: MitosisError, path: str | None = None) -> None:
-    where = f"{path}: " if path is not None and not str(error).startswith(Path(path).name) else ""
-    line = f"error: {error.code}: {where}{error}"
-    typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
-
-
-def _slides(paths: list[str]) -> tuple[list[str], bool]:
-    """All slides below the given paths, and whether they were asked for as several."""
-    found: list[str] = []
-    several = len(paths) > 1
-    for path in paths:
-        inside = None if "://" in path else _slides_in(Path(path))
-        several = several or inside is not None
-        found += [path] if inside is None else inside
-    if not found:
-        raise FileMissing(f"{paths[0]}: no files in this folder")
-    return found, several
-
-
-def _slides_in(folder: Path) -> list[str] | None:
-    """The files and slide folders in a folder, dead links too; None for what is itself a slide, or cannot be read."""
-    try:
-        if not folder.is_dir() or is_slide_folder(folder):
-            return None
-        inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-        return [str(each) for each in inside if not each.is_dir() or is_slide_folder(each)]
-    except (OSError, ValueError):  # which, the reader will say
-        return None
-
-
-def _report_files(slides: list[str], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:
-    """Where each slide's report goes; None: standard output."""
-    if out is None:
-        return [None] * len(slides)
-    with _writing(out):
-        into_folder = several or out.is_dir()
-    if not into_folder:
-        return [out] * len(slides)
-    files: list[Path | None] = [out / f"{slide_name(slide)}.{file_format.value}" for slide in slides]
-    if len(set(files)) < len(files):
-        twice = next(file.name for file in files if file and files.count(file) > 1)
-        raise ParameterInvalid(f"two slides would both be reported in {twice}; analyse them apart")
-    return files
-
-
-def _check_outputs(slides: list[str], files: list[Path]) -> None:
-    """Refuse before the analysis, and not after it, what cannot be written or is a slide."""
-    for file in files:
-        if os.path.realpath(file) in {os.path.realpath(slide) for slide in slides}:
-            raise ParameterInvalid(f"{file} is the slide; write to another file")
-        with _writing(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=file.parent).close()
-            if file.is_dir():
-                raise IsADirectoryError(None, "is a folder")
 
 
 @cache
@@ -271,9 +204,9 @@ def _analyze_one(
             checkpoint=saved,
         )
         if heatmap and saved:
-            _write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)
+            write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)
         if overlay:
-            _write(_png(render.overlay(slide, report)), overlay)
+            write(_png(render.overlay(slide, report)), overlay)
     return report
 
 
@@ -303,33 +236,3 @@ def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()
-
-
-def _write(content: bytes, file: Path | None) -> None:
-    """To a file, whole or not at all, or to standard output."""
-    if file is None:
-        typer.echo(content, nl=False)
-        return
-    partial = file.with_name(file.name + ".partial")
-    with _writing(file):
-        try:
-            partial.write_bytes(content)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputUnwritable(f"{file}: {error.strerror}; choose another place") from error
-
-
-def _summary(report: Report) -> str:
-    mai = report.mai
-    return (
-        f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of tissue; "
-        f"MAI {mai.count} ({mai.interval[0]:.1f} to {mai.interval[1]:.1f}) in {mai.area_mm2:.2f} mm2"
-    )

@@ -11,16 +11,16 @@ import pytest
 import service
 
 PACKAGE = Path(service.__file__).parent
-EDGES = ("settings", "storage", "jobs", "broker", "worker", "supervisor", "api", "cli", "__main__")
 SERVERS = {"fastapi", "starlette", "uvicorn", "celery", "kombu", "redis", "sqlalchemy", "alembic", "pydantic_settings"}
 # each module may import those of its own group and of later ones
 ROAD = (
-    {"cli", "__main__", "worker"},
+    {"cli", "__main__", "runner"},
     {"analysis"},
-    {"inference", "backend", "weights", "network", "render", "export", "notices", "report"},
+    {"plan"},
+    {"inference", "backend", "weights", "network", "export_onnx", "render", "export", "notices", "report"},
     {"mitotic_figures", "mitotic_activity", "mitotic_definitions", "probability_map", "parameters", "model_card"},
     {"slide", "tissue", "tiling", "stain", "readers", "jpeg_tiles"},
-    {"errors"},
+    {"errors", "order"},
 )
 TORCH_FREE = [
     "service",
@@ -28,6 +28,9 @@ TORCH_FREE = [
     "service.report",
     "service.export.csv",
     "service.export.geojson",
+    "service.export.fhir",
+    "service.export.hl7",
+    "service.export.dicom",
     "service.errors",
     "service.model_card",
     "service.parameters",
@@ -53,7 +56,11 @@ def imported(tree: ast.AST) -> set[str]:
     return names
 
 
-LIBRARY = [(name, tree) for name, tree in modules() if name.split(".")[0] not in (*EDGES, "training")]
+LIBRARY = [
+    (name, tree)
+    for name, tree in modules()
+    if name in ("", "sample") or any(name.split(".")[0] in each for each in ROAD[1:])
+]
 
 
 @pytest.mark.parametrize(("name", "tree"), LIBRARY, ids=[name or "service" for name, _ in LIBRARY])
@@ -61,7 +68,7 @@ def test_the_library_imports_no_server_and_no_edge(name: str, tree: ast.Module) 
     names = imported(tree)
     assert not {each.split(".")[0] for each in names} & SERVERS
     ours = {each.split(".")[1] for each in names if each.startswith("service.")}
-    assert not ours & {*EDGES, "training"}, f"{name} belongs to the library"
+    assert ours <= {"__version__", "sample", *set().union(*ROAD[1:])}, f"{name} belongs to the library"
 
 
 @pytest.mark.parametrize(("name", "tree"), LIBRARY, ids=[name or "service" for name, _ in LIBRARY])
@@ -80,6 +87,13 @@ def test_the_gateways_part_does_not_import_torch() -> None:
     code = f"import sys, {', '.join(TORCH_FREE)}; print(*sorted({{'torch', 'openvino'}} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.split() == []
+
+
+def test_what_is_slow_or_optional_is_imported_when_it_is_used() -> None:
+    modules = ("fhir", "hl7", "dicom")
+    code = f"import sys, {', '.join(f'service.export.{name}' for name in modules)}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {"fhir", "hl7apy", "highdicom", "pydicom"} & set(run.stdout.split())
 
 
 def test_the_package_itself_holds_its_version_only() -> None:

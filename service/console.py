@@ -1,0 +1,123 @@
+"""What the commands have in common: slides in, files out whole or not at all, and an error as one line."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from service.errors import FileMissing, MitosisError, OutputUnwritable, ParameterInvalid
+from service.readers import slide_name
+from service.slide import is_slide_folder
+
+stderr = Console(stderr=True, markup=False, highlight=False)
+
+
+class Format(StrEnum):
+    """What a report is written as."""
+
+    JSON = "json"
+    GEOJSON = "geojson"
+    CSV = "csv"
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn an error of ours, or an option's impossible value, into its one line and exit status."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        _fail(ParameterInvalid(error.format_message()))
+    except MitosisError as error:
+        _fail(error)
+
+
+def _fail(error: MitosisError) -> NoReturn:
+    complain(error)
+    raise typer.Exit(error.exit_code) from error
+
+
+def complain(error: MitosisError, path: str | None = None) -> None:
+    """An error's line on standard error; `path`: which of several slides it is of."""
+    where = f"{path}: " if path is not None and not str(error).startswith(Path(path).name) else ""
+    line = f"error: {error.code}: {where}{error}"
+    typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
+
+
+def slides_below(paths: list[str]) -> tuple[list[str], bool]:
+    """All slides below the given paths, and whether they were asked for as several."""
+    found: list[str] = []
+    several = len(paths) > 1
+    for path in paths:
+        inside = None if "://" in path else _slides_in(Path(path))
+        several = several or inside is not None
+        found += [path] if inside is None else inside
+    if not found:
+        raise FileMissing(f"{paths[0]}: no files in this folder")
+    return found, several
+
+
+def _slides_in(folder: Path) -> list[str] | None:
+    """The files and slide folders in a folder, dead links too; None for what is itself a slide, or cannot be read."""
+    try:
+        if not folder.is_dir() or is_slide_folder(folder):
+            return None
+        inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+        return [str(each) for each in inside if not each.is_dir() or is_slide_folder(each)]
+    except (OSError, ValueError):  # which, the reader will say
+        return None
+
+
+def report_files(slides: list[str], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:
+    """Where each slide's report goes; None: standard output."""
+    if out is None:
+        return [None] * len(slides)
+    with writing(out):
+        into_folder = several or out.is_dir()
+    if not into_folder:
+        return [out] * len(slides)
+    files: list[Path | None] = [out / f"{slide_name(slide)}.{file_format.value}" for slide in slides]
+    if len(set(files)) < len(files):
+        twice = next(file.name for file in files if file and files.count(file) > 1)
+        raise ParameterInvalid(f"two slides would both be reported in {twice}; analyse them apart")
+    return files
+
+
+def check_outputs(slides: list[str], files: list[Path]) -> None:
+    """Refuse before the analysis, and not after it, what cannot be written or is a slide."""
+    for file in files:
+        if os.path.realpath(file) in {os.path.realpath(slide) for slide in slides}:
+            raise ParameterInvalid(f"{file} is the slide; write to another file")
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=file.parent).close()
+            if file.is_dir():
+                raise IsADirectoryError(None, "is a folder")
+
+
+def write(content: bytes, file: Path | None) -> None:
+    """To a file, whole or not at all, or to standard output."""
+    if file is None:
+        typer.echo(content, nl=False)
+        return
+    partial = file.with_name(file.name + ".partial")
+    with writing(file):
+        try:
+            partial.write_bytes(content)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Make what a disk raises an OutputUnwritable."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputUnwritable(f"{file}: {error.strerror}; choose another place") from error

@@ -1,0 +1,63 @@
+"""Slides that are several files, as the one that is uploaded: a zip that stores them as they are."""
+
+import errno
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.errors import FileMissing, NotASlide, SlideDamaged, StorageFull
+
+MIRAX = ".mrxs"
+
+
+@contextmanager
+def packed(path: Path) -> Iterator[tuple[Path, str]]:
+    """The file to upload for a slide, and its name: a temporary zip for a DICOM folder or a MIRAX slide, else itself.
+
+    Raises FileMissing, NotASlide, SlideDamaged, StorageFull.
+    """
+    path = path.resolve() if path.name in ("", "..") else path  # "." has no name
+    files = _parts(path)
+    name = os.fsencode(path.name).decode(errors="replace")
+    if files is None:
+        yield path, name
+        return
+    with tempfile.NamedTemporaryFile(prefix="mitosis-", suffix=".zip") as file:
+        try:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+                for part, inside in files:
+                    archive.write(part, os.fsencode(inside).decode(errors="replace"))
+            file.flush()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise StorageFull(f"no room to pack {path.name} in {tempfile.gettempdir()}; set TMPDIR") from error
+            raise FileMissing(f"{error.filename or path}: {error.strerror}") from error
+        yield Path(file.name), f"{name}.zip"
+
+
+def _parts(path: Path) -> list[tuple[Path, Path]] | None:
+    """The files of a slide of several, each with its place in the zip; None for a slide that is one file."""
+    try:
+        path.stat()
+        if path.is_dir():
+            return _dicom(path)
+        if path.suffix.lower() != MIRAX:
+            return None
+        beside = path.with_suffix("")
+        parts = [file for file in sorted(beside.rglob("*")) if file.is_file()]
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not parts:
+        raise SlideDamaged(f"{path.name}: a MIRAX slide needs the folder {beside.name} beside it; copy both")
+    return [(file, file.relative_to(path.parent)) for file in (path, *parts)]
+
+
+def _dicom(folder: Path) -> list[tuple[Path, Path]]:
+    from service.readers import dicom_file_in  # brings OpenSlide
+
+    if dicom_file_in(folder) is None:
+        raise NotASlide(f"{folder.name} is a folder without a DICOM slide; name a slide file")
+    return [(file, file.relative_to(folder.parent)) for file in sorted(folder.iterdir()) if file.is_file()]

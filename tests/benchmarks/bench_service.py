@@ -1,0 +1,186 @@
+"""The service beside the library and its limits: overhead, many clients, two workers, memory while uploading.
+
+    python -m tests.benchmarks.bench_service [overhead] [clients] [workers] [memory]
+
+Prints a line for people after each part, and one JSON object at the end.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from service.analysis import analyze
+from service.inference import Detector
+from service.sample import draw_sample_slide
+from service.slide import Box, open_slide
+from tests.integration.running import Running
+
+SMALL = {"x": 900, "y": 900, "width": 900, "height": 900}
+ROUNDS = 8
+CLIENTS, SUBMISSIONS = 50, 200
+UPLOAD_BYTES = 2 << 30
+MIB = 1 << 20
+
+Figures = dict[str, float]
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def stored(service: Running, slide: Path) -> str:
+    answer = service.http.put(f"/v1/slides/{slide.name}", content=slide.read_bytes())
+    answer.raise_for_status()
+    return str(answer.json()["slide_id"])
+
+
+def queued(http: httpx.Client, **request: Any) -> str:
+    answer = http.post("/v1/analyses", json=request)
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
+def bench_overhead(slide: Path, folder: Path) -> Figures:
+    """One small region: from the POST to the report in hand, beside the analysis alone in a warm process."""
+    detector = Detector.load()
+    service = Running(folder).start()
+    slide_id = stored(service, slide)
+
+    def alone() -> None:
+        with open_slide(slide) as opened:
+            analyze(opened, detector, region=Box(*SMALL.values()))
+
+    def through_the_service() -> None:
+        analysis_id = queued(service.http, slide_id=slide_id, region=SMALL, priority="stat")
+        with service.http.stream("GET", f"/v1/analyses/{analysis_id}/events") as events:
+            for _ in events.iter_lines():
+                pass
+        service.http.get(f"/v1/analyses/{analysis_id}/result").raise_for_status()
+
+    pairs = [(seconds(alone), seconds(through_the_service)) for _ in range(ROUNDS)][1:]
+    service.stop()
+    library_s, service_s = np.median(np.array(pairs), axis=0).tolist()
+    print(f"one small region: library {library_s:.2f} s, service {service_s:.2f} s, more {service_s - library_s:.2f} s")
+    return {"library_s": library_s, "service_s": service_s}
+
+
+def bench_clients(slide: Path, folder: Path) -> Figures:
+    """Submissions at once from many clients, and what a status call takes meanwhile."""
+    service = Running(folder).start()
+    slide_id = stored(service, slide)
+    first = queued(service.http, slide_id=slide_id, region=SMALL)
+    waits: list[float] = []
+    over = threading.Event()
+
+    def submit(_: int) -> str:
+        with httpx.Client(base_url=service.http.base_url, timeout=60) as http:
+            return queued(http, slide_id=slide_id, region=SMALL)
+
+    def ask() -> None:
+        with httpx.Client(base_url=service.http.base_url, timeout=60) as http:
+            while not over.wait(0.01):
+                waits.append(seconds(http.get(f"/v1/analyses/{first}").raise_for_status))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        ids = list(pool.map(submit, range(SUBMISSIONS)))
+    accepted_s, accepted = time.perf_counter() - started, len(waits)
+    finished = sum(service.wait(each, 900)["status"] == "succeeded" for each in ids)
+    finished_s = time.perf_counter() - started
+    over.set()
+    asking.join()
+    service.stop()
+    during, p50, p99 = (
+        1000 * np.array([np.percentile(waits[:accepted], 99), *np.percentile(waits, [50, 99])])
+    ).tolist()
+    print(
+        f"{SUBMISSIONS} submissions from {CLIENTS} clients: accepted in {accepted_s:.1f} s, {finished} finished in "
+        f"{finished_s:.0f} s; status calls: p99 {during:.0f} ms while submitting; median {p50:.0f}, p99 {p99:.0f} ms"
+    )
+    return {"accepted_s": accepted_s, "finished": finished, "p99_submitting_ms": during, "p50_ms": p50, "p99_ms": p99}
+
+
+def bench_workers(slide: Path, folder: Path) -> Figures:
+    """One large slide by one worker on one core, and shared between two workers on a core each."""
+    cores, times = sorted(os.sched_getaffinity(0)), []
+    for workers in (1, 2):
+        service = Running(folder / str(workers), workers=workers, cores=set(cores[:workers])).start()
+        live = f"mitosis_workers {workers}.0"
+        service.wait_until(partial(lambda service, live: live in service.http.get("/metrics").text, service, live))
+        slide_id = stored(service, slide)
+        service.wait(queued(service.http, slide_id=slide_id, region=SMALL))
+        started = time.perf_counter()
+        service.wait(queued(service.http, slide_id=slide_id, parts=workers), 900)
+        times.append(time.perf_counter() - started)
+        service.stop()
+    one_s, two_s = times
+    print(f"a large slide, a core each: one worker {one_s:.1f} s, two {two_s:.1f} s, {one_s / two_s:.2f} times faster")
+    return {"one_s": one_s, "two_s": two_s}
+
+
+def bench_memory(folder: Path) -> Figures:
+    """The gateway's memory while 2 GiB are uploaded, over that at its start."""
+    service = Running(folder).start()
+    before, most, over = resident_mib(service.process.pid), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.05):
+            most = max(most, resident_mib(service.process.pid))
+
+    def content() -> Iterator[bytes]:
+        for _ in range(UPLOAD_BYTES // MIB):
+            yield bytes(MIB)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    started = time.perf_counter()
+    answer = httpx.put(f"{service.http.base_url}/v1/slides/zeros.svs", content=content(), timeout=600)
+    took = time.perf_counter() - started
+    over.set()
+    watching.join()
+    service.stop()
+    print(
+        f"2 GiB uploaded in {took:.1f} s ({answer.json()['code']}: it is no slide): the gateway's memory rose by "
+        f"{most - before:.0f} MiB over {before:.0f}"
+    )
+    return {"start_mib": before, "rise_mib": most - before, "upload_s": took}
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    asked = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        slide = draw_sample_slide(folder / "sample.tif").path
+        parts: dict[str, Callable[[], Figures]] = {
+            "overhead": lambda: bench_overhead(slide, folder / "overhead"),
+            "clients": lambda: bench_clients(slide, folder / "clients"),
+            "workers": lambda: bench_workers(slide, folder / "workers"),
+            "memory": lambda: bench_memory(folder / "memory"),
+        }
+        figures = {part: run() for part, run in parts.items() if not asked or part in asked}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""`mitosis demo`: what it leaves behind are files, and never processes."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.report import Report
+from service.settings import load_settings
+from service.valkey import EmbeddedValkey
+from tests.integration.running import Running
+
+
+def demo(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "service", "demo", "--out", str(out)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells' background jobs ignore it
+    )
+
+
+def broker_of(out: Path) -> EmbeddedValkey:
+    return EmbeddedValkey(load_settings(data_dir=out / "service").broker_socket, out / "service/broker")
+
+
+def log_of(out: Path) -> str:
+    log = out / "service/service.log"
+    return log.read_text() if log.exists() else ""
+
+
+def assert_nothing_runs(out: Path) -> None:
+    service = Running(out)  # not started: it knows how to look for processes
+    wait_until(lambda: not service.processes())
+    assert not broker_of(out).answers()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_the_demo_goes_through_the_service_and_stops_it(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    process = demo(out)
+    output, told = process.communicate(timeout=600)
+    assert process.returncode == 0, told
+    assert_nothing_runs(out)
+    report = Report.model_validate_json(output)
+    assert (report.to_json(), (out / "report.json").read_text()) == (output, output)
+    assert (report.slide.name, report.counts.total > 50) == ("sample.tif", True)
+    assert len(json.loads((out / "report.geojson").read_text())["features"]) > 50
+    for name in ("overlay.png", "heatmap.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert "to a service on this machine, http://127.0.0.1:" in told
+    assert f"{report.counts.total} mitoses in " in told
+    assert '"level": "error"' not in (out / "service/service.log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("early", [True, False], ids=["when its broker starts", "when it listens"])
+def test_nothing_goes_on_after_a_demo_that_is_stopped(tmp_path: Path, number: signal.Signals, early: bool) -> None:
+    out = tmp_path / "demo"
+    socket = broker_of(out).socket
+    process = demo(out)
+    wait_until(lambda: socket.exists() and (early or "Listening on" in log_of(out)))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=180)
+    assert (output, process.returncode != 0) == ("", True)
+    assert_nothing_runs(out)
+
+
+def test_a_service_that_does_not_start_is_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    (out / "service").mkdir(parents=True)
+    with (out / "service/serve.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = demo(out)
+        output, told = process.communicate(timeout=180)
+    assert (output, process.returncode, told.count("\n")) == ("", 1, 1)
+    assert told.startswith("error: settings-invalid: another service runs on ")
+    assert_nothing_runs(out)
+
+
+def test_a_demo_is_no_part_of_the_laboratorys_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither reads nor fills the queue and the database that are configured here."""
+    monkeypatch.setenv("MITOSIS_BROKER_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("MITOSIS_DATABASE_URL", "sqlite:////nowhere/jobs")
+    out = tmp_path / "demo"
+    process = demo(out)
+    wait_until(lambda: process.poll() is not None or "worker ready" in log_of(out))
+    assert broker_of(out).answers()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=180)
+    assert_nothing_runs(out)
