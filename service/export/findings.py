@@ -1,0 +1,117 @@
+"""What a report says, as a flat list of coded values: the same for FHIR, HL7 v2 and DICOM.
+
+A count in too little tissue is no value of its definition, since a reader would class it all the same: the value is
+missing, with the reason, and the count stands among the details.
+"""
+
+from dataclasses import dataclass
+
+from service.export import codes
+from service.export.codes import Code, Concept
+from service.order import Confirmation
+from service.report import HotspotPlace, Mai, RectanglePlace, Report, Score
+
+UNCONFIRMED = "Computed by software; no person has confirmed it."
+TOO_LITTLE_TISSUE = "less tissue was examined than the definition asks for"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A coded value; booleans have no unit."""
+
+    name: Concept
+    value: float | bool
+    unit: Code | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One result: a count or a score, what belongs to it, and where it was found."""
+
+    key: str  # unique in its report, and the same in every report of this version
+    name: Concept
+    value: float | None  # None: `missing` says why
+    unit: Code | None  # None: an ordinal score
+    method: str = ""
+    details: tuple[Measure, ...] = ()
+    place: HotspotPlace | None = None
+    missing: str = ""
+
+
+def findings(report: Report) -> list[Finding]:
+    """The total, the density, the MAI and each score, in the report's order."""
+    examined = Measure(codes.EXAMINED, report.tissue.examined_mm2, codes.MM2)
+    threshold = Measure(codes.THRESHOLD, report.model.threshold, codes.COUNT)
+    method = "detection in all tissue"
+    if report.region is not None:
+        region = report.region
+        method = f"detection in x {region.x}, y {region.y}, {region.width} x {region.height} level-0 pixels"
+    found = [Finding("total", codes.TOTAL, report.counts.total, codes.COUNT, method, (examined, threshold))]
+    if report.counts.per_mm2 is not None:
+        found.append(Finding("density", codes.DENSITY, report.counts.per_mm2, codes.PER_MM2, method, (examined,)))
+    return [*found, _by_definition(report.mai), *map(_by_definition, report.scores)]
+
+
+def place_measures(place: HotspotPlace) -> tuple[Measure, ...]:
+    """A hot-spot's centre in level-0 px, its size in um, and its share of tissue."""
+    centre = (Measure(codes.HOTSPOT_X, place.x, codes.PIXEL), Measure(codes.HOTSPOT_Y, place.y, codes.PIXEL))
+    if isinstance(place, RectanglePlace):
+        size: tuple[Measure, ...] = (
+            Measure(codes.HOTSPOT_WIDTH, place.width_um, codes.UM),
+            Measure(codes.HOTSPOT_HEIGHT, place.height_um, codes.UM),
+        )
+    else:
+        size = (Measure(codes.HOTSPOT_RADIUS, place.radius_um, codes.UM),)
+    return (*centre, *size, Measure(codes.HOTSPOT_TISSUE, place.tissue_fraction, codes.COUNT))
+
+
+def place_words(place: HotspotPlace) -> str:
+    """Where a hot-spot lies, for people."""
+    if isinstance(place, RectanglePlace):
+        shape = f"rectangle of {place.width_um:.0f} x {place.height_um:.0f} um"
+    else:
+        shape = f"circle of radius {place.radius_um:.0f} um"
+    return f"{shape} centred on level-0 pixel x {place.x:.0f}, y {place.y:.0f}"
+
+
+def summary(report: Report) -> str:
+    """The result in a sentence or two, for people."""
+    mai = report.mai
+    index = f"{mai.count} mitoses in {mai.area_mm2:.2f} mm2 of the most active area ({mai.definition})"
+    if not mai.area_sufficient:
+        index += f"; {TOO_LITTLE_TISSUE}"
+    elif mai.high_risk is not None:
+        index += "; at or above the cut-off" if mai.high_risk else "; below the cut-off"
+    near = "; near a cut-off" if mai.near_cutoff else ""
+    return f"{index}{near}. {report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of examined tissue."
+
+
+def remarks(report: Report, confirmed: Confirmation | None) -> list[str]:
+    """The summary and what limits it, for people."""
+    return [summary(report), *([] if confirmed else [UNCONFIRMED]), *(each.message for each in report.warnings)]
+
+
+def _by_definition(found: Mai | Score) -> Finding:
+    classed = found.score if isinstance(found, Score) else None
+    is_count = classed is None and found.area_sufficient
+    details = [] if is_count else [Measure(codes.IN_WINDOW, found.count, codes.COUNT)]
+    details += [
+        Measure(codes.WINDOW_AREA, found.area_mm2, codes.MM2),
+        Measure(codes.LOWER, found.interval[0], codes.COUNT),
+        Measure(codes.UPPER, found.interval[1], codes.COUNT),
+        Measure(codes.AREA_SUFFICIENT, found.area_sufficient),
+    ]
+    if found.near_cutoff is not None:
+        details.append(Measure(codes.NEAR_CUTOFF, found.near_cutoff))
+    if isinstance(found, Mai) and found.high_risk is not None:
+        details.append(Measure(codes.HIGH_RISK, found.high_risk))
+    return Finding(
+        key=f"{found.definition}: {found.table_version}",
+        name=codes.definition(found.definition),
+        value=(found.count if classed is None else classed) if found.area_sufficient else None,
+        unit=None if classed is not None else codes.COUNT,
+        method=f"{found.definition}, {found.table_version}",
+        details=tuple(details),
+        place=found.hotspot,
+        missing="" if found.area_sufficient else TOO_LITTLE_TISSUE,
+    )

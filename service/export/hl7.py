@@ -1,0 +1,318 @@
+"""HL7 v2.5.1: one ORU^R01 for a result, by IHE's Laboratory Testing Workflow, transaction LAB-3.
+
+    MSH PID PV1 ORC OBR NTE* OBX+ [SPM]
+
+LAB-3 wants ORC-7, OBR-5, 6, 8, 27 and OBX-9, 10, 12 empty, PV1-2 ("U": we are not told), OBR-2, 3, 4, 16 and 25.
+Status: OBX-11 and OBR-25 are P (preliminary), F (final) or C (corrected); OBX-11 X where a value could not be had.
+OBX-4 numbers the results: the MAI comes with its area, interval and hot-spot, the others with count and area; all of
+it is in the other formats. OBX-17 names definition and table, OBX-18 software and model, OBX-19 when it was computed.
+OBR-7 and OBX-14 would be when the specimen was taken: they are empty, since we are not told.
+
+Built with hl7apy at its strict level, which takes any word as OBX-2, OBX-11 or a number: `check_hl7` looks at those.
+UTF-8, as MSH-18 says; separators within a text are escaped, control characters become blanks.
+"""
+
+import re
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from service.errors import FormatUnavailable
+from service.export import codes
+from service.export.codes import Code, Concept
+from service.export.findings import Finding, Measure, findings, place_measures, remarks
+from service.order import Confirmation, Order, ResultStatus, split_name
+from service.report import Report
+
+Fields: TypeAlias = dict[int, str | list[str]]  # by number, already escaped; a list repeats the field
+
+STATUS: dict[ResultStatus, str] = {"preliminary": "P", "final": "F", "amended": "C"}
+ORDER_STATUS: dict[ResultStatus, str] = {"preliminary": "IP", "final": "CM", "amended": "CM"}
+SEX = {"female": "F", "male": "M", "other": "O", "unknown": "U"}
+ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
+TEXT_LENGTH = 199  # of the data type ST, escapes included
+BRIEF = {codes.IN_WINDOW, codes.WINDOW_AREA}  # details of all results but the MAI
+
+SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "NTE", "OBX", "SPM")
+REQUIRED = {
+    "MSH": (7, 9, 10, 11, 12, 18),
+    "PID": (3, 5),
+    "PV1": (2,),
+    "ORC": (1, 2, 3),
+    "OBR": (2, 3, 4, 16, 22, 25),
+    "OBX": (1, 2, 3, 11, 18),
+}
+FORBIDDEN = {"ORC": (7,), "OBR": (5, 6, 8, 27), "OBX": (9, 10, 12)}
+TABLES = {  # segment and field to what we may send of its table
+    ("MSH", 11): {"P", "T", "D"},  # 0103
+    ("ORC", 1): {"SC"},  # 0119
+    ("ORC", 5): {"IP", "CM"},  # 0038
+    ("OBR", 25): {"P", "F", "C"},  # 0123
+    ("OBX", 2): {"NM", "ST", "CWE"},  # 0125
+    ("OBX", 11): {"P", "F", "C", "X"},  # 0085
+}
+NUMBER = re.compile(r"-?\d{1,12}(\.\d+)?")
+
+
+def to_hl7(
+    report: Report,
+    order: Order,
+    status: ResultStatus,
+    control_id: str,
+    *,
+    confirmed: Confirmation | None = None,
+    sent_at: datetime | None = None,
+    sender: tuple[str, str] = ("mitosis-service", ""),
+    receiver: tuple[str, str] = ("", ""),
+    processing_id: str = "P",
+) -> bytes:
+    """One message, its segments ended by carriage returns, without MLLP's frame.
+
+    Sender and receiver are application and facility. The same arguments give the same bytes. Raises
+    FormatUnavailable where the order lacks what LAB-3 requires, or holds what does not fit.
+    """
+    _require(order)
+    issued = confirmed.at if confirmed else report.analysis.created_at
+    ends = {3 + number: escaped(name) for number, name in enumerate((*sender, *receiver))}
+    header: Fields = {7: _time(sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(control_id), 18: "UNICODE UTF-8"}
+    segments: list[tuple[str, Fields]] = [
+        ("MSH", header | ends | {11: escaped(processing_id)}),
+        ("PID", _patient(order)),
+        ("PV1", {1: "1", 2: "U"}),
+        ("ORC", _order_control(report, order, status, issued)),
+        ("OBR", _request(report, order, status, issued, confirmed)),
+        *(("NTE", _note(number, words)) for number, words in enumerate(remarks(report, confirmed), start=1)),
+        *(("OBX", fields) for fields in _observations(report, order, STATUS[status])),
+    ]
+    if specimen := order.specimen_id or order.container_id:
+        segments.append(("SPM", {1: "1", 2: escaped(specimen), 4: _code((codes.TISSUE,))}))
+    message = _assemble(segments)
+    check_hl7(message)
+    return message
+
+
+def escaped(text: str) -> str:
+    """A text as part of a field."""
+    plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
+    return "".join(ESCAPES.get(character, character) for character in plain)
+
+
+def check_hl7(message: bytes) -> None:
+    """Raise FormatUnavailable where a result message breaks HL7's structure, its tables, or LAB-3's rules."""
+    for line in message.decode().rstrip("\r").split("\r"):
+        name, *fields = line.split("|")
+        if name == "MSH":
+            fields.insert(0, "|")
+        _check_segment(name, dict(enumerate(fields, start=1)))
+    hl7apy = _hl7apy()
+    try:
+        parsed = hl7apy.parser.parse_message(message.decode(), validation_level=hl7apy.consts.VALIDATION_LEVEL.STRICT)
+        parsed.validate()
+    except (hl7apy.exceptions.HL7apyException, ValueError) as error:
+        raise FormatUnavailable(f"the result makes no valid HL7 message: {error}") from error
+
+
+def _check_segment(name: str, fields: dict[int, str]) -> None:
+    if name not in SEGMENTS:
+        raise FormatUnavailable(f"a result message holds no {name or 'empty'} segment")
+    for number in REQUIRED.get(name, ()):
+        if not fields.get(number):
+            raise FormatUnavailable(f"{name}-{number} must not be empty")
+    for number in FORBIDDEN.get(name, ()):
+        if fields.get(number):
+            raise FormatUnavailable(f"{name}-{number} must be empty")
+    for (segment, number), allowed in TABLES.items():
+        if segment == name and fields.get(number) not in allowed:
+            raise FormatUnavailable(f"{name}-{number} cannot be {fields.get(number)!r}")
+    if name == "OBX":
+        _check_value(fields[2], fields.get(5, ""), fields[11])
+
+
+def _check_value(kind: str, value: str, status: str) -> None:
+    if (value == "") != (status == "X"):
+        raise FormatUnavailable("OBX-5 is empty where OBX-11 is X, and only there")
+    if value and kind == "NM" and not NUMBER.fullmatch(value):
+        raise FormatUnavailable(f"OBX-5 cannot be the number {value!r}")
+
+
+def _hl7apy() -> Any:
+    try:
+        import hl7apy.consts
+        import hl7apy.core
+        import hl7apy.exceptions
+        import hl7apy.parser
+    except ImportError as error:
+        raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
+    return hl7apy
+
+
+def _assemble(segments: list[tuple[str, Fields]]) -> bytes:
+    """The segments in the message's groups, by hl7apy."""
+    hl7apy = _hl7apy()
+    try:
+        strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
+        message = hl7apy.core.Message("ORU_R01", version="2.5.1", validation_level=strict)
+        result = message.add_group("ORU_R01_PATIENT_RESULT")
+        patient, order = result.add_group("ORU_R01_PATIENT"), result.add_group("ORU_R01_ORDER_OBSERVATION")
+        for name, fields in segments:
+            if name == "MSH":
+                segment = message.msh
+            elif name == "PID":
+                segment = patient.add_segment(name)
+            elif name in ("PV1", "OBX", "SPM"):
+                group = patient if name == "PV1" else order
+                kind = {"PV1": "VISIT", "OBX": "OBSERVATION", "SPM": "SPECIMEN"}[name]
+                segment = group.add_group(f"ORU_R01_{kind}").add_segment(name)
+            else:
+                segment = order.add_segment(name)
+            _fill(segment, fields)
+        return str(message.to_er7()).rstrip("\r").encode() + b"\r"
+    except hl7apy.exceptions.HL7apyException as error:
+        raise FormatUnavailable(f"the result does not fit into HL7 v2.5.1: {error}") from error
+
+
+def _fill(segment: Any, fields: Fields) -> None:
+    for number, value in fields.items():
+        name, values = f"{segment.name}_{number}", value if isinstance(value, list) else [value]
+        if values[0]:
+            setattr(segment, name.lower(), values[0])
+        for repeated in values[1:]:
+            segment.add_field(name).value = repeated
+
+
+def _require(order: Order) -> None:
+    """LAB-3 has no words for unknown here: a result that cannot be filed is not sent."""
+    needed = {
+        "patient_id": order.patient_id,
+        "placer_order_number or accession_number": _placer(order),
+        "ordering_provider": order.ordering_provider or order.ordering_provider_id,
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise FormatUnavailable(f"an HL7 result needs {', '.join(missing)} in the order")
+
+
+def _placer(order: Order) -> str:
+    return order.placer_order_number or order.accession_number or ""
+
+
+def _filler(report: Report, order: Order) -> str:
+    return order.filler_order_number or order.accession_number or report.analysis.id
+
+
+def _patient(order: Order) -> Fields:
+    family, given = split_name(order.patient_name or "")
+    return {
+        1: "1",
+        3: _parts(order.patient_id or "", "", "", order.patient_id_issuer or "", "PI"),
+        5: _parts(family, given, "", "", "", "", "L" if family else "U"),
+        7: (order.patient_birth_date or "").replace("-", ""),
+        8: SEX[order.patient_sex] if order.patient_sex else "",
+    }
+
+
+def _order_control(report: Report, order: Order, status: ResultStatus, issued: datetime) -> Fields:
+    return {
+        1: "SC",
+        2: escaped(_placer(order)),
+        3: escaped(_filler(report, order)),
+        5: ORDER_STATUS[status],
+        9: _time(issued),
+        12: _person(order.ordering_provider_id, order.ordering_provider),
+    }
+
+
+def _request(
+    report: Report, order: Order, status: ResultStatus, issued: datetime, confirmed: Confirmation | None
+) -> Fields:
+    service = order.service
+    return {
+        1: "1",
+        2: escaped(_placer(order)),
+        3: escaped(_filler(report, order)),
+        4: _parts(service.code, service.text, service.system) if service else _code(codes.REPORT),
+        16: _person(order.ordering_provider_id, order.ordering_provider),
+        22: _time(issued),
+        24: codes.SURGICAL_PATHOLOGY.value,
+        25: STATUS[status],
+        32: _person(None, confirmed.name).replace("^", "&") if confirmed else "",
+    }
+
+
+def _note(number: int, words: str) -> Fields:
+    return {1: str(number), 2: "L", 3: escaped(words)}
+
+
+def _observations(report: Report, order: Order, status: str) -> list[Fields]:
+    """All OBX: the findings, each with its own sub-id, then what was analysed with what."""
+    rows = [
+        fields | {4: str(number), 17: _parts("", finding.method)}
+        for number, finding in enumerate(findings(report), start=1)
+        for fields in (_main(finding, status), *(_detail(each, status) for each in _details(report, finding)))
+    ]
+    texts = (
+        (codes.SOFTWARE, f"{report.software.name} {report.software.version}"),
+        (codes.MODEL, report.model.id),
+        (codes.MODEL_SHA256, report.model.sha256),
+        (codes.SLIDE_NAME, report.slide.name),
+        (codes.SLIDE_SHA256, report.slide.sha256),
+        (codes.CONTAINER, order.container_id),
+        (codes.BLOCK, order.block),
+        (codes.STAIN, order.stain),
+    )
+    rows += [{2: "ST", 3: _code(name), 5: _shortened(text), 11: status} for name, text in texts if text]
+    equipment = [_parts(report.software.version, report.software.name), _parts(report.model.id, "model")]
+    computed = _time(report.analysis.created_at)
+    return [row | {1: str(number), 18: equipment, 19: computed} for number, row in enumerate(rows, start=1)]
+
+
+def _details(report: Report, finding: Finding) -> tuple[Measure, ...]:
+    """All there is of the total, the density and the MAI; count and area of the other definitions."""
+    if finding.name == codes.definition(report.mai.definition):
+        return finding.details + (place_measures(finding.place) if finding.place else ())
+    if finding.name in (codes.TOTAL, codes.DENSITY):
+        return finding.details
+    return tuple(each for each in finding.details if each.name in BRIEF)
+
+
+def _main(finding: Finding, status: str) -> Fields:
+    if finding.value is None:
+        return {2: "NM", 3: _code(finding.name), 11: "X"}
+    if finding.unit is None:
+        return {2: "CWE", 3: _code(finding.name), 5: _code((codes.score(int(finding.value)),)), 11: status}
+    return _detail(Measure(finding.name, finding.value, finding.unit), status)
+
+
+def _detail(measure: Measure, status: str) -> Fields:
+    fields: Fields = {3: _code(measure.name), 11: status}
+    if measure.unit is None:
+        return fields | {2: "CWE", 5: _code((codes.V2_YES if measure.value else codes.V2_NO,))}
+    number = f"{measure.value:.6f}".rstrip("0").rstrip(".")
+    return fields | {2: "NM", 5: number, 6: _code((measure.unit,))}
+
+
+def _code(concept: Concept) -> str:
+    """CE and CWE: identifier, text and system, and the same of the second code."""
+    return _parts(*(part for code in concept[:2] for part in _triplet(code)))
+
+
+def _triplet(code: Code) -> tuple[str, str, str]:
+    return code.value, code.meaning, code.system.designator
+
+
+def _person(identifier: str | None, name: str | None) -> str:
+    return _parts(identifier or "", *split_name(name or ""))
+
+
+def _parts(*components: str) -> str:
+    return "^".join(map(escaped, components)).rstrip("^")
+
+
+def _shortened(text: str) -> str:
+    """A text that fits into ST: whole characters, never half an escape."""
+    while len(escaped(text)) > TEXT_LENGTH:
+        text = text[:-1]
+    return escaped(text)
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y%m%d%H%M%S%z")

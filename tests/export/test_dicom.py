@@ -1,0 +1,413 @@
+"""DICOM: read back by pydicom and highdicom, checked by dciodvfy; places against the standard's own equation."""
+
+import shutil
+import subprocess
+import sys
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from pydicom import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes as dicom_codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from service.errors import FormatUnavailable
+from service.export.dicom import WHOLE_SLIDE, base_level, to_annotations, to_structured_report
+from service.order import Order, ResultStatus
+from service.report import Report
+from tests.export.hospital import NASTY, ORDER, SIZE, confirmation, report_of, with_detections
+
+SPACING_MM, ORIGIN_MM = (0.00025, 0.0005), (20.0, 40.0)  # x, y
+ORIENTATION = [0.0, -1.0, 0.0, -1.0, 0.0, 0.0]  # as scanners lay slides: columns run along -y, rows along -x
+
+
+def of(**attributes: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def slide_instance(character_set: str = "ISO_IR 100", size: tuple[int, int] = SIZE, **changes: Any) -> Dataset:
+    """A slide's header as an archive gives it, through a file; its patient is written in Latin-1."""
+    measures = of(PixelSpacing=[SPACING_MM[1], SPACING_MM[0]], SliceThickness=0.001)
+    origin = of(XOffsetInSlideCoordinateSystem=ORIGIN_MM[0], YOffsetInSlideCoordinateSystem=ORIGIN_MM[1])
+    specimen = of(SpecimenIdentifier="B26-00017-A", SpecimenUID="1.2.3.5", SpecimenPreparationSequence=[])
+    specimen.IssuerOfTheSpecimenIdentifierSequence = []
+    slide = of(
+        SpecificCharacterSet=character_set,
+        SOPClassUID=WHOLE_SLIDE,
+        SOPInstanceUID=f"1.2.3.{size[0]}.{size[1]}",
+        StudyInstanceUID="1.2.3.2",
+        SeriesInstanceUID="1.2.3.3",
+        FrameOfReferenceUID="1.2.3.4",
+        PositionReferenceIndicator="SLIDE_CORNER",
+        Modality="SM",
+        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
+        Manufacturer="Scanner & Söhne",
+        PatientName="Müller^Jörg",
+        PatientID="1234567",
+        PatientBirthDate="19610228",
+        PatientSex="F",
+        AccessionNumber="B26-00017",
+        StudyID="1",
+        StudyDate="20260101",
+        StudyTime="101112",
+        ReferringPhysicianName="Weiß^Käthe",
+        Rows=256,
+        Columns=256,
+        TotalPixelMatrixColumns=size[0],
+        TotalPixelMatrixRows=size[1],
+        TotalPixelMatrixOriginSequence=[origin],
+        ImageOrientationSlide=ORIENTATION,
+        SharedFunctionalGroupsSequence=[of(PixelMeasuresSequence=[measures])],
+        ContainerIdentifier="B26-00017-A-1-1",
+        IssuerOfTheContainerIdentifierSequence=[],
+        ContainerTypeCodeSequence=[],
+        SpecimenDescriptionSequence=[specimen],
+    )
+    for keyword, value in changes.items():
+        if value is None:
+            del slide[keyword]
+        else:
+            setattr(slide, keyword, value)
+    slide.file_meta = FileMetaDataset()
+    slide.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    slide.file_meta.MediaStorageSOPClassUID = WHOLE_SLIDE
+    slide.file_meta.MediaStorageSOPInstanceUID = slide.SOPInstanceUID
+    file = BytesIO()
+    slide.save_as(file, enforce_file_format=True)
+    return pydicom.dcmread(BytesIO(file.getvalue()))
+
+
+@cache
+def structured_report(status: ResultStatus = "preliminary") -> bytes:
+    """The document that most tests look at."""
+    confirmed = confirmation() if status == "amended" else None
+    return to_structured_report(report_of(), ORDER, slide_instance(), status, confirmed=confirmed)
+
+
+def document(content: bytes) -> Any:
+    return hd.sr.Comprehensive3DSR.from_dataset(pydicom.dcmread(BytesIO(content)))
+
+
+def annotations(content: bytes) -> Any:
+    return hd.ann.MicroscopyBulkSimpleAnnotations.from_dataset(pydicom.dcmread(BytesIO(content)))
+
+
+def slide_mm(places_px: npt.NDArray[Any], source: Dataset) -> npt.NDArray[Any]:
+    """PS3.3 C.7.6.2.1-1: px counted from the corner of the first, whose centre is the origin."""
+    (origin,) = source.TotalPixelMatrixOriginSequence
+    rows_mm, columns_mm = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    start = [origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0]
+    cosines = np.array(source.ImageOrientationSlide, float).reshape(2, 3)
+    steps = (places_px - 0.5) * [float(columns_mm), float(rows_mm)]
+    return np.array(start, float) + steps @ cosines
+
+
+def errors_in(content: bytes, folder: Path) -> list[str]:
+    """What dciodvfy calls an error."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed (Debian: dicom3tools)")
+    path = folder / "object.dcm"
+    path.write_bytes(content)
+    run = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60)
+    lines = (run.stdout + run.stderr).splitlines()
+    assert lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+def groups(content: bytes) -> dict[str, Any]:
+    """Measurement groups by their tracking identifier."""
+    report = document(content).content
+    found = [*report.get_planar_roi_measurement_groups(), *report.get_image_measurement_groups()]
+    return {f"{each.tracking_identifier} {each.get_measurements()[0].name.value}": each for each in found}
+
+
+def numbers(group: Any) -> dict[str, float]:
+    return {each.name.value: float(each.value) for each in group.get_measurements()}
+
+
+def answers(group: Any) -> dict[str, str]:
+    return {each.name.value: each.value.meaning for each in group.get_qualitative_evaluations()}
+
+
+# Annotations
+
+
+def test_each_mitosis_is_a_point_with_its_probability() -> None:
+    report, source = report_of(), slide_instance()
+    found = annotations(to_annotations(report, source))
+    (group,) = found.AnnotationGroupSequence
+    points = np.concatenate(group.get_graphic_data(found.AnnotationCoordinateType))
+    places = np.array([(each.x, each.y) for each in report.detections])
+    np.testing.assert_allclose(points, slide_mm(places, source), atol=1e-5)
+    names, values, units = group.get_measurements()
+    assert [(each.value, each.scheme_designator) for each in names] == [("122157", "DCM")]
+    assert [each.value for each in units] == ["1"]
+    np.testing.assert_allclose(values[:, 0], [each.score for each in report.detections], rtol=1e-6)
+
+
+def test_annotations_name_slide_algorithm_and_kind() -> None:
+    source = slide_instance()
+    found = annotations(to_annotations(report_of(), source))
+    (group,) = found.AnnotationGroupSequence
+    assert found.AnnotationCoordinateType == "3D"
+    assert found.FrameOfReferenceUID == source.FrameOfReferenceUID
+    assert found.ReferencedImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert group.graphic_type == hd.ann.GraphicTypeValues.POINT
+    assert (group.annotated_property_type.value, group.annotated_property_type.meaning) == (
+        "mitotic-figure",
+        "Mitotic figure",
+    )
+    assert group.annotated_property_category == dicom_codes.SCT.AnatomicalStructure
+    algorithm = group.algorithm_identification
+    assert (algorithm.name, algorithm.version, algorithm.parameters["threshold"]) == ("model-1", "1.2.3", "0.5")
+    assert found.DeviceSerialNumber == "1" * 64
+
+
+def test_thousands_of_mitoses_are_one_object() -> None:
+    report, source = with_detections(report_of(), 5000), slide_instance()
+    found = annotations(to_annotations(report, source))
+    (group,) = found.AnnotationGroupSequence
+    assert group.NumberOfAnnotations == 5000
+    last = slide_mm(np.array([[report.detections[-1].x, report.detections[-1].y]]), source)
+    np.testing.assert_allclose(group.get_graphic_data("3D")[-1], last, atol=1e-5)
+
+
+def test_an_annotation_object_cannot_be_empty() -> None:
+    with pytest.raises(FormatUnavailable, match="no mitoses"):
+        to_annotations(report_of(0), slide_instance())
+
+
+# The structured report
+
+
+def test_the_counts_are_the_reports() -> None:
+    report, content = report_of(), structured_report()
+    found = groups(content)
+    total, density = found["detection in all tissue mitoses-total"], found["detection in all tissue mitoses-per-mm2"]
+    assert numbers(total) == {"mitoses-total": 12, "examined-area": 12, "threshold": 0.5}
+    assert numbers(density)["mitoses-per-mm2"] == report.counts.per_mm2
+    assert len(found) == 3 + len(report.scores)
+
+
+def test_the_mai_has_its_count_area_interval_and_answers() -> None:
+    mai = report_of().mai
+    group = groups(structured_report())[f"mai_baak, {mai.table_version} 406094009"]
+    assert numbers(group) == {
+        "406094009": mai.count,
+        "42798000": pytest.approx(mai.area_mm2),
+        "count-lower": pytest.approx(mai.interval[0]),
+        "count-upper": pytest.approx(mai.interval[1]),
+    }
+    assert answers(group) == {
+        "area-sufficient": "Yes",
+        "near-cutoff": "Yes" if mai.near_cutoff else "No",
+        "high-risk": "Yes" if mai.high_risk else "No",
+    }
+    assert {each.unit.value for each in group.get_measurements()} == {"1", "mm2"}
+
+
+def test_a_score_is_a_code_beside_its_count() -> None:
+    (score,) = [each for each in report_of().scores if each.definition == "nottingham_fd"]
+    group = groups(structured_report())[f"nottingham_fd, {score.table_version} mitoses-window"]
+    assert answers(group)["85300-2"] == f"Score {score.score}"
+    assert numbers(group)["mitoses-window"] == score.count
+
+
+def test_hot_spots_lie_where_the_report_has_them() -> None:
+    report, source, found = report_of(), slide_instance(), groups(structured_report())
+    mai, (midog,) = report.mai, [each for each in report.scores if each.definition == "midog"]
+    circle = found[f"mai_baak, {mai.table_version} 406094009"].roi
+    centre = slide_mm(np.array([[mai.hotspot.x, mai.hotspot.y]]), source)
+    assert circle.graphic_type == hd.sr.GraphicTypeValues3D.ELLIPSE
+    np.testing.assert_allclose(circle.value.mean(axis=0, keepdims=True), centre, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(circle.value - centre, axis=1), mai.hotspot.radius_um / 1000, atol=1e-4)
+    rectangle = found[f"midog, {midog.table_version} midog"].roi
+    sides = np.linalg.norm(np.diff(rectangle.value, axis=0), axis=1)
+    width, height = midog.hotspot.width_um / 1000, midog.hotspot.height_um / 1000
+    np.testing.assert_allclose(sides, [width, height, width, height], atol=1e-4)
+    assert circle.frame_of_reference_uid == rectangle.frame_of_reference_uid == source.FrameOfReferenceUID
+
+
+def test_too_little_tissue_gives_no_score_and_says_so() -> None:
+    report = report_of(40, examined_mm2=0.5)
+    found = groups(to_structured_report(report, Order(), slide_instance(), "final"))
+    group = found[f"mai_baak, {report.mai.table_version} mitoses-window"]
+    assert "406094009" not in numbers(group)
+    assert answers(group) == {"area-sufficient": "No"}
+
+
+def test_no_mitoses_are_counts_of_zero_of_the_image() -> None:
+    report = report_of(0)
+    found = groups(to_structured_report(report, Order(), slide_instance(), "final"))
+    group = found[f"mai_baak, {report.mai.table_version} 406094009"]
+    assert numbers(group)["406094009"] == 0
+    assert [each.referenced_sop_instance_uid for each in group.source_images] == [slide_instance().SOPInstanceUID]
+
+
+@pytest.mark.parametrize(
+    ("status", "preliminary", "verified"),  # `structured_report` has the amended one confirmed
+    [("preliminary", "PRELIMINARY", "UNVERIFIED"), ("final", "FINAL", "UNVERIFIED"), ("amended", "FINAL", "VERIFIED")],
+)
+def test_the_status_is_in_the_flags(status: ResultStatus, preliminary: str, verified: str) -> None:
+    found = document(structured_report(status))
+    assert (found.CompletionFlag, found.CompletionFlagDescription) == ("COMPLETE", status)
+    assert (found.PreliminaryFlag, found.VerificationFlag) == (preliminary, verified)
+
+
+def test_a_confirmed_result_names_who_and_when() -> None:
+    found = document(structured_report("amended"))
+    (observer,) = found.VerifyingObserverSequence
+    assert str(observer.VerifyingObserverName) == "Weiß^Käthe"
+    assert observer.VerifyingOrganization == "Institut für Pathologie"
+    assert observer.VerificationDateTime == "20260102090000+0100"
+    (person,) = found.content.get_observer_contexts(dicom_codes.DCM.Person)
+    assert str(person.observer_identifying_attributes.name) == "Weiß^Käthe"
+
+
+def test_without_an_organization_nobody_is_said_to_have_verified() -> None:
+    nameless = confirmation().model_copy(update={"organization": None, "name": f"{NASTY}="})
+    content = to_structured_report(report_of(), Order(), slide_instance(), "final", confirmed=nameless)
+    assert document(content).VerificationFlag == "UNVERIFIED"
+    at_home = slide_instance(InstitutionName="Klinik")
+    found = document(to_structured_report(report_of(), Order(), at_home, "final", confirmed=nameless))
+    assert found.VerifyingObserverSequence[0].VerifyingOrganization == "Klinik"
+    assert str(found.VerifyingObserverSequence[0].VerifyingObserverName).startswith("Prüf & Söhne|Labor Ost~ Nord ")
+
+
+def test_the_order_and_the_specimen_are_named() -> None:
+    found = document(structured_report())
+    (request,) = found.ReferencedRequestSequence
+    assert request.PlacerOrderNumberImagingServiceRequest == "ORD-99"
+    assert request.FillerOrderNumberImagingServiceRequest == "F-17"
+    assert request.RequestedProcedureDescription == "Mitosenzählung"
+    (subject,) = found.content.get_subject_contexts()
+    assert subject.subject_class_specific_context.container_identifier == "B26-00017-A-1-1"
+
+
+# Both
+
+
+@pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])
+def test_patient_study_and_specimen_are_copied_in_any_alphabet(character_set: str) -> None:
+    source = slide_instance(character_set)
+    for content in (to_annotations(report_of(), source), to_structured_report(report_of(), ORDER, source, "final")):
+        found = pydicom.dcmread(BytesIO(content))
+        assert found.SpecificCharacterSet == "ISO_IR 192"
+        for keyword in ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "StudyDate", "StudyTime"):
+            assert found[keyword].value == source[keyword].value
+        assert str(found.PatientName) == "Müller^Jörg"
+        assert str(found.ReferringPhysicianName) == "Weiß^Käthe"
+    assert annotations(to_annotations(report_of(), source)).ContainerIdentifier == source.ContainerIdentifier
+
+
+@pytest.mark.parametrize("status", ["preliminary", "amended"])
+def test_dciodvfy_finds_no_error_in_the_structured_report(status: ResultStatus, tmp_path: Path) -> None:
+    assert errors_in(structured_report(status), tmp_path) == []
+
+
+def test_dciodvfy_finds_no_error_in_the_annotations(tmp_path: Path) -> None:
+    assert errors_in(to_annotations(report_of(), slide_instance()), tmp_path) == []
+
+
+def test_dciodvfy_finds_the_error_that_was_made(tmp_path: Path) -> None:
+    broken = pydicom.dcmread(BytesIO(structured_report()))
+    del broken.CompletionFlag
+    file = BytesIO()
+    broken.save_as(file)
+    assert "CompletionFlag" in errors_in(file.getvalue(), tmp_path)[0]
+
+
+def test_a_real_slide_is_referred_to_by_its_base_level(shared: Path, tmp_path: Path) -> None:
+    instances = [pydicom.dcmread(path) for path in sorted((shared / "data/slides/dicom-boxes").iterdir())]
+    source = base_level(instances)
+    report = report_of(size=(source.TotalPixelMatrixColumns, source.TotalPixelMatrixRows), mpp=(0.499, 0.499))
+    for content in (to_annotations(report, source), to_structured_report(report, Order(), source, "final")):
+        assert errors_in(content, tmp_path) == []
+        assert pydicom.dcmread(BytesIO(content)).TimezoneOffsetFromUTC == "+0000"
+    (group,) = annotations(to_annotations(report, source)).AnnotationGroupSequence
+    places = np.array([(each.x, each.y) for each in report.detections])
+    np.testing.assert_allclose(np.concatenate(group.get_graphic_data("3D")), slide_mm(places, source), atol=1e-5)
+
+
+def test_the_base_level_is_the_largest_volume() -> None:
+    small, large = slide_instance(size=(100, 80)), slide_instance(size=(200, 160))
+    label = slide_instance(size=(900, 900), ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"])
+    other = slide_instance(size=(999, 999))
+    other.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    assert base_level([small, label, large, other]).SOPInstanceUID == large.SOPInstanceUID
+    with pytest.raises(FormatUnavailable):
+        base_level([label, other])
+
+
+def test_the_same_result_is_the_same_object_and_another_status_another() -> None:
+    source = slide_instance()
+    assert to_annotations(report_of(), source) == to_annotations(report_of(), slide_instance())
+    assert to_structured_report(report_of(), ORDER, source, "preliminary") == structured_report()
+    one, other = document(structured_report()), document(structured_report("final"))
+    assert one.SeriesInstanceUID == other.SeriesInstanceUID
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+    assert (one.ContentDate, one.ContentTime) == ("20260102", "030405")
+
+
+def test_times_are_those_of_the_sources_zone() -> None:
+    source = slide_instance(TimezoneOffsetFromUTC="-0130")
+    found = pydicom.dcmread(BytesIO(to_annotations(report_of(), source)))
+    assert (found.TimezoneOffsetFromUTC, found.ContentDate, found.ContentTime) == ("-0130", "20260102", "013405")
+    odd = pydicom.dcmread(BytesIO(to_annotations(report_of(), slide_instance(TimezoneOffsetFromUTC="MEZ"))))
+    assert "TimezoneOffsetFromUTC" not in odd
+
+
+@pytest.mark.parametrize("source", [None, Dataset()])
+def test_a_slide_that_is_not_dicom_is_refused(source: Dataset | None) -> None:
+    for write in (to_annotations, lambda report, source: to_structured_report(report, ORDER, source, "final")):
+        with pytest.raises(FormatUnavailable, match="no DICOM slide"):
+            write(report_of(), source)
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "TotalPixelMatrixOriginSequence", "ImageOrientationSlide"])
+def test_a_source_without_its_frame_is_refused(keyword: str) -> None:
+    with pytest.raises(FormatUnavailable, match=keyword):
+        to_annotations(report_of(), slide_instance(**{keyword: None}))
+
+
+def test_a_source_of_another_size_is_refused() -> None:
+    with pytest.raises(FormatUnavailable, match="differ in size"):
+        to_annotations(report_of(), slide_instance(size=(SIZE[0] // 2, SIZE[1] // 2)))
+
+
+def test_a_source_that_lacks_what_may_be_empty_will_do() -> None:
+    lacking = ("PatientBirthDate", "StudyID", "ReferringPhysicianName", "SpecimenDescriptionSequence")
+    source = slide_instance(**dict.fromkeys(lacking))
+    assert document(to_structured_report(report_of(), Order(), source, "final")).PatientBirthDate == ""
+
+
+@pytest.mark.parametrize("field", ["patient_id", "accession_number", "container_id"])
+def test_an_order_of_somebody_else_is_refused_without_naming_anybody(field: str) -> None:
+    order = ORDER.model_copy(update={field: "other"})
+    with pytest.raises(FormatUnavailable, match=f"order's {field} is not") as refused:
+        to_structured_report(report_of(), order, slide_instance(), "final")
+    assert "other" not in str(refused.value)
+    assert "1234567" not in str(refused.value)
+
+
+def test_pixels_are_not_copied() -> None:
+    source = slide_instance()
+    source.PixelData = bytes(1 << 20)
+    report: Report = report_of()
+    assert len(to_annotations(report, source)) < 20_000
+    assert "PixelData" in source
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(FormatUnavailable, match=r"highdicom is not installed; pip install .*\[interop\]"):
+        to_annotations(report_of(), slide_instance())
