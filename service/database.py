@@ -144,6 +144,73 @@ workers = Table(
     Column("seen_at", Float, nullable=False),
 )
 
+# Append-only: a decision is taken back by another entry. The number of the last one is the review's revision.
+review_entries = Table(
+    "review_entries",
+    metadata,
+    Column("analysis_id", String(36), ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("action", String(8), nullable=False),  # accept, reject, add, clear, sign
+    Column("detection_id", Integer),
+    Column("x", Float),  # level-0 px, of an added one
+    Column("y", Float),
+    Column("reason", Text),
+    Column("reviewer", String(255), nullable=False),
+    Column("organization", String(255)),
+    Column("key_id", String(16)),
+    Column("at", Float, nullable=False),
+)
+
+# Orders that came before their slide, by the identifier on its label.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("identifier", String(255), nullable=False),
+    Column("order", JSON, nullable=False),  # `service.order.Order`
+    Column("source", String(16), nullable=False),  # hl7, fhir
+    Column("message", String(255), nullable=False),  # who sent it, and the message's own number
+    Column("status", String(16), nullable=False),  # waiting, matched, cancelled
+    Column("analysis_id", String(36)),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Index("orders_by_identifier", "tenant", "identifier", "status"),
+    Index("orders_by_message", "tenant", "message", unique=True),
+)
+
+# What other systems are to be told, in this order; one row for each version of a result and way out.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("analysis_id", String(36), nullable=False, index=True),
+    Column("channel", String(16), nullable=False),  # hl7, fhir, dicomweb
+    Column("revision", Integer, nullable=False),  # of the review; 0: nobody has signed
+    Column("status", String(16), nullable=False, index=True),  # waiting, delivered, refused
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("last_error", Text),
+    Index("outbox_by_version", "analysis_id", "channel", "revision", unique=True),
+)
+
+# Append-only; each entry's checksum covers the one before.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("actor", String(255), nullable=False),  # a key's id, or a part of the service
+    Column("action", String(64), nullable=False),
+    Column("object", String(255), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
 
 def open_database(url: str, *, migrate: bool = True) -> Engine:
     """The engine for a database, brought up to date. Raises SettingsInvalid, DatabaseUnavailable."""
