@@ -21,6 +21,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -66,6 +67,7 @@ analyses = Table(
     Column("model_sha256", String(64), nullable=False),
     Column("priority", String(16), nullable=False),
     Column("accession_number", String(255)),
+    Column("slide_identifier", String(255)),  # on the slide's label, as far as known: orders are found by it
     Column("error", JSON),
     Column("result_sha256", String(64)),
     Column("created_at", Float, nullable=False),
@@ -73,6 +75,7 @@ analyses = Table(
     Column("finished_at", Float),
     Index("analyses_by_time", "tenant", "created_at", "id"),
     Index("analyses_by_accession", "tenant", "accession_number"),
+    Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
     Index("analyses_by_status", "status"),
 )
 
@@ -161,22 +164,34 @@ review_entries = Table(
     Column("at", Float, nullable=False),
 )
 
-# Orders that came before their slide, by the identifier on its label.
+# One row for each slide that something was ordered for, whether the slide has come or not.
 orders = Table(
     "orders",
     metadata,
     Column("id", String(36), primary_key=True),
     Column("tenant", String(64), nullable=False),
-    Column("identifier", String(255), nullable=False),
+    Column("number", String(255), nullable=False),  # by which the orderer speaks of it again
+    Column("identifier", String(255), nullable=False),  # on the slide's label; "" of a cancellation that named none
     Column("order", JSON, nullable=False),  # `service.order.Order`
     Column("source", String(16), nullable=False),  # hl7, fhir
-    Column("message", String(255), nullable=False),  # who sent it, and the message's own number
+    Column("message", String(1000), nullable=False),  # the last one about it: who sent it, and its own number
+    Column("sent_at", Float, nullable=False),  # of that message, by its sender's clock; 0: it did not say
     Column("status", String(16), nullable=False),  # waiting, matched, cancelled
-    Column("analysis_id", String(36)),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Index("orders_by_identifier", "tenant", "identifier", "status"),
-    Index("orders_by_message", "tenant", "message", unique=True),
+    Index("orders_by_number", "tenant", "number", "identifier", unique=True),
+)
+
+# Messages that were answered: one that comes again gets the same answer, and nothing is done twice.
+messages = Table(
+    "messages",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("key", String(64), primary_key=True),  # SHA-256 of its sender and its own number
+    Column("sha256", String(64), nullable=False),  # of its content
+    Column("answer", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
 )
 
 # What other systems are to be told, in this order; one row for each version of a result and way out.
@@ -186,14 +201,14 @@ outbox = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("tenant", String(64), nullable=False),
     Column("analysis_id", String(36), nullable=False, index=True),
-    Column("channel", String(16), nullable=False),  # hl7, fhir, dicomweb
+    Column("channel", String(16), nullable=False),  # hl7, fhir, dicomweb; every: not shared out yet
     Column("revision", Integer, nullable=False),  # of the review; 0: nobody has signed
-    Column("status", String(16), nullable=False, index=True),  # waiting, delivered, refused
+    Column("status", String(16), nullable=False),  # waiting, delivered, refused, dropped
     Column("attempts", Integer, nullable=False, default=0),
     Column("created_at", Float, nullable=False),
     Column("next_at", Float, nullable=False),
     Column("last_error", Text),
-    Index("outbox_by_version", "analysis_id", "channel", "revision", unique=True),
+    Index("outbox_by_channel", "channel", "status", "id"),
 )
 
 # Append-only; each entry's checksum covers the one before.

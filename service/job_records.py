@@ -30,6 +30,7 @@ class Submission:
     model_sha256: str
     priority: Priority = "routine"
     accession_number: str | None = None
+    slide_identifier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Analysis:
     model_sha256: str
     priority: Priority
     accession_number: str | None
+    slide_identifier: str | None
     error: Problem | None
     result_sha256: str | None
     created_at: float

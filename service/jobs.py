@@ -39,6 +39,8 @@ from service.job_records import (
     find_standing,
     from_cursor,
 )
+from service.orders import merged, order_for
+from service.outbox import announce
 
 Kind = Literal["whole", "part", "merge"]
 
@@ -78,6 +80,7 @@ class Jobs:
             if key is not None and (known := self._known(connection, submission.tenant, key, request_sha256)):
                 return known, False
             values = {name: getattr(submission, name) for name in Submission.__slots__}
+            values |= _ordered(connection, submission)
             connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
             connection.execute(insert(tasks).values(_task(analysis_id, "whole", submission.priority)))
             if key is not None:
@@ -326,6 +329,8 @@ class Jobs:
         mine = tasks.c.analysis_id == analysis_id
         connection.execute(update(tasks).where(mine).values(status="done", lease=None))
         analysis = find_analyses(connection, analyses.c.id == analysis_id, limit=1)[0]
+        if status == "succeeded":
+            announce(connection, analysis_id, analysis.tenant, 0)
         if url := analysis.request.get("callback_url"):
             enqueue(connection, analysis_id, url, _announcement(analysis))
 
@@ -333,6 +338,16 @@ class Jobs:
         live = and_(analyses.c.id == analysis_id, analyses.c.status.in_(LIVE))
         if connection.execute(update(analyses).where(live).values(**values)).rowcount != 1:
             raise RuntimeError(f"analysis {analysis_id} has ended and cannot become {values['status']}")
+
+
+def _ordered(connection: Connection, submission: Submission) -> dict[str, Any]:
+    """What changes in a submission whose order came before it."""
+    identifier = submission.slide_identifier
+    order = order_for(connection, submission.tenant, identifier) if identifier else None
+    if order is None:
+        return {}
+    carried = merged(submission.request.get("order"), order)
+    return {"request": submission.request | {"order": carried}, "accession_number": carried["accession_number"]}
 
 
 def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> dict[str, Any]:

@@ -45,6 +45,15 @@ class Settings(BaseSettings):
     roots: Names = ()  # folders and URL prefixes that a `uri` may lie below
     callback_hosts: Names = ()  # that `callback_url` may name
     callback_secret: SecretStr | None = None  # "whsec_..." of Standard Webhooks
+    slide_id_pattern: str = ""  # of file names; its group `id` is the identifier on the slide's label
+    lis_tenant: str = "default"  # whose orders come by HL7, and whose results go out
+    lis_allow: Names = ()  # addresses and networks that orders may come from; empty: only this machine
+    lis_charset: str = ""  # of messages whose MSH-18 is empty, as HL7's table 0211 calls it
+    hl7_results: str = ""  # host:port of the LIS, by MLLP; empty: no results by HL7
+    hl7_sender: str = "mitosis-service"  # MSH-3^MSH-4
+    hl7_receiver: str = ""  # MSH-5^MSH-6
+    fhir_results: str = ""  # base URL of a server that takes transactions; empty: no results by FHIR
+    fhir_results_token: SecretStr | None = None  # bearer
     keep_results_days: Positive = 90.0
     keep_slides_days: Positive = 14.0
     requests_per_minute: Annotated[int, Field(gt=0)] = 1200  # of one key

@@ -45,6 +45,8 @@ from service.errors import (
 from service.intake import StoredSlide, accept, accept_reference, find_slide
 from service.job_records import LIVE, Analysis, Status, Submission
 from service.model_card import find_model, models, read_card
+from service.order import Order
+from service.orders import slide_identifier
 from service.parameters import Parameters
 from service.slide import Box, Extent
 
@@ -156,7 +158,7 @@ def queue(
         )
     except MitosisError as error:
         raise extended(error, slide_id=stored.id) from None  # the upload is kept: the request can be sent again alone
-    order = options["order"] or {}
+    order = Order.model_validate(options["order"]) if options["order"] else None
     submission = Submission(
         tenant=caller.tenant,
         slide_id=stored.id,
@@ -165,7 +167,8 @@ def queue(
         model=model,
         model_sha256=card.sha256,
         priority=options["priority"],
-        accession_number=order.get("accession_number"),
+        accession_number=order.accession_number if order else None,
+        slide_identifier=slide_identifier(order, stored.name, state.settings.slide_id_pattern),
     )
     same = json.dumps([stored.sha256, stored.name, options], sort_keys=True)
     analysis, created = state.jobs.submit(submission, key, hashlib.sha256(same.encode()).hexdigest())

@@ -22,23 +22,37 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
+    with op.batch_alter_table("analyses", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("slide_identifier", sa.String(length=255), nullable=True))
+        batch_op.create_index("analyses_by_slide_identifier", ["tenant", "slide_identifier"], unique=False)
+
+    op.create_table(
+        "messages",
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("answer", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "key"),
+    )
     op.create_table(
         "orders",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.String(length=255), nullable=False),
         sa.Column("identifier", sa.String(length=255), nullable=False),
         sa.Column("order", sa.JSON(), nullable=False),
         sa.Column("source", sa.String(length=16), nullable=False),
-        sa.Column("message", sa.String(length=255), nullable=False),
+        sa.Column("message", sa.String(length=1000), nullable=False),
+        sa.Column("sent_at", sa.Float(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("analysis_id", sa.String(length=36), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("orders", schema=None) as batch_op:
         batch_op.create_index("orders_by_identifier", ["tenant", "identifier", "status"], unique=False)
-        batch_op.create_index("orders_by_message", ["tenant", "message"], unique=True)
+        batch_op.create_index("orders_by_number", ["tenant", "number", "identifier"], unique=True)
 
     op.create_table(
         "outbox",
@@ -56,8 +70,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_outbox_analysis_id"), ["analysis_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_outbox_status"), ["status"], unique=False)
-        batch_op.create_index("outbox_by_version", ["analysis_id", "channel", "revision"], unique=True)
+        batch_op.create_index("outbox_by_channel", ["channel", "status", "id"], unique=False)
 
     op.create_table(
         "review_entries",
@@ -81,14 +94,17 @@ def downgrade() -> None:
     """Back from it."""
     op.drop_table("review_entries")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.drop_index("outbox_by_version")
-        batch_op.drop_index(batch_op.f("ix_outbox_status"))
+        batch_op.drop_index("outbox_by_channel")
         batch_op.drop_index(batch_op.f("ix_outbox_analysis_id"))
 
     op.drop_table("outbox")
     with op.batch_alter_table("orders", schema=None) as batch_op:
-        batch_op.drop_index("orders_by_message")
+        batch_op.drop_index("orders_by_number")
         batch_op.drop_index("orders_by_identifier")
 
     op.drop_table("orders")
+    op.drop_table("messages")
+    op.drop_index("analyses_by_slide_identifier", "analyses")
+    op.drop_column("analyses", "slide_identifier")  # no batch: the table made anew would take its tasks with it
+
     op.drop_table("audit_entries")
