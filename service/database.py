@@ -11,6 +11,8 @@ from typing import Any
 
 import alembic.command
 import alembic.config
+from alembic.migration import MigrationContext
+from alembic.util.exc import CommandError
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -32,10 +34,20 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.errors import DatabaseUnavailable, SettingsInvalid
+from service.errors import DatabaseUnavailable, ParameterInvalid, SettingsInvalid
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0  # how long a writer waits for another one's lock
+# a server whose machine is gone does not say so: without limits a connection to it waits for a quarter of an hour
+POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms
+    "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
+}
+MIGRATING = 0x6D69746F  # the number of PostgreSQL's advisory lock
 
 metadata = MetaData()
 
@@ -247,7 +259,7 @@ def open_database(url: str, *, migrate: bool = True) -> Engine:
 def _options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_S, "check_same_thread": False}}
-    return {"connect_args": {"connect_timeout": int(BUSY_S)}}
+    return {"connect_args": POSTGRESQL} if url.startswith("postgresql") else {}
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
@@ -262,11 +274,37 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _upgrade(engine: Engine) -> None:
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
     with engine.execution_options(writes=True).begin() as connection:
-        config.attributes["connection"] = connection
-        alembic.command.upgrade(config, "head")
+        if engine.dialect.name == "postgresql":  # several gateways may start at once
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+        try:
+            alembic.command.upgrade(_alembic(connection), "head")
+        except CommandError as error:
+            raise SettingsInvalid(
+                f"the database is of a newer version of this service ({error}); start that one, or restore the backup"
+            ) from error
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the tables back to an earlier revision; what only later ones hold, is lost. Raises ParameterInvalid."""
+    with available(), engine.execution_options(writes=True).begin() as connection:
+        try:
+            alembic.command.downgrade(_alembic(connection), revision)
+        except CommandError as error:
+            raise ParameterInvalid(str(error)) from error
+
+
+def revision(engine: Engine) -> str:
+    """Which revision the tables are of. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        return MigrationContext.configure(connection).get_current_revision() or "none"
+
+
+def _alembic(connection: Connection) -> alembic.config.Config:
+    config = alembic.config.Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
 
 
 @contextmanager
