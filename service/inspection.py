@@ -1,9 +1,10 @@
-"""What arrives is opened in a child process: a hostile file may crash it, hang it or fill its memory, not the gateway.
+"""Slides are opened in child processes: a hostile file may crash them, hang them or fill their memory, not the gateway.
 
 Children stay, and answer one question at a time: a line of JSON in, a line of JSON out (never pickle: nothing that a
 child says is run). One that crashes, hangs or has answered many is replaced. `python -m service.inspection` is one.
 """
 
+import base64
 import json
 import math
 import os
@@ -16,9 +17,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import anyio.to_thread
 import fsspec
@@ -27,11 +29,19 @@ import structlog
 from service import archive
 from service.errors import BadInput, MitosisError, NotASlide, SlideDamaged, SlideTooLarge, StorageFull
 from service.readers import is_url
-from service.slide import open_slide
+from service.slide import Box, open_slide
+from service.storage import writable
+
+if TYPE_CHECKING:  # children that only open slides do without what draws
+    from service.pictures import Picture
+    from service.tiles import ShownSlides
 
 QUICK_CHILDREN = 2
+DRAWING_CHILDREN = 2
+CUTTING_CHILDREN = 2  # of their own: they keep open what is looked at
 SLOW_CHILDREN = 1  # unpack and hash, which takes long for large slides; small ones do not wait for it
 OPEN_S = 60.0  # milliseconds, were it not for machines on which everything waits
+DRAW_S = 120.0  # a slide without a pyramid is read whole for its thumbnail
 SLOW_BYTES_PER_S = 20e6
 URL_S = 1800.0
 MEMORY_BYTES = 4 << 30  # address space; imports take 0.2 GiB, the largest plain image 3.2 GiB
@@ -66,8 +76,10 @@ class Inspector:
 
     def __init__(self) -> None:
         self._idle: list[_Child] = []
+        self._cutters: list[_Child] = []
         self._lock = threading.Lock()
-        self._quick, self._slow = anyio.CapacityLimiter(QUICK_CHILDREN), anyio.CapacityLimiter(SLOW_CHILDREN)
+        lanes = (QUICK_CHILDREN, SLOW_CHILDREN, DRAWING_CHILDREN, CUTTING_CHILDREN)
+        self._quick, self._slow, self._drawing, self._cutting = map(anyio.CapacityLimiter, lanes)
 
     def __enter__(self) -> Self:
         self._idle.append(_Child())  # warm when the first slide comes
@@ -75,8 +87,9 @@ class Inspector:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            while self._idle:
-                self._idle.pop().kill()
+            for idle in (self._idle, self._cutters):
+                while idle:
+                    idle.pop().kill()
 
     async def inspect(self, path: str | Path, name: str, sha256: str | None = None) -> Inspection:
         """Open a slide that is to be called `name`; it is hashed where its checksum is not known.
@@ -100,6 +113,17 @@ class Inspector:
         reply = await self._ask(self._slow, question, lambda: 10 * _slow_s(path))
         return folder / str(reply["slide"])
 
+    async def draw(self, picture: "Picture", out: Path) -> None:
+        """Draw a picture of a slide into a file. Raises as `inspect`, and StorageFull."""
+        question = {"do": "draw", "path": picture.path, "name": picture.name}
+        await self._ask(self._drawing, question | {"picture": asdict(picture), "out": str(out)}, lambda: DRAW_S)
+
+    async def cut(self, path: str | Path, name: str, sha256: str, box: Box, scale: float) -> bytes:
+        """A box of a slide's grid (grid px) as JPEG, from a child that keeps the slide open. Raises as `inspect`."""
+        question = {"do": "cut", "path": str(path), "name": name, "sha256": sha256, "box": astuple(box), "scale": scale}
+        reply = await self._ask(self._cutting, question, lambda: DRAW_S)
+        return base64.b64decode(reply["jpeg"])
+
     async def _ask(
         self, lane: anyio.CapacityLimiter, question: dict[str, Any], seconds: Callable[[], float]
     ) -> dict[str, Any]:
@@ -113,7 +137,7 @@ class Inspector:
         question |= {"seconds": seconds()}
         for last in (False, True):
             try:
-                with self._child() as child:
+                with self._child(self._cutters if question["do"] == "cut" else self._idle) as child:
                     return child.ask(question)
             except _Lost as lost:
                 log.warning("a reader's process was lost", reason=str(lost), question=question["do"])
@@ -123,9 +147,9 @@ class Inspector:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def _child(self) -> Iterator["_Child"]:
+    def _child(self, idle: list["_Child"]) -> Iterator["_Child"]:
         with self._lock:
-            child = self._idle.pop() if self._idle else None
+            child = idle.pop() if idle else None
         child = child or _Child()
         try:
             yield child
@@ -134,7 +158,7 @@ class Inspector:
             raise
         if child.asked < QUESTIONS:
             with self._lock:
-                self._idle.append(child)
+                idle.append(child)
         else:
             child.kill()
 
@@ -260,7 +284,33 @@ def _unpack(question: dict[str, Any]) -> dict[str, Any]:
     return {"slide": str(archive.slide_in(folder).relative_to(folder))}
 
 
-ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"inspect": _inspect, "unpack": _unpack}
+def _draw(question: dict[str, Any]) -> dict[str, Any]:
+    from service.pictures import Picture, draw
+
+    with writable():
+        draw(Picture(**question["picture"]), Path(question["out"]))
+    return {}
+
+
+def _cut(question: dict[str, Any]) -> dict[str, Any]:
+    box, name, sha256 = Box(*question["box"]), question["name"], question["sha256"]
+    jpeg = _shown().cut(question["path"], box, question["scale"], name=name, sha256=sha256)
+    return {"jpeg": base64.b64encode(jpeg).decode()}
+
+
+@cache
+def _shown() -> "ShownSlides":
+    from service.tiles import ShownSlides
+
+    return ShownSlides()
+
+
+ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "inspect": _inspect,
+    "unpack": _unpack,
+    "draw": _draw,
+    "cut": _cut,
+}
 
 
 def _size(file: str | Path) -> int:

@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from service import inspection
 from service.errors import ArchiveUnsafe, BadInput, NotASlide, PixelsUnsupported, SlideDamaged, SlideTooLarge
 from service.inspection import MEMORY_BYTES, Inspector
+from service.pictures import Picture
+from service.render import LONGEST_PX
 from service.slide import open_slide
 from tests.slides import claim_size, draw_tissue, loop_ifds, pyramid_of, write_ome_tiff, write_pyramid, write_svs
 from tests.zips import write_zip, zip_folder
@@ -275,3 +278,25 @@ def test_a_hostile_zip_is_refused_by_a_child(inspector: Inspector, tmp_path: Pat
     with pytest.raises(ArchiveUnsafe, match="no plain name"):
         asyncio.run(inspector.unpack(path, tmp_path / "to", 1 << 30, "a.zip"))
     assert not (tmp_path / "out.txt").exists()
+
+
+# Pictures
+
+
+def test_a_picture_is_drawn_by_a_child(inspector: Inspector, tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", PIXELS)
+    asyncio.run(inspector.draw(Picture("thumbnail", str(path), "case 7.svs", "known"), tmp_path / "out"))
+    with open_slide(path) as slide:
+        expected = slide.thumbnail(LONGEST_PX)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out")), expected)
+
+
+def test_a_slide_on_which_drawing_dies_is_damaged(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with own_inspector() as own:
+        [child] = own.children()
+        threading.Timer(0.3, os.kill, (child, signal.SIGSEGV)).start()
+        picture = Picture("thumbnail", str(tmp_path / "pipe"), "scan.svs", "known")
+        with pytest.raises(SlideDamaged, match=r"^scan.svs: the reader crashed on it"):
+            asyncio.run(own.inspector.draw(picture, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import analyses, operations, results, slides, uploads
+from service.api import analyses, events, layers, operations, results, session, slides, tiles, uploads
 from service.api.docs import add_docs
 from service.api.errors import add_handlers
 from service.api.middleware import add_middleware
 from service.api.state import State
+from service.api.viewer import add_viewer
 from service.broker import Broker
 from service.callbacks import check_settings
 from service.database import open_database
@@ -60,9 +61,10 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (analyses, results, slides, uploads, operations):
+    for module in (analyses, results, layers, events, slides, tiles, uploads, session, operations):
         app.include_router(module.router)
     add_handlers(app)
     add_middleware(app, settings)
     add_docs(app)
+    add_viewer(app)
     return app

@@ -1,4 +1,4 @@
-"""Who asks: bearer keys, scopes, and what goes without any key on a listener that only this machine can reach."""
+"""Who asks: bearer keys, sessions of browsers, scopes, and what goes without any key on a listener that only this machine can reach."""
 
 import ipaddress
 from collections.abc import Awaitable, Callable
@@ -12,13 +12,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
-from service import keys
+from service import keys, sessions
 from service.errors import KeyRequired, ScopeMissing, SettingsInvalid
 
-Scope = Literal["read", "submit", "admin"]
+Scope = Literal["read", "submit", "review", "admin"]
 
 ADVICE = "send `Authorization: Bearer mk_...`; `mitosis keys create` makes a key"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SESSION_COOKIE = "mitosis_session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def caller(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
 Reader = Annotated[Caller, Depends(caller("read"))]
 Submitter = Annotated[Caller, Depends(caller("submit"))]
+Reviewer = Annotated[Caller, Depends(caller("review"))]
 Admin = Annotated[Caller, Depends(caller("admin"))]
 
 
@@ -73,6 +75,10 @@ async def identify(request: HTTPConnection) -> Caller:
 def _identify(engine: Engine, request: HTTPConnection) -> Caller:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and (key := keys.find(engine, secret.strip())):
+        return Caller(key.tenant, key.scopes, key.id)
+    session = request.cookies.get(SESSION_COOKIE)
+    if session and not scheme and (key := sessions.find(engine, session)):
+        refuse_foreign_origin(request)
         return Caller(key.tenant, key.scopes, key.id)
     if keys.exist(engine):
         raise KeyRequired(f"there is no valid key in this request; {ADVICE}")
@@ -92,6 +98,24 @@ def refuse_other_sites(request: HTTPConnection) -> None:
     origin = request.headers.get("origin")
     if origin and request.scope["method"] not in SAFE_METHODS and _host(origin) != host:
         raise KeyRequired(f"without any key, pages of other sites are not served; {ADVICE}")
+
+
+def refuse_foreign_origin(request: HTTPConnection) -> None:
+    """A cookie goes along with whatever page asks: only our own may change anything by it. Raises KeyRequired.
+
+    SameSite=Strict alone would let in what another port of this host serves.
+    """
+    if request.scope["method"] in SAFE_METHODS:
+        return
+    origin = request.headers.get("origin")
+    host = request.headers.get("host")
+    own = origin in (f"http://{host}", f"https://{host}") if origin else _same_origin(request)
+    if not own:
+        raise KeyRequired("pages of other sites are not served")
+
+
+def _same_origin(request: HTTPConnection) -> bool:
+    return request.headers.get("sec-fetch-site", "same-origin") == "same-origin"  # no browser, or an old one
 
 
 def _host(url: str) -> str | None:

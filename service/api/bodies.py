@@ -1,6 +1,7 @@
 """Bodies too large for memory: judged by what is announced, then taken as they come."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -11,6 +12,7 @@ from service.errors import UploadIncomplete, UploadTimeout, UploadTooLarge
 from service.storage import Storage
 
 STALL_S = 30.0  # without a byte
+SLOWEST_BYTES_PER_S = 1024  # on average, beyond the first STALL_S: a byte now and then holds a connection for ever
 
 
 def announced_bytes(request: Request) -> int:
@@ -29,6 +31,7 @@ def check_announced(request: Request, storage: Storage, limit: int) -> None:
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
     """The body, piece by piece. Raises UploadIncomplete where the client leaves, UploadTimeout where it stalls."""
+    started, size = time.monotonic(), 0
     async with aclosing(request.stream()) as stream:
         while True:
             try:
@@ -40,4 +43,7 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
                 raise UploadTimeout(f"no byte came for {STALL_S:g} s") from error
             if chunk is None:
                 return
+            size += len(chunk)
+            if size < SLOWEST_BYTES_PER_S * (time.monotonic() - started - STALL_S):
+                raise UploadTimeout(f"fewer than {SLOWEST_BYTES_PER_S} bytes come in a second")
             yield chunk

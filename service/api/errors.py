@@ -42,6 +42,8 @@ STATUSES: Mapping[type[MitosisError], int] = {
     errors.NotFound: 404,
     errors.NotFinished: 409,
     errors.IdempotencyConflict: 409,
+    errors.RevisionConflict: 412,
+    errors.PreconditionRequired: 428,
     errors.OffsetConflict: 409,
     errors.UploadIncomplete: 400,
     errors.UploadTimeout: 408,
@@ -87,6 +89,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "code": {"type": "string", "description": "For programs."},
         "instance": {"type": "string", "description": "The request's id, as in `X-Request-ID` and the service's log."},
         "slide_id": {"type": "string", "description": "The slide that was stored nevertheless."},
+        "revision": {"type": "integer", "description": "Where the review stands now."},
         "retry_after_s": {"type": "number", "description": "Seconds to wait before another try."},
         "errors": {
             "type": "array",

@@ -1,27 +1,23 @@
 """What came of an analysis: the report in its formats, and its pictures. Pictures are drawn once and kept."""
 
-import io
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+import uuid
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from PIL import Image
+from fastapi.responses import FileResponse
 
-from service import render
 from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import FormatUnavailable, NotFinished, NotFound, SlideDamaged, StorageFull
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
-from service.intake import find_slide, open_stored
+from service.intake import find_slide
 from service.job_records import Analysis
-from service.probability_map import ProbabilityMap
+from service.pictures import Picture
 from service.report import Report
-from service.slide import Slide
+from service.storage import on_disk
 
 Format = Literal["json", "geojson", "csv"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -31,7 +27,6 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 ACCEPTED: dict[str, Format] = {media_type.partition(";")[0]: name for name, media_type in MEDIA_TYPES.items()}
 ANYTHING = ("*/*", "application/*")
-DRAWING = threading.Semaphore(2)  # a thumbnail of a slide without a pyramid takes time and memory
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
@@ -63,55 +58,57 @@ def get_result(
 
 
 @router.get(
-    "/thumbnail.png", summary="The slide", response_class=Response, responses=problems(NotFound, SlideDamaged) | PNG
+    "/thumbnail.png",
+    summary="The slide",
+    response_class=Response,
+    responses=problems(NotFound, SlideDamaged, StorageFull) | PNG,
 )
-def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """The slide alone, at most 1600 px wide and high; no label, no macro image."""
-    analysis = state.jobs.get(analysis_id, caller.tenant)
-    return _picture(state, analysis, "thumbnail", lambda slide: Image.fromarray(slide.thumbnail(render.LONGEST_PX)))
+    analysis = await on_disk(state.jobs.get, analysis_id, caller.tenant)
+    return await _picture(state, analysis, "thumbnail")
 
 
 @router.get(
     "/overlay.png",
     summary="Tissue, mitoses and hot-spot on the slide",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged) | PNG,
+    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
 )
-def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """The thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
-    analysis = _succeeded(state, analysis_id, caller)
-    report = Report.model_validate_json(_stored(state, analysis))
-    return _picture(state, analysis, "overlay", lambda slide: render.overlay(slide, report))
+    analysis = await on_disk(_succeeded, state, analysis_id, caller)
+    return await _picture(state, analysis, "overlay")
 
 
 @router.get(
     "/heatmap.png",
     summary="The probability map over the slide",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged) | PNG,
+    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
 )
-def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Each pixel shows the highest probability in it."""
-    analysis = _succeeded(state, analysis_id, caller)
-    saved = state.storage.result_folder(analysis.id) / f"map-{analysis.result_sha256}.npz"
-    return _picture(state, analysis, "heatmap", lambda slide: render.heat_map(slide, ProbabilityMap.load(saved)))
+    analysis = await on_disk(_succeeded, state, analysis_id, caller)
+    return await _picture(state, analysis, "heatmap")
 
 
 @router.get(
     "/detections/{number}.png",
     summary="One mitosis, 64 um wide and high",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged) | PNG,
+    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
 )
-def get_detection(
+async def get_detection(
     analysis_id: str, number: Annotated[int, Path(ge=1, le=10**9)], state: StateOf, caller: Reader
 ) -> Response:
     """The surroundings of the detection with that `id` in the report."""
-    analysis = _succeeded(state, analysis_id, caller)
-    found = {each.id: each for each in Report.model_validate_json(_stored(state, analysis)).detections}
-    if number not in found:
-        raise NotFound(f"there is no detection {number}; there are {len(found)}")
-    return _picture(state, analysis, f"detection-{number}", lambda slide: render.crop(slide, found[number]))
+    analysis = await on_disk(_succeeded, state, analysis_id, caller)
+    report = Report.model_validate_json(await on_disk(_stored, state, analysis))
+    found = len(report.detections)  # their ids are 1, 2, 3 ...
+    if number > found:
+        raise NotFound(f"there is no detection {number}; there are {found}")
+    return await _picture(state, analysis, "detection", number)
 
 
 def _format(asked: str | None, accept: str) -> Format:
@@ -137,19 +134,32 @@ def _succeeded(state: State, analysis_id: str, caller: Caller) -> Analysis:
 
 
 def _stored(state: State, analysis: Analysis) -> bytes:
-    path: FilePath = state.storage.result_folder(analysis.id) / f"report-{analysis.result_sha256}.json"
-    return path.read_bytes()
+    return _file(state, analysis, "report", "json").read_bytes()
 
 
-def _picture(state: State, analysis: Analysis, name: str, draw: Callable[[Slide], Image.Image]) -> Response:
-    """A picture of an analysis, from the disk or drawn now; one that cannot be kept is shown all the same."""
-    kept = state.storage.result_folder(analysis.id) / f"{name}-{analysis.result_sha256 or 'slide'}.png"
-    if kept.exists():
-        return Response(kept.read_bytes(), media_type="image/png")
-    stored = find_slide(state.engine, analysis.tenant, analysis.slide_id)
-    with DRAWING, open_stored(state.storage, stored, mpp=analysis.request.get("mpp")) as slide:
-        content = io.BytesIO()
-        draw(slide).save(content, "PNG")
-    with suppress(StorageFull):
-        state.storage.write(kept, content.getvalue())
-    return Response(content.getvalue(), media_type="image/png")
+def _file(state: State, analysis: Analysis, kind: str, extension: str) -> FilePath:
+    return state.storage.result_folder(analysis.id) / f"{kind}-{analysis.result_sha256 or 'slide'}.{extension}"
+
+
+async def _picture(state: State, analysis: Analysis, kind: str, number: int = 0) -> Response:
+    """A picture of an analysis, from the disk or drawn now in another process."""
+    kept = _file(state, analysis, f"{kind}-{number}" if number else kind, "png")
+    if not kept.exists():
+        stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
+        picture = Picture(
+            kind,
+            path=str(stored.location(state.storage.folder)),
+            name=stored.name,
+            sha256=stored.facts["sha256"],
+            mpp=analysis.request.get("mpp"),
+            report=str(_file(state, analysis, "report", "json")),
+            map=str(_file(state, analysis, "map", "npz")),
+            number=number,
+        )
+        partial = kept.with_name(f"{uuid.uuid4()}.partial")
+        try:
+            await state.inspector.draw(picture, partial)
+            partial.replace(kept)
+        finally:
+            partial.unlink(missing_ok=True)
+    return FileResponse(kept, media_type="image/png")

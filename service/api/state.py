@@ -1,7 +1,7 @@
 """What the gateway's requests share, made once when it starts."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -25,6 +25,7 @@ class State:
     jobs: Jobs
     broker: Broker
     inspector: Inspector
+    written: set[str] = field(default_factory=set)  # ids of the uploads that requests are writing to now
 
     def send(self, analysis_id: str) -> None:
         """Queue an analysis' tasks now; what the broker does not take, upkeep sends as soon as it does."""

@@ -5,9 +5,11 @@ writes holds a lock on the file, which the system takes back from a process that
 becomes a slide, in the same request; where that was interrupted, asking for the offset does it.
 """
 
+import asyncio
 import base64
 import binascii
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +40,7 @@ from service.storage import Incoming, Storage, on_disk, part_path, remove_upload
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,termination"
 BYTES = "application/offset+octet-stream"
+SETTLE_S = 0.5
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -151,6 +154,7 @@ async def create_upload(
 )
 async def head_upload(upload_id: str, response: Response, state: StateOf, caller: Submitter) -> None:
     """The offset, and of a complete upload its slide."""
+    await _settle(state, upload_id)
     upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
     if await on_disk(_offset, state.storage, upload) == upload.length and upload.slide_id is None:
         async with _writing(state, upload) as incoming:
@@ -192,10 +196,11 @@ async def patch_upload(
 
 
 @router.get("/{upload_id}", summary="How far an upload is", responses=problems(NotFound))
-def get_upload(upload_id: str, state: StateOf, caller: Submitter) -> UploadStatus:
+async def get_upload(upload_id: str, state: StateOf, caller: Submitter) -> UploadStatus:
     """The offset, and of a complete upload its slide, as JSON."""
-    upload = _load(state.storage, caller.tenant, upload_id)
-    offset = _offset(state.storage, upload)
+    await _settle(state, upload_id)
+    upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
+    offset = await on_disk(_offset, state.storage, upload)
     return UploadStatus(offset=offset, length=upload.length, name=upload.name, slide_id=upload.slide_id)
 
 
@@ -221,7 +226,18 @@ async def _writing(state: State, upload: Upload) -> AsyncIterator[Incoming]:
     async with Incoming(state.storage, state.settings.max_upload_bytes, resumed=upload.id) as incoming:
         if (await on_disk(_load, state.storage, upload.tenant, upload.id)).slide_id is not None:
             raise OffsetConflict("another request has completed this upload; ask for its slide")
-        yield incoming
+        state.written.add(upload.id)
+        try:
+            yield incoming
+        finally:
+            state.written.discard(upload.id)
+
+
+async def _settle(state: State, upload_id: str) -> None:
+    """Wait a little while a request writes: its client may be gone, and the offset still to rise by what it sent."""
+    until = time.monotonic() + SETTLE_S
+    while upload_id in state.written and time.monotonic() < until:
+        await asyncio.sleep(0.05)
 
 
 async def _append(state: State, upload: Upload, request: Request, response: Response, offset: int = 0) -> None:

@@ -28,7 +28,6 @@ from service.training.sparse import Arithmetic, features
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 MOST_CALLED = 0.05  # of all cells: beyond, nothing is localised, and upsampling nearly everything would take minutes
-NOTHING = Localisation(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +103,10 @@ def validate(
 
 
 def _localise(maps: Sequence[FieldMap], threshold: float, mpp: float) -> Localisation:
-    """All fields' counts at a threshold; no counts where the network calls far too much."""
+    """All fields' counts at a threshold; nothing is localised where the network calls far too much."""
     called = sum(int((each.probabilities.values >= threshold).sum()) for each in maps)
     if called > MOST_CALLED * sum(each.probabilities.values.size for each in maps):
-        return NOTHING
+        return Localisation(0, 0, sum(len(each.mitoses) for each in maps))
     return pooled(each.localise(threshold, mpp) for each in maps)
 
 

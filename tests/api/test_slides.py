@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -222,6 +223,19 @@ def test_a_slow_client_that_goes_on_is_waited_for(served: Gateway, http: httpx.C
             time.sleep(STALL_S / 3)
 
     assert http.put("/v1/slides/a.svs", content=slowly()).status_code == 201
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_not(served: Gateway) -> None:
+    started = time.monotonic()
+    with by_hand(served, "PUT /v1/slides/a.svs HTTP/1.1\r\nContent-Length: 1000000") as connection:
+        connection.settimeout(0.2)
+        status = None
+        while status is None and time.monotonic() - started < 20:
+            connection.sendall(b"x")
+            with suppress(TimeoutError):
+                status, said = answer(connection)
+    assert (status, said["code"]) == (408, "upload-timeout")
+    eventually(served.left_behind, [])
 
 
 # Disks, databases, tenants

@@ -31,7 +31,7 @@ from tests.zips import write_zip
 
 TUS = {"Tus-Resumable": "1.0.0"}
 BYTES = {**TUS, "Content-Type": "application/offset+octet-stream"}
-STALL_S = 1.0
+STALL_S = 2.0
 CHUNK = 128 << 10
 PATIENCE_S = 120.0
 

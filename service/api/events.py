@@ -1,0 +1,43 @@
+"""/v1/events: all analyses of a tenant as they change, for whoever watches the queue: one stream instead of many."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service.api.auth import Reader
+from service.api.schemas import AnalysisStatus
+from service.api.state import StateOf
+
+WATCHED = 100  # the newest
+EVENT_S = 1.0
+STREAM_S = 300.0  # then the client asks again, and must still be allowed to
+
+router = APIRouter(prefix="/v1/events", tags=["analyses"])
+
+
+@router.get("", summary="Follow all analyses by server-sent events", response_class=EventSourceResponse)
+async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
+    """First the newest hundred, oldest first, then whatever changes: `status` with the analysis, `deleted` with its id.
+
+    `ready` comes once, when all that there was has been sent. The stream ends after five minutes; ask again.
+    """
+    shown: dict[str, Mapping[str, Any]] = {}
+    ends_at, first = time.monotonic() + STREAM_S, True
+    while time.monotonic() < ends_at:
+        found, following = await run_in_threadpool(state.jobs.list, caller.tenant, limit=WATCHED)
+        now = {each.id: AnalysisStatus.of(each).model_dump(mode="json") for each in reversed(found)}
+        for analysis_id, status in now.items():
+            if shown.get(analysis_id) != status:
+                yield ServerSentEvent(data=status, event="status")
+        if following is None:  # else it may only have become too old to be watched
+            for gone in shown.keys() - now.keys():
+                yield ServerSentEvent(data={"id": gone}, event="deleted")
+        if first:
+            yield ServerSentEvent(data={}, event="ready")
+        shown, first = now, False
+        await asyncio.sleep(EVENT_S)

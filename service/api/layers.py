@@ -1,0 +1,82 @@
+"""/v1/analyses/{id}/layers: what a viewer lays over the slide, from what the analysis stored; the slide may be gone."""
+
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+
+from service.api.auth import Caller, Reader
+from service.api.errors import problems
+from service.api.state import State, StateOf
+from service.errors import NotFinished, NotFound, StorageFull
+from service.layers import heat_picture, heat_place, tissue_outline
+from service.probability_map import ProbabilityMap
+from service.tissue import TissueMask
+
+router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"])
+
+
+class Outline(BaseModel):
+    """A GeoJSON geometry: closed lines, in level-0 px from the slide's corner."""
+
+    type: Literal["MultiLineString"]
+    coordinates: list[list[tuple[float, float]]]
+
+
+class HeatMap(BaseModel):
+    """A translucent picture of the probability map, and where it lies (level-0 px from the slide's corner)."""
+
+    href: Annotated[str, Field(description="Relative to this address.")]
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Layers(BaseModel):
+    """Null is what the analysis did not keep."""
+
+    tissue: Outline | None
+    heatmap: HeatMap | None
+
+
+@router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished))
+def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
+    """The outline of the tissue, and where the heat map lies."""
+    tissue, probabilities = (_stored(state, caller, analysis_id, kind) for kind in ("tissue", "map"))
+    place = heat_place(ProbabilityMap.load(probabilities)) if probabilities.exists() else None
+    return Layers(
+        tissue=Outline(**tissue_outline(TissueMask.load(tissue))) if tissue.exists() else None,
+        heatmap=place and HeatMap(href="layers/heatmap.png", **_members(place)),
+    )
+
+
+@router.get(
+    "/heatmap.png",
+    summary="The probability map, translucent",
+    response_class=Response,
+    responses=problems(NotFound, NotFinished, StorageFull)
+    | {200: {"content": {"image/png": {}}, "description": "The picture."}},
+)
+def get_heat_map(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+    """Nothing but the map, to be laid over the slide; a pixel shows the highest probability in it."""
+    probabilities = _stored(state, caller, analysis_id, "map")
+    if not probabilities.exists():
+        raise NotFound("this analysis kept no probability map")
+    kept = probabilities.with_name(f"layer-{probabilities.stem}.png")
+    if not kept.exists():
+        state.storage.write(kept, heat_picture(ProbabilityMap.load(probabilities)))
+    return FileResponse(kept, media_type="image/png")
+
+
+def _stored(state: State, caller: Caller, analysis_id: str, kind: str) -> FilePath:
+    analysis = state.jobs.get(analysis_id, caller.tenant)
+    if analysis.status != "succeeded":
+        raise NotFinished(f"analysis {analysis.id} is {analysis.status}; there is nothing to lay over its slide")
+    return state.storage.result_folder(analysis.id) / f"{kind}-{analysis.result_sha256}.npz"
+
+
+def _members(place: Any) -> dict[str, float]:
+    return {name: round(getattr(place, name), 2) for name in ("x", "y", "width", "height")}

@@ -1,0 +1,66 @@
+"""/v1/session: a browser signs in with a key, and out again; scripts and other programs send the key itself."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import keys, sessions
+from service.api.auth import SESSION_COOKIE, identify, refuse_foreign_origin
+from service.api.errors import problems
+from service.api.state import StateOf
+from service.errors import DatabaseUnavailable, KeyRequired, RequestInvalid
+
+router = APIRouter(prefix="/v1/session", tags=["session"])
+
+
+class SignIn(BaseModel):
+    """A key, to be exchanged for a session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: Annotated[str, Field(min_length=1, max_length=200, description="As `mitosis keys create` showed it.")]
+
+
+class Session(BaseModel):
+    """Who asks, and what that key may do. `keys` is false where the service is open to this machine alone."""
+
+    tenant: str
+    scopes: list[str]
+    keys: bool
+
+
+@router.get("", summary="Who am I?", responses=problems(KeyRequired, DatabaseUnavailable))
+async def get_session(request: Request, state: StateOf) -> Session:
+    """The caller, by session or key; 401 without either, where there are keys."""
+    caller = await identify(request)
+    scopes = keys.SCOPES if "admin" in caller.scopes else caller.scopes
+    return Session(tenant=caller.tenant, scopes=sorted(scopes), keys=caller.key_id is not None)
+
+
+@router.post(
+    "",
+    status_code=204,
+    response_class=Response,
+    summary="Sign in",
+    responses=problems(KeyRequired, RequestInvalid, DatabaseUnavailable),
+)
+async def sign_in(given: SignIn, request: Request, response: Response, state: StateOf) -> None:
+    """Exchange a key for a session of twelve hours, in a cookie that no script can read."""
+    refuse_foreign_origin(request)
+    secret = await run_in_threadpool(sessions.begin, state.engine, given.key.strip())
+    response.set_cookie(
+        SESSION_COOKIE, secret, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
+    )
+
+
+@router.delete(
+    "", status_code=204, response_class=Response, summary="Sign out", responses=problems(KeyRequired, DatabaseUnavailable)
+)
+async def sign_out(request: Request, response: Response, state: StateOf) -> None:
+    """End the session."""
+    refuse_foreign_origin(request)
+    if secret := request.cookies.get(SESSION_COOKIE):
+        await run_in_threadpool(sessions.end, state.engine, secret)
+    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict", path="/")

@@ -1,0 +1,96 @@
+"""A slide to look at: deep-zoom tiles, and small pictures of places on it. Never its label or macro image.
+
+Slides are read in the inspector's children, as everywhere in the gateway.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Response
+
+from service.api.auth import Caller, Reader
+from service.api.errors import problems
+from service.api.state import State, StateOf
+from service.errors import FileMissing, NotASlide, NotFound, PixelsUnsupported, RequestInvalid, SlideDamaged, SlideTooLarge
+from service.intake import StoredSlide, find_slide
+from service.slide import Box
+from service.storage import on_disk
+from service.tiles import Pyramid, place_box
+
+KEPT_S = 3600  # by the browser: bytes behind a slide's id never change, but a slide may be deleted
+READING = (NotFound, RequestInvalid, FileMissing, NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported)
+JPEG = {200: {"content": {"image/jpeg": {}}, "description": "The picture."}, 304: {"description": "It is known."}}
+Number = Annotated[int, Path(ge=0, le=2**31)]
+
+router = APIRouter(prefix="/v1/slides/{slide_id}", tags=["slides"])
+
+
+@router.get(
+    "/tiles.dzi",
+    summary="The slide as a Deep Zoom Image",
+    response_class=Response,
+    responses=problems(NotFound) | {200: {"content": {"application/xml": {}}, "description": "Sizes."}},
+)
+def get_descriptor(slide_id: str, state: StateOf, caller: Reader) -> Response:
+    """Size and tiles, for any viewer of Deep Zoom Images; the tiles lie at `tiles_files/LEVEL/COLUMN_ROW.jpg`."""
+    stored = find_slide(state.engine, caller.tenant, slide_id)
+    return Response(_pyramid(stored).descriptor(), media_type="application/xml")
+
+
+@router.get(
+    "/tiles_files/{level}/{column}_{row}.jpg",
+    summary="A tile",
+    response_class=Response,
+    responses=problems(*READING) | JPEG,
+)
+async def get_tile(
+    slide_id: str,
+    level: Annotated[int, Path(ge=0, le=64)],
+    column: Number,
+    row: Number,
+    state: StateOf,
+    caller: Reader,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """At most 512 px wide and high; glass where the slide ends."""
+    stored = await _looked_at(state, caller, slide_id)
+    box, scale = _pyramid(stored).tile(level, column, row)
+    return await _picture(state, stored, box, scale, if_none_match)
+
+
+@router.get(
+    "/crop.jpg",
+    summary="A place on the slide",
+    response_class=Response,
+    responses=problems(*READING) | JPEG,
+)
+async def get_crop(
+    slide_id: str,
+    state: StateOf,
+    caller: Reader,
+    x: Annotated[float, Query(ge=-(2**31), le=2**31, allow_inf_nan=False, description="Level-0 px.")],
+    y: Annotated[float, Query(ge=-(2**31), le=2**31, allow_inf_nan=False, description="Level-0 px.")],
+    side: Annotated[float, Query(ge=8, le=4096, description="Level-0 px of the square round the place.")] = 256,
+    size: Annotated[int, Query(ge=16, le=512, description="Px of the picture.")] = 160,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """A square round a place, as one looks at a single figure."""
+    stored = await _looked_at(state, caller, slide_id)
+    return await _picture(state, stored, *place_box(x, y, side, size), if_none_match)
+
+
+async def _looked_at(state: State, caller: Caller, slide_id: str) -> StoredSlide:
+    return await on_disk(find_slide, state.engine, caller.tenant, slide_id)
+
+
+def _pyramid(stored: StoredSlide) -> Pyramid:
+    return Pyramid(stored.facts["width"], stored.facts["height"])
+
+
+async def _picture(state: State, stored: StoredSlide, box: Box, scale: float, known: str | None) -> Response:
+    sha256 = stored.facts["sha256"]
+    tag = f'"{sha256[:16]}-{box.x}-{box.y}-{box.width}-{box.height}-{scale!r}"'
+    headers = {"ETag": tag, "Cache-Control": f"private, max-age={KEPT_S}"}
+    if known is not None and tag in known:
+        return Response(status_code=304, headers=headers)
+    jpeg = await state.inspector.cut(stored.location(state.storage.folder), stored.name, sha256, box, scale)
+    return Response(jpeg, media_type="image/jpeg", headers=headers)
