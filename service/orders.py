@@ -75,7 +75,7 @@ def slide_identifier(order: Order | None, name: str, pattern: str) -> str | None
 
 def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
     """Do what a message asks, once; an order that is placed finds the analyses of its slide."""
-    _lock(connection, sent.tenant)
+    lock(connection, sent.tenant)
     mine = and_(orders.c.tenant == sent.tenant, orders.c.number == request.number)
     known = connection.execute(select(orders).where(mine)).all()
     named = {identifier_of(order) or "": order for order in request.orders}
@@ -96,7 +96,7 @@ def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
 
 def order_for(connection: Connection, tenant: str, identifier: str) -> Order | None:
     """The order of a slide that has come, if there is one: the newest, which is matched now."""
-    _lock(connection, tenant)
+    lock(connection, tenant)
     which = and_(orders.c.tenant == tenant, orders.c.identifier == identifier, orders.c.status != "cancelled")
     row = connection.execute(select(orders).where(which).order_by(orders.c.updated_at.desc()).limit(1)).first()
     if row is None:
@@ -142,8 +142,8 @@ def forget(connection: Connection, before: float) -> None:
     connection.execute(delete(messages).where(messages.c.created_at < before))
 
 
-def _lock(connection: Connection, tenant: str) -> None:
-    """One at a time of those who look for an order and those who look for its slide."""
+def lock(connection: Connection, tenant: str) -> None:
+    """One at a time of those who look for an order, and those who look for its slide; until the transaction ends."""
     if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"orders:{tenant}"))))
 
