@@ -36,6 +36,7 @@ from service.errors import BadInput, ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.keys_command import keys_app
+from service.lis_command import lis_app
 from service.migrate_command import migrate_command
 from service.model_card import DEFAULT_MODEL
 from service.parameters import parse_region
@@ -159,6 +160,7 @@ app.command("api")(api_command)
 app.command("worker")(worker_command)
 app.command("migrate")(migrate_command)
 app.add_typer(keys_app)
+app.add_typer(lis_app)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("ablate")(ablate_command)
