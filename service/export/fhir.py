@@ -20,6 +20,8 @@ import uuid
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.codes import Code, Concept
@@ -71,8 +73,10 @@ def check_fhir(bundle: Resource) -> None:
         raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
     try:
         Bundle.model_validate(bundle)
-    except ValueError as error:
-        raise FormatUnavailable(f"the report makes no valid FHIR bundle: {error}") from error
+    except ValidationError as error:  # in full it quotes values
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise FormatUnavailable(f"the report makes no valid FHIR bundle: {place}: {first['msg']}") from error
     for resource in (bundle, *(entry["resource"] for entry in bundle["entry"])):
         for path, allowed in REQUIRED_CODES.items():
             kind, *names = path.split(".")

@@ -108,7 +108,8 @@ def check_hl7(message: bytes) -> None:
         parsed = hl7apy.parser.parse_message(message.decode(), validation_level=hl7apy.consts.VALIDATION_LEVEL.STRICT)
         parsed.validate()
     except (hl7apy.exceptions.HL7apyException, ValueError) as error:
-        raise FormatUnavailable(f"the result makes no valid HL7 message: {error}") from error
+        # its words quote the field, which may be the patient's
+        raise FormatUnavailable(f"the result makes no valid HL7 message ({type(error).__name__})") from error
 
 
 def _check_segment(name: str, fields: dict[int, str]) -> None:
@@ -167,16 +168,24 @@ def _assemble(segments: list[tuple[str, Fields]]) -> bytes:
             _fill(segment, fields)
         return str(message.to_er7()).rstrip("\r").encode() + b"\r"
     except hl7apy.exceptions.HL7apyException as error:
-        raise FormatUnavailable(f"the result does not fit into HL7 v2.5.1: {error}") from error
+        raise FormatUnavailable(f"the result does not fit into HL7 v2.5.1 ({type(error).__name__})") from error
 
 
 def _fill(segment: Any, fields: Fields) -> None:
+    from hl7apy.exceptions import HL7apyException
+
     for number, value in fields.items():
         name, values = f"{segment.name}_{number}", value if isinstance(value, list) else [value]
-        if values[0]:
-            setattr(segment, name.lower(), values[0])
-        for repeated in values[1:]:
-            segment.add_field(name).value = repeated
+        try:
+            if values[0]:
+                setattr(segment, name.lower(), values[0])
+            for repeated in values[1:]:
+                segment.add_field(name).value = repeated
+        except HL7apyException as error:  # it quotes the value
+            where = f"{segment.name}-{number}"
+            raise FormatUnavailable(
+                f"the order or the report says more in {where} than HL7 v2.5.1 has room for"
+            ) from error
 
 
 def _require(order: Order) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +19,9 @@ from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.errors import FormatUnavailable
-from service.export.dicom import WHOLE_SLIDE, base_level, to_annotations, to_structured_report
-from service.order import Order, ResultStatus
+from service.export.dicom import to_annotations, to_dicom, to_structured_report
+from service.export.dicom_source import WHOLE_SLIDE, base_level, read_source
+from service.order import Order, OrderedService, ResultStatus
 from service.report import Report
 from tests.export.hospital import NASTY, ORDER, SIZE, confirmation, report_of, with_detections
 
@@ -338,6 +340,23 @@ def test_a_real_slide_is_referred_to_by_its_base_level(shared: Path, tmp_path: P
     np.testing.assert_allclose(np.concatenate(group.get_graphic_data("3D")), slide_mm(places, source), atol=1e-5)
 
 
+def test_the_header_of_a_slide_is_read_without_what_is_large(tmp_path: Path) -> None:
+    first, second = slide_instance(size=(100, 80)), slide_instance()
+    other = slide_instance(size=(30_000, 30_000), SeriesInstanceUID="1.2.3.99")
+    second.add_new(0x00091001, "OB", bytes(2 << 20))
+    second.PerFrameFunctionalGroupsSequence = [of()] * 3
+    for number, instance in enumerate((first, second, other)):
+        instance.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    for path in (tmp_path, tmp_path / "0.dcm"):
+        source = read_source(path)
+        assert source is not None
+        assert source.SOPInstanceUID == second.SOPInstanceUID
+        assert not {0x00091001, 0x52009230} & set(source.keys())
+        assert to_dicom(report_of(), ORDER, source, "final") == to_dicom(report_of(), ORDER, slide_instance(), "final")
+    assert read_source(tmp_path / "notes.txt") is None
+
+
 def test_the_base_level_is_the_largest_volume() -> None:
     small, large = slide_instance(size=(100, 80)), slide_instance(size=(200, 160))
     label = slide_instance(size=(900, 900), ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"])
@@ -348,14 +367,51 @@ def test_the_base_level_is_the_largest_volume() -> None:
         base_level([label, other])
 
 
-def test_the_same_result_is_the_same_object_and_another_status_another() -> None:
-    source = slide_instance()
-    assert to_annotations(report_of(), source) == to_annotations(report_of(), slide_instance())
-    assert to_structured_report(report_of(), ORDER, source, "preliminary") == structured_report()
-    one, other = document(structured_report()), document(structured_report("final"))
-    assert one.SeriesInstanceUID == other.SeriesInstanceUID
-    assert one.SOPInstanceUID != other.SOPInstanceUID
-    assert (one.ContentDate, one.ContentTime) == ("20260102", "030405")
+def test_a_version_is_the_same_object_each_time_and_the_next_one_another() -> None:
+    report, source = report_of(), slide_instance()
+    assert to_dicom(report, ORDER, source, "preliminary") == to_dicom(report, ORDER, slide_instance(), "preliminary")
+    first, signed = (
+        [pydicom.dcmread(BytesIO(content)) for content in to_dicom(report, ORDER, source, status, revision=revision)]
+        for status, revision in (("preliminary", 0), ("final", 4))
+    )
+    for one, other in zip(first, signed, strict=True):
+        assert one.SeriesInstanceUID == other.SeriesInstanceUID
+        assert one.SOPInstanceUID != other.SOPInstanceUID
+        assert (one.InstanceNumber, other.InstanceNumber) == (1, 5)
+    assert (first[0].ContentDate, first[0].ContentTime) == ("20260102", "030405")
+
+
+def test_uids_are_of_the_analysis_and_its_revision_alone() -> None:
+    recounted = report_of().model_copy(update={"warnings": []})
+    later = to_dicom(recounted, Order(), slide_instance(), "preliminary")
+    for one, other in zip(later, to_dicom(report_of(), ORDER, slide_instance(), "preliminary"), strict=True):
+        assert pydicom.dcmread(BytesIO(one)).SOPInstanceUID == pydicom.dcmread(BytesIO(other)).SOPInstanceUID
+
+
+def test_a_version_names_the_documents_that_it_replaces(tmp_path: Path) -> None:
+    report, source = report_of(), slide_instance()
+    versions: list[tuple[ResultStatus, int]] = [("preliminary", 0), ("final", 4)]
+    sent = [document(to_structured_report(report, ORDER, source, status, revision=at)) for status, at in versions]
+    content = to_structured_report(report, ORDER, source, "amended", revision=9, replaced=(0, 4))
+    (study,) = document(content).PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (source.StudyInstanceUID, sent[0].SeriesInstanceUID)
+    named = [each.ReferencedSOPInstanceUID for each in series.ReferencedSOPSequence]
+    assert named == [each.SOPInstanceUID for each in sent]
+    assert errors_in(content, tmp_path) == []
+
+
+def test_without_mitoses_there_is_the_document_alone() -> None:
+    (content,) = to_dicom(report_of(0), ORDER, slide_instance(), "preliminary")
+    assert document(content).Modality == "SR"
+
+
+def test_reviewed_annotations_say_who_reviewed_them(tmp_path: Path) -> None:
+    content = to_annotations(report_of(), slide_instance(), confirmed=confirmation(), revision=3)
+    found = annotations(content)
+    assert str(found.ContentCreatorName) == "Weiß^Käthe"
+    assert found.AnnotationGroupSequence[0].AnnotationGroupGenerationType == "SEMIAUTOMATIC"
+    assert errors_in(content, tmp_path) == []
 
 
 def test_times_are_those_of_the_sources_zone() -> None:
@@ -388,6 +444,48 @@ def test_a_source_that_lacks_what_may_be_empty_will_do() -> None:
     lacking = ("PatientBirthDate", "StudyID", "ReferringPhysicianName", "SpecimenDescriptionSequence")
     source = slide_instance(**dict.fromkeys(lacking))
     assert document(to_structured_report(report_of(), Order(), source, "final")).PatientBirthDate == ""
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientBirthDate", "1961"), ("StudyDate", "2026-01-01"), ("StudyTime", "25:00"), ("PatientSex", "W")],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_what_the_source_has_wrong_is_left_out(keyword: str, value: str, tmp_path: Path) -> None:
+    for content in to_dicom(report_of(), Order(), slide_instance(**{keyword: value}), "final"):
+        assert pydicom.dcmread(BytesIO(content))[keyword].is_empty
+        assert errors_in(content, tmp_path) == []
+
+
+@pytest.mark.parametrize("keyword", ["TotalPixelMatrixOriginSequence", "SharedFunctionalGroupsSequence"])
+def test_a_source_without_its_pixels_places_is_refused(keyword: str) -> None:
+    with pytest.raises(FormatUnavailable, match="where its pixels lie"):
+        to_annotations(report_of(), slide_instance(**{keyword: [of(RescaleSlope="1")]}))
+
+
+def test_an_incomplete_specimen_is_no_subject() -> None:
+    source = slide_instance(SpecimenDescriptionSequence=[of(SpecimenIdentifier="S1")])
+    assert document(to_structured_report(report_of(), Order(), source, "final")).content.get_subject_contexts() == []
+
+
+def test_nobody_is_named_in_warnings_and_logs(caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        to_dicom(report_of(), Order(), slide_instance(PatientName="Mononym"), "final")
+    assert "Mononym" not in caplog.text + " ".join(str(each.message) for each in warned)
+
+
+def test_numbers_that_do_not_fit_are_left_out_and_words_cut(tmp_path: Path) -> None:
+    long = {"accession_number": "B" * 17, "placer_order_number": "1" * 65, "filler_order_number": "1\\2"}
+    service = OrderedService(code="MAI", text="z\\" * 40)
+    order = ORDER.model_copy(update=long | {"service": service})
+    somebody = confirmation().model_copy(update={"name": "x" * 200, "organization": "y\\" * 100})
+    content = to_structured_report(report_of(), order, slide_instance(AccessionNumber=""), "final", confirmed=somebody)
+    (request,) = document(content).ReferencedRequestSequence
+    assert request.AccessionNumber == ""
+    assert request.PlacerOrderNumberImagingServiceRequest == request.FillerOrderNumberImagingServiceRequest == ""
+    assert request.RequestedProcedureDescription == ("z " * 32).strip()
+    assert errors_in(content, tmp_path) == []
 
 
 @pytest.mark.parametrize("field", ["patient_id", "accession_number", "container_id"])

@@ -1,0 +1,146 @@
+"""What DICOM objects refer to: the header of a slide's level 0, and where its pixels lie.
+
+Slides are worse than the standard. Dates and codes that are none are left out; only a slide that does not say where
+its pixels lie is refused. Nothing of a patient gets into a message.
+"""
+
+import logging
+import math
+import re
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import FormatUnavailable
+from service.order import Order
+from service.readers import dicom_file_in
+from service.report import Report
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Points: TypeAlias = npt.NDArray[np.float64]
+
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # SOP class VL Whole Slide Microscopy Image
+REQUIRED = (
+    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("TotalPixelMatrixOriginSequence", "ImageOrientationSlide", "SharedFunctionalGroupsSequence"),
+)
+COPIED = (  # type 2: a source must have them, but may be worse than the standard
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+DATES = {"PatientBirthDate": "%Y%m%d", "StudyDate": "%Y%m%d"}
+TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a source raises that breaks the standard
+SAME = {"PatientID": "patient_id", "AccessionNumber": "accession_number", "ContainerIdentifier": "container_id"}
+PER_FRAME = 0x52009230  # what is wanted of a header lies before the functional groups of each frame
+LONG_BYTES = 1 << 20  # values that are longer are not read
+
+
+def base_level(instances: "Iterable[Dataset]") -> "Dataset":
+    """The instance of a DICOM slide that holds level 0. Raises FormatUnavailable where none is one of a slide."""
+    slides = [each for each in instances if each.get("SOPClassUID") == WHOLE_SLIDE]
+    levels = [each for each in slides if "VOLUME" in each.get("ImageType", ())]
+    if not levels:
+        raise FormatUnavailable("no instance of a DICOM whole-slide image is there to refer to")
+    return max(levels, key=lambda each: math.prod(_size(each)))
+
+
+def _size(image: "Dataset") -> tuple[int, int]:
+    return int(image.get("TotalPixelMatrixColumns") or 0), int(image.get("TotalPixelMatrixRows") or 0)
+
+
+def read_source(path: Path) -> "Dataset | None":
+    """The header of level 0 of a slide that was opened as `path`: a DICOM file, or the folder of its series.
+
+    None where the slide is not DICOM. Raises FormatUnavailable.
+    """
+    from pydicom.errors import InvalidDicomError
+
+    first = dicom_file_in(path) if path.is_dir() else path
+    try:
+        series = _header(first).get("SeriesInstanceUID") if first else None
+    except InvalidDicomError:
+        return None
+    found = []
+    for file in sorted(first.parent.iterdir()) if first else ():
+        with suppress(InvalidDicomError, OSError):  # as OpenSlide, which passes over what else lies there
+            found.append(_header(file))
+    return base_level(each for each in found if each.get("SeriesInstanceUID") == series)
+
+
+def _header(file: Path) -> "Dataset":
+    from pydicom.filereader import read_partial
+
+    with file.open("rb") as opened:
+        header = read_partial(opened, lambda tag, *_: tag >= PER_FRAME, defer_size=LONG_BYTES)
+    for tag in list(header.keys()):
+        if getattr(header.get_item(tag, keep_deferred=True), "length", 0) > LONG_BYTES:
+            del header[tag]
+    return header
+
+
+def highdicom() -> Any:
+    """The library, which takes a second to import. Raises FormatUnavailable where it is not installed."""
+    try:
+        import highdicom
+    except ImportError as error:
+        raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
+    logging.getLogger("highdicom").setLevel(logging.ERROR)  # it warns of odd names, and writes them out
+    warnings.filterwarnings("ignore", module="highdicom")
+    return highdicom
+
+
+def checked(report: Report, source: "Dataset | None") -> "Dataset":
+    """The source's header, if it is level 0 of the report's slide. Raises FormatUnavailable."""
+    from pydicom import Dataset
+
+    if source is None or source.get("SOPClassUID") != WHOLE_SLIDE:
+        raise FormatUnavailable(f"{report.slide.name} is no DICOM slide; ask for json, geojson, fhir or hl7")
+    if missing := [keyword for keyword in REQUIRED if not source.get(keyword)]:
+        raise FormatUnavailable(f"the DICOM instance to refer to lacks {', '.join(missing)}")
+    if _size(source) != (report.slide.width, report.slide.height):
+        raise FormatUnavailable(f"{report.slide.name} and the DICOM instance to refer to differ in size")
+    header = Dataset()
+    header.update({element.tag: element for element in source})  # decoded by the source's character set
+    for keyword in COPIED:
+        if keyword not in header or not _is_valid(keyword, str(header[keyword].value or "")):
+            setattr(header, keyword, "")
+    try:
+        slide_mm(header, np.zeros((1, 2)))
+    except UNFIT as error:
+        raise FormatUnavailable("the DICOM instance to refer to does not say where its pixels lie") from error
+    return header
+
+
+def _is_valid(keyword: str, value: str) -> bool:
+    """Whether a value of the source can be copied, as far as highdicom is particular about it."""
+    if value and keyword in DATES:
+        with suppress(ValueError):
+            return bool(datetime.strptime(value, DATES[keyword]))
+        return False
+    if value and keyword == "StudyTime":
+        return TIME.fullmatch(value) is not None
+    return keyword != "PatientSex" or value in ("", "F", "M", "O")
+
+
+def check_order(order: Order, image: "Dataset") -> None:
+    """Raise FormatUnavailable where an order is of another patient, accession or container than the slide."""
+    pairs = {name: (str(image.get(keyword) or ""), getattr(order, name)) for keyword, name in SAME.items()}
+    differing = [name for name, (ours, theirs) in pairs.items() if ours and theirs and ours != theirs]
+    if differing:  # the values are the patient's, and stay out of messages and logs
+        raise FormatUnavailable(f"the order's {', '.join(differing)} is not the DICOM slide's")
+
+
+def slide_mm(image: "Dataset", places_px: Points) -> Points:
+    """(N, 2) px of the total pixel matrix to (N, 3) mm of the slide's frame of reference."""
+    transform = highdicom().spatial.ImageToReferenceTransformer.for_image(image, for_total_pixel_matrix=True)
+    places_mm: Points = transform(places_px)
+    return places_mm
