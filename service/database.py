@@ -31,10 +31,10 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.errors import DatabaseUnavailable, ParameterInvalid, SettingsInvalid
+from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, SettingsInvalid
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0  # how long a writer waits for another one's lock
@@ -149,6 +149,15 @@ keys = Table(
     Column("revoked_at", Float),
 )
 
+# Browsers that are signed in; each stands for a key, and ends with it.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("key_id", String(16), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
+    Column("ends_at", Float, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,
@@ -173,6 +182,7 @@ review_entries = Table(
     Column("reviewer", String(255), nullable=False),
     Column("organization", String(255)),
     Column("key_id", String(16)),
+    Column("counted", JSON),  # of a signature: what was signed; no later version of the program counts it otherwise
     Column("at", Float, nullable=False),
 )
 
@@ -309,9 +319,13 @@ def _alembic(connection: Connection) -> alembic.config.Config:
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Turn what a database raises when it cannot be reached, or is locked, into DatabaseUnavailable."""
+    """Turn what a database raises when it cannot be reached, or is locked, into DatabaseUnavailable; and text that
+    PostgreSQL does not store (with a NUL, half a surrogate, or longer than its column) into RequestInvalid.
+    """
     try:
         yield
+    except (DataError, UnicodeEncodeError) as error:
+        raise RequestInvalid("the database takes no such text: it has a NUL or no UTF-8, or is too long") from error
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         what = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
         raise DatabaseUnavailable(f"the database does not answer ({what}); try again") from error

@@ -1,4 +1,4 @@
-"""Who asks: bearer keys, sessions of browsers, scopes, and what goes without any key on a listener that only this machine can reach."""
+"""Who asks: bearer keys, sessions of browsers, scopes, and what goes without a key where only this machine can ask."""
 
 import ipaddress
 from collections.abc import Awaitable, Callable

@@ -30,10 +30,11 @@ async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSent
     ends_at, first = time.monotonic() + STREAM_S, True
     while time.monotonic() < ends_at:
         found, following = await run_in_threadpool(state.jobs.list, caller.tenant, limit=WATCHED)
-        now = {each.id: AnalysisStatus.of(each).model_dump(mode="json") for each in reversed(found)}
-        for analysis_id, status in now.items():
-            if shown.get(analysis_id) != status:
-                yield ServerSentEvent(data=status, event="status")
+        now: dict[str, Mapping[str, Any]] = {}
+        for each in reversed(found):
+            now[each.id] = AnalysisStatus.of(each).model_dump(mode="json")
+            if shown.get(each.id) != now[each.id]:
+                yield ServerSentEvent(data=now[each.id], event="status")
         if following is None:  # else it may only have become too old to be watched
             for gone in shown.keys() - now.keys():
                 yield ServerSentEvent(data={"id": gone}, event="deleted")

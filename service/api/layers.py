@@ -1,7 +1,8 @@
 """/v1/analyses/{id}/layers: what a viewer lays over the slide, from what the analysis stored; the slide may be gone."""
 
+from dataclasses import asdict
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
@@ -49,7 +50,7 @@ def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     place = heat_place(ProbabilityMap.load(probabilities)) if probabilities.exists() else None
     return Layers(
         tissue=Outline(**tissue_outline(TissueMask.load(tissue))) if tissue.exists() else None,
-        heatmap=place and HeatMap(href="layers/heatmap.png", **_members(place)),
+        heatmap=HeatMap(href="layers/heatmap.png", **asdict(place)) if place else None,
     )
 
 
@@ -76,7 +77,3 @@ def _stored(state: State, caller: Caller, analysis_id: str, kind: str) -> FilePa
     if analysis.status != "succeeded":
         raise NotFinished(f"analysis {analysis.id} is {analysis.status}; there is nothing to lay over its slide")
     return state.storage.result_folder(analysis.id) / f"{kind}-{analysis.result_sha256}.npz"
-
-
-def _members(place: Any) -> dict[str, float]:
-    return {name: round(getattr(place, name), 2) for name in ("x", "y", "width", "height")}

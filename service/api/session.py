@@ -32,7 +32,7 @@ class Session(BaseModel):
 
 
 @router.get("", summary="Who am I?", responses=problems(KeyRequired, DatabaseUnavailable))
-async def get_session(request: Request, state: StateOf) -> Session:
+async def get_session(request: Request) -> Session:
     """The caller, by session or key; 401 without either, where there are keys."""
     caller = await identify(request)
     scopes = keys.SCOPES if "admin" in caller.scopes else caller.scopes
@@ -56,7 +56,11 @@ async def sign_in(given: SignIn, request: Request, response: Response, state: St
 
 
 @router.delete(
-    "", status_code=204, response_class=Response, summary="Sign out", responses=problems(KeyRequired, DatabaseUnavailable)
+    "",
+    status_code=204,
+    response_class=Response,
+    summary="Sign out",
+    responses=problems(KeyRequired, DatabaseUnavailable),
 )
 async def sign_out(request: Request, response: Response, state: StateOf) -> None:
     """End the session."""

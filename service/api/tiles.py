@@ -3,14 +3,22 @@
 Slides are read in the inspector's children, as everywhere in the gateway.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.state import State, StateOf
-from service.errors import FileMissing, NotASlide, NotFound, PixelsUnsupported, RequestInvalid, SlideDamaged, SlideTooLarge
+from service.errors import (
+    FileMissing,
+    NotASlide,
+    NotFound,
+    PixelsUnsupported,
+    RequestInvalid,
+    SlideDamaged,
+    SlideTooLarge,
+)
 from service.intake import StoredSlide, find_slide
 from service.slide import Box
 from service.storage import on_disk
@@ -18,7 +26,10 @@ from service.tiles import Pyramid, place_box
 
 KEPT_S = 3600  # by the browser: bytes behind a slide's id never change, but a slide may be deleted
 READING = (NotFound, RequestInvalid, FileMissing, NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported)
-JPEG = {200: {"content": {"image/jpeg": {}}, "description": "The picture."}, 304: {"description": "It is known."}}
+JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}, "description": "The picture."},
+    304: {"description": "It is known."},
+}
 Number = Annotated[int, Path(ge=0, le=2**31)]
 
 router = APIRouter(prefix="/v1/slides/{slide_id}", tags=["slides"])

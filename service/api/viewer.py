@@ -1,4 +1,4 @@
-"""The viewer: a page at `/` whose files come from here alone, with a policy that allows no script or style inside it."""
+"""The viewer: a page at `/`. Its files come from here alone, and its policy allows no script or style inside it."""
 
 from pathlib import Path
 from typing import Final

@@ -84,14 +84,24 @@ def upgrade() -> None:
         sa.Column("reviewer", sa.String(length=255), nullable=False),
         sa.Column("organization", sa.String(length=255), nullable=True),
         sa.Column("key_id", sa.String(length=16), nullable=True),
+        sa.Column("counted", sa.JSON(), nullable=True),
         sa.Column("at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["analysis_id"], ["analyses.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("analysis_id", "revision"),
+    )
+    op.create_table(
+        "sessions",
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.Column("ends_at", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["key_id"], ["keys.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sha256"),
     )
 
 
 def downgrade() -> None:
     """Back from it."""
+    op.drop_table("sessions")
     op.drop_table("review_entries")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.drop_index("outbox_by_channel")

@@ -1,0 +1,85 @@
+"""What a viewer lays over a slide: the outline of its tissue, and the probability map as a translucent picture.
+
+Frames. Detections count level-0 px by their centres (x 0 is the middle of the first px). Here places are corners: x 0
+is the slide's left edge, so the middle of the first px is 0.5.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from skimage.measure import approximate_polygon, find_contours
+
+from service.probability_map import ProbabilityMap
+from service.tissue import TissueMask
+
+LONGEST_PX: Final = 2048
+LEAST: Final = 0.02  # below, nothing is shown
+# red, green, blue, opacity at a probability: colours that no stain has
+RAMP: Final = (
+    (LEAST, (40, 110, 220, 50)),
+    (0.4, (0, 180, 170, 150)),
+    (0.8, (180, 220, 30, 210)),
+    (1, (255, 240, 0, 230)),
+)
+Geometry: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture lies on the slide, in level-0 px from the slide's corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def tissue_outline(tissue: TissueMask) -> Geometry:
+    """A GeoJSON MultiLineString of closed lines round the tissue and its holes."""
+    rings = find_contours(np.pad(tissue.mask, 1).astype(np.float32), 0.5)
+    lines = [approximate_polygon(ring, 0.7)[:, ::-1] - 0.5 for ring in rings]  # x, y; the padding is one px
+    scaled = [np.round(line * tissue.scale, 1).tolist() for line in lines]
+    return {"type": "MultiLineString", "coordinates": scaled}
+
+
+def heat_place(probabilities: ProbabilityMap) -> Place:
+    """Where the map's picture lies: each cell is centred on the model px that it is of."""
+    lattice, shrunk = probabilities.lattice, _shrunk(probabilities)
+    rows, columns = (math.ceil(cells / shrunk) * shrunk for cells in probabilities.values.shape)
+    stride = (lattice.stride_px * lattice.scale[0], lattice.stride_px * lattice.scale[1])
+    x, y = (0.5 * scale - side / 2 for scale, side in zip(lattice.scale, stride, strict=True))
+    return Place(x, y, columns * stride[0], rows * stride[1])
+
+
+def heat_picture(probabilities: ProbabilityMap) -> bytes:
+    """The map as a PNG; a pixel shows the highest probability in it."""
+    values, shrunk = probabilities.values, _shrunk(probabilities)
+    height, width = (math.ceil(cells / shrunk) for cells in values.shape)
+    padded = np.zeros((height * shrunk, width * shrunk), np.float32)
+    padded[: values.shape[0], : values.shape[1]] = values
+    strongest = padded.reshape(height, shrunk, width, shrunk).max((1, 3))
+    picture = Image.fromarray((strongest * 255 + 0.5).astype(np.uint8)).convert("P")
+    colours = _colours()
+    picture.putpalette(colours[:, :3].tobytes())
+    content = io.BytesIO()
+    picture.save(content, "PNG", transparency=colours[:, 3].tobytes(), optimize=False)
+    return content.getvalue()
+
+
+def _shrunk(probabilities: ProbabilityMap) -> int:
+    rows, columns = probabilities.values.shape
+    return max(1, math.ceil(max(rows, columns) / LONGEST_PX))
+
+
+def _colours() -> npt.NDArray[np.uint8]:
+    """256 times red, green, blue, opacity."""
+    values, at = np.arange(256) / 255, [place for place, _ in RAMP]
+    channels = [np.interp(values, at, [colour[channel] for _, colour in RAMP]) for channel in range(4)]
+    colours = np.stack(channels, 1)
+    colours[values < LEAST, 3] = 0
+    return colours.astype(np.uint8)

@@ -1,0 +1,128 @@
+"""Deep-zoom tiles of a slide, and small pictures of places on it, as JPEG: what a viewer shows.
+
+Frames. Level-0 px: the slide's own pixels. Deep-zoom levels are counted from one pixel (0) up to level 0 of the slide
+(the highest number), and double each time; a tile's column and row count from the left top corner of its level.
+Tiles do not overlap.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from service.errors import NotFound
+from service.slide import Box, Rgb, Slide, open_slide
+
+TILE_PX = 512
+QUALITY = 85
+MOST_SHRUNK = 4  # times a tile is read larger than it is shown; past that, from an overview
+OVERVIEW_PX = 4096  # longest side
+OPEN_SLIDES = 4
+DECODED_PX = 2.5e8  # of plain images, which are held in memory whole
+IDLE_S = 60.0  # after which all are closed: a slide that was deleted must not live on in a process
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """The deep-zoom levels of a slide of that size (level-0 px)."""
+
+    width: int
+    height: int
+
+    @property
+    def top(self) -> int:
+        """The level of the slide's own pixels."""
+        return math.ceil(math.log2(max(self.width, self.height, 1)))
+
+    def tile(self, level: int, column: int, row: int) -> tuple[Box, int]:
+        """Where a tile lies on its level, and the level-0 px in one px of it. Raises NotFound."""
+        if not 0 <= level <= self.top:
+            raise NotFound(f"there is no level {level}; there are 0 to {self.top}")
+        scale = 1 << (self.top - level)
+        level_box = Box(0, 0, math.ceil(self.width / scale), math.ceil(self.height / scale))
+        box = Box(column * TILE_PX, row * TILE_PX, TILE_PX, TILE_PX).overlap(level_box)
+        if not (box.width and box.height):
+            raise NotFound(f"there is no tile {column}, {row} on level {level}")
+        return box, scale
+
+    def descriptor(self) -> str:
+        """The Deep Zoom Image, as XML."""
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f'<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="jpg" Overlap="0" TileSize="{TILE_PX}">'
+            f'<Size Width="{self.width}" Height="{self.height}"/></Image>\n'
+        )
+
+
+class ShownSlide:
+    """An open slide, and an overview of it where it has no small levels of its own."""
+
+    def __init__(self, slide: Slide) -> None:
+        self.slide = slide
+        self.decoded_px = slide.width * slide.height if slide.reader_name == "pillow" else 0
+        self._coarse = 1 << max(0, math.ceil(math.log2(max(slide.width, slide.height) / OVERVIEW_PX)))
+        self._overview: Rgb | None = None
+
+    def read(self, box: Box, scale: float) -> Rgb:
+        """The pixels of a box of a grid (grid px). Raises SlideDamaged."""
+        own = max(size for size in self.slide.level_downsamples if size <= max(1.0, scale * 1.001))
+        if scale < self._coarse or scale <= MOST_SHRUNK * own or scale % self._coarse:
+            return self.slide.read(box, (scale, scale))
+        if self._overview is None:
+            width, height = (math.ceil(side / self._coarse) for side in (self.slide.width, self.slide.height))
+            self._overview = self.slide.read_large(Box(0, 0, width, height), (float(self._coarse),) * 2)
+        shrunk = int(scale / self._coarse)
+        rows, columns = (slice(start * shrunk, (start + size) * shrunk) for start, size in _sides(box))
+        return np.asarray(Image.fromarray(self._overview[rows, columns]).reduce(shrunk))
+
+
+class ShownSlides:
+    """The slides that were looked at last, kept open; for one question at a time."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, ShownSlide] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closing: threading.Timer | None = None
+
+    def cut(self, path: str, box: Box, scale: float, **given: Any) -> bytes:
+        """A box of a slide's grid as JPEG. Raises as `open_slide` and `Slide.read`."""
+        with self._lock:
+            if self._closing is not None:
+                self._closing.cancel()
+            try:
+                shown = self._open.pop(path, None) or ShownSlide(open_slide(path, **given))
+                self._open[path] = shown
+                self._close_old()
+                pixels = np.ascontiguousarray(shown.read(box, scale))
+            finally:
+                self._closing = threading.Timer(IDLE_S, self.close)
+                self._closing.daemon = True
+                self._closing.start()
+        return bytes(simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="444"))
+
+    def close(self) -> None:
+        """Let go of all slides."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].slide.close()
+
+    def _close_old(self) -> None:
+        while len(self._open) > OPEN_SLIDES or (
+            len(self._open) > 1 and sum(each.decoded_px for each in self._open.values()) > DECODED_PX
+        ):
+            self._open.popitem(last=False)[1].slide.close()
+
+
+def place_box(x: float, y: float, side: float, size_px: int) -> tuple[Box, float]:
+    """A square round a place (level-0 px), as a box of a grid, and the grid's scale."""
+    scale = side / size_px
+    return Box(round(x / scale - size_px / 2), round(y / scale - size_px / 2), size_px, size_px), scale
+
+
+def _sides(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (box.y, box.height), (box.x, box.width)
