@@ -26,17 +26,21 @@ def analyze(
     halo_px: int | None = None,
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
+    tissue_file: Path | None = None,
 ) -> Report:
     """Find and count the mitoses of a slide, or of a region of it (level-0 px).
 
     `threshold` defaults to the model card's, `halo_px` to the measured best. With a `checkpoint` file the
-    probability map is saved there as it grows, and gone on from if it is of the same analysis.
+    probability map is saved there as it grows, and gone on from if it is of the same analysis; the tissue mask goes to
+    `tissue_file`, for those who count again without the slide.
 
     Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid, SlideDamaged.
     """
     started = time.monotonic()
     plan = Plan.of(slide, detector, region=region, threshold=threshold, halo_px=halo_px)
     parameters, tissue = plan.parameters, plan.tissue
+    if tissue_file is not None:
+        tissue.save(tissue_file)
     probabilities = detector.run(
         slide, parameters.lattice, plan.tiles, plan.stain.transform, on_progress, checkpoint, plan.key
     )

@@ -25,6 +25,8 @@ MitosisError
 |   |-- NotFound              not-found             no such analysis, slide or upload; or it is somebody else's
 |   |-- NotFinished           not-finished          there is no result yet, or none any more
 |   |-- IdempotencyConflict   idempotency-conflict  the same Idempotency-Key came with another request
+|   |-- RevisionConflict      revision-conflict     somebody else changed the review in between
+|   |-- PreconditionRequired  precondition-required a change that does not say which revision it is of
 |   |-- OffsetConflict        offset-conflict       an upload goes on at another byte
 |   |-- UploadIncomplete      upload-incomplete     fewer or more bytes than were announced
 |   |-- UploadTimeout         upload-timeout        no byte came for too long
@@ -202,6 +204,19 @@ class IdempotencyConflict(Refusal):
     """The same Idempotency-Key came before with another request."""
 
     code = "idempotency-conflict"
+
+
+class RevisionConflict(Refusal):
+    """Somebody else changed the review in between; nothing of this change was done."""
+
+    code = "revision-conflict"
+    revision: int  # where it stands now
+
+
+class PreconditionRequired(Refusal):
+    """The change does not say which revision it is of."""
+
+    code = "precondition-required"
 
 
 class OffsetConflict(Refusal):

@@ -18,7 +18,7 @@ from service.database import keys, reading, writing
 from service.errors import NotFound, ParameterInvalid
 
 PREFIX: Final = "mk_"  # by which scanners of repositories and logs know a key
-SCOPES: Final = ("read", "submit", "admin")  # "admin" may do all
+SCOPES: Final = ("read", "submit", "review", "admin")  # "admin" may do all
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 

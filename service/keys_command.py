@@ -18,7 +18,7 @@ DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mit
 @keys_app.command("create")
 def create_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for the list.")],
-    scopes: Annotated[str, typer.Option(help="Of read, submit, admin (all), by commas.")] = "read,submit",
+    scopes: Annotated[str, typer.Option(help="Of read, submit, review, admin (all), by commas.")] = "read,submit",
     tenant: Annotated[str, typer.Option(help="Whose slides and analyses it sees.")] = "default",
     data_dir: DataDir = None,
 ) -> None:

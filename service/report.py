@@ -1,18 +1,20 @@
 """The report: the JSON contract, `schema_version` "1".
 
-x, y are level-0 px of the slide as OpenSlide gives them, `_um` the same times the slide's mpp; areas are mm2.
+x, y are level-0 px of the slide as OpenSlide gives them, `_um` the same times the slide's mpp; areas are mm2. What
+the machine found is never changed: what people made of it stands beside it, in `review`.
 """
 
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
 from service.mitotic_activity import Hotspot, MitoticActivityIndex, MitoticScore
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
+from service.order import ResultStatus
 from service.parameters import Parameters
 from service.slide import Box, Slide
 from service.tissue import TissueMask
@@ -35,6 +37,7 @@ class SoftwareFacts(_Part):
 
     name: str = "mitosis-service"
     version: str = __version__
+    commit: Annotated[str | None, Field(description="Of the source; null where nobody wrote it down.")] = None
 
 
 class ModelFacts(_Part):
@@ -77,15 +80,15 @@ class TissueFacts(_Part):
 
 
 class Detection(_Part):
-    """One mitotic figure."""
+    """One mitotic figure; one that a person added has neither score nor area."""
 
     id: int
     x: float
     y: float
     x_um: float
     y_um: float
-    score: float
-    area_um2: float
+    score: float | None
+    area_um2: float | None
 
 
 class Counts(_Part):
@@ -162,6 +165,42 @@ class Notice(_Part):
     message: str
 
 
+class ReviewedDetection(Detection):
+    """A detection and the last decision on it; null where nobody has decided."""
+
+    origin: Literal["machine", "person"]
+    decision: Literal["accepted", "rejected"] | None = None
+    reviewer: str | None = None
+    at: datetime | None = None
+    reason: str | None = None
+
+
+class Signature(_Part):
+    """Who vouches for which revision of a review, and since when."""
+
+    reviewer: str
+    organization: str | None
+    at: datetime
+    revision: int
+
+
+class Activity(_Part):
+    """What is counted of a set of mitoses."""
+
+    counts: Counts
+    mai: Mai
+    scores: list[Score]
+
+
+class Review(Activity):
+    """What people made of the detections, as it stands; counted is what is not rejected. `signed`: the last time."""
+
+    revision: int
+    status: ResultStatus
+    signed: Signature | None
+    detections: list[ReviewedDetection]
+
+
 class Report(_Part):
     """Everything that an analysis found."""
 
@@ -178,6 +217,7 @@ class Report(_Part):
     mai: Mai
     scores: list[Score]
     warnings: list[Notice]
+    review: Annotated[Review | None, Field(exclude_if=lambda review: review is None)] = None
 
     def to_json(self) -> str:
         """The report as indented JSON with a final newline."""
@@ -197,8 +237,8 @@ def compose_report(
     seconds: float,
 ) -> Report:
     """Put what was found into the contract's form; computes nothing but units."""
-    index, scores = activity
     mpp, examined_mm2 = parameters.mpp, tissue.area_mm2(parameters.region)
+    counted = activity_of(len(figures), examined_mm2, activity, tissue)
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(),
@@ -207,17 +247,25 @@ def compose_report(
         region=_rectangle(parameters.region),
         parameters=parameters.as_report(computed_by),
         tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
-        detections=[_detection(number, figure, mpp) for number, figure in enumerate(figures, start=1)],
-        counts=Counts(total=len(figures), per_mm2=round(len(figures) / examined_mm2, 4) if examined_mm2 else None),
-        mai=Mai(
-            **_common(index, tissue),
-            high_risk=index.high_risk,
-            alternatives=[
-                Alternative(count=len(each.members), hotspot=_place(each, tissue)) for each in index.alternatives
-            ],
-        ),
-        scores=[Score(**_common(score, tissue), score=score.score) for score in scores],
+        detections=[detection_of(number, figure, mpp) for number, figure in enumerate(figures, start=1)],
+        **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],
+    )
+
+
+def activity_of(
+    total: int,
+    examined_mm2: float,
+    counted: tuple[MitoticActivityIndex, list[MitoticScore]],
+    tissue: TissueMask,
+) -> Activity:
+    """So many mitoses and what `count_activity` says of them, in the contract's form."""
+    index, scores = counted
+    alternatives = [Alternative(count=len(each.members), hotspot=_place(each, tissue)) for each in index.alternatives]
+    return Activity(
+        counts=Counts(total=total, per_mm2=round(total / examined_mm2, 4) if examined_mm2 else None),
+        mai=Mai(**_common(index, tissue), high_risk=index.high_risk, alternatives=alternatives),
+        scores=[Score(**_common(score, tissue), score=score.score) for score in scores],
     )
 
 
@@ -239,7 +287,8 @@ def _rectangle(box: Box | None) -> Rectangle | None:
     return Rectangle(x=box.x, y=box.y, width=box.width, height=box.height) if box else None
 
 
-def _detection(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -> Detection:
+def detection_of(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -> Detection:
+    """A figure with its number; `mpp` in um per level-0 px."""
     return Detection(
         id=number,
         x=round(figure.x, 2),

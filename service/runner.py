@@ -103,7 +103,8 @@ class Runner:
             saved = _checkpoint(folder, claim)
             if claim.kind == "merge":
                 _merge(folder, claim.parts, saved, Plan.of(slide, detector, **options).key)
-            report = analyze(slide, detector, on_progress=heartbeat.progress, checkpoint=saved, **options)
+            options |= {"checkpoint": saved, "tissue_file": saved.with_suffix(".tissue")}
+            report = analyze(slide, detector, on_progress=heartbeat.progress, **options)
         heartbeat.check()
         self._store(claim, report, saved, folder)
 
@@ -144,6 +145,7 @@ class Runner:
         digest = hashlib.sha256(content).hexdigest()
         self._storage.write(folder / f"report-{digest}.json", content)
         saved.replace(folder / f"map-{digest}.npz")
+        saved.with_suffix(".tissue").replace(folder / f"tissue-{digest}.npz")
         limit = time.monotonic() + COMMIT_S
         while True:
             try:

@@ -7,7 +7,10 @@ almost as it does green, as no stain does.
 """
 
 import math
+import os
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +59,28 @@ class TissueMask:
         onto = inside & (columns >= 0) & (columns < width) & ((rows >= 0) & (rows < height))[:, None]
         tissue = self.mask[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)] & onto
         return float(np.count_nonzero(tissue)) / max(1.0, float(np.count_nonzero(inside)))
+
+    def save(self, path: Path) -> None:
+        """Write the mask, whole or not at all. Raises OSError."""
+        partial = path.with_name(path.name + ".partial")
+        bits = np.packbits(self.mask)
+        with partial.open("wb") as file:
+            np.savez_compressed(file, bits=bits, shape=self.mask.shape, scale=self.scale, mpp=self.mpp)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "TissueMask":
+        """A saved mask. Raises ValueError where it is damaged or missing."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+                height, width = (int(side) for side in saved["shape"])
+                mask = np.unpackbits(saved["bits"], count=height * width).reshape(height, width).astype(bool)
+                (x, y), (mpp_x, mpp_y) = saved["scale"].tolist(), saved["mpp"].tolist()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not a saved tissue mask: {error}") from error
+        return cls(mask, (x, y), (mpp_x, mpp_y))
 
     def _part(self, box: Box, margin: int) -> npt.NDArray[np.bool_]:
         left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin

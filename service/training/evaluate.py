@@ -207,7 +207,7 @@ def _with_report(field: Field, path: Path, report: Report) -> ExaminedField:
         raise DataInvalid(f"{path}: of a slide of {size} px, but {field.path} is {(field.width, field.height)} px")
     if report.region is not None:
         raise DataInvalid(f"{path}: only a region of {field.path.name} was analysed, so the rest cannot be scored")
-    figures = (MitoticFigure(each.x, each.y, each.score, each.area_um2) for each in report.detections)
+    figures = (MitoticFigure(each.x, each.y, each.score or 0.0, each.area_um2 or 0.0) for each in report.detections)
     return ExaminedField(field, tuple(figures), report.model.threshold, scale_to(report.model.mpp, field.mpp))
 
 

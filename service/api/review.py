@@ -1,0 +1,198 @@
+"""/v1/analyses/{id}/detections, /signature, /review: what people make of what the machine found."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial import cKDTree
+
+from service.api.auth import Caller, Reader, Reviewer
+from service.api.errors import problems
+from service.api.state import State, StateOf
+from service.errors import NotFinished, NotFound, ParameterInvalid, PreconditionRequired, RevisionConflict
+from service.job_records import Analysis
+from service.mitotic_figures import MERGE_UM
+from service.order import Text
+from service.report import Detection, Review
+from service.result import Result
+from service.review import Action, Change, Entry, Reviews, reviewed
+from service.review import Reviewer as Person
+
+MAX_CHANGES = 1000
+LEAST_PROBABILITY = 0.05  # of a candidate
+
+router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["review"])
+
+Pixel = Annotated[float, Field(ge=0, le=2**31, description="Level-0 px.")]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1, description="The detection's id.")]
+Reason = Annotated[str | None, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
+Revision = Annotated[
+    str | None, Header(max_length=32, description="The `ETag` of the review that was seen.", examples=['"7"'])
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Decision(_Request):
+    """Accept or reject a detection, or take back what was decided; one that a person added goes away then."""
+
+    action: Literal["accept", "reject", "clear"]
+    id: Number
+    reason: Reason = None
+
+
+class Addition(_Request):
+    """A mitosis that the machine did not find."""
+
+    action: Literal["add"]
+    x: Pixel
+    y: Pixel
+    reason: Reason = None
+
+
+class Changes(_Request):
+    """All of them are made, or none."""
+
+    reviewer: Annotated[Text, Field(description="Family, Given.")]
+    changes: Annotated[
+        list[Annotated[Decision | Addition, Field(discriminator="action")]],
+        Field(min_length=1, max_length=MAX_CHANGES),
+    ]
+
+
+class SignatureRequest(_Request):
+    """Who vouches for the review as it stands."""
+
+    reviewer: Annotated[Text, Field(description="Family, Given.")]
+    organization: Text | None = None
+
+
+class ReviewedDetections(Review):
+    """The detections with the decisions on them, and what is counted of those that are not rejected."""
+
+    threshold: float
+    candidates: Annotated[
+        list[Detection] | None,
+        Field(exclude_if=lambda found: found is None, description="Below the threshold; with `candidates_from` only."),
+    ] = None
+
+
+class ReviewEntry(BaseModel):
+    """One decision or signature."""
+
+    revision: int
+    action: Action
+    id: int | None
+    x: float | None
+    y: float | None
+    reason: str | None
+    reviewer: str
+    organization: str | None
+    at: datetime
+
+
+class ReviewLog(BaseModel):
+    """Every decision ever made, oldest first."""
+
+    entries: list[ReviewEntry]
+
+
+TAGGED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"ETag": {"description": "The revision, quoted.", "schema": {"type": "string"}}}}
+}
+CHANGING = problems(NotFound, NotFinished, ParameterInvalid, RevisionConflict, PreconditionRequired) | TAGGED
+
+
+@router.get("/detections", summary="Detections, decisions, counts", responses=problems(NotFound, NotFinished) | TAGGED)
+def get_detections(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reader,
+    response: Response,
+    candidates_from: Annotated[
+        float | None, Query(ge=LEAST_PROBABILITY, lt=1, description="Also figures from this score on.")
+    ] = None,
+) -> ReviewedDetections:
+    """The review as it stands; `candidates` are figures that the machine saw, but not surely enough to count."""
+    analysis, result = _result(state, analysis_id, caller)
+    entries = Reviews(state.engine).entries(analysis.id)
+    shown = _shown(result, entries, response)
+    if candidates_from is None:
+        return shown
+    return shown.model_copy(update={"candidates": _unknown(result.candidates(candidates_from), shown.detections)})
+
+
+@router.patch("/detections", summary="Accept, reject, add", responses=CHANGING)
+def change_detections(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reviewer,
+    response: Response,
+    asked: Changes,
+    if_match: Revision = None,
+) -> ReviewedDetections:
+    """Make all the changes, or none where one of them cannot be made or somebody else was faster."""
+    revision = _revision(if_match)
+    analysis, result = _result(state, analysis_id, caller)
+    changes = [Change(**each.model_dump()) for each in asked.changes]
+    by = Person(asked.reviewer, None, caller.key_id)
+    entries = Reviews(state.engine).change(analysis, result.report(), revision, changes, by)
+    return _shown(result, entries, response)
+
+
+@router.post("/signature", summary="Vouch for the review as it stands", responses=CHANGING)
+def sign(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reviewer,
+    response: Response,
+    asked: SignatureRequest,
+    if_match: Revision = None,
+) -> ReviewedDetections:
+    """The result becomes `final`, or `amended` where it was signed before; what is changed later awaits another."""
+    revision = _revision(if_match)
+    analysis, result = _result(state, analysis_id, caller)
+    by = Person(asked.reviewer, asked.organization, caller.key_id)
+    entries = Reviews(state.engine).sign(analysis, result.report(), result.tissue(), revision, by)
+    return _shown(result, entries, response)
+
+
+@router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))
+def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
+    """All entries; none is ever changed or taken out."""
+    analysis, _ = _result(state, analysis_id, caller)
+    names = tuple(ReviewEntry.model_fields)
+    entries = Reviews(state.engine).entries(analysis.id)
+    return ReviewLog(entries=[ReviewEntry(**{name: getattr(entry, name) for name in names}) for entry in entries])
+
+
+def _result(state: State, analysis_id: str, caller: Caller) -> tuple[Analysis, Result]:
+    analysis = state.jobs.get(analysis_id, caller.tenant)
+    return analysis, Result.of(state.storage, analysis)
+
+
+def _shown(result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:
+    report = result.report()
+    review = reviewed(report, result.tissue(), entries)
+    response.headers["ETag"] = f'"{review.revision}"'
+    return ReviewedDetections(**dict(review), threshold=report.model.threshold)
+
+
+def _unknown(candidates: list[Detection], known: Sequence[Detection]) -> list[Detection]:
+    """Those that are not one mitosis with a detection that is there already, be it a rejected one."""
+    if not candidates or not known:
+        return candidates
+    places = cKDTree([(each.x_um, each.y_um) for each in known])
+    distance_um, _ = places.query([(each.x_um, each.y_um) for each in candidates])
+    return [each for each, apart_um in zip(candidates, distance_um, strict=True) if apart_um >= MERGE_UM]
+
+
+def _revision(if_match: str | None) -> int:
+    if if_match is None:
+        raise PreconditionRequired('If-Match: "REVISION" says which revision was seen; it is the ETag of /detections')
+    number = if_match.strip().strip('"')
+    return int(number) if number.isascii() and number.isdecimal() else -1  # what is no revision matches none

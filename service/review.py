@@ -1,0 +1,308 @@
+"""Review: what people make of the machine's detections, and what is counted then.
+
+A decision is an entry in a list that only grows; taking one back is another entry. An entry's number is the review's
+revision, and whoever decides names the revision that they saw: nobody overwrites what they have not seen. The machine's
+report stays as it is; the review is what comes of replaying the entries over it.
+
+What is signed is kept with its counts: it stays what it was, whatever is changed or installed afterwards.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, insert, select
+
+from service import outbox
+from service.database import analyses, reading, review_entries, writing
+from service.errors import NotFound, ParameterInvalid, RevisionConflict
+from service.job_records import Analysis
+from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity
+from service.mitotic_figures import MERGE_UM
+from service.order import Confirmation, ResultStatus
+from service.report import Activity, Detection, Report, Review, ReviewedDetection, Signature, activity_of
+from service.result import Result
+from service.slide import Box
+from service.storage import Storage
+from service.tissue import TissueMask
+
+Action = Literal["accept", "reject", "add", "clear", "sign"]
+DECISIONS: dict[str, Literal["accepted", "rejected"]] = {"accept": "accepted", "reject": "rejected", "add": "accepted"}
+
+Found = dict[int, ReviewedDetection]  # by id
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be done: a decision on a detection, or a new one at x, y (level-0 px)."""
+
+    action: Action
+    id: int | None = None
+    x: float | None = None
+    y: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewer:
+    """Who decides: a name for people, and the key that was used."""
+
+    name: str
+    organization: str | None = None
+    key_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was done, by whom and when. `counted` is what a signature is of."""
+
+    revision: int
+    action: Action
+    id: int | None
+    x: float | None
+    y: float | None
+    reason: str | None
+    reviewer: str
+    organization: str | None
+    at: datetime
+    counted: dict[str, Any] | None = None
+
+
+# What comes of entries
+
+
+def replay(report: Report, entries: Iterable[Entry]) -> Found:
+    """The machine's detections after all entries, and those that people added."""
+    found = {each.id: ReviewedDetection(**dict(each), origin="machine") for each in report.detections}
+    for entry in entries:
+        _apply(found, entry, report.slide.mpp)
+    return found
+
+
+def _apply(found: Found, entry: Entry, mpp: tuple[float, float]) -> None:
+    if entry.id is None:  # a signature
+        return
+    if entry.action == "add":
+        found[entry.id] = _added(entry.id, entry.x or 0.0, entry.y or 0.0, mpp)
+    if entry.action == "clear" and found[entry.id].origin == "person":
+        del found[entry.id]
+        return
+    decided: dict[str, Any] = dict.fromkeys(("decision", "reviewer", "at", "reason"))
+    if entry.action != "clear":
+        decided = {"decision": DECISIONS[entry.action], "reviewer": entry.reviewer, "at": entry.at}
+        decided["reason"] = entry.reason
+    found[entry.id] = found[entry.id].model_copy(update=decided)
+
+
+def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> ReviewedDetection:
+    x_um, y_um = round(x * mpp[0], 3), round(y * mpp[1], 3)
+    return ReviewedDetection(id=number, x=x, y=y, x_um=x_um, y_um=y_um, score=None, area_um2=None, origin="person")
+
+
+def reviewed(report: Report, tissue: TissueMask, entries: Sequence[Entry]) -> Review:
+    """The review as it stands: counted is what is not rejected."""
+    found, signed = replay(report, entries), _signatures(entries)
+    return Review(
+        **dict(_counted(report, tissue, found)),
+        revision=revision_of(entries),
+        status=_status(signed),
+        signed=_signature(signed[-1]) if signed else None,
+        detections=list(found.values()),
+    )
+
+
+def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, ResultStatus, Confirmation | None, int]:
+    """What is to be told of an analysis: the last signed version and who signed it, else the machine's (revision 0)."""
+    signed = _signatures(entries)
+    if not signed:
+        return report, "preliminary", None, 0
+    last = signed[-1]
+    kept = _kept(replay(report, [entry for entry in entries if entry.revision <= last.revision]))
+    names = tuple(Detection.model_fields)
+    plain = [Detection(**{name: getattr(each, name) for name in names}) for each in kept]
+    counted = Activity.model_validate(last.counted)
+    version = report.model_copy(update={"detections": plain, **dict(counted)})
+    confirmed = Confirmation(name=last.reviewer, organization=last.organization, at=last.at)
+    return version, _status(signed), confirmed, last.revision
+
+
+def revision_of(entries: Sequence[Entry]) -> int:
+    """The number of the last entry; 0 before the first."""
+    return entries[-1].revision if entries else 0
+
+
+def _signatures(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.action == "sign"]
+
+
+def _signature(entry: Entry) -> Signature:
+    return Signature(reviewer=entry.reviewer, organization=entry.organization, at=entry.at, revision=entry.revision)
+
+
+def _status(signed: list[Entry]) -> ResultStatus:
+    return "amended" if len(signed) > 1 else "final" if signed else "preliminary"
+
+
+def _kept(found: Found) -> list[ReviewedDetection]:
+    return [each for each in found.values() if each.decision != "rejected"]
+
+
+def _counted(report: Report, tissue: TissueMask, found: Found) -> Activity:
+    kept = _kept(found)
+    if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
+        return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
+    examined_mm2 = tissue.area_mm2(_box(report))
+    return activity_of(
+        len(kept), examined_mm2, _count(tuple((each.x_um, each.y_um) for each in kept), examined_mm2), tissue
+    )
+
+
+@lru_cache(maxsize=64)
+def _count(
+    points_um: tuple[tuple[float, float], ...], examined_mm2: float
+) -> tuple[MitoticActivityIndex, list[MitoticScore]]:
+    return count_activity(points_um, examined_mm2)
+
+
+# Deciding
+
+
+def decided(report: Report, entries: Sequence[Entry], changes: Sequence[Change], by: Reviewer) -> list[Entry]:
+    """The entries that changes make. Raises ParameterInvalid for one that cannot be made, and names it."""
+    found, at = replay(report, entries), datetime.fromtimestamp(time.time(), UTC)
+    number = len(report.detections) + sum(entry.action == "add" for entry in entries)
+    made: list[Entry] = []
+    for place, change in enumerate(changes):
+        try:
+            _check(report, found, change)
+        except ParameterInvalid as error:
+            raise ParameterInvalid(f"changes.{place}: {error}") from None
+        number += change.action == "add"
+        about = (number if change.action == "add" else change.id, change.x, change.y, change.reason)
+        revision = revision_of(entries) + len(made) + 1
+        made.append(Entry(revision, change.action, *about, by.name, by.organization, at))
+        _apply(found, made[-1], report.slide.mpp)
+    return made
+
+
+def _check(report: Report, found: Found, change: Change) -> None:
+    if change.action != "add":
+        if change.id not in found:
+            raise ParameterInvalid(f"there is no detection {change.id}")
+        return
+    x, y = change.x or 0.0, change.y or 0.0
+    box = _box(report) or Box(0, 0, report.slide.width, report.slide.height)
+    if not box.contains(x, y):
+        raise ParameterInvalid(f"{x:g}, {y:g} is outside of what was analysed, {box.width} x {box.height} px")
+    new = _added(0, x, y, report.slide.mpp)
+    for each in _kept(found):
+        if math.hypot(each.x_um - new.x_um, each.y_um - new.y_um) < MERGE_UM:
+            raise ParameterInvalid(f"detection {each.id} is within {MERGE_UM} um of {x:g}, {y:g}: they are one mitosis")
+
+
+def _box(report: Report) -> Box | None:
+    region = report.region
+    return Box(region.x, region.y, region.width, region.height) if region else None
+
+
+# Keeping
+
+
+class Reviews:
+    """The store of entries. Every method raises DatabaseUnavailable where the database cannot be reached."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def entries(self, analysis_id: str) -> list[Entry]:
+        """All entries, oldest first."""
+        with reading(self._engine) as connection:
+            return _entries(connection, analysis_id)
+
+    def change(
+        self, analysis: Analysis, report: Report, revision: int, changes: Sequence[Change], by: Reviewer
+    ) -> list[Entry]:
+        """Make all the changes or none, and give all entries. Raises RevisionConflict, ParameterInvalid, NotFound."""
+        with self._at(analysis, revision) as (connection, entries):
+            made = decided(report, entries, changes, by)
+            _append(connection, analysis.id, made, by)
+        return entries + made
+
+    def sign(self, analysis: Analysis, report: Report, tissue: TissueMask, revision: int, by: Reviewer) -> list[Entry]:
+        """Vouch for a revision, and have it told; gives all entries. Raises RevisionConflict, NotFound."""
+        before = [entry for entry in self.entries(analysis.id) if entry.revision <= revision]
+        counted = _counted(report, tissue, replay(report, before))  # not while others wait for the lock
+        with self._at(analysis, revision) as (connection, entries):
+            at = datetime.fromtimestamp(time.time(), UTC)
+            kept = counted.model_dump(mode="json")
+            signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
+            _append(connection, analysis.id, [signature], by)
+            outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
+        return [*entries, signature]
+
+    @contextmanager
+    def _at(self, analysis: Analysis, revision: int) -> Iterator[tuple[Connection, list[Entry]]]:
+        """A transaction in which a review stands at a revision, and nobody else moves it."""
+        with writing(self._engine) as connection:
+            lock = select(analyses.c.id).where(analyses.c.id == analysis.id).with_for_update()
+            if connection.execute(lock).first() is None:
+                raise NotFound(f"there is no analysis {analysis.id}")
+            entries = _entries(connection, analysis.id)
+            if revision_of(entries) != revision:
+                conflict = RevisionConflict("somebody else changed this review; load it again, nothing was changed")
+                conflict.revision = revision_of(entries)
+                raise conflict
+            yield connection, entries
+
+
+def signed_result(
+    engine: Engine, storage: Storage, analysis: Analysis
+) -> tuple[Report, ResultStatus, Confirmation | None, int]:
+    """`signed_report` of an analysis that is stored. Raises NotFinished, NotFound, DatabaseUnavailable."""
+    return signed_report(Result.of(storage, analysis).report(), Reviews(engine).entries(analysis.id))
+
+
+def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
+    table = review_entries.c
+    query = select(review_entries).where(table.analysis_id == analysis_id).order_by(table.revision)
+    return [
+        Entry(
+            revision=row.revision,
+            action=row.action,
+            id=row.detection_id,
+            x=row.x,
+            y=row.y,
+            reason=row.reason,
+            reviewer=row.reviewer,
+            organization=row.organization,
+            at=datetime.fromtimestamp(row.at, UTC),
+            counted=row.counted,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _append(connection: Connection, analysis_id: str, made: Sequence[Entry], by: Reviewer) -> None:
+    rows = [
+        {
+            "analysis_id": analysis_id,
+            "revision": entry.revision,
+            "action": entry.action,
+            "detection_id": entry.id,
+            "x": entry.x,
+            "y": entry.y,
+            "reason": entry.reason,
+            "reviewer": entry.reviewer,
+            "organization": entry.organization,
+            "key_id": by.key_id,
+            "counted": entry.counted,
+            "at": entry.at.timestamp(),
+        }
+        for entry in made
+    ]
+    connection.execute(insert(review_entries), rows)
