@@ -17,6 +17,8 @@ from service.intake import find_slide
 from service.job_records import Analysis
 from service.pictures import Picture
 from service.report import Report
+from service.result import Result
+from service.review import Reviews, reviewed, revision_of, signed_report
 from service.storage import on_disk
 
 Format = Literal["json", "geojson", "csv"]
@@ -46,14 +48,22 @@ def get_result(
     asked: Annotated[str | None, Query(alias="format", max_length=32, description="json, geojson or csv.")] = None,
     accept: Annotated[str, Header()] = "application/json",
 ) -> Response:
-    """As JSON (the Report), GeoJSON (for QuPath) or CSV, by `format` or `Accept`."""
+    """As JSON (the Report), GeoJSON (for QuPath) or CSV, by `format` or `Accept`.
+
+    JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything.
+    """
     wanted = _format(asked, accept)
     analysis = _succeeded(state, analysis_id, caller)
-    content = _stored(state, analysis)
+    result, entries = Result.of(state.storage, analysis), Reviews(state.engine).entries(analysis.id)
     if wanted != "json":
-        report = Report.model_validate_json(content)
+        report, *_ = signed_report(result.report(), entries)
         content = to_geojson(report) if wanted == "geojson" else to_csv(report)
-    headers = {"ETag": f'"{analysis.result_sha256}-{wanted}"', "Vary": "Accept"}
+    elif entries:
+        review = reviewed(result.report(), result.tissue(), entries)
+        content = result.report().model_copy(update={"review": review}).to_json().encode()
+    else:
+        content = result.content()
+    headers = {"ETag": f'"{analysis.result_sha256}-{revision_of(entries)}-{wanted}"', "Vary": "Accept"}
     return Response(content, media_type=MEDIA_TYPES[wanted], headers=headers)
 
 
@@ -104,7 +114,7 @@ async def get_detection(
 ) -> Response:
     """The surroundings of the detection with that `id` in the report."""
     analysis = await on_disk(_succeeded, state, analysis_id, caller)
-    report = Report.model_validate_json(await on_disk(_stored, state, analysis))
+    report = await on_disk(Result.of(state.storage, analysis).report)
     found = len(report.detections)  # their ids are 1, 2, 3 ...
     if number > found:
         raise NotFound(f"there is no detection {number}; there are {found}")
@@ -131,10 +141,6 @@ def _succeeded(state: State, analysis_id: str, caller: Caller) -> Analysis:
         reason = f": {analysis.error['detail']}" if analysis.error else ""
         raise NotFinished(f"analysis {analysis.id} is {analysis.status}{reason}; there is no result")
     return analysis
-
-
-def _stored(state: State, analysis: Analysis) -> bytes:
-    return _file(state, analysis, "report", "json").read_bytes()
 
 
 def _file(state: State, analysis: Analysis, kind: str, extension: str) -> FilePath:

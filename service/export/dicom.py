@@ -71,7 +71,9 @@ def to_annotations(
     if not report.detections:
         raise FormatUnavailable("there are no mitoses, and a DICOM annotation object cannot be empty")
     places_mm = slide_mm(image, np.array([(each.x, each.y) for each in report.detections], float))  # (N, 3)
-    scores = np.array([each.score for each in report.detections], np.float32)  # (N,)
+    # (N,), NaN for those that a person added
+    scores = np.array([np.nan if each.score is None else each.score for each in report.detections], np.float32)
+    measured = hd.ann.Measurements(_coded(hd, codes.PROBABILITY), scores, _coded(hd, codes.COUNT))
     kinds = hd.ann.AnnotationGroupGenerationTypeValues
     group = hd.ann.AnnotationGroup(
         number=1,
@@ -88,7 +90,7 @@ def to_annotations(
             version=report.software.version,
             parameters=_algorithm_parameters(report),
         ),
-        measurements=[hd.ann.Measurements(_coded(hd, codes.PROBABILITY), scores, _coded(hd, codes.COUNT))],
+        measurements=None if np.isnan(scores).all() else [measured],
     )
     annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
         source_images=[image],

@@ -38,11 +38,13 @@ def _feature(report: Report, name: str, geometry: dict[str, Any], properties: di
 
 def _point(report: Report, detection: Detection, offset: tuple[int, int]) -> dict[str, Any]:
     place = [round(detection.x - offset[0], 2), round(detection.y - offset[1], 2)]
+    measured = {"Probability": detection.score, "Area um^2": detection.area_um2}
     properties = {
         "objectType": "detection",
         "name": f"Mitotic figure {detection.id}",
         "classification": {"name": "Mitotic figure", "color": FIGURE_COLOUR},
-        "measurements": {"Probability": detection.score, "Area um^2": detection.area_um2},
+        # one that a person added has none, and QuPath takes no null
+        "measurements": {name: value for name, value in measured.items() if value is not None},
     }
     return _feature(report, f"detection {detection.id}", {"type": "Point", "coordinates": place}, properties)
 
