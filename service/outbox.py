@@ -142,8 +142,7 @@ def standing(engine: Engine, channels: Sequence[str]) -> Mapping[str, Waiting]:
     }
 
 
-def forget(engine: Engine, before: float) -> None:
+def forget(connection: Connection, before: float) -> None:
     """Delete what was settled and written before a time (Unix seconds)."""
     settled = outbox.c.status.in_(("delivered", "refused", "dropped"))
-    with writing(engine) as connection:
-        connection.execute(delete(outbox).where(settled, outbox.c.created_at < before))
+    connection.execute(delete(outbox).where(settled, outbox.c.created_at < before))

@@ -1,4 +1,4 @@
-"""What the gateway does in the background so that nothing is lost: leases, lost messages, callbacks, retention.
+"""What the gateway does in the background, so that nothing is lost: leases, messages, callbacks, results, retention.
 
 Several gateways may do so at once: every step is a compare-and-set in the job store.
 """
@@ -11,8 +11,11 @@ from pathlib import Path
 
 import structlog
 
+from service import orders, outbox
 from service.broker import Broker
 from service.callbacks import deliver_due
+from service.channels import Channel, channels, deliver
+from service.database import writing
 from service.delivery import Leases, Messages
 from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable
 from service.intake import forget_slides, forget_uploads
@@ -41,8 +44,11 @@ class Upkeep:
             (TICK_S, self._messages.send),
             (MESSAGES_S, self._send_lost),
             (TICK_S, self._deliver),
+            (TICK_S, self._share_out),
             (RETENTION_S, self._forget),
         ]
+        self._channels = channels(settings)
+        rounds += [(TICK_S, self._sender(name, channel)) for name, channel in self._channels.items()]
         self._threads = [
             threading.Thread(target=self._round, args=each, name=f"upkeep-{each[1].__name__.strip('_')}", daemon=True)
             for each in rounds
@@ -81,10 +87,26 @@ class Upkeep:
     def _deliver(self) -> None:
         deliver_due(self._jobs.engine, self._settings)
 
+    def _share_out(self) -> None:
+        outbox.share_out(self._jobs.engine, list(self._channels), self._settings.lis_tenant)
+
+    def _sender(self, name: str, channel: Channel) -> Callable[[], None]:
+        """A round of its own for each channel: one that hangs does not hold up the others."""
+
+        def send() -> None:
+            deliver(self._jobs.engine, self._storage, name, channel)
+
+        send.__name__ = f"send_{name}"
+        return send
+
     def _forget(self) -> None:
         now = time.time()
         for analysis_id in self._jobs.forget(now - self._settings.keep_results_days * DAY_S):
             self._storage.delete_result(analysis_id)
+        with writing(self._jobs.engine) as connection:
+            before = now - self._settings.keep_results_days * DAY_S
+            outbox.forget(connection, before)
+            orders.forget(connection, before)
         for folder in self._orphans(now - ORPHAN_S):
             shutil.rmtree(folder, ignore_errors=True)
         forget_uploads(self._storage, now)

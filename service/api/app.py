@@ -17,6 +17,7 @@ from service.callbacks import check_settings
 from service.database import open_database
 from service.inspection import Inspector
 from service.jobs import Jobs
+from service.orders import check_pattern
 from service.settings import Settings
 from service.storage import Storage
 from service.upkeep import Upkeep
@@ -53,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
                 engine.dispose()
 
     check_settings(settings)
+    check_pattern(settings.slide_id_pattern)
     app = FastAPI(
         title="Mitosis service",
         version=__version__,

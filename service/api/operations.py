@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -10,12 +10,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from service import outbox
 from service.api.auth import caller
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
+from service.channels import configured
 from service.database import reading
 from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable, StorageFull
 from service.model_card import models, read_card
+from service.orders import count_waiting
 from service.workers import live_workers
 
 LEAST_FREE_BYTES = 1 << 30
@@ -86,32 +89,49 @@ def metrics(state: StateOf) -> Response:
 
 
 class JobMetrics(Collector):
-    """The job store as Prometheus sees it. Nothing when the database does not answer, but for that fact."""
+    """The job store as Prometheus sees it. Nothing of it when the database does not answer, but for that fact."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
+        disk = shutil.disk_usage(self._state.settings.data_dir)
+        yield GaugeMetricFamily("mitosis_disk_bytes", "Size of the disk of the data directory", disk.total)
+        yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", disk.free)
+        yield GaugeMetricFamily("mitosis_broker_up", "Whether the broker answers", _answers(_broker, self._state))
         try:
             standing = self._state.jobs.standing()
             workers = len(live_workers(self._state.engine))
+            orders_waiting = count_waiting(self._state.engine)
+            channels = outbox.standing(self._state.engine, configured(self._state.settings))
         except DatabaseUnavailable:
             yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 0)
             return
+        now = time.time()
         yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 1)
-        by_status = GaugeMetricFamily("mitosis_analyses", "Analyses kept, by status", labels=["status"])
-        for status, count in standing.by_status.items():
-            by_status.add_metric([status], count)
-        yield by_status
-        failures = GaugeMetricFamily("mitosis_failures", "Failed analyses kept, by code", labels=["code"])
-        for code, count in standing.failures.items():
-            failures.add_metric([code], count)
-        yield failures
-        age = time.time() - standing.oldest_queued_at if standing.oldest_queued_at else 0.0
+        yield _gauge("mitosis_analyses", "Analyses kept, by status", "status", standing.by_status)
+        yield _gauge("mitosis_failures", "Failed analyses kept, by code", "code", standing.failures)
+        age = now - standing.oldest_queued_at if standing.oldest_queued_at else 0.0
         yield GaugeMetricFamily("mitosis_oldest_queued_seconds", "Age of the analysis that waits longest", age)
         yield GaugeMetricFamily("mitosis_patches_per_second", "Of all running analyses", standing.patches_per_s)
         yield GaugeMetricFamily("mitosis_workers", "Live workers", workers)
         yield GaugeMetricFamily("mitosis_callbacks_waiting", "Callbacks not delivered yet", standing.callbacks_waiting)
-        free = shutil.disk_usage(self._state.settings.data_dir).free
-        yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", free)
+        waiting = {name: channel.waiting for name, channel in channels.items()}
+        refused = {name: channel.refused for name, channel in channels.items()}
+        ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in channels.items()}
+        yield GaugeMetricFamily("mitosis_orders_waiting", "Orders whose slide has not come", orders_waiting)
+        yield _gauge("mitosis_outbox_waiting", "Results that wait to be sent, by channel", "channel", waiting)
+        yield _gauge("mitosis_outbox_refused", "Results that another system refused, by channel", "channel", refused)
+        yield _gauge("mitosis_outbox_oldest_seconds", "Age of the result that waits longest", "channel", ages)
+
+
+def _answers(check: Callable[[State], None], state: State) -> int:
+    return int(_checked(check, state) == "ok")
+
+
+def _gauge(name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, told, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family

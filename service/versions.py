@@ -1,0 +1,51 @@
+"""One version of a result, with all that is said of it to other systems."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from service.job_records import Analysis
+from service.jobs import Jobs
+from service.order import Confirmation, Order, ResultStatus
+from service.report import Report
+from service.result import Result
+from service.review import Reviews, signed_report
+from service.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What was computed or signed, for which order, and where it stands."""
+
+    analysis: Analysis
+    report: Report
+    order: Order  # empty where there is none
+    status: ResultStatus
+    confirmed: Confirmation | None
+    revision: int  # of the review, when it was signed; 0: nobody has
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A version on its way: its key, the same at every try, and since when it is to be sent."""
+
+    version: Version
+    key: str  # 20 characters: what HL7 2.5.1 has room for
+    since: datetime
+
+
+def find_version(
+    engine: Engine, storage: Storage, analysis_id: str, tenant: str, revision: int | None = None
+) -> Version:
+    """The version that was signed at a revision (0: the machine's), or the one that is valid now.
+
+    Raises NotFound, NotFinished, DatabaseUnavailable.
+    """
+    analysis = Jobs(engine).get(analysis_id, tenant)
+    report = Result.of(storage, analysis).report()
+    entries = Reviews(engine).entries(analysis_id)
+    known = [entry for entry in entries if revision is None or entry.revision <= revision]
+    order = Order.model_validate(analysis.request.get("order") or {})
+    signed, status, confirmed, at = signed_report(report, known)
+    return Version(analysis, signed, order, status, confirmed, at)
