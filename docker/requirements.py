@@ -20,4 +20,4 @@ wanted = project["dependencies"] + [line for extra in asked.extras for line in p
 kept = [line for line in wanted if re.split(r"[^\w.-]", line)[0] not in asked.without]
 if len(kept) != len(wanted) - len(asked.without):
     parser.error(f"not all of {asked.without} are dependencies")
-print("\n".join(kept))
+print("\n".join(kept))  # noqa: T201

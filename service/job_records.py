@@ -90,7 +90,7 @@ def _analysis(row: Any, work: Any) -> Analysis:
 
 def find_standing(connection: Connection) -> Standing:
     """Counts over everybody's analyses."""
-    kinds: Any = connection.execute(select(analyses.c.status, func.count()).group_by(analyses.c.status)).tuples().all()
+    kinds: Any = connection.execute(select(analyses.c.status, func.count()).group_by(analyses.c.status)).all()
     code = analyses.c.error["code"].as_string()
     failed = select(code, func.count()).where(analyses.c.status == "failed").group_by(code)
     oldest = select(func.min(analyses.c.created_at)).where(analyses.c.status == "queued")
@@ -98,7 +98,7 @@ def find_standing(connection: Connection) -> Standing:
     waiting = select(func.count()).select_from(callbacks).where(callbacks.c.status == "waiting")
     return Standing(
         by_status=dict(kinds),
-        failures=dict(connection.execute(failed).tuples().all()),
+        failures=dict(connection.execute(failed).all()),
         oldest_queued_at=connection.execute(oldest).scalar_one(),
         patches_per_s=connection.execute(speed).scalar_one() or 0.0,
         callbacks_waiting=connection.execute(waiting).scalar_one(),

@@ -129,7 +129,7 @@ def standing(engine: Engine, channels: Sequence[str]) -> Mapping[str, Waiting]:
     """How each channel stands, those included that are not configured any more but still hold something."""
     query = select(outbox.c.channel, outbox.c.status, func.count(), func.min(outbox.c.created_at))
     with reading(engine) as connection:
-        rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).tuples().all()
+        rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).all()
     found = {(channel, status): (count, oldest) for channel, status, count, oldest in rows}
     stuck = {channel for channel, status in found if status in ("waiting", "refused") and channel != EVERY}
     return {
