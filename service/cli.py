@@ -21,6 +21,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from service import __version__
+from service.audit_command import audit_app
 from service.console import (
     Format,
     check_outputs,
@@ -160,6 +161,7 @@ app.command("api")(api_command)
 app.command("worker")(worker_command)
 app.command("migrate")(migrate_command)
 app.add_typer(keys_app)
+app.add_typer(audit_app)
 app.add_typer(lis_app)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)

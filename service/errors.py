@@ -45,6 +45,7 @@ MitosisError
     |-- StorageFull           storage-full          no room left on the disk
     |-- WorkerLost            worker-lost           the analysis ended its worker too often
     |-- TimeLimitExceeded     time-limit-exceeded   the analysis took longer than is allowed
+    |-- AuditBroken           audit-broken          the audit log is not what was written
     |-- InternalError         internal-error        a fault of the program; the logs have it
     `-- OutputUnwritable      output-unwritable     the report or picture cannot be written
 
@@ -325,6 +326,12 @@ class TimeLimitExceeded(Failure):
     """The analysis took longer than is allowed."""
 
     code = "time-limit-exceeded"
+
+
+class AuditBroken(Failure):
+    """The audit log is not what was written into it."""
+
+    code = "audit-broken"
 
 
 class InternalError(Failure):

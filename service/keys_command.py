@@ -23,10 +23,13 @@ def create_command(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key; its secret alone goes to standard output, once."""
+    from service.audit import command_line_user, record
     from service.keys import create
 
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    key_id, secret = create(_database(data_dir), name, tenant, wanted)
+    engine = _database(data_dir)
+    key_id, secret = create(engine, name, tenant, wanted)
+    record(engine, tenant, command_line_user(), "create_key", key_id, name=name, scopes=wanted)
     typer.echo(secret)
     typer.echo(
         f"Key {key_id} of {name} (tenant {tenant}, {', '.join(wanted)}). Keep the secret: only its hash is stored.",
@@ -51,9 +54,12 @@ def revoke_command(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")], data_dir: DataDir = None
 ) -> None:
     """End a key's validity, at once and for good."""
+    from service.audit import command_line_user, record
     from service.keys import revoke
 
-    revoke(_database(data_dir), key_id)
+    engine = _database(data_dir)
+    revoke(engine, key_id)
+    record(engine, "", command_line_user(), "revoke_key", key_id)
     typer.echo(f"Key {key_id} is revoked.", err=True)
 
 

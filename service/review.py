@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from service import outbox
+from service import audit, outbox
 from service.database import analyses, reading, review_entries, writing
 from service.errors import NotFound, ParameterInvalid, RevisionConflict
 from service.job_records import Analysis
@@ -230,7 +230,7 @@ class Reviews:
         """Make all the changes or none, and give all entries. Raises RevisionConflict, ParameterInvalid, NotFound."""
         with self._at(analysis, revision) as (connection, entries):
             made = decided(report, entries, changes, by)
-            _append(connection, analysis.id, made, by)
+            _append(connection, analysis, made, by)
         return entries + made
 
     def sign(self, analysis: Analysis, report: Report, tissue: TissueMask, revision: int, by: Reviewer) -> list[Entry]:
@@ -241,8 +241,8 @@ class Reviews:
             at = datetime.fromtimestamp(time.time(), UTC)
             kept = counted.model_dump(mode="json")
             signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
-            _append(connection, analysis.id, [signature], by)
             outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
+            _append(connection, analysis, [signature], by)
         return [*entries, signature]
 
     @contextmanager
@@ -287,10 +287,10 @@ def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     ]
 
 
-def _append(connection: Connection, analysis_id: str, made: Sequence[Entry], by: Reviewer) -> None:
+def _append(connection: Connection, analysis: Analysis, made: Sequence[Entry], by: Reviewer) -> None:
     rows = [
         {
-            "analysis_id": analysis_id,
+            "analysis_id": analysis.id,
             "revision": entry.revision,
             "action": entry.action,
             "detection_id": entry.id,
@@ -306,3 +306,15 @@ def _append(connection: Connection, analysis_id: str, made: Sequence[Entry], by:
         for entry in made
     ]
     connection.execute(insert(review_entries), rows)
+    names = ("action", "detection_id", "x", "y", "reason")
+    audit.record(
+        connection,
+        analysis.tenant,
+        by.key_id or audit.NOBODY,
+        "sign" if made[-1].action == "sign" else "change_detections",
+        analysis.id,
+        revision=made[-1].revision,
+        reviewer=by.name,
+        organization=by.organization,
+        decisions=[{name: row[name] for name in names if row[name] is not None} for row in rows],
+    )

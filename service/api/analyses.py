@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
 
+from service.api.audit import ChangesRoute
 from service.api.auth import Caller, Reader, Submitter
 from service.api.errors import extended, problems, request_invalid
 from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, described
@@ -53,7 +54,7 @@ from service.slide import Box, Extent
 EVENT_S = 0.5
 Options = TypeVar("Options", bound=AnalysisOptions)
 
-router = APIRouter(prefix="/v1/analyses", tags=["analyses"])
+router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=ChangesRoute)
 IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="Repeats return the first analysis."),

@@ -69,6 +69,7 @@ NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
         errors.SettingsInvalid,
         errors.WorkerLost,
         errors.TimeLimitExceeded,
+        errors.AuditBroken,
     }
 )
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
+from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.state import State, StateOf
@@ -16,7 +17,7 @@ from service.layers import heat_picture, heat_place, tissue_outline
 from service.probability_map import ProbabilityMap
 from service.tissue import TissueMask
 
-router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"])
+router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"], route_class=AuditedRoute)
 
 
 class Outline(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import FileResponse
 
+from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.state import State, StateOf
@@ -30,7 +31,7 @@ MEDIA_TYPES: dict[Format, str] = {
 ACCEPTED: dict[str, Format] = {media_type.partition(";")[0]: name for name, media_type in MEDIA_TYPES.items()}
 ANYTHING = ("*/*", "application/*")
 
-router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"])
+router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
+from service.api.audit import DecisionsRoute
 from service.api.auth import Caller, Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import State, StateOf
@@ -23,7 +24,7 @@ from service.review import Reviewer as Person
 MAX_CHANGES = 1000
 LEAST_PROBABILITY = 0.05  # of a candidate
 
-router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["review"])
+router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["review"], route_class=DecisionsRoute)
 
 Pixel = Annotated[float, Field(ge=0, le=2**31, description="Level-0 px.")]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1, description="The detection's id.")]

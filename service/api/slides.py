@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.api.audit import ChangesRoute
 from service.api.auth import Reader, Submitter
 from service.api.bodies import check_announced, chunks
 from service.api.errors import problems
@@ -37,7 +38,7 @@ MULTIPART_BYTES = 1 << 20  # boundaries, headers and that JSON
 FILE_PROBLEMS = (NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported, ArchiveUnsafe)
 UPLOAD_PROBLEMS = (UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull)
 
-router = APIRouter(prefix="/v1/slides", tags=["slides"])
+router = APIRouter(prefix="/v1/slides", tags=["slides"], route_class=ChangesRoute)
 
 
 class SlideFacts(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
+from service.api.audit import LookedAtRoute
 from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.state import State, StateOf
@@ -32,7 +33,7 @@ JPEG: dict[int | str, dict[str, Any]] = {
 }
 Number = Annotated[int, Path(ge=0, le=2**31)]
 
-router = APIRouter(prefix="/v1/slides/{slide_id}", tags=["slides"])
+router = APIRouter(prefix="/v1/slides/{slide_id}", tags=["slides"], route_class=LookedAtRoute)
 
 
 @router.get(

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel
 
+from service.api.audit import ChangesRoute
 from service.api.auth import Submitter
 from service.api.bodies import announced_bytes, chunks
 from service.api.errors import MEDIA_TYPE, PROBLEM_SCHEMA, problems
@@ -42,7 +43,7 @@ EXTENSIONS = "creation,creation-with-upload,termination"
 BYTES = "application/offset+octet-stream"
 SETTLE_S = 0.5
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=ChangesRoute)
 
 
 @dataclass(frozen=True, slots=True)
