@@ -18,7 +18,9 @@ def message(*segments: str, kind: str = "OML^O21^OML_O21", charset: str = "UNICO
     return "\r".join(("|".join(("MSH", "^~\\&", *values)).rstrip("|"), *segments)) + "\r"
 
 
-def order(number: str = "ORD-1", control: str = "NW", *, obr: str = "", slides: tuple[str, ...] = ("S26-1-A-1",)) -> list[str]:
+def order(
+    number: str = "ORD-1", control: str = "NW", *, obr: str = "", slides: tuple[str, ...] = ("S26-1-A-1",)
+) -> list[str]:
     """ORC, OBR, SPM and a SAC for each slide."""
     return [
         f"ORC|{control}|{number}|F-{number}",
