@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     hl7_receiver: str = ""  # MSH-5^MSH-6
     fhir_results: str = ""  # base URL of a server that takes transactions; empty: no results by FHIR
     fhir_results_token: SecretStr | None = None  # bearer
+    dicomweb: str = ""  # base URL of the archive that results are stored in (STOW-RS); empty: in none
+    dicomweb_login: SecretStr | None = None  # user:password
+    dicomweb_token: SecretStr | None = None  # bearer, instead
     keep_results_days: Positive = 90.0
     keep_slides_days: Positive = 14.0
     requests_per_minute: Annotated[int, Field(gt=0)] = 1200  # of one key

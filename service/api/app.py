@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import __version__
+from service import __version__, dicomweb
 from service.api import analyses, events, layers, operations, results, review, session, slides, tiles, uploads
 from service.api.docs import add_docs
 from service.api.errors import add_handlers
@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
                 engine.dispose()
 
     check_settings(settings)
+    dicomweb.check_settings(settings)
     check_pattern(settings.slide_id_pattern)
     app = FastAPI(
         title="Mitosis service",
