@@ -14,7 +14,9 @@ RUN python3 docker/requirements.py postgresql,interop --without torch > requirem
  && /opt/pip/bin/pip --python /opt/mitosis/bin/python install -c constraints.txt -r requirements.txt
 COPY model_weights model_weights
 COPY service service
-RUN /opt/pip/bin/pip --python /opt/mitosis/bin/python install --no-deps .
+ARG COMMIT
+RUN echo "${COMMIT}" > service/commit.txt \
+ && /opt/pip/bin/pip --python /opt/mitosis/bin/python install --no-deps .
 
 FROM ${BASE}
 RUN groupadd --gid 10001 mitosis \

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
+from service.commit import source_commit
 from service.mitotic_activity import Hotspot, MitoticActivityIndex, MitoticScore
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
@@ -241,7 +242,7 @@ def compose_report(
     counted = activity_of(len(figures), examined_mm2, activity, tissue)
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
-        software=SoftwareFacts(),
+        software=SoftwareFacts(commit=source_commit()),
         model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
         slide=_slide_facts(slide),
         region=_rectangle(parameters.region),

@@ -19,6 +19,7 @@ import structlog
 
 from service.analysis import analyze
 from service.broker import Broker
+from service.commit import source_commit
 from service.database import open_database
 from service.errors import (
     BadInput,
@@ -58,6 +59,7 @@ class Runner:
         self._storage = Storage(settings.data_dir)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
+        source_commit()  # now: the files may be others by the time of the first report
         detector = self._detector(settings.model)
         loaded = {detector.card.id: detector.card.sha256}
         device = detector.backend.describe()["device"]

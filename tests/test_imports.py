@@ -20,7 +20,7 @@ ROAD = (
     {"inference", "backend", "weights", "network", "export_onnx", "render", "export", "notices", "report"},
     {"mitotic_figures", "mitotic_activity", "mitotic_definitions", "probability_map", "parameters", "model_card"},
     {"slide", "tissue", "tiling", "stain", "readers", "jpeg_tiles"},
-    {"errors", "order"},
+    {"errors", "order", "commit"},
 )
 TORCH_FREE = [
     "service",

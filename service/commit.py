@@ -1,0 +1,25 @@
+"""Which source this program was made of: what git says of a checkout, or what a build wrote into `commit.txt`."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+WRITTEN = Path(__file__).with_name("commit.txt")
+GIT = ("git", "-C", str(CHECKOUT), "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40")
+WITHOUT_TAGS = ("--exclude", "*")
+
+
+@cache
+def source_commit() -> str | None:
+    """The commit, with `-dirty` where files differ from it; None where nobody knows. Git is asked once in a process."""
+    if (CHECKOUT / ".git").exists():  # a folder, or a worktree's file
+        try:
+            run = subprocess.run([*GIT, *WITHOUT_TAGS], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return run.stdout.strip() or None
+    try:
+        return WRITTEN.read_text().strip() or None
+    except OSError:
+        return None
