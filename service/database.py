@@ -261,8 +261,12 @@ def open_database(url: str, *, migrate: bool = True) -> Engine:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
     if migrate:
-        with available():
-            _upgrade(engine)
+        try:
+            with available():
+                _upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
     return engine
 
 

@@ -223,7 +223,7 @@ class Jobs:
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
-            self._end(connection, claim.analysis.id, "failed", error=problem)
+            self._end(connection, claim.analysis.id, "failed", error={**problem, "detail": _text(problem["detail"])})
             return True
 
     def retry(self, claim: Claim, problem: Problem) -> bool:
@@ -358,6 +358,11 @@ def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> di
 
 def _held(claim: Claim) -> Any:
     return and_(tasks.c.id == claim.task_id, tasks.c.lease == claim.lease, tasks.c.status == "running")
+
+
+def _text(told: str) -> str:
+    """What a library said of a file, without what PostgreSQL cannot read out of JSON again: NULs, half surrogates."""
+    return told.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _announcement(analysis: Analysis) -> str:

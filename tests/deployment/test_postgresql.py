@@ -1,0 +1,171 @@
+"""The job store on PostgreSQL, where it differs from SQLite: concurrency, typed columns, a server that goes away."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from service import keys, outbox
+from service.database import downgrade, open_database, revision, writing
+from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.job_records import Submission
+from service.jobs import Jobs
+from service.workers import LiveWorker, announce, live_workers, retire
+from tests.deployment.programs import PostgreSQL
+from tests.deployment.stack import postgres
+
+AT_ONCE = 8
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: PostgreSQL) -> Iterator[Engine]:
+    engine = open_database(server.url)
+    yield engine
+    engine.dispose()
+
+
+def at_once(function: Callable[[int], Any]) -> list[Any]:
+    """What a function gives in several threads that start together."""
+    together = threading.Barrier(AT_ONCE)
+
+    def run(number: int) -> Any:
+        together.wait()
+        return function(number)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(run, range(AT_ONCE)))
+
+
+def submission(**changes: Any) -> Submission:
+    values = {"tenant": "lab", "slide_id": "s", "slide_name": "a.svs", "request": {}, "model": "m"}
+    return Submission(**{**values, "model_sha256": "0" * 64, **changes})  # type: ignore[arg-type]
+
+
+def test_several_gateways_start_at_once_on_a_new_database(server: PostgreSQL) -> None:
+    url = server.create("new")
+    engines = at_once(lambda _: open_database(url))
+    assert {revision(engine) for engine in engines} == {revision(engines[0])}
+    for engine in engines:
+        engine.dispose()
+
+
+def test_back_to_an_earlier_revision_and_forth_again(server: PostgreSQL) -> None:
+    url = server.create("older")
+    engine = open_database(url)
+    newest = revision(engine)
+    downgrade(engine, "0001")
+    assert revision(engine) == "0001"
+    with pytest.raises(ParameterInvalid):
+        downgrade(engine, "9999")
+    engine.dispose()
+    engine = open_database(url)
+    assert revision(engine) == newest
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_release_is_left_alone(server: PostgreSQL) -> None:
+    url = server.create("newer")
+    engine = open_database(url)
+    with writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    with pytest.raises(SettingsInvalid, match="newer version"):
+        open_database(url)
+
+
+def test_one_key_many_times_at_once_makes_one_analysis(database: Engine) -> None:
+    answers = at_once(lambda _: Jobs(database).submit(submission(), "once", "same"))
+    assert len({analysis.id for analysis, _ in answers}) == 1
+    assert [new for _, new in answers].count(True) == 1
+
+
+def test_a_task_is_claimed_once(database: Engine) -> None:
+    jobs = Jobs(database)
+    analysis, _ = jobs.submit(submission())
+    [(task_id, _)] = jobs.to_send(analysis.id)
+    claims = [claim for claim in at_once(lambda _: jobs.claim(task_id)) if claim]
+    assert len(claims) == 1
+    assert [ended for ended in at_once(lambda _: jobs.succeed(claims[0], "0" * 64)) if ended] == [True]
+    assert jobs.get(analysis.id, "lab").status == "succeeded"
+
+
+def test_the_last_of_several_parts_makes_one_merge(database: Engine) -> None:
+    jobs = Jobs(database)
+    analysis, _ = jobs.submit(submission())
+    [(task_id, _)] = jobs.to_send(analysis.id)
+    whole = jobs.claim(task_id)
+    assert whole is not None
+    assert jobs.split(whole, [1] * AT_ONCE)
+    parts = [jobs.claim(task_id) for task_id, _ in jobs.to_send(analysis.id)]
+    assert all(at_once(lambda number: jobs.finish_part(parts[number])))  # type: ignore[arg-type]
+    [(merge, _)] = jobs.to_send(analysis.id)
+    claim = jobs.claim(merge)
+    assert claim is not None
+    assert claim.kind == "merge"
+    assert jobs.fail(claim, {"code": "slide-damaged", "detail": "torn \0 a\udc80part"})
+
+
+def test_all_at_a_glance(database: Engine) -> None:
+    jobs = Jobs(database)
+    analysis, _ = jobs.submit(submission(accession_number="S26-1"))
+    with writing(database) as connection:
+        outbox.announce(connection, analysis.id, "lab", 0)
+    outbox.share_out(database, ["hl7"], "lab")
+    assert outbox.standing(database, ["hl7"])["hl7"].waiting >= 1
+    standing = jobs.standing()
+    assert standing.by_status["queued"] >= 1
+    assert standing.failures["slide-damaged"] == 1
+    found, _ = jobs.list("lab", accession_number="S26-1")
+    assert [each.id for each in found] == [analysis.id]
+    first, cursor = jobs.list("lab", limit=1)
+    second, _ = jobs.list("lab", limit=1, cursor=cursor)
+    assert first[0].id != second[0].id
+    announce(database, LiveWorker("host:1", {"m": "0" * 64}, "cpu"))
+    assert [worker.id for worker in live_workers(database)] == ["host:1"]
+    retire(database, "host:1")
+    key_id, secret = keys.create(database, "lis", "lab", ["read"])
+    assert (found_key := keys.find(database, secret)) is not None
+    assert found_key.id == key_id
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 300], ids=["NUL", "surrogate", "long"])
+def test_text_that_postgresql_does_not_store_is_the_requests_fault(database: Engine, text: str) -> None:
+    with pytest.raises(RequestInvalid):
+        Jobs(database).submit(submission(accession_number=text))
+    if len(text) < 255:
+        with pytest.raises(RequestInvalid):
+            Jobs(database).list("lab", accession_number=text)
+
+
+def test_a_lock_is_waited_for_some_seconds_and_no_longer(database: Engine) -> None:
+    analysis, _ = Jobs(database).submit(submission())
+    started = time.monotonic()
+    with writing(database) as connection:
+        connection.exec_driver_sql("LOCK TABLE analyses IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnavailable):
+            Jobs(database).get(analysis.id, "lab")
+    assert 4 < time.monotonic() - started < 10
+    assert Jobs(database).get(analysis.id, "lab").status == "queued"
+
+
+def test_a_server_that_dies_and_comes_back(server: PostgreSQL, database: Engine) -> None:
+    jobs = Jobs(database)
+    analysis, _ = jobs.submit(submission())
+    server.stop(signal.SIGQUIT)
+    with pytest.raises(DatabaseUnavailable):
+        jobs.get(analysis.id, "lab")
+    with pytest.raises(DatabaseUnavailable):
+        open_database(server.url)
+    server.start()
+    assert at_once(lambda _: jobs.get(analysis.id, "lab").status) == ["queued"] * AT_ONCE
