@@ -7,8 +7,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from PIL import Image
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from typer.core import TyperGroup
 
 from service import __version__
@@ -26,10 +23,10 @@ from service.console import (
     Format,
     check_outputs,
     complain,
+    progress,
     report_files,
     reported_errors,
     slides_below,
-    stderr,
     write,
 )
 from service.demo_command import demo_command
@@ -49,6 +46,7 @@ from service.training.ablate_command import ablate_command
 from service.training.command import train_command
 from service.training.cross_validate_command import cross_validate_command
 from service.training.evaluate_command import evaluate_command
+from service.verify_command import verify_command
 
 if TYPE_CHECKING:
     from service.inference import Detector
@@ -160,6 +158,7 @@ app.command("serve")(serve_command)
 app.command("api")(api_command)
 app.command("worker")(worker_command)
 app.command("migrate")(migrate_command)
+app.command("verify")(verify_command)
 app.add_typer(keys_app)
 app.add_typer(audit_app)
 app.add_typer(lis_app)
@@ -198,7 +197,7 @@ def _analyze_one(
     from service.analysis import analyze as analyze_slide
     from service.probability_map import ProbabilityMap
 
-    with tempfile.TemporaryDirectory() as folder, _progress(slide.name) as on_progress:
+    with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
         saved = Path(folder) / "map.npz" if heatmap else None
         report = analyze_slide(
             slide,
@@ -214,28 +213,6 @@ def _analyze_one(
         if overlay:
             write(_png(render.overlay(slide, report)), overlay)
     return report
-
-
-class _Rate(ProgressColumn):
-    """Patches per second so far."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "-/s")
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} patches"),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task(name, total=0)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from service.errors import FileMissing, MitosisError, OutputUnwritable, ParameterInvalid
 from service.readers import slide_name
@@ -121,3 +123,26 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputUnwritable(f"{file}: {error.strerror}; choose another place") from error
+
+
+class _Rate(ProgressColumn):
+    """Patches per second so far."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "-/s")
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Patches done and patches in all, as a bar on a terminal's standard error."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} patches"),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(name, total=0)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
