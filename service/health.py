@@ -1,4 +1,4 @@
-"""What a container's health check asks: `python -m service.health gateway`, or `worker`; exit 0 where it lives.
+"""What a container's health check asks: `python -m service.health gateway` (worker, lis); exit 0 where it lives.
 
 Not a command of `mitosis`: what that imports would cost a busy machine a second every time.
 """
@@ -6,8 +6,11 @@ Not a command of `mitosis`: what that imports would cost a busy machine a second
 import http.client
 import socket
 import sys
+from pathlib import Path
 
 from service.errors import MitosisError
+
+LISTENS = "0A"  # in /proc/net/tcp
 
 
 def gateway_lives(host: str = "127.0.0.1", port: int = 8000) -> bool:
@@ -20,6 +23,12 @@ def gateway_lives(host: str = "127.0.0.1", port: int = 8000) -> bool:
         return False
     finally:
         connection.close()
+
+
+def lis_lives(port: int = 2575) -> bool:
+    """Whether something listens there; asked of the kernel, as the listener would log a stranger's connection."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(f":{port:04X}") and state == LISTENS for _, local, _, state, *_ in sockets)
 
 
 def worker_lives() -> bool:
@@ -36,4 +45,4 @@ def worker_lives() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not {"gateway": gateway_lives, "worker": worker_lives}[sys.argv[1]]())
+    sys.exit(not {"gateway": gateway_lives, "worker": worker_lives, "lis": lis_lives}[sys.argv[1]]())
