@@ -27,6 +27,7 @@ MitosisError
 |   |-- IdempotencyConflict   idempotency-conflict  the same Idempotency-Key came with another request
 |   |-- RevisionConflict      revision-conflict     somebody else changed the review in between
 |   |-- PreconditionRequired  precondition-required a change that does not say which revision it is of
+|   |-- OrderConflict         order-conflict        an order that cannot be cancelled or changed any more
 |   |-- OffsetConflict        offset-conflict       an upload goes on at another byte
 |   |-- UploadIncomplete      upload-incomplete     fewer or more bytes than were announced
 |   |-- UploadTimeout         upload-timeout        no byte came for too long
@@ -218,6 +219,12 @@ class PreconditionRequired(Refusal):
     """The change does not say which revision it is of."""
 
     code = "precondition-required"
+
+
+class OrderConflict(Refusal):
+    """The order cannot be cancelled or changed any more."""
+
+    code = "order-conflict"
 
 
 class OffsetConflict(Refusal):

@@ -112,14 +112,21 @@ def merged(given: dict[str, Any] | None, order: Order) -> dict[str, Any]:
     return Order.model_validate(told | order.model_dump(exclude_none=True)).model_dump(mode="json")
 
 
-def find(engine: Engine, tenant: str, order_id: str) -> Row[Any]:
-    """A row of an order. Raises NotFound."""
+def find(engine: Engine, tenant: str, order_id: str) -> Sequence[Row[Any]]:
+    """An order by the id of any of its rows. Raises NotFound."""
     with reading(engine) as connection:
         which = and_(orders.c.tenant == tenant, orders.c.id == order_id)
         row = connection.execute(select(orders).where(which)).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no order {order_id[:64]}")
-    return row
+        if row is None:
+            raise NotFound(f"there is no order {order_id[:64]}")
+        return rows_of(connection, tenant, row.number)
+
+
+def rows_of(connection: Connection, tenant: str, number: str) -> Sequence[Row[Any]]:
+    """An order by its number, a row for each slide; those that are cancelled come last."""
+    which = and_(orders.c.tenant == tenant, orders.c.number == number)
+    cancelled = orders.c.status == "cancelled"
+    return connection.execute(select(orders).where(which).order_by(cancelled, orders.c.created_at, orders.c.id)).all()
 
 
 def waiting(engine: Engine, tenant: str) -> Sequence[Row[Any]]:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__, dicomweb
-from service.api import analyses, events, layers, operations, results, review, session, slides, tiles, uploads
+from service.api import analyses, events, fhir, layers, operations, results, review, session, slides, tiles, uploads
 from service.api.docs import add_docs
 from service.api.errors import add_handlers
 from service.api.middleware import add_middleware
@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (analyses, results, review, layers, events, slides, tiles, uploads, session, operations):
+    for module in (analyses, results, review, layers, events, slides, tiles, uploads, fhir, session, operations):
         app.include_router(module.router)
     add_handlers(app)
     add_middleware(app, settings)

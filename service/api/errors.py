@@ -44,6 +44,7 @@ STATUSES: Mapping[type[MitosisError], int] = {
     errors.IdempotencyConflict: 409,
     errors.RevisionConflict: 412,
     errors.PreconditionRequired: 428,
+    errors.OrderConflict: 409,
     errors.OffsetConflict: 409,
     errors.UploadIncomplete: 400,
     errors.UploadTimeout: 408,

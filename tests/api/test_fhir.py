@@ -1,0 +1,217 @@
+"""Orders in and reports out by FHIR R4: resources that fhir.resources finds valid, errors as OperationOutcomes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fhir.resources.R4B import get_fhir_model_class
+from httpx import Client
+
+from service import keys
+from service.api import fhir
+from service.api.errors import add_handlers
+from service.api.state import State
+from service.broker import Broker
+from service.database import open_database
+from service.inspection import Inspector
+from service.job_records import Submission
+from service.jobs import Jobs
+from service.settings import load_settings
+from service.storage import Storage
+from tests.api.small_app import client_of
+from tests.export.hospital import report_of
+
+PLACER = {"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "PLAC"}]}}
+PATIENT = {
+    "resourceType": "Patient",
+    "id": "p",
+    "identifier": [{"system": "urn:kk", "value": "insurance"}, {"type": {"coding": [{"code": "MR"}]}, "value": "0815"}],
+    "name": [{"family": "Müßig", "given": ["Jürgen", "Ä."]}],
+    "birthDate": "1961-02-28",
+    "gender": "male",
+}
+SPECIMEN = {
+    "resourceType": "Specimen",
+    "id": "s",
+    "identifier": [{"value": "S26-1-A"}],
+    "accessionIdentifier": {"value": "B26-17"},
+    "container": [{"identifier": [{"value": "S26-1-A-1"}]}],
+    "parent": [{"display": "A1"}],
+    "processing": [{"procedure": {"text": "H&E"}}],
+}
+REQUEST = {
+    "resourceType": "ServiceRequest",
+    "contained": [PATIENT, SPECIMEN],
+    "identifier": [PLACER | {"value": "ORD-1"}],
+    "status": "active",
+    "intent": "order",
+    "code": {"coding": [{"system": "http://loinc.org", "code": "85300-2", "display": "Mitotic rate"}]},
+    "subject": {"reference": "#p"},
+    "specimen": [{"reference": "#s"}],
+    "requester": {"display": "Weiß, Käthe", "identifier": {"value": "4711"}},
+}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    settings = load_settings(data_dir=tmp_path)
+    engine = open_database(settings.database)
+    yield State(settings, engine, Storage(tmp_path), Jobs(engine), Broker(settings), Inspector())
+    engine.dispose()
+
+
+@pytest.fixture
+def client(state: State) -> Iterator[Client]:
+    app = FastAPI()
+    app.state.service = state
+    app.include_router(fhir.router)
+    add_handlers(app)
+    with client_of(app) as client:
+        yield client
+
+
+def post(client: Client, resource: Any) -> Any:
+    return client.post("/fhir/ServiceRequest", json=resource)
+
+
+def valid(answer: Any, status: int = 200) -> dict[str, Any]:
+    """The resource of an answer, which fhir.resources finds valid."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/fhir+json"
+    resource: dict[str, Any] = answer.json()
+    get_fhir_model_class(resource["resourceType"]).model_validate(resource)
+    return resource
+
+
+def refused(answer: Any, status: int, code: str) -> str:
+    issue = valid(answer, status)["issue"][0]
+    assert issue["code"] == code
+    return str(issue["diagnostics"])
+
+
+def submitted(state: State, identifier: str) -> Any:
+    submission = Submission("default", "s", "a.svs", {"order": None}, "m", "0" * 64, slide_identifier=identifier)
+    return state.jobs.submit(submission)[0]
+
+
+def test_an_order_is_placed_read_back_and_found_by_its_slide(client: Client, state: State) -> None:
+    placed = post(client, REQUEST)
+    resource = valid(placed, 201)
+    assert resource == valid(client.get(placed.headers["location"]))
+    assert (resource["status"], resource["identifier"][0]["value"]) == ("active", "ORD-1")
+    patient, specimen = resource["contained"]
+    assert patient["identifier"] == [{"value": "0815"}]
+    assert patient["name"] == [{"family": "Müßig", "given": ["Jürgen Ä."]}]
+    assert specimen["container"] == [{"identifier": [{"value": "S26-1-A-1"}]}]
+    analysis = submitted(state, "S26-1-A-1")
+    order = analysis.request["order"]
+    assert analysis.accession_number == "B26-17"
+    assert {name: order[name] for name in ("block", "stain", "ordering_provider", "patient_sex")} == {
+        "block": "A1",
+        "stain": "H&E",
+        "ordering_provider": "Weiß, Käthe",
+        "patient_sex": "male",
+    }
+    assert order["service"] == {"code": "85300-2", "text": "Mitotic rate", "system": "LN"}
+
+
+def test_what_is_read_back_says_the_same_order(client: Client) -> None:
+    first = valid(post(client, REQUEST), 201)
+    assert valid(post(client, first)) == first
+
+
+def test_an_order_that_comes_again_replaces_itself_and_can_be_revoked(client: Client, state: State) -> None:
+    first = valid(post(client, REQUEST), 201)
+    second = valid(post(client, REQUEST | {"requester": {"display": "Neu, Name"}}))
+    assert second["id"] == first["id"]
+    assert second["requester"]["display"] == "Neu, Name"
+    assert valid(post(client, REQUEST | {"status": "revoked"}))["status"] == "revoked"
+    assert submitted(state, "S26-1-A-1").request["order"] is None
+
+
+def test_an_order_whose_slide_has_come_is_not_revoked(client: Client, state: State) -> None:
+    submitted(state, "S26-1-A-1")
+    valid(post(client, REQUEST), 201)
+    assert "slide" in refused(post(client, REQUEST | {"status": "revoked"}), 409, "conflict")
+    refused(post(client, REQUEST | {"status": "revoked", "identifier": [{"value": "?"}]}), 404, "not-found")
+
+
+def test_a_bundle_brings_its_own_patients_and_specimens(client: Client, state: State) -> None:
+    def request(number: int, **more: Any) -> dict[str, Any]:
+        plain = {name: value for name, value in REQUEST.items() if name != "contained"}
+        references = {"subject": {"reference": "urn:uuid:1"}, "specimen": [{"reference": "Specimen/s"}]}
+        return plain | references | {"identifier": [{"value": f"N-{number}"}]} | more
+
+    slide = {"specimen": [{"identifier": {"value": "S26-2-A-1"}}]}  # named, not given
+    resources = [PATIENT, SPECIMEN, request(1), request(2, **slide)]
+    entries = [{"fullUrl": f"urn:uuid:{number}", "resource": each} for number, each in enumerate(resources, 1)]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    found = [each["resource"] for each in valid(post(client, bundle), 201)["entry"]]
+    assert [each["identifier"][0]["value"] for each in found] == ["N-1", "N-2"]
+    assert submitted(state, "S26-2-A-1").request["order"]["patient_id"] == "0815"
+    entries[3]["resource"] = request(2, status="on-hold")
+    refused(post(client, bundle), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"status": None}, "status"),
+        ({"status": "completed"}, "status"),
+        ({"intent": "plan"}, "intent"),
+        ({"subject": None}, "subject"),
+        ({"subject": {"display": "somebody"}}, "patient"),
+        ({"specimen": []}, "slide"),
+        ({"bogus": 1}, "bogus"),
+        ({"resourceType": "Task"}, "ServiceRequest"),
+        ({"identifier": [{"value": "x" * 300}]}, "placer_order_number"),
+    ],
+)
+def test_what_is_no_order_is_refused_and_says_where(client: Client, changed: dict[str, Any], said: str) -> None:
+    resource = {name: value for name, value in (REQUEST | changed).items() if value is not None}
+    assert said in refused(post(client, resource), 422, "invalid")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"resourceType": []}', b"7"])
+def test_what_is_no_json_is_refused(client: Client, content: bytes) -> None:
+    refused(client.post("/fhir/ServiceRequest", content=content), 422, "invalid")
+
+
+def test_a_report_is_a_bundle_for_those_who_may_read(client: Client, state: State) -> None:
+    post(client, REQUEST)
+    analysis = submitted(state, "S26-1-A-1")
+    refused(client.get(f"/fhir/DiagnosticReport/{analysis.id}"), 409, "conflict")
+    claim = state.jobs.claim(state.jobs.to_send(analysis.id)[0][0])
+    assert claim
+    folder = state.storage.result_folder(analysis.id)
+    state.storage.write(folder / f"report-{'a' * 64}.json", report_of(12).to_json().encode())
+    assert state.jobs.succeed(claim, "a" * 64)
+    bundle = valid(client.get(f"/fhir/DiagnosticReport/{analysis.id}"))
+    report = bundle["entry"][0]["resource"]
+    assert (bundle["type"], report["resourceType"], report["status"]) == (
+        "collection",
+        "DiagnosticReport",
+        "preliminary",
+    )
+    assert report["subject"]["identifier"]["value"] == "0815"
+    assert report["basedOn"][0]["identifier"]["value"] == "ORD-1"
+    refused(client.get("/fhir/DiagnosticReport/none"), 404, "not-found")
+    refused(client.get("/fhir/ServiceRequest/none"), 404, "not-found")
+
+
+def test_keys_and_scopes_hold_here_too(client: Client, state: State) -> None:
+    _, secret = keys.create(state.engine, "ehr", "default", ["read"])
+    refused(post(client, REQUEST), 401, "login")
+    reader = {"Authorization": f"Bearer {secret}"}
+    refused(client.post("/fhir/ServiceRequest", json=REQUEST, headers=reader), 403, "forbidden")
+    refused(client.get("/fhir/ServiceRequest/x", headers=reader), 404, "not-found")
+    assert valid(client.get("/fhir/metadata"))["fhirVersion"] == "4.0.1"
+
+
+def test_a_capability_statement_names_what_there_is(client: Client) -> None:
+    resources = valid(client.get("/fhir/metadata"))["rest"][0]["resource"]
+    assert [each["type"] for each in resources] == ["ServiceRequest", "DiagnosticReport"]
+    assert json.dumps(resources)
