@@ -1,9 +1,9 @@
-"""The ways out of the outbox: HL7 v2 by MLLP and FHIR transactions. Each takes one version at a time, in order.
+"""The ways out of the outbox: HL7 v2 by MLLP, FHIR transactions, DICOM by STOW-RS. Each takes version after version.
 
 HL7 goes only where there is an order: without one, no system could file it. Its answer decides: AA, it is delivered;
 AE, it is sent again; AR, it never is. FHIR goes for every analysis; 400, 413 and 422 are its AR. Whatever else happens
 (no answer, a cut connection, a server's fault) the same is sent again: HL7 with the same MSH-10, and FHIR with PUTs to
-the same ids, so that nothing is filed twice.
+the same ids, so that nothing is filed twice. DICOM goes where the slide is DICOM, with UIDs that stay the same.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -20,6 +21,8 @@ from sqlalchemy import Engine, Row
 
 from service import __version__, outbox
 from service.callbacks import Hopeless, Undelivered
+from service.dicom_header import find_header
+from service.dicomweb import store
 from service.errors import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, SettingsInvalid
 from service.export.fhir import to_fhir
 from service.export.hl7 import to_hl7
@@ -56,6 +59,8 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
         url = _base(settings.fhir_results)
         token = settings.fhir_results_token.get_secret_value() if settings.fhir_results_token else None
         found["fhir"] = lambda sending: send_fhir(sending, url, token)
+    if settings.dicomweb:
+        found["dicomweb"] = lambda sending: send_dicomweb(sending, settings)
     return found
 
 
@@ -83,7 +88,8 @@ def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> b
     facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
     try:
         version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision)
-        channel(Sending(version, _key(row), datetime.fromtimestamp(row.created_at, UTC)))
+        header = partial(find_header, engine, storage, version.analysis)
+        channel(Sending(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
     except NotForThis:
         outbox.remove(engine, row)
     except (Hopeless, FormatUnavailable, NotFound, NotFinished) as error:
@@ -170,6 +176,14 @@ def send_fhir(sending: Sending, url: str, token: str | None) -> None:
         raise Undelivered(f"{type(error).__name__}: {error}"[:500]) from error
     reason = f"the server answered {answer.status_code}{_diagnosis(said)}"[:500]
     raise Hopeless(reason) if answer.status_code in REFUSED else Undelivered(reason)
+
+
+def send_dicomweb(sending: Sending, settings: Settings) -> None:
+    """The structured report and the annotations, beside the slide."""
+    header = sending.header()
+    if header is None:
+        raise NotForThis
+    store(settings, sending.version.dicom(header))
 
 
 def _diagnosis(content: bytes) -> str:

@@ -1,10 +1,13 @@
 """One version of a result, with all that is said of it to other systems."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from service.export.dicom import to_dicom
 from service.job_records import Analysis
 from service.jobs import Jobs
 from service.order import Confirmation, Order, ResultStatus
@@ -12,6 +15,9 @@ from service.report import Report
 from service.result import Result
 from service.review import Reviews, signed_report
 from service.storage import Storage
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,19 @@ class Version:
     status: ResultStatus
     confirmed: Confirmation | None
     revision: int  # of the review, when it was signed; 0: nobody has
+    replaced: tuple[int, ...]  # the revisions of the versions before
+
+    def dicom(self, header: "Dataset | None") -> list[bytes]:
+        """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""
+        return to_dicom(
+            self.report,
+            self.order,
+            header,
+            self.status,
+            confirmed=self.confirmed,
+            revision=self.revision,
+            replaced=self.replaced,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +52,7 @@ class Sending:
     version: Version
     key: str  # 20 characters: what HL7 2.5.1 has room for
     since: datetime
+    header: "Callable[[], Dataset | None]"  # of the DICOM slide that it is of, if it is one
 
 
 def find_version(
@@ -48,4 +68,5 @@ def find_version(
     known = [entry for entry in entries if revision is None or entry.revision <= revision]
     order = Order.model_validate(analysis.request.get("order") or {})
     signed, status, confirmed, at = signed_report(report, known)
-    return Version(analysis, signed, order, status, confirmed, at)
+    before = {0, *(entry.revision for entry in known if entry.action == "sign")} - {at}
+    return Version(analysis, signed, order, status, confirmed, at, tuple(sorted(before)))

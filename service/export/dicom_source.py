@@ -4,9 +4,11 @@ Slides are worse than the standard. Dates and codes that are none are left out; 
 its pixels lie is refused. Nothing of a patient gets into a message.
 """
 
+import io
 import logging
 import math
 import re
+import struct
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -41,7 +43,7 @@ TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a source raises that breaks the standard
 SAME = {"PatientID": "patient_id", "AccessionNumber": "accession_number", "ContainerIdentifier": "container_id"}
 PER_FRAME = 0x52009230  # what is wanted of a header lies before the functional groups of each frame
-LONG_BYTES = 1 << 20  # values that are longer are not read
+HEADER_BYTES, LONG_BYTES = 16 << 20, 1 << 20  # of a header; of a value in it
 
 
 def base_level(instances: "Iterable[Dataset]") -> "Dataset":
@@ -62,25 +64,29 @@ def read_source(path: Path) -> "Dataset | None":
 
     None where the slide is not DICOM. Raises FormatUnavailable.
     """
-    from pydicom.errors import InvalidDicomError
-
+    highdicom()
     first = dicom_file_in(path) if path.is_dir() else path
-    try:
-        series = _header(first).get("SeriesInstanceUID") if first else None
-    except InvalidDicomError:
+    headers = {file: header for file in sorted(first.parent.iterdir()) if (header := _header(file))} if first else {}
+    if first not in headers:
         return None
-    found = []
-    for file in sorted(first.parent.iterdir()) if first else ():
-        with suppress(InvalidDicomError, OSError):  # as OpenSlide, which passes over what else lies there
-            found.append(_header(file))
-    return base_level(each for each in found if each.get("SeriesInstanceUID") == series)
+    series = headers[first].get("SeriesInstanceUID")
+    return base_level(each for each in headers.values() if each.get("SeriesInstanceUID") == series)
 
 
-def _header(file: Path) -> "Dataset":
-    from pydicom.filereader import read_partial
+def _header(file: Path) -> "Dataset | None":
+    """What lies before the pixels, without large values; None of what is no DICOM file, or too damaged."""
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_file_meta_info, read_partial
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    with file.open("rb") as opened:
-        header = read_partial(opened, lambda tag, *_: tag >= PER_FRAME, defer_size=LONG_BYTES)
+    try:
+        if read_file_meta_info(file).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return None  # OpenSlide reads none either; 16 MiB could become as many GiB
+        with file.open("rb") as opened:
+            start = io.BytesIO(opened.read(HEADER_BYTES))
+        header = read_partial(start, lambda tag, *_: tag >= PER_FRAME, defer_size=LONG_BYTES)
+    except (InvalidDicomError, EOFError, OSError, NotImplementedError, RecursionError, struct.error, *UNFIT):
+        return None
     for tag in list(header.keys()):
         if getattr(header.get_item(tag, keep_deferred=True), "length", 0) > LONG_BYTES:
             del header[tag]
@@ -109,7 +115,9 @@ def checked(report: Report, source: "Dataset | None") -> "Dataset":
     if _size(source) != (report.slide.width, report.slide.height):
         raise FormatUnavailable(f"{report.slide.name} and the DICOM instance to refer to differ in size")
     header = Dataset()
-    header.update({element.tag: element for element in source})  # decoded by the source's character set
+    for tag in list(source.keys()):
+        with suppress(*UNFIT):
+            header.add(source[tag])  # decoded by the source's character set
     for keyword in COPIED:
         if keyword not in header or not _is_valid(keyword, str(header[keyword].value or "")):
             setattr(header, keyword, "")
