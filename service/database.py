@@ -4,6 +4,7 @@ Times are Unix seconds of the process that wrote them, for people and retention;
 rests on a clock (see `service.jobs`).
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ POSTGRESQL = {
 MIGRATING = 0x6D69746F  # the number of PostgreSQL's advisory lock
 
 metadata = MetaData()
+_writer = threading.Lock()
 
 slides = Table(
     "slides",
@@ -345,5 +347,19 @@ def reading(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction: all of it or nothing. Raises DatabaseUnavailable."""
-    with available(), engine.execution_options(writes=True).begin() as connection:
+    with _turn(engine), available(), engine.execution_options(writes=True).begin() as connection:
         yield connection
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[None]:
+    """Of this process' writers to SQLite, one at a time: there, they would all hold connections and poll a lock."""
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    if not _writer.acquire(timeout=BUSY_S):
+        raise DatabaseUnavailable("the database is busy; try again")
+    try:
+        yield
+    finally:
+        _writer.release()

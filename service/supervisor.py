@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import structlog
 
@@ -22,7 +23,7 @@ from service.worker import check_weights
 RESTART_S = 2.0
 STOP_S = 30.0
 GIVEN = ("data_dir", "model", "device")  # what the command line may have set
-NICE = 5  # the gateway answers before the workers compute
+NICE = 10  # the gateway answers before the workers compute
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +112,7 @@ class WorkerProcesses:
             [sys.executable, "-m", "service", "worker", "--with-parent"],
             env=os.environ | given,
             stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: os.nice(NICE),
+            preexec_fn=_step_back,
             start_new_session=True,
         )
         if hasattr(os, "sched_setaffinity"):  # libraries with as many threads each as there are cores only wait
@@ -126,3 +127,10 @@ class WorkerProcesses:
                 if process.poll() is not None:
                     log.warning("worker died; it is started again", status=process.returncode)
                     self._start(number)
+
+
+def _step_back() -> None:
+    """Be nicer than the gateway; a session of its own may be what Linux shares processors between (autogroup)."""
+    os.nice(NICE)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))

@@ -50,8 +50,9 @@ from service.order import Order
 from service.orders import slide_identifier
 from service.parameters import Parameters
 from service.slide import Box, Extent
+from service.storage import on_disk
 
-EVENT_S = 0.5
+FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the job store to the next
 Options = TypeVar("Options", bound=AnalysisOptions)
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=ChangesRoute)
@@ -108,7 +109,7 @@ async def submit(
         stored, options = await _uploaded(request, state, caller)
     else:
         stored, options = await _named(request, state, caller)
-    analysis, created = await run_in_threadpool(queue, state, caller, stored, options, idempotency_key)
+    analysis, created = await on_disk(queue, state, caller, stored, options, idempotency_key)
     response.headers["Location"] = f"/v1/analyses/{analysis.id}"
     response.status_code = 202 if created else 200
     return AnalysisStatus.of(analysis)
@@ -208,15 +209,17 @@ def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisSt
 async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
     """An event `status` with the analysis whenever something changes; the stream ends with the analysis."""
     shown: Mapping[str, Any] | None = None
+    wait_s = FIRST_EVENT_S
     while True:
         analysis = await run_in_threadpool(state.jobs.get, analysis_id, caller.tenant)
         now = AnalysisStatus.of(analysis).model_dump(mode="json")
         if now != shown:
             yield ServerSentEvent(data=now, event="status")
-            shown = now
+            shown, wait_s = now, FIRST_EVENT_S  # a small analysis is over in no time
         if analysis.status not in LIVE:
             return
-        await asyncio.sleep(EVENT_S)
+        await asyncio.sleep(wait_s)
+        wait_s = min(1.3 * wait_s, EVENT_S)
 
 
 @router.delete(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -19,6 +18,7 @@ from service.api.auth import SAFE_METHODS, Caller
 from service.api.errors import request_id, status_of
 from service.audit import NOBODY, record
 from service.errors import MitosisError
+from service.storage import on_disk
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -60,7 +60,7 @@ class AuditedRoute(APIRoute):
         engine = request.app.state.service.engine
         about = _object(request, response)
         who = caller.key_id or NOBODY
-        await run_in_threadpool(lambda: record(engine, caller.tenant, who, self.name, about, **detail))
+        await on_disk(lambda: record(engine, caller.tenant, who, self.name, about, **detail))
 
 
 class ChangesRoute(AuditedRoute):
