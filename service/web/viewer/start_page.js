@@ -1,0 +1,30 @@
+// The start page: send slides, and see how they stand.
+
+import { h } from "./dom.js";
+import { may, session, signOut } from "./login.js";
+import { queue } from "./queue.js";
+import { RESEARCH_USE } from "./research_use.js";
+import { uploads } from "./uploads.js";
+
+export function startPage() {
+  document.title = "Mitosis service";
+  const list = queue();
+  const element = h(
+    "div",
+    { class: "start" },
+    h(
+      "header",
+      {},
+      h("h1", { tabindex: "-1" }, "Mitosis service"),
+      h("p", { class: "research" }, RESEARCH_USE),
+      h(
+        "nav",
+        { "aria-label": "Service" },
+        h("a", { href: "docs" }, "HTTP API"),
+        session.keys ? h("button", { type: "button", class: "plain", onclick: signOut }, "Sign out") : null,
+      ),
+    ),
+    h("main", {}, may("submit") ? uploads() : null, list.element),
+  );
+  return { element, close: list.close };
+}
