@@ -47,6 +47,7 @@ from service.training.command import train_command
 from service.training.cross_validate_command import cross_validate_command
 from service.training.evaluate_command import evaluate_command
 from service.verify_command import verify_command
+from service.watch_command import watch_command
 
 if TYPE_CHECKING:
     from service.inference import Detector
@@ -154,6 +155,7 @@ def export_onnx(
 
 app.command("demo")(demo_command)
 app.command("submit")(submit_command)
+app.command("watch")(watch_command)
 app.command("serve")(serve_command)
 app.command("api")(api_command)
 app.command("worker")(worker_command)
