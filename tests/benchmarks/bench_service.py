@@ -25,11 +25,13 @@ from service.analysis import analyze
 from service.inference import Detector
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
+from tests.benchmarks.benchmark_slides import repeated_slide
 from tests.integration.running import Running
 
 SMALL = {"x": 900, "y": 900, "width": 900, "height": 900}
 ROUNDS = 8
 CLIENTS, SUBMISSIONS = 50, 200
+LARGE_PX = 12288  # of tissue, each way
 UPLOAD_BYTES = 2 << 30
 MIB = 1 << 20
 ASK = """
@@ -121,12 +123,15 @@ def bench_clients(slide: Path, folder: Path) -> Figures:
 
 def bench_workers(slide: Path, folder: Path) -> Figures:
     """One large slide by one worker on one core, and shared between two workers on a core each."""
+    with open_slide(slide) as opened:
+        field = opened.read(Box(2500, 2500, 2048, 2048))
+    large = repeated_slide(folder.with_name("large.tif"), 16384, LARGE_PX, field)
     cores, times = sorted(os.sched_getaffinity(0)), []
     for workers in (1, 2):
         service = Running(folder.with_name(f"{workers}-workers"), workers=workers, cores=set(cores[:workers])).start()
         live = f"mitosis_workers {workers}.0"
         service.wait_until(partial(lambda service, live: live in service.http.get("/metrics").text, service, live))
-        slide_id = stored(service, slide)
+        slide_id = stored(service, large)
         service.wait(queued(service.http, slide_id=slide_id, region=SMALL))
         started = time.perf_counter()
         service.wait(queued(service.http, slide_id=slide_id, parts=workers), 900)
