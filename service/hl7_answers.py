@@ -44,6 +44,7 @@ ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "O
 BY_SPECIMEN: Final = "OML^O33"
 DONE: Final[dict[Outcome, str]] = {"placed": "OK", "changed": "XR", "cancelled": "CR"}
 UNABLE: Final[dict[Control, str]] = {"place": "UA", "change": "UX", "cancel": "UC"}
+WITHOUT_STRUCTURE: Final = ("2.1", "2.2", "2.3")  # MSH-9 had two components then
 CONDITIONS: Final = {  # table 0357
     100: "Segment sequence error",
     101: "Required field missing",
@@ -172,6 +173,8 @@ def _acknowledgement(message: Message, kind: str, code: str) -> list[str]:
     names = "|".join(_er7(header, number) for number in (5, 6, 3, 4))
     own, version = uuid.uuid4().hex[:20], escaped(header.text(12)) or "2.5.1"
     processing, control_id = escaped(header.text(11)) or "P", escaped(header.text(10))
+    if version in WITHOUT_STRUCTURE:
+        kind = "^".join(kind.split("^")[:2])
     charset = f"||||||{escaped(message.charset)}" if message.charset else ""
     return [
         f"MSH|^~\\&|{names}|{time_stamp()}||{kind}|{own}|{processing}|{version}{charset}",
