@@ -24,8 +24,6 @@ from service.callbacks import Hopeless, Undelivered
 from service.dicom_header import find_header
 from service.dicomweb import store
 from service.errors import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, SettingsInvalid
-from service.export.fhir import to_fhir
-from service.export.hl7 import to_hl7
 from service.hl7_message import Unacceptable, read_message
 from service.mllp import Peer
 from service.order import Order
@@ -119,20 +117,9 @@ def _key(row: Row[Any]) -> str:
 
 def send_hl7(sending: Sending, peer: Peer, settings: Settings) -> None:
     """ORU^R01, and what its acknowledgement says."""
-    version = sending.version
-    if version.order == Order():
+    if sending.version.order == Order():
         raise NotForThis
-    content = to_hl7(
-        version.report,
-        version.order,
-        version.status,
-        sending.key,
-        confirmed=version.confirmed,
-        sent_at=sending.since,
-        sender=_names(settings.hl7_sender),
-        receiver=_names(settings.hl7_receiver),
-    )
-    _judge(peer.ask(content), sending.key)
+    _judge(peer.ask(sending.version.hl7(settings, sending.key, sending.since)), sending.key)
 
 
 def _judge(answer: bytes, key: str) -> None:
@@ -154,8 +141,7 @@ def _judge(answer: bytes, key: str) -> None:
 
 def send_fhir(sending: Sending, url: str, token: str | None) -> None:
     """A transaction that creates the resources or replaces them."""
-    version = sending.version
-    content = to_fhir(version.report, version.order, version.status, confirmed=version.confirmed)
+    content = sending.version.fhir()
     headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
     headers |= {"User-Agent": f"mitosis-service/{__version__}", "Prefer": "return=minimal"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
@@ -194,11 +180,6 @@ def _diagnosis(content: bytes) -> str:
     except (ValueError, TypeError, LookupError, AttributeError):
         return ""
     return f": {'; '.join(words)}"
-
-
-def _names(text: str) -> tuple[str, str]:
-    application, _, facility = text.partition("^")
-    return application, facility
 
 
 def _base(text: str) -> str:

@@ -1,19 +1,23 @@
 """One version of a result, with all that is said of it to other systems."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Engine
 
 from service.export.dicom import to_dicom
+from service.export.fhir import to_fhir
+from service.export.hl7 import to_hl7
 from service.job_records import Analysis
 from service.jobs import Jobs
 from service.order import Confirmation, Order, ResultStatus
 from service.report import Report
 from service.result import Result
 from service.review import Reviews, signed_report
+from service.settings import Settings
 from service.storage import Storage
 
 if TYPE_CHECKING:
@@ -31,6 +35,24 @@ class Version:
     confirmed: Confirmation | None
     revision: int  # of the review, when it was signed; 0: nobody has
     replaced: tuple[int, ...]  # the revisions of the versions before
+
+    def fhir(self, bundle: Literal["transaction", "collection"] = "transaction") -> bytes:
+        """As a FHIR Bundle. Raises FormatUnavailable."""
+        return to_fhir(self.report, self.order, self.status, confirmed=self.confirmed, bundle=bundle)
+
+    def hl7(self, settings: Settings, control_id: str | None = None, sent_at: datetime | None = None) -> bytes:
+        """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
+        own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
+        return to_hl7(
+            self.report,
+            self.order,
+            self.status,
+            control_id or own,
+            confirmed=self.confirmed,
+            sent_at=sent_at,
+            sender=_names(settings.hl7_sender),
+            receiver=_names(settings.hl7_receiver),
+        )
 
     def dicom(self, header: "Dataset | None") -> list[bytes]:
         """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""
@@ -53,6 +75,11 @@ class Sending:
     key: str  # 20 characters: what HL7 2.5.1 has room for
     since: datetime
     header: "Callable[[], Dataset | None]"  # of the DICOM slide that it is of, if it is one
+
+
+def _names(text: str) -> tuple[str, str]:
+    application, _, facility = text.partition("^")
+    return application, facility
 
 
 def find_version(

@@ -32,7 +32,6 @@ from service.errors import (
     ScopeMissing,
     TooManyRequests,
 )
-from service.export.fhir import to_fhir
 from service.fhir_orders import Resource, read_requests, to_service_request
 from service.orders import Outcome, Sent
 from service.versions import find_version
@@ -159,8 +158,7 @@ def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
 def get_report(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """The last signed version (final, amended), else what the machine found (preliminary)."""
     version = find_version(state.engine, state.storage, analysis_id, caller.tenant)
-    content = to_fhir(version.report, version.order, version.status, confirmed=version.confirmed, bundle="collection")
-    return Response(content, media_type=MEDIA_TYPE, headers={"ETag": f'W/"{version.revision}"'})
+    return Response(version.fhir("collection"), media_type=MEDIA_TYPE, headers={"ETag": f'W/"{version.revision}"'})
 
 
 @router.get(

@@ -1,8 +1,10 @@
 """What came of an analysis: the report in its formats, and its pictures. Pictures are drawn once and kept."""
 
+import hashlib
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import FileResponse
@@ -10,7 +12,9 @@ from fastapi.responses import FileResponse
 from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader
 from service.api.errors import problems
+from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
+from service.dicom_header import find_header
 from service.errors import FormatUnavailable, NotFinished, NotFound, SlideDamaged, StorageFull
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
@@ -19,17 +23,9 @@ from service.job_records import Analysis
 from service.pictures import Picture
 from service.report import Report
 from service.result import Result
-from service.review import Reviews, reviewed, revision_of, signed_report
+from service.review import Entry, Reviews, reviewed
 from service.storage import on_disk
-
-Format = Literal["json", "geojson", "csv"]
-MEDIA_TYPES: dict[Format, str] = {
-    "json": "application/json",
-    "geojson": "application/geo+json",
-    "csv": "text/csv; charset=utf-8",
-}
-ACCEPTED: dict[str, Format] = {media_type.partition(";")[0]: name for name, media_type in MEDIA_TYPES.items()}
-ANYTHING = ("*/*", "application/*")
+from service.versions import Version, find_version
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
@@ -40,32 +36,53 @@ PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "des
     summary="The report",
     response_class=Response,
     responses=problems(NotFound, NotFinished, FormatUnavailable)
-    | {200: {"model": Report, "content": {MEDIA_TYPES[each]: {} for each in ("geojson", "csv")}}},
+    | {200: {"model": Report, "content": {each: {} for each in (*map(media_type, FORMATS[1:]), MULTIPART)}}},
 )
 def get_result(
     analysis_id: str,
     state: StateOf,
     caller: Reader,
-    asked: Annotated[str | None, Query(alias="format", max_length=32, description="json, geojson or csv.")] = None,
+    asked: Annotated[str | None, Query(alias="format", max_length=32, description=", ".join(FORMATS))] = None,
     accept: Annotated[str, Header()] = "application/json",
 ) -> Response:
-    """As JSON (the Report), GeoJSON (for QuPath) or CSV, by `format` or `Accept`.
+    """As JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1 or DICOM, by `format` or `Accept`.
 
     JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything.
+
+    FHIR is a Bundle (collection) of DiagnosticReport and Observations, HL7 one ORU^R01; both answer the analysis'
+    order. DICOM is a structured report (TID 1500) and, where there are mitoses, a Microscopy Bulk Simple Annotations
+    object: as `multipart/related; type="application/dicom"` for who accepts that or `application/dicom`, else as a zip
+    of `report.dcm` and `annotations.dcm`. 406 `format-unavailable` says what is missing: DICOM needs a DICOM slide, HL7
+    an order with patient, order number and orderer.
     """
-    wanted = _format(asked, accept)
-    analysis = _succeeded(state, analysis_id, caller)
-    result, entries = Result.of(state.storage, analysis), Reviews(state.engine).entries(analysis.id)
-    if wanted != "json":
-        report, *_ = signed_report(result.report(), entries)
-        content = to_geojson(report) if wanted == "geojson" else to_csv(report)
-    elif entries:
-        review = reviewed(result.report(), result.tissue(), entries)
-        content = result.report().model_copy(update={"review": review}).to_json().encode()
+    choice = wanted(asked, accept)
+    result = Result.of(state.storage, _succeeded(state, analysis_id, caller))
+    if choice.format == "json":
+        entries = Reviews(state.engine).entries(analysis_id)
+        content, kind = _with_review(result, entries) if entries else result.content(), media_type("json")
     else:
-        content = result.content()
-    headers = {"ETag": f'"{analysis.result_sha256}-{revision_of(entries)}-{wanted}"', "Vary": "Accept"}
-    return Response(content, media_type=MEDIA_TYPES[wanted], headers=headers)
+        content, kind = _written(state, find_version(state.engine, state.storage, analysis_id, caller.tenant), choice)
+    headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Vary": "Accept"}
+    return Response(content, media_type=kind, headers=headers)
+
+
+def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
+    review = reviewed(result.report(), result.tissue(), entries)
+    return result.report().model_copy(update={"review": review}).to_json().encode()
+
+
+def _written(state: State, version: Version, choice: Wanted) -> tuple[bytes, str]:
+    """A version in a format, and its media type."""
+    writers: dict[Format, Callable[[], bytes]] = {
+        "geojson": lambda: to_geojson(version.report),
+        "csv": lambda: to_csv(version.report),
+        "fhir": lambda: version.fhir("collection"),
+        "hl7": lambda: version.hl7(state.settings),
+    }
+    if write := writers.get(choice.format):
+        return write(), media_type(choice.format)
+    objects = version.dicom(find_header(state.engine, state.storage, version.analysis))
+    return related(objects) if choice.dicomweb else (zipped(objects), media_type("dicom"))
 
 
 @router.get(
@@ -120,20 +137,6 @@ async def get_detection(
     if number > found:
         raise NotFound(f"there is no detection {number}; there are {found}")
     return await _picture(state, analysis, "detection", number)
-
-
-def _format(asked: str | None, accept: str) -> Format:
-    if asked is not None:
-        if asked in MEDIA_TYPES:
-            return asked
-        raise FormatUnavailable(f"there is no format {asked}; ask for {', '.join(MEDIA_TYPES)}")
-    for part in accept.split(","):
-        media_type = part.partition(";")[0].strip().lower()
-        if media_type in ACCEPTED:
-            return ACCEPTED[media_type]
-        if media_type in ANYTHING or not media_type:
-            return "json"
-    raise FormatUnavailable(f"the result cannot be had as {accept[:100]}; ask for {', '.join(ACCEPTED)}")
 
 
 def _succeeded(state: State, analysis_id: str, caller: Caller) -> Analysis:

@@ -1,0 +1,97 @@
+"""The formats of a result over HTTP: which one a request asks for, and what it is sent as.
+
+DICOM is two objects, the structured report and the annotations. Who asks as DICOMweb does (PS3.18) gets them as
+`multipart/related; type="application/dicom"`; everybody else, people and their browsers, gets a zip of two files.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from service.errors import FormatUnavailable
+
+Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+MULTIPART = 'multipart/related; type="application/dicom"'
+MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a format is what it is sent as
+    "application/json": "json",
+    "application/geo+json": "geojson",
+    "text/csv": "csv",
+    "application/fhir+json": "fhir",
+    "application/hl7-v2": "hl7",
+    "application/hl7-v2+er7": "hl7",
+    "x-application/hl7-v2+er7": "hl7",
+    "application/zip": "dicom",
+    "application/dicom": "dicom",
+    "multipart/related": "dicom",
+}
+CHARACTERS = {"csv": "; charset=utf-8", "hl7": "; charset=utf-8"}  # JSON's is UTF-8 anyhow
+ANYTHING = ("*/*", "application/*")
+OLDEST = (1980, 1, 1, 0, 0, 0)  # no time of day in a zip: the same result is the same file
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for; `dicomweb`: in DICOMweb's way."""
+
+    format: Format
+    dicomweb: bool = False
+
+
+def wanted(asked: str | None, accept: str) -> Wanted:
+    """By the query's word, else by `Accept`, the highest q first. Raises FormatUnavailable."""
+    named = [media_type for media_type in _by_quality(accept) if media_type in (*MEDIA_TYPES, *ANYTHING)]
+    dicomweb = next((name for name in named if MEDIA_TYPES.get(name) == "dicom"), "application/zip")
+    for known in FORMATS:
+        if known == asked:
+            return Wanted(known, dicomweb != "application/zip")
+    if asked is not None:
+        raise FormatUnavailable(f"there is no format {asked}; ask for {', '.join(FORMATS)}")
+    if not named:
+        raise FormatUnavailable(f"the result cannot be had as {accept[:100]}; ask for {', '.join(MEDIA_TYPES)}")
+    return Wanted(MEDIA_TYPES.get(named[0], "json"), named[0] not in ("application/zip", *ANYTHING))
+
+
+def _by_quality(accept: str) -> list[str]:
+    """The media types of an `Accept`, without their parameters, best first; those with q=0 are none."""
+    found = []
+    for part in accept.split(",") if accept.strip() else ["*/*"]:
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        if media_type == "multipart/related" and any(
+            text.startswith("type=") and text[5:].strip('"') != "application/dicom" for text in parameters
+        ):
+            continue
+        found.append((_number(quality), media_type))
+    return [media_type for quality, media_type in sorted(found, key=lambda pair: -pair[0]) if quality > 0]
+
+
+def _number(text: str) -> float:
+    try:
+        return min(float(text), 1.0)
+    except ValueError:
+        return 1.0
+
+
+def media_type(kind: Format) -> str:
+    """What a format is sent as, but for DICOM in DICOMweb's way."""
+    return next(name for name, known in MEDIA_TYPES.items() if known == kind) + CHARACTERS.get(kind, "")
+
+
+def related(objects: Sequence[bytes]) -> tuple[bytes, str]:
+    """DICOM files as one body, and its media type with the boundary."""
+    boundary = hashlib.sha256(b"".join(objects)).hexdigest()
+    parts = [f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + each + b"\r\n" for each in objects]
+    return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"{MULTIPART}; boundary={boundary}"
+
+
+def zipped(objects: Sequence[bytes]) -> bytes:
+    """DICOM files as a zip, in the order of `to_dicom`."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, each in zip(("report.dcm", "annotations.dcm"), objects, strict=False):
+            archive.writestr(zipfile.ZipInfo(name, OLDEST), each, zipfile.ZIP_DEFLATED)
+    return content.getvalue()
