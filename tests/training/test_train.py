@@ -236,6 +236,14 @@ def test_weak_labels_teach_where_mitoses_are(shared: Path, fields: list[LoadedFi
     assert row["loss"] < 0.3
 
 
+def test_a_network_that_calls_everything_localises_nothing(fields: list[LoadedField]) -> None:
+    network = start_network(Architecture(stages=1), None, 0)
+    torch.nn.init.constant_(network.classifier.bias, 20.0)
+    found = validation.validate(network, fields[2:], STAIN, 0.25, CPU)
+    assert (found.recall, found.f1, found.best_f1) == (0, 0, 0)
+    assert math.isnan(found.precision)
+
+
 def test_the_best_epoch_is_chosen_on_validation_cases(
     fields: list[LoadedField], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
