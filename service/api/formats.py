@@ -29,6 +29,7 @@ MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a form
     "multipart/related": "dicom",
 }
 CHARACTERS = {"csv": "; charset=utf-8", "hl7": "; charset=utf-8"}  # JSON's is UTF-8 anyhow
+DICOMWEB = ("application/dicom", "multipart/related")
 ANYTHING = ("*/*", "application/*")
 OLDEST = (1980, 1, 1, 0, 0, 0)  # no time of day in a zip: the same result is the same file
 
@@ -43,16 +44,14 @@ class Wanted:
 
 def wanted(asked: str | None, accept: str) -> Wanted:
     """By the query's word, else by `Accept`, the highest q first. Raises FormatUnavailable."""
-    named = [media_type for media_type in _by_quality(accept) if media_type in (*MEDIA_TYPES, *ANYTHING)]
-    dicomweb = next((name for name in named if MEDIA_TYPES.get(name) == "dicom"), "application/zip")
-    for known in FORMATS:
-        if known == asked:
-            return Wanted(known, dicomweb != "application/zip")
-    if asked is not None:
+    if asked is not None and asked not in FORMATS:
         raise FormatUnavailable(f"there is no format {asked}; ask for {', '.join(FORMATS)}")
-    if not named:
+    named = [media_type for media_type in _by_quality(accept) if media_type in (*MEDIA_TYPES, *ANYTHING)]
+    if asked is None and not named:
         raise FormatUnavailable(f"the result cannot be had as {accept[:100]}; ask for {', '.join(MEDIA_TYPES)}")
-    return Wanted(MEDIA_TYPES.get(named[0], "json"), named[0] not in ("application/zip", *ANYTHING))
+    found = next(each for each in FORMATS if each == (asked or MEDIA_TYPES.get(named[0], "json")))
+    way = next((media_type for media_type in named if MEDIA_TYPES.get(media_type) == found), "")
+    return Wanted(found, way in DICOMWEB)
 
 
 def _by_quality(accept: str) -> list[str]:

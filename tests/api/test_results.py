@@ -1,0 +1,247 @@
+"""The result in every format over HTTP: of a DICOM slide and of one that is none, before and after signing."""
+
+import asyncio
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import hl7
+import numpy as np
+import pydicom
+import pytest
+from fastapi import FastAPI
+from fhir.resources.R4B.bundle import Bundle
+from httpx import Client, Response
+
+from service.api import results
+from service.api.errors import add_handlers
+from service.api.formats import Wanted, wanted
+from service.api.state import State
+from service.broker import Broker
+from service.database import open_database, review_entries, writing
+from service.errors import FormatUnavailable
+from service.inspection import Inspector
+from service.intake import accept_reference, delete_slide
+from service.job_records import Submission
+from service.jobs import Jobs
+from service.order import Order
+from service.report import Activity, Report
+from service.settings import load_settings
+from service.storage import Storage
+from tests.api.small_app import client_of
+from tests.dicom_slide import BASE, write_dicom_slide
+from tests.export.hospital import ORDER, report_of
+from tests.slides import draw_tissue, write_pyramid
+
+SIZE = (600, 500)
+RELATED = 'multipart/related; type="application/dicom"'
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
+    folder = tmp_path_factory.mktemp("data")
+    settings = load_settings(data_dir=folder, hl7_sender="mitosis^lab")
+    engine = open_database(settings.database)
+    with Inspector() as inspector:
+        yield State(settings, engine, Storage(folder), Jobs(engine), Broker(settings), inspector)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def client(state: State) -> Iterator[Client]:
+    app = FastAPI()
+    app.state.service = state
+    app.include_router(results.router)
+    add_handlers(app)
+    with client_of(app) as client:
+        yield client
+
+
+def the_report() -> Report:
+    return report_of(12, size=SIZE, mpp=(0.25, 0.25))
+
+
+def analysed(state: State, path: Path, order: Order | None = ORDER) -> str:
+    """An analysis of a slide that has ended well."""
+    slide = asyncio.run(accept_reference(state.engine, state.inspector, str(path), [str(path.parent)], "default"))
+    request = {"order": order.model_dump(mode="json") if order else None}
+    analysis, _ = state.jobs.submit(Submission("default", slide.id, slide.name, request, "m", "0" * 64))
+    claim = state.jobs.claim(state.jobs.to_send(analysis.id)[0][0])
+    assert claim
+    report = the_report()
+    report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
+    name = f"report-{'a' * 64}.json"
+    state.storage.write(state.storage.result_folder(analysis.id) / name, report.to_json().encode())
+    assert state.jobs.succeed(claim, "a" * 64)
+    return analysis.id
+
+
+@pytest.fixture
+def dicom(state: State, tmp_path: Path) -> str:
+    return analysed(state, write_dicom_slide(tmp_path / "slide", draw_tissue(*SIZE)))
+
+
+@pytest.fixture
+def tiff(state: State, tmp_path: Path) -> str:
+    return analysed(state, write_pyramid(tmp_path / "a.tif", [draw_tissue(*SIZE)]), order=None)
+
+
+def sign(state: State, analysis_id: str, revision: int) -> None:
+    report = the_report()
+    kept = Activity(counts=report.counts, mai=report.mai, scores=report.scores).model_dump(mode="json")
+    row = {"analysis_id": analysis_id, "revision": revision, "action": "sign", "reviewer": "Weiß, Käthe"}
+    with writing(state.engine) as connection:
+        connection.execute(review_entries.insert().values(**row, counted=kept, at=time.time()))
+
+
+def get(client: Client, analysis_id: str, kind: str = "", **headers: str) -> Response:
+    answer = client.get(f"/v1/analyses/{analysis_id}/result{kind and f'?format={kind}'}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def refused(client: Client, analysis_id: str, kind: str) -> str:
+    answer = client.get(f"/v1/analyses/{analysis_id}/result?format={kind}")
+    assert (answer.status_code, answer.json()["code"]) == (406, "format-unavailable")
+    return str(answer.json()["detail"])
+
+
+def parts_of(answer: Response) -> list[bytes]:
+    """By the standard library's parser."""
+    message = BytesParser().parsebytes(
+        b"Content-Type: " + answer.headers["content-type"].encode() + b"\r\n\r\n" + answer.content
+    )
+    assert message.is_multipart()
+    parts: list[Any] = list(message.get_payload())
+    assert {part.get_content_type() for part in parts} == {"application/dicom"}
+    return [part.get_payload(decode=True) for part in parts]
+
+
+def files_of(answer: Response) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_fhir_is_a_bundle_for_who_reads(client: Client, dicom: str) -> None:
+    answer = get(client, dicom, Accept="application/fhir+json")
+    assert answer.headers["content-type"] == "application/fhir+json"
+    bundle = json.loads(answer.content)
+    Bundle.model_validate(bundle)
+    assert bundle["type"] == "collection"
+    assert bundle["entry"][0]["resource"]["basedOn"][0]["identifier"]["value"] == "ORD-99"
+
+
+@pytest.mark.parametrize("accept", ["application/hl7-v2", "application/hl7-v2+er7", "x-application/hl7-v2+er7"])
+def test_hl7_is_a_message_whatever_it_is_called(client: Client, dicom: str, accept: str) -> None:
+    answer = get(client, dicom, Accept=accept)
+    assert answer.headers["content-type"] == "application/hl7-v2; charset=utf-8"
+    message = hl7.parse(answer.content.decode())
+    assert [str(message["MSH"][0][number]) for number in (3, 4, 9)] == ["mitosis", "lab", "ORU^R01^ORU_R01"]
+    assert str(message["OBR"][0][2]) == "ORD-99"
+    assert 0 < len(str(message["MSH"][0][10])) <= 20
+
+
+@pytest.mark.parametrize("accept", [RELATED, "application/dicom", f"{RELATED}; transfer-syntax=*, */*;q=0.1"])
+@pytest.mark.parametrize("kind", ["", "dicom"])
+def test_dicomweb_clients_get_the_objects_as_parts(client: Client, dicom: str, accept: str, kind: str) -> None:
+    answer = get(client, dicom, kind, Accept=accept)
+    assert answer.headers["content-type"].startswith(f"{RELATED}; boundary=")
+    report, annotations = (pydicom.dcmread(io.BytesIO(part)) for part in parts_of(answer))
+    assert hd.sr.Comprehensive3DSR.from_dataset(report).PreliminaryFlag == "PRELIMINARY"
+    found = hd.ann.MicroscopyBulkSimpleAnnotations.from_dataset(annotations)
+    assert found.ReferencedImageSequence[0].ReferencedSOPInstanceUID == BASE
+
+
+def test_people_get_the_same_objects_as_files(client: Client, dicom: str) -> None:
+    answer = get(client, dicom, "dicom", Accept="text/html,*/*;q=0.8")
+    assert answer.headers["content-type"] == "application/zip"
+    files = files_of(answer)
+    assert list(files) == ["report.dcm", "annotations.dcm"]
+    assert list(files.values()) == parts_of(get(client, dicom, "dicom", Accept=RELATED))
+
+
+@pytest.mark.parametrize("kind", ["json", "geojson", "csv", "fhir", "hl7", "dicom"])
+def test_the_same_result_is_the_same_bytes(client: Client, dicom: str, kind: str) -> None:
+    first, second = get(client, dicom, kind), get(client, dicom, kind)
+    assert first.content == second.content
+    assert first.headers["etag"] == second.headers["etag"]
+
+
+def test_what_was_signed_is_final_and_then_amended(client: Client, state: State, dicom: str) -> None:
+    told = set()
+    for revision, fhir, obx in ((1, "final", "F"), (2, "amended", "C")):
+        sign(state, dicom, revision)
+        answers = {kind: get(client, dicom, kind) for kind in ("fhir", "hl7", "dicom")}
+        told |= {answer.headers["etag"] for answer in answers.values()}
+        assert answers["fhir"].json()["entry"][0]["resource"]["status"] == fhir
+        assert str(hl7.parse(answers["hl7"].text)["OBR"][0][25]) == obx
+        report = pydicom.dcmread(io.BytesIO(files_of(answers["dicom"])["report.dcm"]))
+        assert (report.PreliminaryFlag, report.CompletionFlagDescription) == ("FINAL", fhir)
+        replaced = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert len(replaced) == revision
+    assert len(told) == 6
+
+
+def test_a_slide_that_is_no_dicom_has_all_else(client: Client, tiff: str) -> None:
+    assert "no DICOM slide" in refused(client, tiff, "dicom")
+    assert "patient_id" in refused(client, tiff, "hl7")  # nobody ordered it
+    assert get(client, tiff, "fhir").json()["entry"][0]["resource"]["status"] == "preliminary"
+    assert "there is no format pdf" in refused(client, tiff, "pdf")
+
+
+def test_an_order_of_somebody_else_makes_no_dicom(client: Client, state: State, tmp_path: Path) -> None:
+    somebody = ORDER.model_copy(update={"patient_id": "7654321"})
+    other = analysed(state, write_dicom_slide(tmp_path / "slide", draw_tissue(*SIZE)), somebody)
+    assert "patient_id is not the DICOM slide's" in refused(client, other, "dicom")
+
+
+def test_dicom_outlives_the_slide_once_it_was_made(client: Client, state: State, dicom: str, tmp_path: Path) -> None:
+    late = analysed(state, write_dicom_slide(tmp_path / "other", draw_tissue(*SIZE, seed=1)))
+    before = get(client, dicom, "dicom")
+    for analysis_id in (dicom, late):
+        delete_slide(state.engine, state.storage, "default", state.jobs.get(analysis_id, "default").slide_id)
+    assert get(client, dicom, "dicom").content == before.content
+    assert "the slide was deleted" in refused(client, late, "dicom")
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", Wanted("json")),
+        ("*/*", Wanted("json")),
+        ("application/*", Wanted("json")),
+        ("text/html, application/xhtml+xml, */*;q=0.8", Wanted("json")),
+        ("application/json;q=0.5, text/csv", Wanted("csv")),
+        ("Text/CSV ; charset=utf-8", Wanted("csv")),
+        ("application/json;q=0, application/fhir+json;q=0.1", Wanted("fhir")),
+        ("application/geo+json;q=odd", Wanted("geojson")),
+        ("application/zip", Wanted("dicom")),
+        ("application/dicom", Wanted("dicom", dicomweb=True)),
+        ("multipart/related", Wanted("dicom", dicomweb=True)),
+        (RELATED, Wanted("dicom", dicomweb=True)),
+        ('multipart/related; type="image/jpeg", text/csv', Wanted("csv")),
+    ],
+)
+def test_accept_chooses_what_it_prefers(accept: str, expected: Wanted) -> None:
+    assert wanted(None, accept) == expected
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/html", "application/json;q=0", 'multipart/related; type="image/jpeg"', "image/*"]
+)
+def test_what_there_is_not_is_refused(accept: str) -> None:
+    with pytest.raises(FormatUnavailable, match="cannot be had as"):
+        wanted(None, accept)
+
+
+def test_the_query_comes_before_accept() -> None:
+    assert wanted("csv", "application/json") == Wanted("csv")
+    assert wanted("dicom", "application/json") == Wanted("dicom")
+    assert wanted("json", RELATED).format == "json"
+    assert np.unique([wanted("dicom", text).dicomweb for text in ("", "*/*", "application/zip")]).tolist() == [False]
