@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import Engine, Row
 
 from service import __version__, outbox
+from service.audit import record
 from service.callbacks import Hopeless, Undelivered
 from service.dicom_header import find_header
 from service.dicomweb import store
@@ -105,6 +106,7 @@ def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> b
         log.exception("result refused", **facts)
     else:
         outbox.settle(engine, row, "delivered")
+        record(engine, row.tenant, "upkeep", "send_result", row.analysis_id, channel=row.channel, revision=row.revision)
         log.info("result delivered", **facts)
     return True
 

@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, Engine, and_, delete, insert, select
 
+from service.audit import record
 from service.database import messages, writing
 from service.errors import DatabaseUnavailable
 from service.export.hl7 import escaped
@@ -102,6 +103,7 @@ def _answer(engine: Engine, content: bytes, tenant: str, message: Message) -> by
         connection.execute(delete(messages).where(mine))  # a sender whose numbers begin anew is no repetition
         row = {"tenant": tenant, "key": key, "sha256": digest, "answer": content, "created_at": time.time()}
         connection.execute(insert(messages).values(**row))
+        record(connection, tenant, "hl7", "take_order", sent.message, kind=kind)
     return content
 
 

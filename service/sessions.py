@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import Engine, delete, insert, select
 
 from service import keys
+from service.audit import record
 from service.database import keys as keys_table
 from service.database import reading, sessions, writing
 from service.errors import KeyRequired
@@ -29,6 +30,7 @@ def begin(engine: Engine, key_secret: str) -> str:
     with writing(engine) as connection:
         connection.execute(delete(sessions).where(sessions.c.ends_at < now))
         connection.execute(insert(sessions).values(sha256=_digest(secret), key_id=key.id, ends_at=now + SESSION_S))
+        record(connection, key.tenant, key.id, "sign_in", "")
     return secret
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from service import orders, outbox
+from service import audit, orders, outbox
 from service.broker import Broker
 from service.callbacks import deliver_due
 from service.channels import Channel, channels, deliver
@@ -26,6 +26,7 @@ from service.storage import Storage
 TICK_S = 1.0
 MESSAGES_S = 5.0
 RETENTION_S = 600.0
+LATE_S = 30.0
 DAY_S = 86400.0
 ORPHAN_S = 3600.0  # results of no analysis: a worker was still writing when it was deleted
 
@@ -46,6 +47,7 @@ class Upkeep:
             (TICK_S, self._deliver),
             (TICK_S, self._share_out),
             (RETENTION_S, self._forget),
+            (LATE_S, self._audit),
         ]
         self._channels = channels(settings)
         rounds += [(TICK_S, self._sender(name, channel)) for name, channel in self._channels.items()]
@@ -87,6 +89,9 @@ class Upkeep:
     def _deliver(self) -> None:
         deliver_due(self._jobs.engine, self._settings)
 
+    def _audit(self) -> None:
+        audit.write_late(self._jobs.engine)
+
     def _share_out(self) -> None:
         outbox.share_out(self._jobs.engine, list(self._channels), self._settings.lis_tenant)
 
@@ -103,6 +108,7 @@ class Upkeep:
         now = time.time()
         for analysis_id in self._jobs.forget(now - self._settings.keep_results_days * DAY_S):
             self._storage.delete_result(analysis_id)
+            audit.record(self._jobs.engine, "", "upkeep", "delete", analysis_id)
         with writing(self._jobs.engine) as connection:
             before = now - self._settings.keep_results_days * DAY_S
             outbox.forget(connection, before)

@@ -11,10 +11,10 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.types import Scope
 
 from service import __version__, orders
+from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader, Submitter
 from service.api.errors import problems, request_invalid, response_to
 from service.api.state import State, StateOf
@@ -46,7 +46,7 @@ REFUSED: Final[dict[Outcome, str]] = {
 COMMON: Final = (InternalError, TooManyRequests, KeyRequired, ScopeMissing, DatabaseUnavailable, RequestInvalid)
 
 
-class FhirRoute(APIRoute):
+class FhirRoute(AuditedRoute):
     """A route whose errors are OperationOutcomes."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
