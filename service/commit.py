@@ -6,8 +6,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
 WRITTEN = Path(__file__).with_name("commit.txt")
-GIT = ("git", "-C", str(CHECKOUT), "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40")
-WITHOUT_TAGS = ("--exclude", "*")
+DESCRIBE = ("git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*")
 
 
 @cache
@@ -15,7 +14,7 @@ def source_commit() -> str | None:
     """The commit, with `-dirty` where files differ from it; None where nobody knows. Git is asked once in a process."""
     if (CHECKOUT / ".git").exists():  # a folder, or a worktree's file
         try:
-            run = subprocess.run([*GIT, *WITHOUT_TAGS], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+            run = subprocess.run(DESCRIBE, cwd=CHECKOUT, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
         except (OSError, subprocess.SubprocessError):
             return None
         return run.stdout.strip() or None

@@ -22,7 +22,7 @@ from service.storage import on_disk
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-OBJECTS: Final = ("analysis_id", "slide_id", "upload_id", "id")  # names in paths
+OBJECTS: Final = ("analysis_id", "slide_id", "upload_id", "order_id")  # names in paths
 LOOK_S: Final = 3600.0
 MAX_LOOKS: Final = 10_000
 
