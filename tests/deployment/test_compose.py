@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -15,6 +16,7 @@ from tests.deployment.compose import FILE, ROOT, compose, make_secrets, ours, se
 from tests.deployment.programs import program
 
 SETTINGS = {f"MITOSIS_{name.upper()}" for name in Settings.model_fields}
+BY_HAND = {"tls_certificate", "tls_key", "watch_key"}
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?(@sha256:[0-9a-f]{64})?")
 everyone = pytest.mark.parametrize("name", services())
 
@@ -61,7 +63,7 @@ def test_what_needs_no_way_out_has_none() -> None:
 @pytest.mark.parametrize("name", ours())
 def test_its_variables_are_settings(name: str) -> None:
     names = {each for each in ours()[name]["environment"] if each != "FORWARDED_ALLOW_IPS"}
-    assert names <= SETTINGS
+    assert names <= SETTINGS | {str(option.envvar) for option in command_of(name)[0].params}
 
 
 def test_the_example_of_settings_names_settings() -> None:
@@ -73,21 +75,27 @@ def test_the_example_of_settings_names_settings() -> None:
 
 @pytest.mark.parametrize("name", ours())
 def test_its_command_exists(name: str) -> None:
-    command = typer.main.get_command(app)
+    command, words = command_of(name)
+    with command.make_context(name, words):
+        pass
+
+
+def command_of(name: str) -> tuple[Any, list[str]]:
+    """The command that a service runs, and its words."""
+    command: Any = typer.main.get_command(app)
     words = ours()[name]["command"]
     while hasattr(command, "commands"):
         command, words = command.commands[words[0]], words[1:]
-    with command.make_context(name, list(words)):
-        pass
+    return command, list(words)
 
 
 def test_the_secrets_are_those_that_the_script_makes_and_the_services_read(tmp_path: Path) -> None:
     made, known = make_secrets(tmp_path), compose()["secrets"]
-    assert known.keys() == {*made, "tls_certificate", "tls_key"}
+    assert known.keys() == {*made, *BY_HAND}
     assert all(value["file"] == f"secrets/{name}" for name, value in known.items())
     used = {secret for service in services().values() for secret in service.get("secrets", [])}
     assert used == known.keys()
-    assert {name.upper() for service in ours().values() for name in service["secrets"]} <= SETTINGS
+    assert {name.upper() for service in ours().values() for name in service["secrets"]} - {"WATCH_KEY"} <= SETTINGS
     assert made["postgres_password"].strip() in made["mitosis_database_url"]
     assert made["valkey_conf"].split()[1] in made["mitosis_broker_url"]
     assert make_secrets_again(tmp_path) == made, "what is there stays"
