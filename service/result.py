@@ -3,6 +3,7 @@
 The files never change once the analysis has succeeded, so what was read of them is kept for a while.
 """
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.storage import Storage
 from service.tissue import TissueMask
 
 MAX_CANDIDATES = 5000  # the most probable ones
+_one_map = threading.Lock()  # at a time: that of a large slide is 200 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,12 @@ class Result:
         return _candidates(self, above)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _report(result: Result) -> Report:
     return Report.model_validate_json(result.content())
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _tissue(result: Result) -> TissueMask:
     try:
         return TissueMask.load(result.path("tissue"))
@@ -77,11 +79,12 @@ def _candidates(result: Result, above: float) -> list[Detection]:
     threshold, mpp, region = report.model.threshold, report.slide.mpp, report.region
     if above >= threshold:
         return []
-    try:
-        probabilities = ProbabilityMap.load(result.path("map"))
-    except ValueError as error:
-        raise NotFinished("the probabilities of this slide were not kept: analyse it again") from error
     box = Box(region.x, region.y, region.width, region.height) if region else None
-    figures = within(find_mitotic_figures(probabilities, above, mpp), box)
+    with _one_map:
+        try:
+            probabilities = ProbabilityMap.load(result.path("map"))
+        except ValueError as error:
+            raise NotFinished("the probabilities of this slide were not kept: analyse it again") from error
+        figures = within(find_mitotic_figures(probabilities, above, mpp), box)
     below = [figure for figure in figures if figure.score < threshold][:MAX_CANDIDATES]
     return [detection_of(number, figure, mpp) for number, figure in enumerate(below, start=1)]

@@ -30,6 +30,7 @@ from service.slide import Box
 from service.storage import Storage
 from service.tiling import Lattice
 from service.tissue import TissueMask
+from tests.deployment.stack import postgres
 from tests.export.hospital import MPP, SIZE, report_of
 from tests.test_mitotic_activity import brute_force_discs
 
@@ -265,6 +266,10 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def analysis(engine: Engine) -> Analysis:
+    return submitted(engine)
+
+
+def submitted(engine: Engine) -> Analysis:
     return Jobs(engine).submit(Submission("lab", "slide", "slide.svs", {}, "model", "0" * 64))[0]
 
 
@@ -304,6 +309,24 @@ def test_a_stale_revision_is_refused_and_told_the_current_one(
 
 
 def test_of_many_at_once_one_is_first(engine: Engine, analysis: Analysis) -> None:
+    race(engine, analysis)
+
+
+def test_of_many_at_once_one_is_first_on_postgresql() -> None:
+    with postgres() as server:
+        engine = open_database(server.url)
+        analysis = submitted(engine)
+        race(engine, analysis)
+        kept = Reviews(engine).sign(analysis, REPORT, TISSUE, 1, BY)
+        assert Reviews(engine).entries(analysis.id) == kept
+        assert [entry.action for entry in audit.entries(engine)] == ["change_detections", "sign"]
+        audit.verify(audit.entries(engine))
+        engine.dispose()
+
+
+def race(engine: Engine, analysis: Analysis) -> None:
+    """Six reviewers at once."""
+
     def reject(number: int) -> str:
         try:
             change(engine, analysis, 0, Change("reject", id=number), by=Reviewer(f"Reviewer {number}"))

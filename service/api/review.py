@@ -139,6 +139,7 @@ def change_detections(
     """Make all the changes, or none where one of them cannot be made or somebody else was faster."""
     revision = _revision(if_match)
     analysis, result = _result(state, analysis_id, caller)
+    result.tissue()  # what could not be counted again, must not be changed
     changes = [Change(**each.model_dump()) for each in asked.changes]
     by = Person(asked.reviewer, None, caller.key_id)
     entries = Reviews(state.engine).change(analysis, result.report(), revision, changes, by)
