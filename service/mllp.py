@@ -53,17 +53,19 @@ class Listener:
         self._open: set[asyncio.Task[None]] = set()
 
     async def listen(self, host: str, port: int, on_port: Callable[[int], None], tls: ssl.SSLContext | None) -> None:
-        """Serve until SIGTERM or SIGINT; messages under way are answered first."""
+        """Serve until SIGTERM or SIGINT."""
         server = await asyncio.start_server(self._connected, host, port, limit=self._max_bytes, ssl=tls)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         on_port(server.sockets[0].getsockname()[1])
-        await stopping.wait()
-        server.close()
-        for task in self._open:
-            task.cancel()  # a message that is being done is done nevertheless: its sender repeats it, and is answered
-        await asyncio.gather(*self._open, return_exceptions=True)
+        try:
+            await stopping.wait()
+        finally:
+            server.close()
+            for task in self._open:
+                task.cancel()  # a message under way is done nevertheless: its sender repeats it, and is answered
+            await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

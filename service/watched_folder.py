@@ -67,6 +67,8 @@ def candidates(folder: Path) -> list[Candidate]:
 def _below(folder: Path, depth: int) -> Iterator[Candidate]:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith((".", "~"))]
+    if any(entry.name == "Slidedat.ini" for entry in visible):  # of a MIRAX slide whose own file has not come yet
+        return
     files = [Path(entry) for entry in visible if entry.is_file()]
     folders = {entry.name: Path(entry) for entry in visible if entry.is_dir(follow_symlinks=False)}
     if depth and any(file.suffix.lower() == DICOM or _is_dicom(file) for file in files):
