@@ -35,6 +35,7 @@ MitosisError
 |   |-- FormatUnavailable     format-unavailable    the result cannot be had in that format
 |   |-- TooManyRequests       too-many-requests     more requests than the limit; wait
 |   |-- QueueUnavailable      queue-unavailable     the broker cannot be reached; try again
+|   |-- SourceUnavailable     uri-unavailable       the archive that a `uri` leads to does not answer; try again
 |   |-- DatabaseUnavailable   database-unavailable  the database cannot be reached or is locked; try again
 |   `-- ServerUnreachable     server-unreachable    the client cannot reach the service
 `-- Failure                   the installation is at fault, not the input (the command line exits 1)
@@ -267,6 +268,12 @@ class QueueUnavailable(Refusal):
     """The broker cannot be reached."""
 
     code = "queue-unavailable"
+
+
+class SourceUnavailable(Refusal):
+    """The archive that a `uri` leads to does not answer, or not with a slide."""
+
+    code = "uri-unavailable"
 
 
 class DatabaseUnavailable(Refusal):

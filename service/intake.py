@@ -9,7 +9,7 @@ import shutil
 import time
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -40,6 +40,7 @@ DAY_S = 86400.0
 GRACE_S = 60.0  # an upload is created and locked in two steps
 
 _looking = anyio.CapacityLimiter(2)  # a share that does not answer must not hold up uploads
+_fetching = anyio.CapacityLimiter(4)
 _keeping = anyio.CapacityLimiter(1)  # they wait for one another's lock anyway, and need not hold threads
 
 
@@ -257,6 +258,25 @@ async def accept_reference(
     found = await inspector.inspect(path, clean_name(slide_name(path)))
     row = _Row(tenant, found.facts["sha256"], found.facts["name"], found.size, found.facts)
     return await on_disk(_remember, engine, row, path)
+
+
+async def accept_fetched(
+    engine: Engine, storage: Storage, inspector: Inspector, fetch: Callable[[Path], str], tenant: str
+) -> StoredSlide:
+    """Make a slide of the files that `fetch` puts into a folder; it gives the slide's name.
+
+    Raises as `fetch` and `Inspector.inspect`, and StorageFull, DatabaseUnavailable.
+    """
+    folder = await on_disk(storage.new_folder)
+    try:
+        path = folder / "slide"
+        await on_disk(path.mkdir)
+        name = clean_name(await anyio.to_thread.run_sync(fetch, path, limiter=_fetching))
+        found = await inspector.inspect(path, name)
+        row = _Row(tenant, found.facts["sha256"], found.facts["name"], found.size, found.facts)
+        return await anyio.to_thread.run_sync(partial(_keep, engine, storage, folder, path), row, limiter=_keeping)
+    finally:
+        await on_disk(shutil.rmtree, folder, True)
 
 
 # What is there

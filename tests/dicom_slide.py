@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from service.export.dicom_source import WHOLE_SLIDE
 
 STUDY, SERIES, BASE = "1.2.3.10", "1.2.3.11", "1.2.3.12"
-LABEL = "1.2.3.13"
+LABEL = "1.2.3.11.1"  # comes first
 CONTAINER = "B26-00017-A-1-1"
 TILE_PX = 256
 
@@ -26,11 +26,11 @@ def of(**attributes: Any) -> Dataset:
 
 
 def write_dicom_slide(folder: Path, pixels: npt.NDArray[np.uint8], mpp: float = 0.25, **changes: Any) -> Path:
-    """A folder of two files: level 0 of an RGB image (H, W, 3), not compressed, and a label with somebody's name."""
+    """A folder of two files: level 0 of an RGB image (H, W, 3), not compressed, and a label."""
     folder.mkdir()
-    _write(folder / "base.dcm", _instance(pixels, mpp, BASE, "VOLUME", **changes))
+    _write(folder / f"{BASE}.dcm", _instance(pixels, mpp, BASE, "VOLUME", **changes))
     label = _instance(np.full((64, 64, 3), 200, np.uint8), mpp, LABEL, "LABEL", **changes)
-    _write(folder / "label.dcm", label)
+    _write(folder / f"{LABEL}.dcm", label)
     return folder
 
 

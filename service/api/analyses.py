@@ -18,6 +18,7 @@ from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, 
 from service.api.slides import read_multipart
 from service.api.state import State, StateOf
 from service.callbacks import check_url
+from service.dicom_series import accept_series, series_url
 from service.errors import (
     ArchiveUnsafe,
     CallbackForbidden,
@@ -38,6 +39,7 @@ from service.errors import (
     SlideDamaged,
     SlideTooLarge,
     SourceForbidden,
+    SourceUnavailable,
     StorageFull,
     UploadIncomplete,
     UploadTimeout,
@@ -96,7 +98,7 @@ REQUEST_PROBLEMS = (
     status_code=202,
     response_model=AnalysisStatus,
     summary="Upload a slide, or name one, and queue its analysis",
-    responses=problems(*REQUEST_PROBLEMS, *SLIDE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable)
+    responses=problems(*REQUEST_PROBLEMS, *SLIDE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable, SourceUnavailable)
     | {200: {"model": AnalysisStatus, "description": "The analysis that the same Idempotency-Key made before."}},
     openapi_extra=SUBMIT_BODY,
 )
@@ -126,6 +128,9 @@ async def _named(request: Request, state: State, caller: Caller) -> tuple[Stored
     asked = _parsed(AnalysisRequest, await request.body())
     if asked.slide_id is not None:
         stored = await run_in_threadpool(find_slide, state.engine, caller.tenant, asked.slide_id)
+    elif series := series_url(asked.uri or "", state.settings):
+        stores = (state.engine, state.storage, state.inspector)
+        stored = await accept_series(*stores, series, state.settings, caller.tenant)
     else:
         roots = state.settings.roots
         stored = await accept_reference(state.engine, state.inspector, asked.uri or "", roots, caller.tenant)

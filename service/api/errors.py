@@ -52,6 +52,7 @@ STATUSES: Mapping[type[MitosisError], int] = {
     errors.FormatUnavailable: 406,
     errors.TooManyRequests: 429,
     errors.QueueUnavailable: 503,
+    errors.SourceUnavailable: 503,
     errors.DatabaseUnavailable: 503,
     errors.CardInvalid: 500,
     errors.InternalError: 500,

@@ -53,7 +53,9 @@ class AnalysisRequest(AnalysisOptions):
     """An analysis of a slide that is there already."""
 
     slide_id: Annotated[Text | None, Field(description="Of an upload.")] = None
-    uri: Annotated[str | None, Field(min_length=1, max_length=4000, description="Below a configured root.")] = None
+    uri: Annotated[
+        str | None, Field(min_length=1, max_length=4000, description="Below a configured root; also a DICOMweb series.")
+    ] = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"slide_id": "9b2c6a1e-5d0f-4a52-9f0e-0d9f8a3f1c11", "priority": "stat"}]}
