@@ -5,6 +5,11 @@
 
 const TILE = 512;
 
+// OpenSeadragon puts a style into the page where it finds none by this name; the page's policy allows no style but files.
+const stands = document.createElementNS("urn:mitosis", "style");
+stands.setAttribute("data-openseadragon-mobile-css", "");
+document.head.append(stands);
+
 /** `tiles` is the folder of the tiles, or null where the slide is gone. */
 export function deepZoom(element, { width, height, mpp, tiles }) {
   const top = Math.ceil(Math.log2(Math.max(width, height, 1)));
@@ -17,6 +22,10 @@ export function deepZoom(element, { width, height, mpp, tiles }) {
     navigatorSizeRatio: 0.16,
     navigatorMaintainSizeRatio: true,
     navigatorAutoFade: false,
+    navigatorBackground: "#e9eaec",
+    navigatorOpacity: 1,
+    navigatorBorderColor: "#8a929c",
+    navigatorDisplayRegionColor: "#a3211b",
     animationTime: 0.45,
     springStiffness: 9,
     blendTime: 0.1,

@@ -11,6 +11,7 @@ import { slidePage } from "./slide_page.js";
 const app = document.getElementById("app");
 let page = null;
 let shown = null;
+let start = null;
 
 function show() {
   const address = read();
@@ -18,8 +19,9 @@ function show() {
   if (key === shown) return page.goTo?.(address);
   page?.close();
   shown = key;
-  page = key === "start" ? startPage() : slidePage(address);
+  page = key === "start" ? (start ??= startPage()) : slidePage(address);
   fill(app, page.element);
+  page.open?.();
   page.element.querySelector("h1")?.focus({ preventScroll: true });
 }
 

@@ -87,7 +87,7 @@ export function overlay(stage, zoomed, mpp) {
     context.setLineDash([]);
   }
 
-  function hotspot({ x, y, zoom }, { place, label }) {
+  function hotspot({ x, y, zoom, height }, { place, label }) {
     const [centreX, centreY] = [x + (place.x + 0.5) * zoom, y + (place.y + 0.5) * zoom];
     const half = place.shape === "circle" ? [place.radius_um, place.radius_um] : [place.width_um / 2, place.height_um / 2];
     const [across, down] = half.map((size, axis) => (size / mpp[axis]) * zoom);
@@ -96,13 +96,18 @@ export function overlay(stage, zoomed, mpp) {
     if (place.shape === "circle") path.ellipse(centreX, centreY, across, down, 0, 0, 2 * Math.PI);
     else path.rect(centreX - across, centreY - down, 2 * across, 2 * down);
     twice(path, COLOURS.hotspot, 2.5);
+    if (down > 1.5 * height) {
+      context.globalAlpha = 1;
+      return; // its name would tell nothing here
+    }
     context.font = "600 13px system-ui, sans-serif";
     context.textAlign = "center";
     context.lineWidth = 4;
     context.strokeStyle = "#ffffff";
-    context.strokeText(label, centreX, centreY - down - 8);
+    const above = Math.max(centreY - down - 8, Math.min(18, centreY)); // inside, where the top is out of sight
+    context.strokeText(label, centreX, above);
     context.fillStyle = "#a34700";
-    context.fillText(label, centreX, centreY - down - 8);
+    context.fillText(label, centreX, above);
     context.globalAlpha = 1;
   }
 

@@ -107,7 +107,8 @@ export function queue() {
       draw();
     });
   };
-  const stop = watch({
+  let stop = null;
+  const open = () => (stop ??= watch({
     onStatus: (analysis) => {
       const before = analyses.get(analysis.id);
       analyses.set(analysis.id, analysis);
@@ -119,7 +120,11 @@ export function queue() {
       older.hidden = analyses.size < 100 || cursor !== null;
       soon();
     },
-  });
+  }));
+  const close = () => {
+    stop?.();
+    stop = null;
+  };
 
   const headings = ["Slide", "Accession", "Sent", "Status", ""];
   const table = h(
@@ -138,7 +143,7 @@ export function queue() {
     table,
     older,
   );
-  return { element, close: stop };
+  return { element, open, close };
 }
 
 function row(first, remove) {

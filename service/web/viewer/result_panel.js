@@ -91,7 +91,7 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
         "tr",
         {},
         h("th", { scope: "row" }, titleOf(each.definition), h("span", { class: "quiet" }, `${wordsFor(each.definition)} Table: ${each.table_version}.`)),
-        h("td", {}, number(each.count), h("span", { class: "quiet" }, interval(each.interval))),
+        h("td", {}, number(each.count), h("span", { class: "quiet", title: "95 % interval" }, each.interval.map((end) => number(end, 1)).join("–"))),
         h("td", {}, number(each.area_mm2, 2)),
         h(
           "td",

@@ -162,7 +162,7 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
       summary,
       h("div", { class: "numbers" },
         h("div", {}, h("b", { dataset: { count: "total" } }, number(counted)), " mitoses"),
-        h("div", {}, h("b", { dataset: { count: "mai" } }, number(mai.count)), ` MAI, ${number(mai.area_mm2, 2)} mm²`),
+        h("div", {}, h("b", { dataset: { count: "mai" } }, number(mai.count)), " MAI"),
         h("div", {}, h("b", { dataset: { count: "density" } }, number(server.counts.per_mm2, 1)), " per mm²"),
       ),
       h("p", { class: "quiet" },

@@ -3,10 +3,12 @@
 import { replace, viewAddress } from "./address.js";
 import { tell, untell } from "./banner.js";
 import { connection, get } from "./api.js";
+import { analyse, asked } from "./asked.js";
 import { deepZoom } from "./deep_zoom.js";
 import { fill, h, isTyping } from "./dom.js";
 import { watch } from "./events.js";
 import { layersPanel } from "./layers_panel.js";
+import { may } from "./login.js";
 import { overlay, pathOf } from "./overlay.js";
 import { advice } from "./problems.js";
 import { standing } from "./queue.js";
@@ -127,7 +129,8 @@ export function slidePage(address) {
 
   function onKeys() {
     const onKey = (event) => {
-      if (isTyping(event) || event.target.closest("[role=listbox], [role=tablist], input, select")) return;
+      if (isTyping(event) || event.target.closest("select")) return;
+      if (event.key.startsWith("Arrow") && event.target.closest("[role=listbox], [role=tablist], [type=range]")) return;
       const step = 0.15;
       const act = {
         ArrowLeft: () => zoomed.move(-step, 0),
@@ -152,8 +155,7 @@ export function slidePage(address) {
     const state = h("div", { class: "standing" });
     fill(side, state);
     if (!analysis) {
-      const facts = slide.slide;
-      return fill(state, h("h2", {}, "Not analysed"), h("p", {}, `${facts.width} × ${facts.height} px, ${facts.vendor}`), h("p", { class: "quiet" }, "Start its analysis on the start page."));
+      return fill(state, askForm(slide));
     }
     const draw = (now) => fill(state, h("h2", {}, "Analysis"), standing(now), now.status === "queued" ? h("p", { class: "quiet" }, "It begins as soon as a worker is free. The slide can be looked at meanwhile.") : null);
     draw(analysis);
@@ -170,6 +172,39 @@ export function slidePage(address) {
       onDeleted: (id) => id === analysis.id && fail({ code: "not-found", message: "this analysis was deleted" }),
     });
     closing.push(stop);
+  }
+
+  /** To have a slide analysed that is looked at; the region may be what is seen. */
+  function askForm(slide) {
+    const { width, height, mpp } = slide.slide;
+    const seen = (region) =>
+      h("button", { type: "button", onclick: () => (region.value = box().join(", ")) }, "Take what is seen");
+    const box = () => {
+      const { width: across, height: down } = zoomed.size();
+      const [from, to] = [zoomed.toSlide(0, 0), zoomed.toSlide(across, down)];
+      const [left, above] = [Math.max(0, Math.round(from.x)), Math.max(0, Math.round(from.y))];
+      return [left, above, Math.min(width, Math.round(to.x)) - left, Math.min(height, Math.round(to.y)) - above];
+    };
+    const fields = asked(may("submit") ? seen : null);
+    fields.needMpp(mpp);
+    const problem = h("div", { class: "problem", role: "alert", hidden: true });
+    const submit = async (event) => {
+      event.preventDefault();
+      try {
+        location.hash = viewAddress("analysis", (await analyse(slide.slide_id, fields)).id);
+      } catch (error) {
+        fill(problem, h("strong", {}, advice(error.code)), h("span", { class: "quiet" }, error.message));
+        problem.hidden = false;
+      }
+    };
+    return h(
+      "form",
+      { class: "ask", onsubmit: submit },
+      h("h2", {}, "Not analysed yet"),
+      fields.elements,
+      problem,
+      h("div", { class: "buttons" }, h("button", { type: "submit", class: "main", disabled: !may("submit") }, "Analyse")),
+    );
   }
 
   async function showReview(report, slideId) {

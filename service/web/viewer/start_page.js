@@ -6,8 +6,8 @@ import { queue } from "./queue.js";
 import { RESEARCH_USE } from "./research_use.js";
 import { uploads } from "./uploads.js";
 
+/** One for as long as the page is open: uploads go on while a slide is looked at. */
 export function startPage() {
-  document.title = "Mitosis service";
   const list = queue();
   const element = h(
     "div",
@@ -26,5 +26,9 @@ export function startPage() {
     ),
     h("main", {}, may("submit") ? uploads() : null, list.element),
   );
-  return { element, close: list.close };
+  const open = () => {
+    document.title = "Mitosis service";
+    list.open();
+  };
+  return { element, open, close: list.close };
 }

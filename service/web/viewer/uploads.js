@@ -1,8 +1,9 @@
 // The drop zone, and a card for each file: its upload, what the service sees in it, and what is asked of its analysis.
 
 import { viewAddress } from "./address.js";
-import { call, get } from "./api.js";
-import { fill, h, newId, say } from "./dom.js";
+import { get } from "./api.js";
+import { analyse, asked } from "./asked.js";
+import { fill, h, say } from "./dom.js";
 import { bytes, number } from "./format.js";
 import { advice } from "./problems.js";
 import { forget, upload } from "./tus.js";
@@ -46,7 +47,7 @@ function card(file) {
   const drop = h("button", { type: "button", "aria-label": `Remove ${file.name}`, onclick: () => giveUp() }, "Remove");
   const form = h(
     "form",
-    { onsubmit: (event) => analyse(event) },
+    { onsubmit: (event) => (event.preventDefault(), begin()) },
     h("div", { class: "fields" }, fields.elements),
     h("div", { class: "buttons" }, start, look, drop),
   );
@@ -72,18 +73,15 @@ function card(file) {
     start.disabled = false;
   }
 
-  async function analyse(event) {
-    event?.preventDefault();
+  async function begin() {
     problem.hidden = true;
+    start.disabled = true;
     if (!slide) {
       wanted = true;
-      start.disabled = true;
       return draw();
     }
-    start.disabled = true;
     try {
-      const json = { slide_id: slide.slide_id, ...fields.read() };
-      await (await call("v1/analyses", { method: "POST", json, headers: { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) } })).json();
+      await analyse(slide.slide_id, fields);
       say(`${file.name} waits for its analysis`);
       element.remove();
     } catch (error) {
@@ -97,8 +95,7 @@ function card(file) {
     const size = mpp ? `${number(mpp[0], 3)} µm per pixel` : "µm per pixel unknown";
     fill(state, `uploaded, ${told()}`);
     fill(facts, `${number(width)} × ${number(height)} px, ${size}${power ? `, ×${power}` : ""}, ${vendor}`);
-    fields.mpp.required = !mpp;
-    fields.mpp.placeholder = mpp ? `${number(mpp[0], 3)} (from the slide)` : "needed";
+    fields.needMpp(mpp);
     look.href = viewAddress("slide", slide.slide_id);
     look.hidden = false;
     bar.hidden = true;
@@ -114,13 +111,13 @@ function card(file) {
       slide = await get(`v1/slides/${id}`);
     } catch (error) {
       if (error.name === "AbortError") return;
-      form.hidden = true;
+      form.hidden = bar.hidden = true;
       fill(state, "was refused");
       element.append(h("div", { class: "buttons" }, drop));
       return fail(error);
     }
     seen();
-    if (wanted && form.reportValidity()) analyse();
+    if (wanted && form.reportValidity()) begin();
     else {
       wanted = false;
       start.disabled = false;
@@ -128,37 +125,4 @@ function card(file) {
   }
   run();
   return element;
-}
-
-/** What can be asked of an analysis; everything may be left empty. */
-function asked() {
-  const field = (label, properties) => {
-    const id = newId("field");
-    const input = h("input", { id, autocomplete: "off", ...properties });
-    return [input, h("div", { class: "field" }, h("label", { for: id }, label), input)];
-  };
-  const [accession, accessionField] = field("Accession number", { maxlength: "255", placeholder: "optional" });
-  const [mpp, mppField] = field("µm per pixel", { type: "number", min: "0.05", max: "20", step: "any", placeholder: "from the slide" });
-  const [region, regionField] = field("Region: left, top, width, height in px", {
-    pattern: "\\s*\\d+\\s*,\\s*\\d+\\s*,\\s*\\d+\\s*,\\s*\\d+\\s*",
-    placeholder: "whole slide",
-    title: "Four whole numbers, for example 10000, 8000, 6000, 6000",
-  });
-  const id = newId("field");
-  const urgent = h("input", { type: "checkbox", id });
-  const urgentField = h("div", { class: "field check" }, urgent, h("label", { for: id }, "Urgent"));
-  return {
-    mpp,
-    elements: [accessionField, mppField, regionField, urgentField],
-    read() {
-      const asked = { priority: urgent.checked ? "stat" : "routine" };
-      if (mpp.value) asked.mpp = Number(mpp.value);
-      if (accession.value.trim()) asked.order = { accession_number: accession.value.trim() };
-      if (region.value.trim()) {
-        const [x, y, width, height] = region.value.split(",").map(Number);
-        asked.region = { x, y, width, height };
-      }
-      return asked;
-    },
-  };
 }

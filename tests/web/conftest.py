@@ -1,0 +1,158 @@
+"""A real browser on a real service that asks for keys; pages that talk to another host, or break their policy, fail."""
+
+import csv
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import keys
+from service.database import open_database
+from service.sample import draw_sample_slide
+from tests.conftest import FIELD_MPP
+from tests.integration.running import Running
+from tests.slides import pyramid_of, write_pyramid
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
+SEEN_S = 20.0
+WORKED_S = 240.0  # the first analysis waits for the worker's start
+
+
+@dataclass
+class Service:
+    """The running service, and keys for it."""
+
+    running: Running
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.running.port}/"
+
+    def key(self, *scopes: str) -> tuple[str, str]:
+        """A new key's id and secret."""
+        engine = self._engine()
+        made = keys.create(engine, "Somebody", "default", scopes or ("admin",))
+        engine.dispose()
+        return made
+
+    def revoke(self, key_id: str) -> None:
+        engine = self._engine()
+        keys.revoke(engine, key_id)
+        engine.dispose()
+
+    def _engine(self) -> Any:
+        return open_database(f"sqlite:///{self.running.data_dir / 'jobs.sqlite3'}", migrate=False)
+
+    def start(self) -> None:
+        """Start, again too; the tests' own requests have a key."""
+        self.running.start(ready=False)  # pages are there before a worker is
+        self.running.http.headers["Authorization"] = f"Bearer {self.key()[1]}"
+
+    def analysed(self, path: Path) -> dict[str, Any]:
+        """A new analysis of a slide, done."""
+        ended = self.running.wait(self.running.submit(path), WORKED_S)
+        assert ended["status"] == "succeeded", ended
+        return ended
+
+    def detections(self, analysis_id: str, **asked: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self.running.http.get(f"/v1/analyses/{analysis_id}/detections", params=asked).json()
+        return found
+
+
+def until(page: Any, true: Callable[[], Any]) -> None:
+    """Poll until something holds; playwright's own way evaluates strings in the page, which its policy forbids."""
+    limit = time.monotonic() + SEEN_S
+    while not true():
+        assert time.monotonic() < limit, page.locator("body").inner_text()
+        page.wait_for_timeout(50)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    found = next(filter(None, map(shutil.which, EXECUTABLES)), None)
+    if found is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("web")
+    found = Service(Running(folder / "data", lease_s="3", requests_per_minute="1000000"))
+    found.start()
+    yield found
+    found.running.stop()
+
+
+@pytest.fixture(scope="session")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide of one real field with many mitoses; where real fields are not at hand, a drawn one."""
+    folder = tmp_path_factory.mktemp("slides")
+    fields = Path(__file__).parents[3] / "shared/data/mitos14"
+    if not fields.is_dir():
+        return draw_sample_slide(folder / "field.tif", width=1800, height=1800).path
+    with (fields / "frames.csv").open() as file:
+        frame = max(csv.DictReader(file), key=lambda row: int(row["mitoses"]))["frame"]
+    pixels = np.asarray(Image.open(fields / f"images/{frame}.jpg").convert("RGB"))
+    return write_pyramid(folder / "field.tif", pyramid_of(pixels, 2), compression="deflate", mpp=FIELD_MPP, tile_px=256)
+
+
+@pytest.fixture
+def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
+    """`open_page(fragment)`: a new person's browser at an address, signed in; `secret=None`: not signed in."""
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def heard(message: Any) -> None:
+        if "Content Security Policy" in message.text:
+            faults.append(message.text)
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((service.url, "data:", f"blob:{service.url}")):
+            faults.append(f"a request to {request.url}")
+
+    def open_(fragment: str = "", *, secret: str | None = "", **options: Any) -> Any:
+        context = chromium.new_context(
+            **{"viewport": {"width": 1280, "height": 800}, "accept_downloads": True, **options}
+        )
+        context.set_default_timeout(SEEN_S * 1000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", heard)
+        page.on("request", asked)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        if secret is not None:
+            answer = context.request.post(f"{service.url}v1/session", data={"key": secret or service.key()[1]})
+            assert answer.status == 204, answer.text()
+        page.goto(f"{service.url}{fragment}")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def shown(service: Service, slide: Path, open_page: Callable[..., Any]) -> Callable[..., Any]:
+    """`shown()`: a page with a new analysis of the slide, its review loaded; gives page and analysis."""
+
+    def show(analysis: dict[str, Any] | None = None, name: str = "Family, Given", **options: Any) -> Any:
+        analysis = analysis or service.analysed(slide)
+        page = open_page(f"#analysis={analysis['id']}", **options)
+        page.evaluate("name => localStorage.setItem('mitosis-reviewer', name)", name)
+        page.wait_for_selector(".figure")
+        return page, analysis
+
+    return show

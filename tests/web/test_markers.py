@@ -1,0 +1,82 @@
+"""A marker sits on its figure: its ring on the screen against the slide's own pixels, at three zooms."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from skimage.registration import phase_cross_correlation
+
+from service.slide import Box, open_slide
+from tests.web.conftest import Service
+
+HALF_PX = 48  # of the part of the screen that is compared
+RING_UM = 13.0
+
+
+@pytest.mark.parametrize("um", [0.08, 0.2274, 0.6])
+def test_the_ring_is_centred_on_the_figure(service: Service, slide: Path, shown: Any, um: float) -> None:
+    analysis = service.analysed(slide)
+    x, y = alone(service.detections(analysis["id"])["detections"])
+    page, _ = shown(analysis)
+    for layer in ("hotspot", "detections"):
+        page.uncheck(f"[data-layer={layer}]")
+    page.evaluate("hash => { location.hash = hash }", f"#analysis={analysis['id']}&x={x:.0f}&y={y:.0f}&um={um}")
+    page.wait_for_timeout(1500)  # the slide comes to rest, and its tiles come
+    without = screen(page)
+    page.check("[data-layer=detections]")
+    page.wait_for_timeout(200)
+    ring_x, ring_y = middle_of_ring(screen(page), without, page.locator(".stage").bounding_box(), RING_UM / um)
+
+    left, top = round(ring_x) - HALF_PX, round(ring_y) - HALF_PX
+    seen = without[top : top + 2 * HALF_PX, left : left + 2 * HALF_PX]
+    with open_slide(slide) as opened:
+        scale = um / opened.require_mpp()[0]  # level-0 px per screen px
+        pixels = opened.read(Box(0, 0, opened.width, opened.height))
+    # where the window's corner lies on the slide, if the ring's middle is the figure's
+    corner_x, corner_y = x + 0.5 + (left - ring_x) * scale, y + 0.5 + (top - ring_y) * scale
+    side = 2 * HALF_PX * scale
+    box = (corner_x, corner_y, corner_x + side, corner_y + side)
+    expected = Image.fromarray(pixels).resize((2 * HALF_PX,) * 2, Image.Resampling.BILINEAR, box)
+    shift, error, _ = phase_cross_correlation(
+        grey(np.asarray(expected)), grey(seen), upsample_factor=20, normalization=None
+    )
+    assert error < 0.5, "the part of the slide is another"
+    assert np.abs(shift).max() < 1, f"{shift} px at {um} um per px"
+
+
+def alone(detections: list[dict[str, Any]]) -> tuple[float, float]:
+    """The detection that is farthest from the others, and from the slide's edge."""
+    places = np.array([(each["x"], each["y"]) for each in detections])
+    apart = np.linalg.norm(places[:, None] - places, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    room = np.minimum(apart.min(1), np.minimum(places, 1450 - places).min(1) * 2)
+    best = places[room.argmax()]
+    return float(best[0]), float(best[1])
+
+
+def screen(page: Any) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+
+
+def middle_of_ring(
+    one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], stage: dict[str, float], radius: float
+) -> tuple[float, float]:
+    """The middle of what has changed round the middle of the stage: where the edges of screen px are whole numbers."""
+    middle_x, middle_y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    reach = min(radius, 70) + 8
+    changed = np.abs(one.astype(int) - other).max(-1) > 12
+    rows, columns = np.nonzero(changed)
+    near = (np.abs(columns - middle_x) < reach) & (np.abs(rows - middle_y) < reach)
+    columns, rows = columns[near], rows[near]
+    assert len(rows) > 100
+    return (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+
+
+def grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    window = np.hanning(2 * HALF_PX)
+    flat = pixels.mean(-1) - pixels.mean()
+    return np.asarray(flat * window * window[:, None])
