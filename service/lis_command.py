@@ -46,7 +46,7 @@ def listen_command(
     )
     set_up_logs("lis")
     try:
-        asyncio.run(listener.listen(host, port, lambda found: _say(f"Listening on {host}:{found}"), tls))
+        asyncio.run(listener.listen(host, port, lambda found: typer.echo(f"Listening on {host}:{found}"), tls))
     except OSError as error:
         raise ParameterInvalid(f"{host}:{port}: {error.strerror or error}") from error
 
@@ -57,11 +57,13 @@ def queue_command(data_dir: DataDir = None) -> None:
     from service.outbox import undelivered
 
     line = "{:<8}  {:<8}  {:<8}  {:<36}  {:>8}  {:>5}  {:<16}  {:<16}  {}"
-    _say(line.format("NUMBER", "CHANNEL", "STATUS", "ANALYSIS", "REVISION", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR"))
+    typer.echo(
+        line.format("NUMBER", "CHANNEL", "STATUS", "ANALYSIS", "REVISION", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR")
+    )
     for row in undelivered(_opened(data_dir)[1]):
         following = _time(row.next_at) if row.status == "waiting" else ""
         facts = (row.id, row.channel, row.status, row.analysis_id, row.revision, row.attempts, _time(row.created_at))
-        _say(line.format(*facts, following, row.last_error or "").rstrip())
+        typer.echo(line.format(*facts, following, row.last_error or "").rstrip())
 
 
 @lis_app.command("retry")
@@ -69,7 +71,9 @@ def retry_command(number: Number, data_dir: DataDir = None) -> None:
     """Try one now, also if it was refused; not where a later version of that result is there already."""
     from service.outbox import retry
 
-    retry(_opened(data_dir)[1], number)
+    settings, engine = _opened(data_dir)
+    retry(engine, number)
+    _record(engine, settings, "retry_result", number)
     typer.echo(f"{number} is tried again.", err=True)
 
 
@@ -78,7 +82,9 @@ def drop_command(number: Number, data_dir: DataDir = None) -> None:
     """Give one up for good, so that what waits behind it goes on."""
     from service.outbox import drop
 
-    drop(_opened(data_dir)[1], number)
+    settings, engine = _opened(data_dir)
+    drop(engine, number)
+    _record(engine, settings, "drop_result", number)
     typer.echo(f"{number} is dropped.", err=True)
 
 
@@ -89,9 +95,9 @@ def orders_command(data_dir: DataDir = None) -> None:
 
     settings, engine = _opened(data_dir)
     line = "{:<36}  {:<16}  {:<24}  {:<24}  {}"
-    _say(line.format("ID", "SINCE", "SLIDE", "NUMBER", "LAST MESSAGE"))
+    typer.echo(line.format("ID", "SINCE", "SLIDE", "NUMBER", "LAST MESSAGE"))
     for row in waiting(engine, settings.lis_tenant):
-        _say(line.format(row.id, _time(row.created_at), row.identifier, row.number, row.message))
+        typer.echo(line.format(row.id, _time(row.created_at), row.identifier, row.number, row.message))
 
 
 def _opened(data_dir: Path | None) -> "tuple[Settings, Engine]":
@@ -100,6 +106,12 @@ def _opened(data_dir: Path | None) -> "tuple[Settings, Engine]":
 
     settings = load_settings(data_dir=data_dir)
     return settings, open_database(settings.database)
+
+
+def _record(engine: "Engine", settings: "Settings", action: str, number: int) -> None:
+    from service.audit import record
+
+    record(engine, settings.lis_tenant, "command line", action, f"outbox {number}")
 
 
 def _tls(certificate: Path, key: Path | None) -> Any:
@@ -117,7 +129,3 @@ def _time(seconds: float) -> str:
     from datetime import UTC, datetime
 
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
-
-
-def _say(line: str) -> None:
-    typer.echo(line)

@@ -1,7 +1,7 @@
 """Orders and slides find each other, whichever comes first, by what is written on the slide's label.
 
     placed --> waiting --> matched       (a slide with the identifier is analysed; more may follow)
-                  '------> cancelled     (never after a slide has come: then a person must decide)
+                  '------> cancelled     (never once its slide has come: then a person must decide)
 
 The identifier is the container's, else the accession number. A slide's comes with its upload's order, or from its file
 name by a pattern. An order is known by its number and identifier, so that a message that says the same twice changes
@@ -85,13 +85,13 @@ def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
     if request.control == "cancel":
         return _cancel(connection, sent, request, about)
     rows = {row.identifier: row for row in known}
+    others = [row for row in known if row.identifier not in named] if request.control == "change" else []
+    if any(row.status == "matched" for row in others):  # a change names all slides of its order
+        return "too-late"
     for identifier, order in named.items():
         _put(connection, sent, request.number, identifier, order, rows.get(identifier))
-    if request.control == "change":  # it names all slides of its order
-        others = [row for row in known if row.identifier not in named]
-        _set_cancelled(connection, sent, [row for row in others if row.status == "waiting"])
-        return "changed"
-    return "placed"
+    _set_cancelled(connection, sent, [row for row in others if row.status == "waiting"])
+    return "changed" if request.control == "change" else "placed"
 
 
 def order_for(connection: Connection, tenant: str, identifier: str) -> Order | None:

@@ -21,9 +21,11 @@ from fhir.resources.R4B.bundle import Bundle
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.mllp import AbstractHandler, MLLPServer
 from sqlalchemy import Engine, select, update
+from typer.testing import CliRunner
 
 from service import channels, mllp, outbox
 from service.channels import deliver
+from service.cli import app
 from service.database import open_database, reading, review_entries, writing
 from service.database import outbox as table
 from service.errors import NotFound, ParameterInvalid, SettingsInvalid
@@ -420,3 +422,21 @@ def test_channels_do_not_wait_for_one_another(service: Service, fhir: Server, li
 def test_addresses_that_are_none_are_found_at_the_start(given: dict[str, str]) -> None:
     with pytest.raises(SettingsInvalid):
         channels.channels(settings(**given))
+
+
+def test_operators_see_what_waits_and_can_drop_it(service: Service, lis: Lis) -> None:
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, ["lis", *words, "--data-dir", str(service.storage.folder)])
+
+    lis.answers = ["AE"]
+    analysis_id = service.succeeded()
+    service.deliver("hl7")
+    [row] = service.rows()
+    shown = run("queue").stdout.splitlines()
+    assert len(shown) == 2
+    assert all(word in shown[1] for word in ("hl7", "waiting", analysis_id, "AE"))
+    assert run("retry", str(row.id)).exit_code == 0
+    assert run("drop", str(row.id)).exit_code == 0
+    assert len(run("queue").stdout.splitlines()) == 1
+    assert "not-found" in run("drop", str(row.id)).stderr
+    assert run("orders").stdout.startswith("ID")

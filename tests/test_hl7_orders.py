@@ -170,6 +170,13 @@ def test_a_change_names_all_slides_of_its_order(engine: Engine) -> None:
     assert Jobs(engine).get(analysis.id, "default").request["order"]["patient_name"] == "Müßig, Anna"
 
 
+def test_an_order_is_not_taken_from_a_slide_that_has_come(engine: Engine) -> None:
+    send(engine, PID, *order(slides=("S-1",)))
+    slide(engine, "S-1")
+    assert orc(send(engine, PID, *order(control="XO", slides=("S-2",)))) == ["UX"]
+    assert set(rows(engine)) == {"S-1"}
+
+
 def test_what_overtook_an_older_message_stays(engine: Engine) -> None:
     assert orc(send(engine, PID, *order(control="XO"), f7="20261124100500")) == ["XR"]
     assert orc(send(engine, PID.replace("Jürgen", "Alt"), *order(), f7="20261124100000")) == ["UA"]
