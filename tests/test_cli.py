@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import service
-from service import cli
+from service import cli, console
 from service.model_card import DEFAULT_MODEL, find_model
 from service.report import Report
 from tests.conftest import FIELD_MPP
@@ -144,7 +144,7 @@ def test_progress_goes_to_a_terminals_standard_error(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = io.StringIO()
-    monkeypatch.setattr(cli, "stderr", Console(file=terminal, force_terminal=True, width=120))
+    monkeypatch.setattr(console, "stderr", Console(file=terminal, force_terminal=True, width=120))
     named = tmp_path / "[bold]slide[red].tif"  # no markup
     shutil.copy(slide, named)
     run = mitosis("analyze", named)
