@@ -5,11 +5,16 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import pydicom
 import pytest
+import requests
+from dicomweb_client import DICOMwebClient
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -58,6 +63,18 @@ class Orthanc:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(20)
+
+    @contextmanager
+    def client(self) -> Iterator[DICOMwebClient]:
+        """One that others wrote, to look with."""
+        with requests.Session() as session:
+            session.auth = self.auth
+            yield DICOMwebClient(self.url, session)
+
+    def take(self, folder: Path) -> None:
+        """Store the files of a folder."""
+        with self.client() as client:
+            client.store_instances([pydicom.dcmread(file) for file in sorted(folder.iterdir())])
 
     def instances(self) -> list[str]:
         """What it holds, by its own names."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicomweb_client import DICOMwebClient
 from pydantic import SecretStr
 from pydicom import dcmread
 
@@ -51,7 +50,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def orthanc(tmp_path_factory: pytest.TempPathFactory, slide: Path) -> Iterator[Orthanc]:
     """An archive with the slide."""
     with Orthanc(tmp_path_factory.mktemp("archive")) as archive:
-        DICOMwebClient(archive.url).store_instances([dcmread(file) for file in slide.iterdir()])
+        archive.take(slide)
         yield archive
 
 
@@ -88,9 +87,9 @@ def test_a_series_becomes_the_slide_that_the_folder_is(
 def test_the_slide_of_others_comes_as_they_compressed_it(shared: Path, tmp_path: Path) -> None:
     files = sorted((shared / "data/slides/dicom-boxes").iterdir())
     with Orthanc(tmp_path / "archive") as archive:
-        instances = [dcmread(file) for file in files]
-        DICOMwebClient(archive.url).store_instances(instances)
-        uri = f"{archive.url}/studies/{instances[0].StudyInstanceUID}/series/{instances[0].SeriesInstanceUID}"
+        archive.take(files[0].parent)
+        instance = dcmread(files[0])
+        uri = f"{archive.url}/studies/{instance.StudyInstanceUID}/series/{instance.SeriesInstanceUID}"
         stored, pixels = accepted(tmp_path / "data", uri, roots=(archive.root,))
     kept = [file.read_bytes() for file in sorted((tmp_path / "data" / stored.path).iterdir())]
     assert kept == [file.read_bytes() for file in files]
@@ -101,9 +100,10 @@ def test_the_slide_of_others_comes_as_they_compressed_it(shared: Path, tmp_path:
 def test_a_series_that_is_no_slide_or_not_there_is_refused(orthanc: Orthanc, tmp_path: Path) -> None:
     with pytest.raises(FileMissing, match="no such series"):
         accepted(tmp_path, f"{orthanc.url}/studies/1.2/series/1.3", roots=(orthanc.url,))
-    report = tmp_path / "report.dcm"
+    report = tmp_path / "reports" / "report.dcm"
+    report.parent.mkdir()
     report.write_bytes(structured_report())
-    DICOMwebClient(orthanc.url).store_instances([dcmread(report)])
+    orthanc.take(report.parent)
     document = dcmread(report)
     uri = f"{orthanc.url}/studies/{document.StudyInstanceUID}/series/{document.SeriesInstanceUID}"
     with pytest.raises(NotASlide, match="no whole-slide image"):

@@ -11,7 +11,6 @@ from typing import Any
 import highdicom as hd
 import pydicom
 import pytest
-from dicomweb_client import DICOMwebClient
 from pydantic import SecretStr
 
 from service import dicomweb
@@ -45,12 +44,12 @@ def of(url: str, **given: Any) -> Settings:
 
 def test_what_is_stored_can_be_found_and_read_back(orthanc: Orthanc, objects: list[bytes]) -> None:
     store(of(f"{orthanc.url}/"), objects)
-    client = DICOMwebClient(orthanc.url)
-    (study,) = client.search_for_studies(search_filters={"AccessionNumber": "B26-00017"})
-    uid = study["0020000D"]["Value"][0]
-    series = {each["00080060"]["Value"][0]: each for each in client.search_for_series(uid)}
-    assert set(series) == {"SR", "ANN"}
-    report, annotations = (client.retrieve_series(uid, series[kind]["0020000E"]["Value"][0]) for kind in ("SR", "ANN"))
+    with orthanc.client() as client:
+        (study,) = client.search_for_studies(search_filters={"AccessionNumber": "B26-00017"})
+        uid = study["0020000D"]["Value"][0]
+        series = {each["00080060"]["Value"][0]: each["0020000E"]["Value"][0] for each in client.search_for_series(uid)}
+        assert set(series) == {"SR", "ANN"}
+        report, annotations = (client.retrieve_series(uid, series[kind]) for kind in ("SR", "ANN"))
     document = hd.sr.Comprehensive3DSR.from_dataset(report[0])
     assert len(document.content.get_planar_roi_measurement_groups()) > 3
     found = hd.ann.MicroscopyBulkSimpleAnnotations.from_dataset(annotations[0])
