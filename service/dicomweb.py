@@ -9,6 +9,7 @@ import base64
 import io
 import ssl
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Final
 
 from service.callbacks import Hopeless, Undelivered
@@ -29,6 +30,8 @@ def check_settings(settings: Settings) -> None:
     login = settings.dicomweb_login
     if settings.dicomweb and not settings.dicomweb.startswith(("http://", "https://")):
         raise SettingsInvalid("MITOSIS_DICOMWEB is neither http:// nor https://")
+    if settings.dicomweb and not all(map(find_spec, ("dicomweb_client", "highdicom"))):
+        raise SettingsInvalid("MITOSIS_DICOMWEB needs more packages; pip install 'mitosis-service[interop]'")
     if login is not None and ":" not in login.get_secret_value():
         raise SettingsInvalid("MITOSIS_DICOMWEB_LOGIN is not `user:password`")
     if login is not None and settings.dicomweb_token is not None:

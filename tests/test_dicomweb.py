@@ -214,3 +214,10 @@ def test_it_says_who_it_is_and_uses_no_proxy(
 def test_settings_that_cannot_be_are_refused_at_the_start(given: dict[str, Any]) -> None:
     with pytest.raises(SettingsInvalid, match="MITOSIS_DICOMWEB"):
         check_settings(Settings(**given))
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicomweb, "find_spec", lambda _: None)
+    check_settings(Settings())
+    with pytest.raises(SettingsInvalid, match=r"pip install .*\[interop\]"):
+        check_settings(of("https://pacs"))

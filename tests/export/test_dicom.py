@@ -1,5 +1,6 @@
 """DICOM: read back by pydicom and highdicom, checked by dciodvfy; places against the standard's own equation."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -326,6 +327,19 @@ def test_dciodvfy_finds_the_error_that_was_made(tmp_path: Path) -> None:
     file = BytesIO()
     broken.save_as(file)
     assert "CompletionFlag" in errors_in(file.getvalue(), tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_dicom_validator_finds_no_error(kind: int, tmp_path: Path) -> None:
+    standard, program = os.environ.get("DICOM_STANDARD"), Path(sys.executable).with_name("validate_iods")
+    if standard is None or not program.exists():
+        pytest.skip("needs dicom-validator, and DICOM_STANDARD: the folder that its --standard-path was filled in")
+    file = tmp_path / "object.dcm"
+    file.write_bytes(
+        to_dicom(report_of(), ORDER, slide_instance(), "final", confirmed=confirmation(), revision=2)[kind]
+    )
+    run = subprocess.run([program, "--standard-path", standard, file], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_a_real_slide_is_referred_to_by_its_base_level(shared: Path, tmp_path: Path) -> None:
