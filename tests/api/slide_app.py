@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from fastapi import APIRouter, FastAPI, Request
 
-from service.api import bodies, slides, uploads
+from service.api import bodies, session, slides, tiles, uploads
 from service.api.auth import Submitter
 from service.api.errors import add_handlers
 from service.api.middleware import add_middleware
@@ -57,7 +57,7 @@ def slide_app(data_dir: Path, **given: Any) -> FastAPI:
         engine.dispose()
 
     app = FastAPI(lifespan=lifespan)
-    for router in (slides.router, uploads.router, multipart):
+    for router in (slides.router, tiles.router, uploads.router, session.router, multipart):
         app.include_router(router)
     add_handlers(app)
     add_middleware(app, settings)

@@ -108,6 +108,12 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pyramid(folder / "field.tif", pyramid_of(pixels, 2), compression="deflate", mpp=FIELD_MPP, tile_px=256)
 
 
+@pytest.fixture(scope="session")
+def analysis(service: Service, slide: Path) -> dict[str, Any]:
+    """An analysis of the slide, for those who only look."""
+    return service.analysed(slide)
+
+
 @pytest.fixture
 def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
     """`open_page(fragment)`: a new person's browser at an address, signed in; `secret=None`: not signed in."""

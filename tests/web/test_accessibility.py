@@ -62,8 +62,8 @@ def test_a_review_goes_by_keyboard_alone(service: Service, shown: Any) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (820, 1180), (1024, 768)])
-def test_nothing_is_cut_off_on_a_small_screen(shown: Any, width: int, height: int) -> None:
-    page, _ = shown(viewport={"width": width, "height": height})
+def test_nothing_is_cut_off_on_a_small_screen(shown: Any, analysis: Any, width: int, height: int) -> None:
+    page, _ = shown(analysis, viewport={"width": width, "height": height})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("Accept", "Reject", "Undo", "Sign…"):
         box = page.get_by_role("button", name=name).bounding_box()

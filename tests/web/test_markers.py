@@ -18,8 +18,9 @@ RING_UM = 13.0
 
 
 @pytest.mark.parametrize("um", [0.08, 0.2274, 0.6])
-def test_the_ring_is_centred_on_the_figure(service: Service, slide: Path, shown: Any, um: float) -> None:
-    analysis = service.analysed(slide)
+def test_the_ring_is_centred_on_the_figure(
+    service: Service, slide: Path, analysis: dict[str, Any], shown: Any, um: float
+) -> None:
     x, y = alone(service.detections(analysis["id"])["detections"])
     page, _ = shown(analysis)
     for layer in ("hotspot", "detections"):

@@ -115,8 +115,8 @@ def test_from_the_upload_to_the_export(
     assert all((tmp_path / f"{name}.png").stat().st_size > 20_000 for name in ("start", "slide", "threshold", "result"))
 
 
-def test_an_address_brings_a_colleague_to_the_same_view(shown: Any, open_page: Any) -> None:
-    page, _ = shown()
+def test_an_address_brings_a_colleague_to_the_same_view(shown: Any, open_page: Any, analysis: Any) -> None:
+    page, _ = shown(analysis)
     page.locator(".figure").nth(1).click()
     page.wait_for_timeout(700)
     page.keyboard.press("+")
@@ -152,9 +152,8 @@ def test_what_is_no_slide_is_refused_in_plain_words(open_page: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("scopes", [("read",), ("read", "submit")])
 def test_a_key_that_may_not_decide_can_look(
-    service: Service, slide: Path, open_page: Any, scopes: tuple[str, ...]
+    service: Service, analysis: dict[str, Any], open_page: Any, scopes: tuple[str, ...]
 ) -> None:
-    analysis = service.analysed(slide)
     page = open_page(f"#analysis={analysis['id']}", secret=service.key(*scopes)[1])
     page.wait_for_selector(".figure")
     assert page.get_by_role("button", name="Reject").is_disabled()

@@ -121,7 +121,7 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
   }
 
   function exports() {
-    return h("section", {}, h("h3", {}, "Export"), exportButtons(analysis.id, report.slide.name));
+    return h("section", {}, h("h2", {}, "Export"), exportButtons(analysis.id, report.slide.name));
   }
 
   function history() {
