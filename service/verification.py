@@ -25,7 +25,7 @@ from service.storage import Storage
 if TYPE_CHECKING:  # torch is imported when it is needed
     from service.inference import Detector, OnProgress
 
-OF_THE_RUN: Final = ("analysis", "software", "review")  # two runs may differ in them
+OF_THE_RUN: Final = {"analysis", "software", "review"}  # two runs may differ in them
 BACKEND: Final = ("backend", "device", "precision")
 NEAR_UM: Final = 2.0
 NEAR_SCORE: Final = 0.02
@@ -103,9 +103,8 @@ def differences(stored: dict[str, Any], again: Report) -> Iterator[str]:
     """Where a report, as JSON has it, and the one of today are not the same."""
     now = json.loads(again.to_json())
     if all(stored["parameters"].get(name) == now["parameters"].get(name) for name in BACKEND):
-        for name in [*stored, *(name for name in now if name not in stored)]:
-            if name not in OF_THE_RUN:
-                yield from _compared(name, stored.get(name), now.get(name))
+        for name in (each for each in stored if each not in OF_THE_RUN):
+            yield from _compared(name, stored[name], now.get(name))
         return
     for name in ("slide", "region", "tissue", "counts"):
         yield from _compared(name, stored[name], now[name])
@@ -119,8 +118,8 @@ def differences(stored: dict[str, Any], again: Report) -> Iterator[str]:
 
 def _compared(where: str, stored: Any, now: Any) -> Iterator[str]:
     if isinstance(stored, dict) and isinstance(now, dict):
-        for name in [*stored, *(name for name in now if name not in stored)]:
-            yield from _compared(f"{where}.{name}", stored.get(name), now.get(name))
+        for name in stored:  # what only a later program says of a result, is no difference of results
+            yield from _compared(f"{where}.{name}", stored[name], now.get(name))
     elif isinstance(stored, list) and isinstance(now, list) and len(stored) == len(now):
         for place, (before, after) in enumerate(zip(stored, now, strict=True)):
             yield from _compared(f"{where}.{place}", before, after)

@@ -34,6 +34,14 @@ def test_two_runs_on_one_machine_are_the_same_but_for_time_and_program() -> None
     assert found(Report.model_validate(again | {"parameters": HERE})) == []
 
 
+def test_what_only_a_later_program_says_is_no_difference() -> None:
+    before = report().model_dump(mode="json")
+    del before["parameters"]["halo_px"], before["mai"]["alternatives"], before["warnings"]
+    assert list(differences(before, report())) == []
+    before["parameters"]["gone"] = 1
+    assert list(differences(before, report())) == ["parameters.gone: 1, null now"]
+
+
 @pytest.mark.parametrize(
     ("changes", "lines"),
     [
