@@ -72,8 +72,8 @@ def heat_picture(probabilities: ProbabilityMap) -> bytes:
 
 
 def _shrunk(probabilities: ProbabilityMap) -> int:
-    rows, columns = probabilities.values.shape
-    return max(1, math.ceil(max(rows, columns) / LONGEST_PX))
+    longest: int = max(probabilities.values.shape)
+    return max(1, -(-longest // LONGEST_PX))
 
 
 def _colours() -> npt.NDArray[np.uint8]:

@@ -158,7 +158,8 @@ def main(parts: list[str]) -> None:
         with open_slide(sample.path) as opened:
             field = opened.read(Box(0, 0, 2048, 2048))
         sides = {"tiles": SIDE_PX, "pan": PAN_PX}
-        service = Running(Path(folder) / "data", requests_per_minute="1000000").start()
+        service = Running(Path(folder) / "data", requests_per_minute="1000000")
+        service.start(ready=False)  # pages and tiles do not wait for a worker
         try:
             for part, bench in (("tiles", bench_tiles), ("pan", bench_pan)):
                 if not parts or part in parts:

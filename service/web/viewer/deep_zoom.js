@@ -58,6 +58,8 @@ export function deepZoom(element, { width, height, mpp, tiles }) {
   const opened = new Promise((resolve) => {
     viewer.addOnceHandler("open", () => {
       item = viewer.world.getItemAt(0);
+      item.addHandler("fully-loaded-change", ({ fullyLoaded }) => (element.dataset.loading = fullyLoaded ? "" : "yes"));
+      element.dataset.loading = tiles ? "yes" : "";
       resolve();
     });
   });

@@ -23,6 +23,7 @@ export function scaleBar(stage, zoomed, mpp) {
     if (!seen) return;
     if (!mpp) {
       fill(length, "µm per pixel unknown");
+      bar.hidden = true;
       return;
     }
     const perPx = mpp[0] / seen.zoom;

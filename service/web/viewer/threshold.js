@@ -39,7 +39,8 @@ export function thresholdSlider({ threshold, lowest, um, of, onChange, accept, r
     element.dataset.counted = counted.length;
     element.dataset.mai = inside;
     make.hidden = !may || !moved || !(more.length || less.length);
-    fill(make, at < threshold ? `Add these ${plural(more.length, "candidate")}` : `Reject these ${number(less.length)}`);
+    const these = (items, one) => (items.length === 1 ? `this ${one}` : `these ${plural(items.length, one)}`);
+    fill(make, at < threshold ? `Add ${these(more, "candidate")}` : `Reject ${these(less, "figure")}`);
     make.onclick = () => {
       if (at < threshold) accept(more, at);
       else reject(less, at);
