@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 
 PASSWORD = "a-password-of-the-tests"
-START_S = 20.0
+START_S = 60.0
 
 
 def program(*names: str) -> str:
@@ -61,7 +61,7 @@ class Server:
         """End it; SIGINT is PostgreSQL's fast stop."""
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def run(self, command: list[str], user: str | None = None) -> None:

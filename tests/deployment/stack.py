@@ -14,7 +14,7 @@ import httpx
 from tests.deployment.compose import ROOT, services
 from tests.deployment.programs import PostgreSQL, Redis, Server, free_port, program
 
-READY_S = 90.0
+READY_S = 180.0
 
 
 class Stack:

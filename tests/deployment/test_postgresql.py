@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from service import keys, outbox
+from service import audit, keys, outbox
 from service.database import downgrade, open_database, revision, writing
-from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, RevisionConflict, SettingsInvalid
 from service.job_records import Submission
 from service.jobs import Jobs
+from service.review import Change, Reviewer, Reviews
 from service.workers import LiveWorker, announce, live_workers, retire
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
+from tests.export.hospital import report_of
 
 AT_ONCE = 8
 
@@ -169,3 +171,32 @@ def test_a_server_that_dies_and_comes_back(server: PostgreSQL, database: Engine)
         open_database(server.url)
     server.start()
     assert at_once(lambda _: jobs.get(analysis.id, "lab").status) == ["queued"] * AT_ONCE
+
+
+def test_the_audit_log_of_several_writers_is_one_chain(server: PostgreSQL) -> None:
+    engine = open_database(server.create("audited"))
+
+    def write(number: int) -> None:
+        for _ in range(5):
+            audit.record(engine, "lab", f"writer {number}", "slide.read", "s", text="a\0b")
+            with writing(engine) as connection:
+                audit.record(connection, "lab", f"writer {number}", "result.read", "a")
+
+    at_once(write)
+    assert audit.verify(audit.entries(engine))[0] == 10 * AT_ONCE
+    engine.dispose()
+
+
+def test_one_of_several_reviewers_of_a_revision_is_first(database: Engine) -> None:
+    jobs = Jobs(database)
+    analysis, _ = jobs.submit(submission())
+    report = report_of()
+
+    def change(number: int) -> str:
+        try:
+            Reviews(database).change(analysis, report, 0, [Change("add", x=10.0, y=10.0)], Reviewer(f"{number}, A"))
+        except RevisionConflict:
+            return "late"
+        return "first"
+
+    assert sorted(at_once(change)) == ["first"] + ["late"] * (AT_ONCE - 1)

@@ -54,7 +54,7 @@ def http(stack: Stack, key: str) -> Iterator[httpx.Client]:
     with Proxy(stack.port) as proxy:
         headers = {"Authorization": f"Bearer {key}"}
         context = ssl.create_default_context(cafile=proxy.certificate)
-        with httpx.Client(base_url=proxy.url, headers=headers, verify=context, timeout=30) as client:
+        with httpx.Client(base_url=proxy.url, headers=headers, verify=context, timeout=60) as client:
             stack.wait_until(lambda: stack.ready(client))
             yield client
 
@@ -110,7 +110,7 @@ def test_a_backup_restored_elsewhere_serves_the_same_result(
     elsewhere.run("migrate")
     elsewhere.start("gateway")
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{elsewhere.port}", headers=http.headers) as restored:
+        with httpx.Client(base_url=f"http://127.0.0.1:{elsewhere.port}", headers=http.headers, timeout=60) as restored:
             stack.wait_until(lambda: "Listening on" in elsewhere.log("gateway").read_text())
             assert restored.get(f"{analysed}/result").content == before
             assert restored.get(f"{analysed}/thumbnail.png").status_code == 200
