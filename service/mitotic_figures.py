@@ -61,6 +61,8 @@ def _figure(
     lattice: Lattice, um_per_px: tuple[float, float], x: float, y: float, area: float, score: float
 ) -> MitoticFigure:
     x0, y0 = lattice.to_level0(x, y)
+    x0 = min(max(x0, 0.0), lattice.width * lattice.scale[0] - 1)  # taking the offset back may leave the slide
+    y0 = min(max(y0, 0.0), lattice.height * lattice.scale[1] - 1)
     return MitoticFigure(x0, y0, score, area * um_per_px[0] * um_per_px[1])
 
 

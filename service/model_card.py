@@ -97,6 +97,7 @@ class ModelCard(BaseModel):
     normalisation: Normalisation
     stain: StainReference | None = None
     threshold: Probability
+    offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

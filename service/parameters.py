@@ -51,7 +51,7 @@ class Parameters:
         if halo_px < 0 or halo_px % stride_px:
             raise ParameterInvalid(f"halo of {halo_px} px is not a multiple of {stride_px}")
         _check_region(extent, region)
-        lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px)
+        lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px, card.offset_px)
         return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp)
 
     @property
@@ -67,6 +67,7 @@ class Parameters:
             "mpp": list(self.mpp),
             "threshold": self.threshold,
             "scale": list(self.lattice.scale),
+            "offset_px": list(self.lattice.offset_px),
             "patch_px": PATCH_PX,
             "stride_px": self.lattice.stride_px,
             "patches_per_side": self.patches_per_side,

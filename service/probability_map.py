@@ -55,7 +55,10 @@ class ProbabilityMap:
             raise ValueError(f"{path} is not a saved probability map: {error}") from error
         if key is not None and facts["key"] != key:
             raise ValueError(f"{path} is of another analysis")
-        lattice = Lattice(**{**facts["lattice"], "scale": tuple(facts["lattice"]["scale"])})
+        saved_as = facts["lattice"] | {
+            name: tuple(facts["lattice"].get(name, (0, 0))) for name in ("scale", "offset_px")
+        }
+        lattice = Lattice(**saved_as)
         return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles})
 
     def merge(self, other: "ProbabilityMap") -> None:

@@ -2,7 +2,8 @@
 
 Frames. Level-0 px: the slide's own pixels. Model px: the slide resampled to the model's um per pixel. Cells: the
 network's output; cell i of a network with stride s is centred on model px s * i, so windows whose origins are
-multiples of s share one lattice, and a slide's map is one array of (ceil(H / s), ceil(W / s)).
+multiples of s share one lattice, and a slide's map is one array of (ceil(H / s), ceil(W / s)). A network answers at a
+constant offset from what it sees (its model card says which); it is taken back on the way to level-0 px.
 
 A patch of 500 px gives 32 cells at stride 16; patches step by 496 px, and the 32nd cell belongs to the next
 patch. Several patches can be read as one tile, with a halo of context round the cells that are kept: the network
@@ -32,12 +33,20 @@ class Lattice:
     height: int
     scale: tuple[float, float]  # level-0 px per model px (x, y)
     stride_px: int = 16
+    offset_px: tuple[float, float] = (0.0, 0.0)  # from what is seen to the cells that answer, model px (x, y)
 
     @classmethod
-    def of(cls, width: int, height: int, scale: tuple[float, float], stride_px: int = 16) -> "Lattice":
+    def of(
+        cls,
+        width: int,
+        height: int,
+        scale: tuple[float, float],
+        stride_px: int = 16,
+        offset_px: tuple[float, float] = (0.0, 0.0),
+    ) -> "Lattice":
         """The lattice of a slide of that size in level-0 px."""
         columns, rows = math.ceil(width / scale[0]), math.ceil(height / scale[1])
-        return cls(max(PATCH_PX, columns), max(PATCH_PX, rows), scale, stride_px)
+        return cls(max(PATCH_PX, columns), max(PATCH_PX, rows), scale, stride_px, offset_px)
 
     @property
     def columns(self) -> int:
@@ -55,12 +64,13 @@ class Lattice:
         return PATCH_PX // self.stride_px * self.stride_px
 
     def to_level0(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
-        """The level-0 px of a model px (numbers or arrays), centre to centre."""
+        """Where (level-0 px) lies what the map shows at a model px (numbers or arrays), centre to centre."""
+        x, y = x - self.offset_px[0], y - self.offset_px[1]
         return (x + 0.5) * self.scale[0] - 0.5, (y + 0.5) * self.scale[1] - 0.5
 
     def to_cell(self, place: float, axis: int) -> float:
-        """Where a level-0 px lies on the lattice, in cells, along x (0) or y (1)."""
-        return ((place + 0.5) / self.scale[axis] - 0.5) / self.stride_px
+        """Where the map shows what lies at a level-0 px, in cells, along x (0) or y (1)."""
+        return ((place + 0.5) / self.scale[axis] - 0.5 + self.offset_px[axis]) / self.stride_px
 
     def level0_box(self, box: Box) -> Box:
         """The level-0 px that a box of model px covers, rounded outwards."""

@@ -23,7 +23,7 @@ from service.training.evaluate import ExaminedField, examine
 from service.training.fields import Field
 from service.training.held_out import ANY_THRESHOLD, HeldOutCase
 from service.training.patches import LoadedField
-from service.training.train import OnProgress, TrainingSettings, train
+from service.training.train import OnProgress, TrainingSettings, offset_of, train
 from service.weights import load_model
 
 Judge: TypeAlias = Literal["last", "best"]
@@ -159,6 +159,7 @@ def write_judged(fold: Fold, judge: Judge) -> Path:
         if state is None:
             raise ParameterInvalid(f"{fold.folder} has lost its {CHECKPOINT}, which holds the last epoch's weights")
         weights, training = state["averaged"] or state["network"], {**training, "epoch": state["epoch"]}
+        card["offset_px"] = offset_of(state["history"][-1])
     elif training["validation_cases"] != sorted(fold.cases):
         raise ParameterInvalid(
             f"{fold.folder}: its best epoch was not chosen on {', '.join(fold.cases)}; judge by last"
@@ -194,7 +195,7 @@ def examine_held_out(
     make_folder(fold.folder / MAPS)
     for field in fields:
         path = fold.folder / MAPS / f"{field.name.replace('/', '-')}.npz"
-        key = f"{card.sha256} {_checksum(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
+        key = f"{card.sha256} {card.offset_px} {_checksum(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
         try:
             probabilities = ProbabilityMap.load(path, key)
             examined.append(ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities))

@@ -21,6 +21,7 @@ from service.stain import StainMatrix
 from service.tiling import PATCH_PX
 from service.training.augmentation import IMAGENET, Augmentation, Placement
 from service.training.checkpoint import load_checkpoint, save_checkpoint, write_history, write_model
+from service.training.offset import measure_offset
 from service.training.patches import (
     Batch,
     HardNegatives,
@@ -188,9 +189,13 @@ def train(
     while run.epoch < settings.epochs:
         row = _epoch(run, source, settings, arithmetic, steps, on_progress)
         measured = None
-        if validation and ((run.epoch + 1) % settings.validate_every == 0 or run.epoch + 1 == settings.epochs):
-            measured = validate(run.evaluated, validation, reference, settings.mpp, arithmetic, threshold)
-            row |= asdict(measured)
+        if (run.epoch + 1) % settings.validate_every == 0 or run.epoch + 1 == settings.epochs:
+            offset_px = measure_offset(run.evaluated, training, reference, arithmetic)
+            row |= {"offset_x_px": offset_px[0], "offset_y_px": offset_px[1]}
+            if validation:
+                common = (reference, settings.mpp, arithmetic, threshold, offset_px)
+                measured = validate(run.evaluated, validation, *common)
+                row |= asdict(measured)
         run.epoch += 1
         run.history.append(row)
         score = row.get(settings.select, math.nan) if validation else float(run.epoch)
@@ -202,6 +207,11 @@ def train(
         write_history(out, run.history)
         on_progress(Progress(run.epoch, settings.epochs, steps, steps, row["loss"], row))
     return run.history
+
+
+def offset_of(row: Mapping[str, float]) -> tuple[float, float]:
+    """The offset that was measured after an epoch, by its row of the history; 0, 0 where it was not."""
+    return row.get("offset_x_px", 0.0), row.get("offset_y_px", 0.0)
 
 
 def learning_rate(settings: TrainingSettings, epoch: int, step: int, steps: int) -> float:
@@ -341,6 +351,7 @@ def _card(
         "stain": stain,
         "threshold": min(max(chosen, 0.0), 1.0),
         "threshold_note": note,
+        "offset_px": offset_of(row),
         "training": {
             "cases": sorted({each.case for each in training}),
             "fields": len(training),

@@ -73,9 +73,10 @@ def validate(
     mpp: float,
     arithmetic: Arithmetic,
     threshold: float | None = None,
+    offset_px: tuple[float, float] = (0.0, 0.0),
 ) -> Validation:
     """Measure a network on fields; a given threshold takes the operating point's place."""
-    maps = [map_field(network, field, reference, arithmetic) for field in fields]
+    maps = [map_field(network, field, reference, arithmetic, offset_px) for field in fields]
     scores = np.concatenate([each.scores for each in maps])
     labels = np.concatenate([each.labels for each in maps])
     both = labels.any() and not labels.all()
@@ -111,16 +112,22 @@ def _localise(maps: Sequence[FieldMap], threshold: float, mpp: float) -> Localis
 
 
 def map_field(
-    network: MitosisNetwork, field: LoadedField, reference: StainMatrix | None, arithmetic: Arithmetic
+    network: MitosisNetwork,
+    field: LoadedField,
+    reference: StainMatrix | None,
+    arithmetic: Arithmetic,
+    offset_px: tuple[float, float] = (0.0, 0.0),
 ) -> FieldMap:
-    """One pass over a field."""
+    """One pass over a field; `offset_px` as in the model card."""
     colour = match_colour(field.stain, reference)
     planes = np.ascontiguousarray(np.moveaxis(field.pixels, -1, 0))
     tensors = (torch.from_numpy(array)[None] for array in (planes, colour.matrix, colour.shift))
     with torch.inference_mode():
         found = features(network, network_input(*(each.to(arithmetic.device) for each in tensors)), arithmetic)
         values, scores, labels = _patches(network, found, field)
-    lattice = Lattice(field.pixels.shape[1], field.pixels.shape[0], (1.0, 1.0), network.architecture.stride_px)
+    lattice = Lattice(
+        field.pixels.shape[1], field.pixels.shape[0], (1.0, 1.0), network.architecture.stride_px, offset_px
+    )
     return FieldMap(ProbabilityMap(lattice, values), scores, labels, field.mitoses)
 
 
