@@ -5,6 +5,7 @@
 
 const RING_UM = 13; // radius: a mitosis with some room round it
 const LEAST_PX = 4.5; // smaller rings would hide what they mark; dots then
+const MANY = 400;
 const COLOURS = {
   open: "#00b4d8",
   accepted: "#2dc653",
@@ -38,6 +39,7 @@ export function overlay(stage, zoomed, mpp) {
     heatmap: { on: false, opacity: 0.6 },
   };
   const drawn = { items: [], counted: null, hotspots: [], tissue: null, heat: null, region: null, selected: null, cross: false };
+  const stamps = new Map();
   let asked = 0;
 
   function draw() {
@@ -112,53 +114,76 @@ export function overlay(stage, zoomed, mpp) {
   }
 
   /** A coloured line on a white one, to be seen on any stain. */
-  function twice(path, colour, width) {
-    context.strokeStyle = "rgba(255, 255, 255, 0.85)";
-    context.lineWidth = width + 2;
-    context.stroke(path);
-    context.strokeStyle = colour;
-    context.lineWidth = width;
-    context.stroke(path);
+  function twice(path, colour, width, on = context) {
+    on.strokeStyle = "rgba(255, 255, 255, 0.85)";
+    on.lineWidth = width + 2;
+    on.stroke(path);
+    on.strokeStyle = colour;
+    on.lineWidth = width;
+    on.stroke(path);
   }
 
   function rings(frame) {
     const radius = Math.min(70, (RING_UM / mpp[0]) * frame.zoom);
-    const paths = Object.fromEntries(ORDER.map((kind) => [kind, new Path2D()]));
-    const seen = new Set();
+    const places = Object.fromEntries(ORDER.map((kind) => [kind, []]));
     for (const item of drawn.items) {
-      const kind = kindOf(item);
-      const layer = kind === "rejected" ? layers.rejected : layers.detections;
-      if (!layer.on || !layers.detections.on || item.key === drawn.selected?.key) continue;
-      const centreX = frame.x + (item.x + 0.5) * frame.zoom;
-      const centreY = frame.y + (item.y + 0.5) * frame.zoom;
-      if (centreX < -radius || centreY < -radius || centreX > frame.width + radius || centreY > frame.height + radius) continue;
-      seen.add(kind);
-      mark(paths[kind], kind, centreX, centreY, radius);
+      if (item.key === drawn.selected?.key) continue;
+      const x = frame.x + (item.x + 0.5) * frame.zoom;
+      const y = frame.y + (item.y + 0.5) * frame.zoom;
+      if (x < -radius || y < -radius || x > frame.width + radius || y > frame.height + radius) continue;
+      places[kindOf(item)].push(x, y);
     }
-    context.globalAlpha = layers.detections.opacity;
+    const many = ORDER.reduce((sum, kind) => sum + places[kind].length / 2, 0) > MANY;
     for (const kind of ORDER) {
-      if (!seen.has(kind)) continue;
-      if (kind === "rejected") context.globalAlpha = layers.rejected.opacity * layers.detections.opacity;
-      stroke(paths[kind], kind, radius);
-      context.globalAlpha = layers.detections.opacity;
+      if (!layers.detections.on || !places[kind].length || (kind === "rejected" && !layers.rejected.on)) continue;
+      context.globalAlpha = layers.detections.opacity * (kind === "rejected" ? layers.rejected.opacity : 1);
+      if (many) stamp(places[kind], kind, radius, frame.density);
+      else {
+        const path = new Path2D();
+        for (let at = 0; at < places[kind].length; at += 2) mark(path, kind, places[kind][at], places[kind][at + 1], radius);
+        stroke(path, kind, radius);
+      }
     }
     context.globalAlpha = 1;
-    if (drawn.selected) select(frame, drawn.selected, Math.max(radius, 12));
+    if (drawn.selected && layers.detections.on) select(frame, drawn.selected, Math.max(radius, 12));
   }
 
-  function stroke(path, kind, radius) {
+  /** Thousands of marks: drawn once, then copied, to whole px of the screen. */
+  function stamp(places, kind, radius, density) {
+    const half = Math.ceil(radius + 4);
+    const key = `${kind} ${radius.toFixed(1)} ${density}`;
+    if (!stamps.has(key)) {
+      if (stamps.size > 40) stamps.clear();
+      const one = document.createElement("canvas");
+      one.width = one.height = 2 * half * density;
+      const painter = one.getContext("2d");
+      painter.scale(density, density);
+      const path = new Path2D();
+      mark(path, kind, half, half, radius);
+      stroke(path, kind, radius, painter);
+      stamps.set(key, one);
+    }
+    const one = stamps.get(key);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    for (let at = 0; at < places.length; at += 2) {
+      context.drawImage(one, Math.round((places[at] - half) * density), Math.round((places[at + 1] - half) * density));
+    }
+    context.setTransform(density, 0, 0, density, 0, 0);
+  }
+
+  function stroke(path, kind, radius, on = context) {
     if (radius < LEAST_PX) {
-      context.fillStyle = COLOURS[kind];
-      context.fill(path);
+      on.fillStyle = COLOURS[kind];
+      on.fill(path);
       return;
     }
-    if (kind === "candidate") context.setLineDash([4, 3]);
+    if (kind === "candidate") on.setLineDash([4, 3]);
     if (radius < 10) {
-      context.strokeStyle = COLOURS[kind];
-      context.lineWidth = 2;
-      context.stroke(path);
-    } else twice(path, COLOURS[kind], 2);
-    context.setLineDash([]);
+      on.strokeStyle = COLOURS[kind];
+      on.lineWidth = 2;
+      on.stroke(path);
+    } else twice(path, COLOURS[kind], 2, on);
+    on.setLineDash([]);
   }
 
   function select(frame, item, radius) {

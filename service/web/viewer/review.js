@@ -17,6 +17,7 @@ export class Review extends EventTarget {
   #ids = new Map(); // by the key of an addition: the id it got
   #numbers = 0;
   #watching = null;
+  #seen = null; // items and candidates as they are seen now; null when something has changed
 
   constructor(analysisId) {
     super();
@@ -45,6 +46,7 @@ export class Review extends EventTarget {
     const found = await get(`${this.path}/detections?candidates_from=${CANDIDATES_FROM}`);
     const first = this.server === null;
     this.candidates = found.candidates ?? [];
+    this.#seen = null;
     this.#take(found);
     if (first) this.#restore();
     this.#tell();
@@ -63,18 +65,21 @@ export class Review extends EventTarget {
   #take(found) {
     const { candidates: _, ...server } = found;
     this.server = server;
+    this.#seen = null;
   }
 
   #restore() {
     const draft = JSON.parse(localStorage.getItem(this.memory) ?? "null");
     if (!draft?.pending?.length) return;
     this.pending = draft.pending;
+    this.#seen = null;
     this.#numbers = Math.max(...this.pending.map((each) => Number(each.key?.slice(1)) || 0));
     if (draft.revision === this.server.revision) this.flush();
     else this.#overtaken(this.server.revision, draft.revision);
   }
 
   #keep() {
+    this.#seen = null;
     if (this.pending.length) {
       localStorage.setItem(this.memory, JSON.stringify({ revision: this.server.revision, pending: this.pending }));
     } else localStorage.removeItem(this.memory);
@@ -89,23 +94,27 @@ export class Review extends EventTarget {
 
   /** Detections with all decisions on them, those not sent yet included. */
   get items() {
-    const found = new Map();
-    for (const each of this.server?.detections ?? []) found.set(`d${each.id}`, { ...each, key: `d${each.id}` });
-    for (const change of this.pending) apply(found, change);
-    return [...found.values()];
+    return this.#now().items;
   }
 
   get counted() {
     return this.items.filter((item) => item.decision !== "rejected");
   }
 
-  /** Figures below the threshold that are not one mitosis with a detection. */
+  /** Figures below the threshold that are not one mitosis with a detection; `mpp` in um per level-0 px. */
   candidatesFrom(score, mpp) {
-    const known = this.items;
-    const apart = (one, other) => Math.hypot((one.x - other.x) * mpp[0], (one.y - other.y) * mpp[1]) >= MERGE_UM;
-    return this.candidates
-      .filter((each) => each.score >= score && known.every((other) => apart(each, other)))
-      .map((each) => ({ ...each, key: `c${each.id}`, candidate: true, origin: "machine", decision: null }));
+    const seen = this.#now();
+    seen.candidates ??= apart(this.candidates, seen.items, mpp).map((each) => ({ ...each, key: `c${each.id}`, candidate: true, origin: "machine", decision: null }));
+    return seen.candidates.filter((each) => each.score >= score);
+  }
+
+  #now() {
+    if (this.#seen) return this.#seen;
+    const found = new Map();
+    for (const each of this.server?.detections ?? []) found.set(`d${each.id}`, { ...each, key: `d${each.id}` });
+    for (const change of this.pending) apply(found, change);
+    this.#seen = { items: [...found.values()], candidates: null };
+    return this.#seen;
   }
 
   get canUndo() {
@@ -309,6 +318,26 @@ export class Review extends EventTarget {
     this.#steps = []; // what is signed is not undone by a key
     this.#tell();
   }
+}
+
+/** Those that are not within MERGE_UM of any of the others. */
+function apart(some, others, mpp) {
+  const cellOf = (value) => Math.floor(value / MERGE_UM);
+  const cells = new Map();
+  for (const { x, y } of others) {
+    const key = `${cellOf(x * mpp[0])},${cellOf(y * mpp[1])}`;
+    cells.set(key, [...(cells.get(key) ?? []), [x, y]]);
+  }
+  return some.filter(({ x, y }) => {
+    const [column, row] = [cellOf(x * mpp[0]), cellOf(y * mpp[1])];
+    for (let across = -1; across <= 1; across += 1) {
+      for (let down = -1; down <= 1; down += 1) {
+        const near = cells.get(`${column + across},${row + down}`) ?? [];
+        if (near.some((other) => Math.hypot((other[0] - x) * mpp[0], (other[1] - y) * mpp[1]) < MERGE_UM)) return false;
+      }
+    }
+    return true;
+  });
 }
 
 function apply(found, change) {
