@@ -19,6 +19,11 @@ def saved(page: Any) -> None:
     page.locator(".summary").get_by_text("all saved").wait_for()
 
 
+def decisions(service: Service, analysis: dict[str, Any]) -> dict[int, str]:
+    found = service.detections(analysis["id"])["detections"]
+    return {each["id"]: each["decision"] for each in found if each["decision"]}
+
+
 def test_from_the_upload_to_the_export(
     service: Service, slide: Path, open_page: Callable[..., Any], tmp_path: Path
 ) -> None:
