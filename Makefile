@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-service bench-train clean
+.PHONY: setup demo test lint bench bench-service bench-train bench-viewer clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -30,6 +30,9 @@ bench: setup
 
 bench-service: setup
 	$(BIN)/python -m tests.benchmarks.bench_service
+
+bench-viewer: setup
+	$(BIN)/python -m tests.benchmarks.bench_viewer
 
 bench-train: setup
 	$(BIN)/python tests/benchmarks/bench_training.py
