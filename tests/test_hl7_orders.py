@@ -273,7 +273,7 @@ def test_what_is_no_message_is_answered_ar(engine: Engine, content: bytes) -> No
 @given(data=st.data())
 def test_damaged_messages_are_answered(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     engine = open_database(f"sqlite:///{tmp_path_factory.getbasetemp() / 'damaged.sqlite3'}")
-    content = bytearray(message(PID, *order()).encode())
+    content = bytearray(message(PID, *order(), f10="M1").encode())
     for _ in range(data.draw(st.integers(1, 8))):
         place = data.draw(st.integers(0, len(content) - 1))
         content[place : place + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=6))

@@ -293,7 +293,9 @@ def test_a_picture_is_drawn_by_a_child(inspector: Inspector, tmp_path: Path) -> 
 
 def test_a_slide_on_which_drawing_dies_is_damaged(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
+    good = write_svs(tmp_path / "slide.svs", PIXELS)
     with own_inspector() as own:
+        inspected(own.inspector, good)
         [child] = own.children()
         threading.Timer(0.3, os.kill, (child, signal.SIGSEGV)).start()
         picture = Picture("thumbnail", str(tmp_path / "pipe"), "scan.svs", "known")

@@ -24,7 +24,8 @@ from service.slide import Box, open_slide
 from tests.integration.running import ENDED, Running
 
 REGION = {"x": 300, "y": 300, "width": 1400, "height": 1400}
-LONG = {"x": 0, "y": 0, "width": 4000, "height": 4000}  # some seconds on one core
+WHOLE = {"x": 0, "y": 0, "width": 4000, "height": 4000}
+LONG: dict[str, Any] = {"region": WHOLE, "halo_px": 512}  # some seconds on one core: nearly four times the pixels
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(slide: Path) -> dict[str, Any]:
     """What `mitosis analyze` says of the long region, without what differs between two runs."""
     with open_slide(slide) as opened:
-        report = analyze(opened, Detector.load(), region=Box(*LONG.values()))
+        report = analyze(opened, Detector.load(), region=Box(*WHOLE.values()), halo_px=LONG["halo_px"])
     return report.model_dump(mode="json", exclude={"analysis"})
 
 
@@ -81,7 +82,7 @@ def rows(running: Running, query: str) -> list[Any]:
 def test_a_worker_killed_at_the_start_and_in_the_middle(
     service: Running, slide: Path, expected: dict[str, Any]
 ) -> None:
-    analysis_id = service.submit(slide, region=LONG)
+    analysis_id = service.submit(slide, **LONG)
     service.wait_until(lambda: service.get(analysis_id)["status"] == "running")
     kill(service.worker_pids())
     service.wait_until(lambda: in_the_middle(service, analysis_id))
@@ -91,7 +92,7 @@ def test_a_worker_killed_at_the_start_and_in_the_middle(
 
 
 def test_a_slide_that_kills_its_worker_three_times_fails_and_others_do_not(service: Running, slide: Path) -> None:
-    deadly, other = service.submit(slide, region=LONG), service.submit(slide, region=REGION)
+    deadly, other = service.submit(slide, **LONG), service.submit(slide, region=REGION)
     for attempt in (1, 2, 3):
         service.wait_until(partial(tasks, service, "1", deadly, f"attempts = {attempt} AND status = 'running'"))
         kill([child_of(service)])
@@ -101,7 +102,7 @@ def test_a_slide_that_kills_its_worker_three_times_fails_and_others_do_not(servi
 
 
 def test_a_gateway_killed_after_a_202(service: Running, slide: Path, expected: dict[str, Any]) -> None:
-    ids = [service.submit(slide, region=LONG), service.submit(slide, region=REGION)]
+    ids = [service.submit(slide, **LONG), service.submit(slide, region=REGION)]
     service.kill()
     service.start()
     assert service.report(ids[0]) == expected
@@ -110,7 +111,7 @@ def test_a_gateway_killed_after_a_202(service: Running, slide: Path, expected: d
 
 
 def test_a_broker_that_dies_and_comes_back_empty(service: Running, slide: Path) -> None:
-    ids = [service.submit(slide, region=LONG), *(service.submit(slide, region=REGION) for _ in range(3))]
+    ids = [service.submit(slide, **LONG), *(service.submit(slide, region=REGION) for _ in range(3))]
     service.wait_until(lambda: service.get(ids[0])["status"] == "running")
     [broker] = service.processes("valkey-server")
     os.kill(broker, signal.SIGSTOP)
@@ -138,7 +139,7 @@ def test_a_broker_that_does_not_answer_takes_no_job(service: Running, slide: Pat
 
 
 def test_a_locked_database(service: Running, slide: Path) -> None:
-    analysis_id = service.submit(slide, region=LONG)
+    analysis_id = service.submit(slide, **LONG)
     service.wait_until(lambda: service.get(analysis_id)["status"] == "running")
     lock = sqlite3.connect(service.data_dir / "jobs.sqlite3", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
@@ -166,7 +167,7 @@ def test_one_idempotency_key_twice_at_once(service: Running, slide: Path) -> Non
 
 
 def test_cancelled_within_seconds(service: Running, slide: Path) -> None:
-    running, queued = service.submit(slide, region=LONG), service.submit(slide, region=LONG)
+    running, queued = service.submit(slide, **LONG), service.submit(slide, **LONG)
     service.wait_until(lambda: service.get(running)["progress"] > 0.05)
     for each in (queued, running):
         assert service.http.delete(f"/v1/analyses/{each}").json()["status"] == "cancelled"
@@ -180,7 +181,7 @@ def test_cancelled_within_seconds(service: Running, slide: Path) -> None:
 def test_a_worker_that_slept_beyond_its_lease_is_fenced(
     service: Running, slide: Path, expected: dict[str, Any]
 ) -> None:
-    analysis_id = service.submit(slide, region=LONG)
+    analysis_id = service.submit(slide, **LONG)
     service.wait_until(lambda: in_the_middle(service, analysis_id))
     child = child_of(service)
     os.kill(child, signal.SIGSTOP)
@@ -206,7 +207,7 @@ def test_a_worker_with_other_weights_than_asked_for(service: Running, slide: Pat
 
 
 def test_stopping_everything_at_once_loses_nothing(service: Running, slide: Path, expected: dict[str, Any]) -> None:
-    ids = [service.submit(slide, region=LONG), service.submit(slide, region=REGION)]
+    ids = [service.submit(slide, **LONG), service.submit(slide, region=REGION)]
     service.wait_until(lambda: in_the_middle(service, ids[0]))
     kill([service.process.pid, *service.worker_pids(), *service.processes("valkey-server")], signal.SIGTERM)
     service.process.wait(60)
@@ -246,7 +247,7 @@ def test_a_full_disk_fails_with_a_reason_and_recovers(slide: Path, tmp_path: Pat
         assert answer.status_code == 202
         assert service.wait(answer.json()["id"])["status"] == "succeeded"
         assert not list((service.data_dir / "incoming").iterdir())
-        analysis_id = service.http.post("/v1/analyses", json={"slide_id": stored, "region": LONG}).json()["id"]
+        analysis_id = service.http.post("/v1/analyses", json={"slide_id": stored, **LONG}).json()["id"]
         service.wait_until(lambda: in_the_middle(service, analysis_id))
         fill(disk)
         service.wait_until(lambda: "task failed" in service.log.read_text())
@@ -263,7 +264,7 @@ def test_two_workers_share_a_slide_and_one_may_die_at_any_time(
     service = Running(tmp_path / "data", workers=2, lease_s="2").start()
     try:
         service.wait_until(lambda: len(rows(service, "SELECT 1 FROM workers")) == 2)
-        shared = service.submit(slide, region=LONG, parts=2)
+        shared = service.submit(slide, **LONG, parts=2)
         service.wait_until(lambda: len(rows(service, "SELECT 1 FROM tasks WHERE status = 'running'")) == 2)
         assert service.report(shared) == expected
         assert rows(service, "SELECT kind, count(*) FROM tasks GROUP BY kind ORDER BY kind") == [
@@ -271,7 +272,7 @@ def test_two_workers_share_a_slide_and_one_may_die_at_any_time(
             ("part", 2),
             ("whole", 1),
         ]
-        again = service.submit(slide, region=LONG, parts=2)
+        again = service.submit(slide, **LONG, parts=2)
         stop = threading.Event()
 
         def kill_at_the_merge() -> None:

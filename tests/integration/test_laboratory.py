@@ -41,12 +41,11 @@ class Lis:
 
     def start(self) -> "Lis":
         self._loop = asyncio.new_event_loop()
-        self._server: Any = self._loop.run_until_complete(
-            start_hl7_server(self._converse, "127.0.0.1", self.port, encoding="utf-8", reuse_address=True)
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+        serving = start_hl7_server(self._converse, "127.0.0.1", self.port, encoding="utf-8", reuse_address=True)
+        self._server: Any = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def stop(self) -> None:

@@ -10,16 +10,16 @@ from service.network import MitosisNetwork
 from service.training.fields import read_plain
 from service.training.offset import measure_offset
 from service.training.patches import LoadedField, load_fields
-from service.training.sparse import Arithmetic
+from service.training.sparse import choose_arithmetic
 from service.training.validation import map_field
 from service.weights import load_model
 
-CPU = Arithmetic(torch.device("cpu"))
+CPU = choose_arithmetic("cpu", "auto")
 
 
 def test_the_offset_is_that_from_annotated_mitoses_to_their_detections(shared: Path) -> None:
     model = load_model()
-    fields = sorted(read_plain(shared / "data/icpr2012", 0.2456), key=lambda field: -len(field.mitoses))[:8]
+    fields = sorted(read_plain(shared / "data/icpr2012", 0.2456), key=lambda field: -len(field.mitoses))[:4]
     loaded = load_fields(fields, model.card.mpp, "none")
     measured = measure_offset(model.network, loaded, None, CPU)
     distances = []
@@ -29,7 +29,7 @@ def test_the_offset_is_that_from_annotated_mitoses_to_their_detections(shared: P
             from_truth = np.array([figure.x, figure.y]) - field.mitoses
             distances.append(from_truth[np.hypot(*from_truth.T).argmin()])
     near = np.array(distances)[np.hypot(*np.array(distances).T) < 60]
-    assert len(near) > 20
+    assert len(near) > 15
     np.testing.assert_allclose(measured, np.median(near, axis=0), atol=2.5)
     np.testing.assert_allclose(measured, model.card.offset_px, atol=2.5)
 

@@ -76,18 +76,24 @@ def until(page: Any, true: Callable[[], Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
+def executable() -> str:
     found = next(filter(None, map(shutil.which, EXECUTABLES)), None)
     if found is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def chromium(executable: str) -> Iterator[Any]:
+    """For one file only: while the driver runs, so does its event loop, and other tests have loops of their own."""
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(executable: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("web")
     found = Service(Running(folder / "data", lease_s="3", requests_per_minute="1000000"))
     found.start()
