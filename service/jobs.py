@@ -257,6 +257,11 @@ class Jobs:
             )
             return {(row.id, row.lease): row.beat for row in rows}
 
+    def write_nothing(self) -> None:
+        """Wait until the database can be written to."""
+        with writing(self.engine):
+            pass
+
     def expire(self, task_id: str, lease: str, beat: int) -> bool:
         """Take a lease from a holder whose beat stands still; False where it moved after all."""
         held = and_(tasks.c.id == task_id, tasks.c.lease == lease, tasks.c.beat == beat, tasks.c.status == "running")
