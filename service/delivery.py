@@ -27,9 +27,9 @@ class Leases:
             lease: known if (known := self._seen.get(lease)) and known[0] == beat else (beat, now)
             for lease, beat in running.items()
         }
-        dead = [(lease, beat) for lease, (beat, since) in self._seen.items() if now - since > self._lease_s]
-        if dead and not self._can_be_told():
+        if any(now - since > self._lease_s / 2 for _, since in self._seen.values()) and not self._can_be_told():
             return 0
+        dead = [(lease, beat) for lease, (beat, since) in self._seen.items() if now - since > self._lease_s]
         return sum(self._jobs.expire(*lease, beat) for lease, beat in dead)
 
     def _can_be_told(self) -> bool:
