@@ -12,6 +12,7 @@ the network's input is computed once, in floating point, on the device that trai
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,6 +47,7 @@ class Augmentation:
     stain_gain: float = 0.15  # each stain's concentrations times 1 +- this
     stain_shift: float = 0.03  # plus +- this part of the stain's maximum
     brightness: float = 0.05  # intensities times 1 +- this
+    restain: float = 0.0  # share of patches whose stains are moved towards another case's, by any part of the way
 
 
 NO_AUGMENTATION = Augmentation(
@@ -203,11 +205,16 @@ def match_colour(source: StainMatrix | None, reference: StainMatrix | None) -> C
 
 
 def draw_colour(
-    rng: np.random.Generator, augmentation: Augmentation, source: StainMatrix | None, reference: StainMatrix | None
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+    source: StainMatrix | None,
+    reference: StainMatrix | None,
+    others: Sequence[StainMatrix] = (),
 ) -> Colour:
     """Normalisation to the reference with jitter: each stain's gain and shift about the matrix, and brightness.
 
-    Without a reference the source's own stains are jittered; without either only the brightness is.
+    Without a reference the source's own stains are jittered; without either only the brightness is. `others`: stains
+    that the wanted ones may be moved towards.
     """
     gain = 1 + augmentation.stain_gain * rng.uniform(-1, 1, 2)
     offset = augmentation.stain_shift * rng.uniform(-1, 1, 2)
@@ -215,12 +222,22 @@ def draw_colour(
     stains = reference if reference is not None else source
     if stains is None:
         return Colour(np.eye(3, dtype=np.float32), np.full(3, light, np.float32))
+    present = source if source is not None else stains
+    if others and rng.random() < augmentation.restain:
+        stains = _between(stains, others[int(rng.integers(len(others)))], rng.uniform())
     shift = stains.matrix @ (offset * stains.max_concentrations) + light
-    if source is not None and reference is not None:
-        matrix = density_transform(source, StainMatrix(reference.matrix, reference.max_concentrations * gain))
-    else:  # nothing is normalised: what is neither stain stays as it is
-        matrix = (np.eye(3) + stains.matrix @ np.diag(gain - 1) @ np.linalg.pinv(stains.matrix)).astype(np.float32)
+    matrix = density_transform(present, StainMatrix(stains.matrix, stains.max_concentrations * gain))
+    if source is None or reference is None:  # nothing is normalised: what is neither stain stays as it is
+        matrix += (np.eye(3) - present.matrix @ np.linalg.pinv(present.matrix)).astype(np.float32)
     return Colour(matrix, shift.astype(np.float32))
+
+
+def _between(one: StainMatrix, other: StainMatrix, part: float) -> StainMatrix:
+    """Stains a part of the way from one to the other."""
+    matrix, greatest = (
+        (1 - part) * getattr(one, name) + part * getattr(other, name) for name in ("matrix", "max_concentrations")
+    )
+    return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), greatest)
 
 
 def network_input(patches: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ def cross_validate_command(
     stain_gain: Annotated[float, typer.Option(help="Jitter of each stain's concentration.")] = 0.15,
     stain_shift: Annotated[float, typer.Option(help="Jitter added to each stain, as part of its maximum.")] = 0.03,
     brightness: Annotated[float, typer.Option(help="Jitter of the light.")] = 0.05,
+    restain: Annotated[float, typer.Option(help="Share of patches given stains towards another case's.")] = 0.0,
     validate_every: Annotated[int, typer.Option(help="Epochs from one validation to the next.")] = 1,
     select: Annotated[Selection, typer.Option(help="What makes an epoch the best, for the curves.")] = "best_f1",
     judge: Annotated[
@@ -103,6 +104,7 @@ def cross_validate_command(
             stain_gain=stain_gain,
             stain_shift=stain_shift,
             brightness=brightness,
+            restain=restain,
         ),
         validate_every=validate_every,
         select=select,

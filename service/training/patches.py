@@ -76,15 +76,17 @@ def load_fields(
     threads: int = 2,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[LoadedField]:
-    """Read fields into memory at `mpp` and estimate their stains, each field's own or one for its case.
+    """Read fields into memory at `mpp` and estimate their stains, each field's own or, by "case", one for its case.
+
+    Stains that nothing is normalised by ("none") are still what is jittered.
 
     Raises as `open_slide` and `Slide.read` do.
     """
 
     def load(field: Field) -> tuple[LoadedField, npt.NDArray[np.uint8]]:
         pixels, mitoses = load_field(field, mpp)
-        sample = np.empty((0, 3), np.uint8) if scope == "none" else _stain_sample(field, mpp)
-        stain = estimate_stain(sample) if scope == "field" else None
+        sample = _stain_sample(field, mpp)
+        stain = None if scope == "case" else estimate_stain(sample)
         return LoadedField(field.name, field.case, _padded(pixels), mitoses, stain), sample
 
     loaded, samples = [], defaultdict(list)
@@ -115,16 +117,22 @@ def reference_stain(fields: Sequence[LoadedField]) -> StainMatrix | None:
 
     The median keeps a strange case out; columns of the matrix get unit length again. None without any estimate.
     """
+    cases = case_stains(fields)
+    return _median(list(cases.values())) if cases else None
+
+
+def case_stains(fields: Sequence[LoadedField]) -> dict[str, StainMatrix]:
+    """The median of each case's fields; cases without any estimate are left out."""
     cases: dict[str, list[StainMatrix]] = defaultdict(list)
     for field in fields:
         if field.stain is not None:
             cases[field.case].append(field.stain)
-    if not cases:
-        return None
-    matrix = np.median([np.median([stain.matrix for stain in stains], axis=0) for stains in cases.values()], axis=0)
-    greatest = np.median(
-        [np.median([stain.max_concentrations for stain in stains], axis=0) for stains in cases.values()], axis=0
-    )
+    return {case: _median(stains) for case, stains in cases.items()}
+
+
+def _median(stains: Sequence[StainMatrix]) -> StainMatrix:
+    matrix = np.median([stain.matrix for stain in stains], axis=0)
+    greatest = np.median([stain.max_concentrations for stain in stains], axis=0)
     return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), greatest)
 
 
@@ -202,6 +210,7 @@ class PatchSource:
         self.fields, self.reference, self.seed, self.size_px = list(fields), reference, seed, size_px
         self.augmentation = augmentation or Augmentation()
         self.hard_negatives = hard_negatives or HardNegatives()
+        self.stains = list(case_stains(fields).values())
         self.positives: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = defaultdict(list)  # case: field, (2,)
         self.free: dict[int, Points] = {}  # field: centres without a mitosis
         self.areas = np.array([field.size.prod() for field in fields])
@@ -247,7 +256,7 @@ class PatchSource:
         index, placement = self._positive(rng, case) if slot % 2 == 0 else self._negative(rng, case)
         field = self.fields[index]
         planes = draw_blur(rng, self.augmentation, cut(field.pixels, placement))
-        colour = draw_colour(rng, self.augmentation, field.stain, self.reference)
+        colour = draw_colour(rng, self.augmentation, field.stain, self.reference, self.stains)
         return Patch(index, placement, planes, colour, slot % 2 == 0)
 
     def _positive(self, rng: np.random.Generator, case: str) -> tuple[int, Placement]:

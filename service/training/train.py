@@ -61,7 +61,7 @@ class TrainingSettings:
     precision: Precision = "auto"  # auto: bfloat16 where the machine has it in hardware
     sparse: bool = True  # where the aggregation allows it
     ema_decay: float = 0.0  # per step; 0: the weights as they are
-    stain: StainScope = "field"  # Macenko, estimated per field or per case
+    stain: StainScope = "field"  # Macenko, estimated per field or per case; none: stains are jittered, not normalised
     flatten: float = 0.5  # cases by their mitoses (0) to all alike (1)
     hard_negative_share: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -164,7 +164,7 @@ def train(
     """
     _refuse_shared(training, validation)
     arithmetic = choose_arithmetic(device, settings.precision)
-    reference = reference_stain(training)
+    reference = None if settings.stain == "none" else reference_stain(training)
     run = _start(settings, imagenet, arithmetic.device)
     source, small = (
         PatchSource(

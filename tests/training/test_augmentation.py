@@ -1,6 +1,7 @@
 """Augmentation: geometry that keeps labels true, and colours that stay the service's own arithmetic."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,30 @@ def test_jitter_moves_concentrations_and_no_more() -> None:
         concentrations = np.linalg.pinv(REFERENCE.matrix) @ moved / REFERENCE.max_concentrations
         assert moved == pytest.approx(REFERENCE.matrix @ (concentrations * REFERENCE.max_concentrations), abs=1e-5)
         assert (np.abs(concentrations - 1) <= settings.stain_gain + settings.stain_shift + 1e-6).all()
+
+
+def test_stains_move_towards_anothers_and_no_farther() -> None:
+    rng = np.random.default_rng(2)
+    settings = replace(NO_AUGMENTATION, restain=1.0)
+    source, other = (
+        StainMatrix(each.matrix / np.linalg.norm(each.matrix, axis=0), each.max_concentrations)
+        for each in (SOURCE, REFERENCE)
+    )
+    residual = np.cross(*source.matrix.T)  # what is neither stain
+    seen = []
+    for _ in range(50):
+        colour = draw_colour(rng, settings, source, None, [other])
+        moved = colour.matrix @ source.matrix @ np.diag(source.max_concentrations)
+        greatest = np.linalg.norm(moved, axis=0)
+        part = (greatest - source.max_concentrations) / (other.max_concentrations - source.max_concentrations)
+        assert part[0] == pytest.approx(part[1], abs=1e-4)
+        mixed = (1 - part) * source.matrix + part * other.matrix
+        assert moved / greatest == pytest.approx(mixed / np.linalg.norm(mixed, axis=0), abs=1e-4)
+        assert colour.matrix @ residual == pytest.approx(residual, abs=1e-5)
+        seen.append(part[0])
+    assert 0 <= min(seen) < 0.1 < 0.9 < max(seen) <= 1
+    unchanged = draw_colour(rng, NO_AUGMENTATION, SOURCE, None, [REFERENCE])
+    assert unchanged.matrix == pytest.approx(np.eye(3))
 
 
 def test_the_networks_input_is_that_of_inference() -> None:
