@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-service bench-train bench-viewer clean
+.PHONY: setup demo test lint bench bench-service bench-train bench-viewer pictures clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -36,6 +36,9 @@ bench-viewer: setup
 
 bench-train: setup
 	$(BIN)/python tests/benchmarks/bench_training.py
+
+pictures: setup
+	$(BIN)/python docs/take_pictures.py
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

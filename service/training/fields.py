@@ -5,7 +5,7 @@
     MIDOG     NNN.tiff with one COCO-like JSON (bbox [x0, y0, x1, y1]; category 1 is a mitotic figure)
 
 All give the same: fields with case, um per pixel and centroids. Frames. Field px: the image's own pixels, x right,
-y down, pixel centres at whole numbers. Model px: the field resampled to the model's um per pixel, as a slide is.
+y down, pixel centres at whole numbers. Model px: the field at the model's um per pixel, resampled where a slide is.
 
 Nothing is repaired or skipped in silence: what does not fit raises DataInvalid, which names the file and the line.
 """
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from service.errors import DataInvalid, ResolutionUnknown
+from service.parameters import scale_to
 from service.slide import Box, Rgb, open_slide
 
 Points = npt.NDArray[np.float64]  # (n, 2): x, y
@@ -49,8 +50,8 @@ class Field:
     mitoses: Points
 
     def scale(self, mpp: float) -> tuple[float, float]:
-        """Field px per model px (x, y)."""
-        return mpp / self.mpp[0], mpp / self.mpp[1]
+        """Field px per model px (x, y), as `analyze` takes them: 1 within its tolerance."""
+        return scale_to(mpp, self.mpp)
 
 
 def read_fields(folder: str | Path, mpp: float | None = None) -> list[Field]:
@@ -231,7 +232,7 @@ def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
 
 
 def load_field(field: Field, mpp: float) -> tuple[Rgb, Points]:
-    """Pixels (H, W, 3) and mitoses (n, 2), both in model px: the field resampled to `mpp` um per px.
+    """Pixels (H, W, 3) and mitoses (n, 2), both in model px: the field at `mpp` um per px.
 
     Raises as `open_slide` and `Slide.read` do.
     """
