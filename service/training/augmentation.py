@@ -41,7 +41,6 @@ class Augmentation:
 
     margin_px: float = 20.0  # 5 um: half a mitosis must be seen
     free_rotation: float = 0.5  # share of patches turned by any angle (resampled); others by right angles (exact)
-    zoom: float = 0.0  # patches turned by any angle are also magnified, by exp(+-this)
     flips: bool = True  # right angles and reflections
     blur: float = 0.3  # share of patches blurred
     blur_sigma_px: tuple[float, float] = (0.3, 1.2)
@@ -58,29 +57,28 @@ NO_AUGMENTATION = Augmentation(
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """A reflection (x turned round, first), a rotation by an angle (radians, clockwise on the screen), and a scale."""
+    """A reflection (x turned round, first) and a rotation by an angle (radians, clockwise on the screen)."""
 
     angle: float = 0.0
     mirrored: bool = False
-    scale: float = 1.0  # field px per patch px
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
         """Patch px about its centre to field px about its centre, (2, 2)."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return self.scale * np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
+        return np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
 
     @property
     def quarter_turns(self) -> int | None:
-        """How many right angles; None for any other angle, and where the patch is scaled."""
+        """How many right angles; None for any other angle."""
         turns = round(self.angle / RIGHT_ANGLE)
-        return turns % 4 if turns * RIGHT_ANGLE == self.angle and self.scale == 1 else None
+        return turns % 4 if turns * RIGHT_ANGLE == self.angle else None
 
     def reach(self, size_px: int) -> float:
         """Half the side (px) of the upright square round the turned patch."""
         if self.quarter_turns is not None:
             return size_px / 2
-        return self.scale * size_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + 1  # bilinear
+        return size_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + 1  # bilinear: one px more
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,7 @@ class Placement:
     def to_patch(self, points: Points) -> Points:
         """Model px to patch px, (n, 2)."""
         middle = (self.size_px - 1) / 2
-        turn = self.orientation.matrix / self.orientation.scale**2  # the inverse of a turn is its transpose
-        return (points - self.centre) @ turn + middle
+        return (points - self.centre) @ self.orientation.matrix + middle  # the inverse of a turn is its transpose
 
     def to_field(self, points: Points) -> Points:
         """Patch px to model px, (n, 2)."""
@@ -122,8 +119,7 @@ def draw_orientation(rng: np.random.Generator, augmentation: Augmentation, *, ex
     """A random orientation; `exact`: one that needs no resampling."""
     mirrored = augmentation.flips and bool(rng.integers(2))
     if rng.random() < augmentation.free_rotation and not exact:
-        angle, scale = rng.uniform(0, 2 * math.pi), math.exp(augmentation.zoom * rng.uniform(-1, 1))
-        return Orientation(float(angle), mirrored, scale)
+        return Orientation(float(rng.uniform(0, 2 * math.pi)), mirrored)
     return Orientation(int(rng.integers(4)) * RIGHT_ANGLE if augmentation.flips else 0.0, mirrored)
 
 

@@ -59,7 +59,6 @@ def cross_validate_command(
     hard_negatives: Annotated[float, typer.Option(help="Share of the negatives drawn where the network erred.")] = 0.0,
     ema: Annotated[float, typer.Option(help="Decay of the weights' moving average, per step; 0: off.")] = 0.0,
     free_rotation: Annotated[float, typer.Option(help="Share of patches turned by any angle.")] = 0.5,
-    zoom: Annotated[float, typer.Option(help="These also magnified, by exp(+- this).")] = 0.0,
     blur: Annotated[float, typer.Option(help="Share of patches blurred.")] = 0.3,
     stain_gain: Annotated[float, typer.Option(help="Jitter of each stain's concentration.")] = 0.15,
     stain_shift: Annotated[float, typer.Option(help="Jitter added to each stain, as part of its maximum.")] = 0.03,
@@ -101,7 +100,6 @@ def cross_validate_command(
         hard_negative_share=hard_negatives,
         augmentation=Augmentation(
             free_rotation=free_rotation,
-            zoom=zoom,
             blur=blur,
             stain_gain=stain_gain,
             stain_shift=stain_shift,
