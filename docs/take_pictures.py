@@ -14,7 +14,6 @@ from service.demo_command import own_service
 from service.sample import draw_sample_slide
 
 DOCS = Path(__file__).parent
-OVERLAY_PX = 1100  # wide
 VIEW = {"width": 1280, "height": 800}
 SETTLED_MS = 3000
 
@@ -22,7 +21,7 @@ SETTLED_MS = 3000
 def save(png: bytes, name: str) -> None:
     """Write a picture as JPEG beside this file."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.thumbnail((max(OVERLAY_PX, VIEW["width"]),) * 2)
+    picture.thumbnail((VIEW["width"],) * 2)
     picture.save(DOCS / name, quality=85)
 
 
