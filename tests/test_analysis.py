@@ -29,8 +29,14 @@ PITCH = (1664, 1488)  # the frames' size, rounded up to the lattice
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
+    return Detector.load(precision="float32")
+
+
+@pytest.fixture(scope="module")
+def unmatched() -> Detector:
+    """The same without stain matching, which is per slide: a frame, a region and a mosaic of frames would differ."""
     found = Detector.load(precision="float32")
-    found.stain = None  # it is matched per slide: a frame, a region and a mosaic of frames would differ
+    found.stain = None
     return found
 
 
@@ -101,40 +107,40 @@ def test_stitching_with_the_full_halo_is_one_pass_over_the_image(detector: Detec
     np.testing.assert_allclose(stitched, expected, atol=2e-5)
 
 
-def test_a_report_holds_the_components_of_the_one_pass_map(detector: Detector, frames: list[Path]) -> None:
+def test_a_report_holds_the_components_of_the_one_pass_map(unmatched: Detector, frames: list[Path]) -> None:
     with open_slide(frames[0], mpp=MPP) as slide:
-        report = analyze(slide, detector, halo_px=FULL_HALO_PX)
+        report = analyze(slide, unmatched, halo_px=FULL_HALO_PX)
         expected = components(one_pass(slide.read(Box(0, 0, slide.width, slide.height))), report.model.threshold)
     assert len(report.detections) == len(expected) > 3
     found = np.array([(each.x, each.y, each.score) for each in report.detections])
-    np.testing.assert_allclose(found, expected[:, [0, 1, 3]] - [*detector.card.offset_px, 0], atol=0.05)
+    np.testing.assert_allclose(found, expected[:, [0, 1, 3]] - [*unmatched.card.offset_px, 0], atol=0.05)
     assert report.slide.mpp_source == "request"
     assert report.tissue.examined_mm2 == pytest.approx(slide.width * slide.height * MPP**2 / 1e6, rel=0.05)
     assert [notice.code for notice in report.warnings] == ["area-insufficient"]
     assert report.mai.high_risk is None
 
 
-def test_a_mosaic_gives_the_frames_own_detections(detector: Detector, frames: list[Path], mosaic: Path) -> None:
+def test_a_mosaic_gives_the_frames_own_detections(unmatched: Detector, frames: list[Path], mosaic: Path) -> None:
     expected = []
     for number, frame in enumerate(frames):
         row, column = divmod(number, 2)
         with open_slide(frame, mpp=MPP) as slide:
-            for each in analyze(slide, detector, halo_px=FULL_HALO_PX).detections:
+            for each in analyze(slide, unmatched, halo_px=FULL_HALO_PX).detections:
                 moved = {"x": each.x + column * PITCH[0], "y": each.y + row * PITCH[1]}
                 expected.append(each.model_copy(update=moved))
     with open_slide(mosaic) as slide:
-        report = analyze(slide, detector, halo_px=FULL_HALO_PX)
+        report = analyze(slide, unmatched, halo_px=FULL_HALO_PX)
     found = [(each.x, each.y) for each in report.detections if away_from_seams(each)]
     wanted = [(each.x, each.y) for each in expected if away_from_seams(each)]
     assert len(wanted) > 10
     np.testing.assert_allclose(sorted(found), sorted(wanted), atol=0.05)
 
 
-def test_a_region_gives_the_slides_detections_inside_it(detector: Detector, mosaic: Path) -> None:
+def test_a_region_gives_the_slides_detections_inside_it(unmatched: Detector, mosaic: Path) -> None:
     region = Box(411, 801, 1800, 1500)  # no figure lies on its border
     with open_slide(mosaic) as slide:
-        whole = analyze(slide, detector, halo_px=FULL_HALO_PX)
-        part = analyze(slide, detector, region=region, halo_px=FULL_HALO_PX)
+        whole = analyze(slide, unmatched, halo_px=FULL_HALO_PX)
+        part = analyze(slide, unmatched, region=region, halo_px=FULL_HALO_PX)
     inside = [each for each in whole.detections if region.contains(each.x, each.y)]
     assert len(inside) > 5
     np.testing.assert_allclose(places(part), sorted((each.x, each.y, each.score) for each in inside), atol=1e-3)

@@ -234,9 +234,8 @@ def draw_colour(
 
 def _between(one: StainMatrix, other: StainMatrix, part: float) -> StainMatrix:
     """Stains a part of the way from one to the other."""
-    matrix, greatest = (
-        (1 - part) * getattr(one, name) + part * getattr(other, name) for name in ("matrix", "max_concentrations")
-    )
+    matrix = (1 - part) * one.matrix + part * other.matrix
+    greatest = (1 - part) * one.max_concentrations + part * other.max_concentrations
     return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), greatest)
 
 

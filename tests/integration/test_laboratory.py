@@ -200,12 +200,12 @@ def test_while_the_lis_is_down_results_wait_and_the_gateway_may_die(laboratory: 
     first, second = (laboratory.analysis_of(f"S26-{number}.svs") for number in (3, 4))
     laboratory.sign(first["id"])
     laboratory.wait(lambda: 'mitosis_outbox_waiting{channel="hl7"} 3.0' in laboratory.metrics())
+    laboratory.wait(lambda: 'mitosis_outbox_waiting{channel="fhir"} 0.0' in laboratory.metrics())
     assert "mitosis_orders_waiting 0.0" in laboratory.metrics()
     command = [sys.executable, "-m", "service", "lis", "queue", "--data-dir", str(laboratory.service.data_dir)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.splitlines()
-    waiting = [line for line in shown if " hl7 " in line]  # FHIR's may still be on their way
-    assert len(waiting) == 3
-    assert "ConnectionRefusedError" in waiting[0]
+    assert len(shown) == 4
+    assert "ConnectionRefusedError" in shown[1]
     laboratory.service.kill()
     laboratory.service.start(ready=False)
     before = len(laboratory.lis.got)
