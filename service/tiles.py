@@ -2,7 +2,8 @@
 
 Frames. Level-0 px: the slide's own pixels. Deep-zoom levels are counted from one pixel (0) up to level 0 of the slide
 (the highest number), and double each time; a tile's column and row count from the left top corner of its level.
-Tiles do not overlap.
+Tiles reach a pixel into their neighbours: OpenSeadragon stretches those that do not, by a pixel of the screen, and what
+is drawn over the slide would then lie beside its place.
 """
 
 import math
@@ -18,7 +19,7 @@ from PIL import Image
 from service.errors import NotFound
 from service.slide import Box, Rgb, Slide, open_slide
 
-TILE_PX = 512
+TILE_PX, OVERLAP_PX = 512, 1
 QUALITY = 85
 MOST_SHRUNK = 4  # times a tile is read larger than it is shown; past that, from an overview
 OVERVIEW_PX = 4096  # longest side
@@ -48,14 +49,15 @@ class Pyramid:
         box = Box(column * TILE_PX, row * TILE_PX, TILE_PX, TILE_PX).overlap(level_box)
         if not (box.width and box.height):
             raise NotFound(f"there is no tile {column}, {row} on level {level}")
-        return box, scale
+        reach = Box(box.x - OVERLAP_PX, box.y - OVERLAP_PX, box.width + 2 * OVERLAP_PX, box.height + 2 * OVERLAP_PX)
+        return reach.overlap(level_box), scale
 
     def descriptor(self) -> str:
         """The Deep Zoom Image, as XML."""
         return (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
-            f'<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="jpg" Overlap="0" TileSize="{TILE_PX}">'
-            f'<Size Width="{self.width}" Height="{self.height}"/></Image>\n'
+            '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="jpg" '
+            f'Overlap="{OVERLAP_PX}" TileSize="{TILE_PX}"><Size Width="{self.width}" Height="{self.height}"/></Image>\n'
         )
 
 

@@ -63,7 +63,7 @@ async def get_tile(
     caller: Reader,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """At most 512 px wide and high; glass where the slide ends."""
+    """At most 514 px wide and high, one of them its neighbours' on each side; glass where the slide ends."""
     stored = await _looked_at(state, caller, slide_id)
     box, scale = _pyramid(stored).tile(level, column, row)
     return await _picture(state, stored, box, scale, if_none_match)

@@ -34,9 +34,10 @@ def test_the_descriptor_leads_to_the_tiles(http: httpx.Client, served: tuple[Gat
     image = ElementTree.fromstring(http.get(f"{path}/tiles.dzi").text)
     size = image[0].attrib
     assert (size["Width"], size["Height"], image.attrib["TileSize"]) == ("1200", "900", "512")
+    assert image.attrib["Overlap"] == "1"
     tile = http.get(f"{path}/tiles_files/11/2_1.jpg")
     assert tile.headers["content-type"] == "image/jpeg"
-    assert Image.open(io.BytesIO(tile.content)).size == (1200 - 1024, 900 - 512)
+    assert Image.open(io.BytesIO(tile.content)).size == (1200 - 1024 + 1, 900 - 512 + 1)  # and one px of its neighbours
     assert tile.headers["cache-control"].startswith("private")
     again = http.get(f"{path}/tiles_files/11/2_1.jpg", headers={"If-None-Match": tile.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")

@@ -3,7 +3,7 @@
 // Frames. Places are level-0 px from the slide's corner (the middle of the first px is 0.5); detections count px by their
 // centres, so theirs are half a px less. Screen px are CSS px from the corner of the view.
 
-const TILE = 512;
+const [TILE, OVERLAP] = [512, 1]; // as service/tiles.py has them
 
 // OpenSeadragon puts a style into the page where it finds none by this name; the page's policy allows no style but files.
 const stands = document.createElementNS("urn:mitosis", "style");
@@ -48,7 +48,7 @@ export function deepZoom(element, { width, height, mpp, tiles }) {
     width,
     height,
     tileSize: TILE,
-    tileOverlap: 0,
+    tileOverlap: OVERLAP,
     minLevel: Math.max(0, top - Math.ceil(Math.log2(Math.max(width, height) / TILE))),
     maxLevel: top,
     getTileUrl: (level, column, row) => `${tiles}/${level}/${column}_${row}.jpg`,
