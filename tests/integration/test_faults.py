@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,31 @@ def tasks(running: Running, columns: str, analysis_id: str, where: str = "1") ->
 def rows(running: Running, query: str) -> list[Any]:
     with sqlite3.connect(running.data_dir / "jobs.sqlite3", timeout=10) as connection:
         return connection.execute(query).fetchall()
+
+
+@contextmanager
+def asleep(running: Running, pid: int) -> Iterator[None]:
+    """A stopped process, but not one stopped while it writes: that would lock the database for all the others."""
+    os.kill(pid, signal.SIGSTOP)
+    while not writable(running):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def writable(running: Running) -> bool:
+    """Whether the database can be written to within a second."""
+    with closing(sqlite3.connect(running.data_dir / "jobs.sqlite3", timeout=1, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
 
 
 def test_a_worker_killed_at_the_start_and_in_the_middle(
@@ -184,20 +209,18 @@ def test_a_worker_that_slept_beyond_its_lease_is_fenced(
     analysis_id = service.submit(slide, **LONG)
     service.wait_until(lambda: in_the_middle(service, analysis_id))
     child = child_of(service)
-    os.kill(child, signal.SIGSTOP)
-    service.wait_until(lambda: service.get(analysis_id)["status"] == "queued")
-    os.kill(child, signal.SIGCONT)
+    with asleep(service, child):
+        service.wait_until(lambda: service.get(analysis_id)["status"] == "queued")
     assert service.report(analysis_id) == expected
     service.wait_until(lambda: "task given up" in service.log.read_text(), 10)
 
 
 def test_a_worker_with_other_weights_than_asked_for(service: Running, slide: Path) -> None:
     [child] = [child_of(service)]
-    os.kill(child, signal.SIGSTOP)
-    analysis_id = service.submit(slide, region=REGION)
-    with sqlite3.connect(service.data_dir / "jobs.sqlite3", timeout=10) as connection:
-        connection.execute("UPDATE analyses SET model_sha256 = ? WHERE id = ?", ("f" * 64, analysis_id))
-    os.kill(child, signal.SIGCONT)
+    with asleep(service, child):
+        analysis_id = service.submit(slide, region=REGION)
+        with sqlite3.connect(service.data_dir / "jobs.sqlite3", timeout=10) as connection:
+            connection.execute("UPDATE analyses SET model_sha256 = ? WHERE id = ?", ("f" * 64, analysis_id))
     service.wait_until(lambda: tasks(service, "1", analysis_id, "attempts = 1 AND status = 'queued'"))
     with sqlite3.connect(service.data_dir / "jobs.sqlite3", timeout=10) as connection:
         changed = "UPDATE tasks SET attempts = 2, send_after = 0 WHERE analysis_id = ?"  # no wait between attempts
