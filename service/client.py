@@ -176,20 +176,24 @@ class Client:
     def _send_once(self, file: BinaryIO, size: int, name: str, on_progress: OnBytes) -> UploadedSlide:
         place, slide_id = self._begin(size, name), None
         pauses, digest, hashed, offset = self._connection.pauses(), hashlib.sha256(), 0, 0
+        interrupted = False  # then the last request may still be written from what is on its way
         while slide_id is None:
-            content = _read(file, offset, min(CHUNK_BYTES, size - offset))  # nothing, where only the slide is missing
+            asking = interrupted  # for the upload alone, by a request without bytes: they would be refused, sent or not
+            content = _read(file, offset, 0 if asking else min(CHUNK_BYTES, size - offset))
             trouble: MitosisError = ServerUnreachable(f"{self._connection.server} takes no more bytes of {name}")
             try:
                 now, slide_id = self._patch(place, offset, content)
+                interrupted = False
             except INTERRUPTIONS as error:
+                interrupted = True
                 trouble, upload = error, _parsed(_Upload, self._connection.ask("GET", place))
                 now, slide_id = upload.offset, upload.slide_id
             if now > hashed:
-                digest.update(content[hashed - offset : now - offset])
+                digest.update(_read(file, hashed, now - hashed))
                 hashed = now
             if now > offset:
                 pauses = self._connection.pauses(SLOW_S if now == size else None)
-            elif slide_id is None:
+            elif slide_id is None and (interrupted or not asking):
                 pause(pauses, trouble)
             offset = now
             on_progress(offset, size)
