@@ -32,7 +32,7 @@ from service.settings import Settings
 from service.storage import Storage
 from service.versions import Sending, find_version
 
-LEASE_S: Final = 120.0  # longer than any try
+LEASE_S: Final = 10.0  # renewed during a try; if a gateway dies in one, another goes on after this
 BACKOFF_S: Final = (1, 2, 5, 10, 20, 30, 60)  # after each try that failed; then always the last one
 MANY: Final = 100  # at once; then the channel's turn is over
 ANSWER_S: Final = 60.0  # of a FHIR server
@@ -86,9 +86,10 @@ def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> b
     """One try; False where the channel must wait."""
     facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
     try:
-        version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision)
-        header = partial(find_header, engine, storage, version.analysis)
-        channel(Sending(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
+        with outbox.held(engine, row, LEASE_S):
+            version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision)
+            header = partial(find_header, engine, storage, version.analysis)
+            channel(Sending(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
     except NotForThis:
         outbox.remove(engine, row)
     except (Hopeless, FormatUnavailable, NotFound, NotFinished) as error:

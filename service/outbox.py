@@ -10,15 +10,17 @@ configured. On a channel, nothing overtakes what waits; the row of a try that fa
 tells the other system that it is the same.
 """
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
 
 from service.database import outbox, reading, review_entries, writing
-from service.errors import NotFound, ParameterInvalid
+from service.errors import DatabaseUnavailable, NotFound, ParameterInvalid
 
 EVERY = "every"  # the channel of an announcement
 
@@ -76,6 +78,26 @@ def take(engine: Engine, channel: str, lease_s: float) -> Row[Any] | None:
         taken = {"attempts": row.attempts + 1, "next_at": now + lease_s}
         mine = connection.execute(update(outbox).where(as_seen).values(**taken)).rowcount == 1
     return row if mine else None
+
+
+@contextmanager
+def held(engine: Engine, row: Row[Any], lease_s: float) -> Iterator[None]:
+    """Renew the lease of a row that was taken, for as long as its try lasts."""
+    as_taken = and_(outbox.c.id == row.id, outbox.c.attempts == row.attempts + 1, outbox.c.status == "waiting")
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(lease_s / 4):
+            with suppress(DatabaseUnavailable), writing(engine) as connection:  # then nobody else can take it either
+                connection.execute(update(outbox).where(as_taken).values(next_at=time.time() + lease_s))
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        renewing.join()
 
 
 def settle(engine: Engine, row: Row[Any], status: str, error: str | None = None, delay_s: float = 0.0) -> None:

@@ -322,6 +322,22 @@ def test_a_gateway_that_dies_before_it_has_written_down_the_answer_sends_the_sam
     assert str(lis.got[0]) == str(lis.got[1])
 
 
+def test_what_takes_longer_than_its_lease_is_not_sent_by_another_gateway_meanwhile(
+    service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "LEASE_S", 0.8)
+    monkeypatch.setattr(mllp, "ANSWER_S", 3.0)
+    service.succeeded()
+    lis.answers = ["silent"]
+    with ThreadPoolExecutor(1) as gateway:
+        first = gateway.submit(service.deliver, "hl7")
+        while not first.done():
+            service.deliver("hl7")
+            time.sleep(0.05)
+    assert first.result() == 0
+    assert len(lis.got) == 1
+
+
 def test_several_gateways_send_each_once(service: Service, lis: Lis) -> None:
     for _ in range(10):
         service.succeeded()
