@@ -8,6 +8,7 @@ The command line, the queue's task and a notebook all call `analyze`; it knows n
 import time
 from pathlib import Path
 
+from service.calibration import calibrated
 from service.inference import Detector, OnProgress
 from service.mitotic_activity import count_activity
 from service.mitotic_figures import find_mitotic_figures, within
@@ -26,13 +27,14 @@ def analyze(
     halo_px: int | None = None,
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
+    map_file: Path | None = None,
     tissue_file: Path | None = None,
 ) -> Report:
     """Find and count the mitoses of a slide, or of a region of it (level-0 px).
 
-    `threshold` defaults to the model card's, `halo_px` to the measured best. With a `checkpoint` file the
-    probability map is saved there as it grows, and gone on from if it is of the same analysis; the tissue mask goes to
-    `tissue_file`, for those who count again without the slide.
+    `threshold` defaults to the model card's, `halo_px` to the measured best. With a `checkpoint` file the network's
+    own map is saved there as it grows, and gone on from if it is of the same analysis. The map that figures are found
+    on goes to `map_file` and the tissue mask to `tissue_file`, for those who draw or count again without the slide.
 
     Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid, SlideDamaged.
     """
@@ -41,9 +43,12 @@ def analyze(
     parameters, tissue = plan.parameters, plan.tissue
     if tissue_file is not None:
         tissue.save(tissue_file)
-    probabilities = detector.run(
+    answers = detector.run(
         slide, parameters.lattice, plan.tiles, plan.stain.transform, on_progress, checkpoint, plan.key
     )
+    probabilities, scoring = calibrated(answers, tissue, detector.card.calibration)
+    if map_file is not None:
+        probabilities.save(map_file)
     figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), region)
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
     index, scores = count_activity(positions_um, tissue.area_mm2(region))
@@ -54,7 +59,7 @@ def analyze(
         (index, scores),
         card=detector.card,
         parameters=parameters,
-        computed_by=detector.backend.describe(),
+        computed_by=detector.backend.describe() | scoring,
         warnings=notices(slide, parameters, tissue, plan.stain, index),
         seconds=time.monotonic() - started,
     )

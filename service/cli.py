@@ -208,7 +208,7 @@ def _analyze_one(
             threshold=threshold,
             halo_px=halo_px,
             on_progress=on_progress,
-            checkpoint=saved,
+            map_file=saved,
         )
         if heatmap and saved:
             write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)

@@ -86,6 +86,16 @@ class StainReference(BaseModel):
         return StainMatrix(np.array(self.matrix), np.array(self.max_concentrations))
 
 
+class ScoreCalibration(BaseModel):
+    """How scores are made to mean the same on every slide; levels in logits, see `service.calibration`."""
+
+    quantile: Probability  # the level of a slide: so many of the cells on its tissue lie below it
+    weight: Probability  # how much of the difference from the reference is taken off the scores
+    low: float  # no level counts as less than this or more than `high`: none was seen when the threshold was chosen
+    reference: float
+    high: float
+
+
 class ModelCard(BaseModel):
     """What the code reads of a model card; entries for people (data, metrics, limits) are kept as they are."""
 
@@ -97,6 +107,7 @@ class ModelCard(BaseModel):
     normalisation: Normalisation
     stain: StainReference | None = None
     threshold: Probability
+    calibration: ScoreCalibration | None = None
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

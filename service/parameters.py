@@ -1,6 +1,7 @@
 """What an analysis is asked to do, checked and complete: everything needed to run it again."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +60,8 @@ class Parameters:
         """What the probability map depends on: everything here but the threshold and what comes after it."""
         return f"{self.lattice} {self.region} halo {self.halo_px} of {self.patches_per_side}"
 
-    def as_report(self, computed_by: dict[str, str]) -> dict[str, Any]:
-        """The report's `parameters`: with the backend that computed, and the rules by which figures are counted."""
+    def as_report(self, computed_by: Mapping[str, Any]) -> dict[str, Any]:
+        """The report's `parameters`: with what the map's scores came of, and the rules by which figures are counted."""
         region = self.region
         return {
             "region": region and [region.x, region.y, region.width, region.height],

@@ -5,6 +5,7 @@ the machine found is never changed: what people made of it stands beside it, in 
 """
 
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -233,7 +234,7 @@ def compose_report(
     *,
     card: ModelCard,
     parameters: Parameters,
-    computed_by: dict[str, str],
+    computed_by: Mapping[str, Any],
     warnings: list[tuple[str, str]],
     seconds: float,
 ) -> Report:

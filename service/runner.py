@@ -105,7 +105,11 @@ class Runner:
             saved = _checkpoint(folder, claim)
             if claim.kind == "merge":
                 _merge(folder, claim.parts, saved, Plan.of(slide, detector, **options).key)
-            options |= {"checkpoint": saved, "tissue_file": saved.with_suffix(".tissue")}
+            options |= {
+                "checkpoint": saved,
+                "map_file": saved.with_suffix(".map"),
+                "tissue_file": saved.with_suffix(".tissue"),
+            }
             report = analyze(slide, detector, on_progress=heartbeat.progress, **options)
         heartbeat.check()
         self._store(claim, report, saved, folder)
@@ -146,7 +150,7 @@ class Runner:
         content = report.model_copy(update={"analysis": facts}).to_json().encode()
         digest = hashlib.sha256(content).hexdigest()
         self._storage.write(folder / f"report-{digest}.json", content)
-        saved.replace(folder / f"map-{digest}.npz")
+        saved.with_suffix(".map").replace(folder / f"map-{digest}.npz")
         saved.with_suffix(".tissue").replace(folder / f"tissue-{digest}.npz")
         limit = time.monotonic() + COMMIT_S
         while True:

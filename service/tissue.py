@@ -43,6 +43,15 @@ class TissueMask:
         """Whether tissue lies in a box (level-0 px) or within a mask pixel of it."""
         return bool(self._part(box, 1).any())
 
+    def at(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Whether there is tissue at all crossings of x (n,) and y (m,), level-0 px: (m, n); past the edge as on it."""
+        rows, columns = (
+            np.clip(np.floor((places + 0.5) / scale).astype(int), 0, count - 1)
+            for places, scale, count in zip((y, x), self.scale[::-1], self.mask.shape, strict=True)
+        )
+        found: npt.NDArray[np.bool_] = self.mask[rows[:, None], columns]
+        return found
+
     def fraction(self, x_um: float, y_um: float, size_um: float | tuple[float, float]) -> float:
         """How much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
         pitch = np.array([self.scale[0] * self.mpp[0], self.scale[1] * self.mpp[1]])  # um per mask pixel (x, y)

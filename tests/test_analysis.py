@@ -34,9 +34,10 @@ def detector() -> Detector:
 
 @pytest.fixture(scope="module")
 def unmatched() -> Detector:
-    """The same without stain matching, which is per slide: a frame, a region and a mosaic of frames would differ."""
+    """The same without what is estimated per slide: a frame, a region and a mosaic of frames would differ."""
     found = Detector.load(precision="float32")
     found.stain = None
+    found.card = found.card.model_copy(update={"calibration": None})
     return found
 
 

@@ -69,6 +69,9 @@ def cross_validate_command(
     judge: Annotated[
         Judge, typer.Option(help="Weights that a fold is judged by; best: chosen on its own cases, so optimistic.")
     ] = "last",
+    calibrate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a slide's own score level that is taken off its scores.")
+    ] = 0.0,
     threshold_rule: Annotated[Rule, typer.Option(help="How the shipped threshold is chosen.")] = "f1",
     model_id: Annotated[str, typer.Option("--id", help="Of the shipped model.")] = "r18-instance-max",
     licence: Annotated[str, typer.Option(metavar="TEXT", help="Or terms, for the model card.")] = "not stated",
@@ -111,7 +114,7 @@ def cross_validate_command(
     )
     provenance = None if no_final else Provenance(model_id, licence, data_note)
     sources = read_sources(data, mpp)
-    _run(settings, sources, fold, out, imagenet, threads, device, resume, judge, threshold_rule, provenance)
+    _run(settings, sources, fold, out, imagenet, threads, device, resume, judge, calibrate, threshold_rule, provenance)
 
 
 def read_sources(data: Sequence[Path], mpp: Sequence[float] | None) -> "dict[str, list[Field]]":
@@ -141,6 +144,7 @@ def _run(
     device: Device,
     resume: bool,
     judge: Judge,
+    calibrate: float,
     rule: Rule,
     provenance: "Provenance | None",
 ) -> None:
@@ -163,7 +167,7 @@ def _run(
         torch.set_num_threads(threads)
     with TrainingBar(settings.batch) as bar:
         loaded = load_fields(fields, settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
-        cases = cross_validate(
+        cases, calibration = cross_validate(
             sources,
             loaded,
             folds,
@@ -172,12 +176,13 @@ def _run(
             judge=judge,
             device=device,
             resume=resume,
+            calibrate=calibrate,
             facts={"training_data": list(sources)},
             on_fold=lambda fold: bar.console.print(_announcement(fold, len(folds)), highlight=False),
             on_progress=bar,
             on_examined=_examining(bar),
         )
-    study = Study(tuple(cases), try_rules(cases), rule, judge, settings)
+    study = Study(tuple(cases), try_rules(cases), rule, judge, settings, calibration)
     written = write_study(study, folds, out)
     _print(study)
     if provenance is not None:

@@ -9,15 +9,21 @@ which are what training on all cases, with none left to choose by, will ship.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
+from service.calibration import calibrated, score_level
 from service.errors import DataInvalid, OutputUnwritable, ParameterInvalid
 from service.inference import Detector
-from service.model_card import Architecture, read_card
+from service.model_card import Architecture, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
+from service.slide import open_slide
+from service.tissue import TissueMask, find_tissue
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, make_folder, write_model
 from service.training.evaluate import ExaminedField, examine
 from service.training.fields import Field
@@ -27,6 +33,8 @@ from service.training.train import OnProgress, TrainingSettings, offset_of, trai
 from service.weights import load_model
 
 Judge: TypeAlias = Literal["last", "best"]
+LEVEL_QUANTILE = 0.98  # high enough to be of nuclei, low enough to be of few mitoses
+LEVELS_SEEN = (5, 50, 95)  # percentiles of the fields' levels: the lowest that counts, the usual one, the highest
 JUDGED, MAPS = "judged", "maps"  # in a fold's folder: the model that examines its cases, and what it saw
 
 
@@ -78,15 +86,17 @@ def cross_validate(
     judge: Judge = "last",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     resume: bool = False,
+    calibrate: float = 0.0,
     facts: Mapping[str, Any] | None = None,
     on_fold: Callable[[Fold], None] = lambda _: None,
     on_progress: OnProgress = lambda _: None,
     on_examined: Callable[[Fold, int, int], None] = lambda *_: None,
-) -> list[HeldOutCase]:
-    """Train each fold and examine the cases it holds out; all cases, fold by fold.
+) -> tuple[list[HeldOutCase], ScoreCalibration | None]:
+    """Train each fold and examine the cases it holds out; all cases, fold by fold, and how scores were calibrated.
 
     `sources`: the fields by the name of their folder; `loaded`: the same fields in memory. `resume`: finished runs
-    are not trained again, an interrupted one goes on, and maps of the same network and image are read.
+    are not trained again, an interrupted one goes on, and maps of the same network and image are read. `calibrate`:
+    the weight of `settle_calibration`; 0: scores are the networks' own.
     `on_examined` is given the fields done and in all.
 
     Raises ParameterInvalid where a folder holds another run; and as `train` and `examine` do.
@@ -94,17 +104,43 @@ def cross_validate(
     if not resume:
         refuse_left_behind([fold.folder for fold in folds])
     source_of = {field.case: source for source, fields in sources.items() for field in fields}
-    found: list[HeldOutCase] = []
+    found: list[tuple[Fold, ExaminedField]] = []
     for fold in folds:
         on_fold(fold)
         train_fold(fold, loaded, settings, imagenet, device, resume, facts or {}, on_progress)
         model = write_judged(fold, judge)
         fields = [field for fields in sources.values() for field in fields if field.case in fold.cases]
-        examined = examine_held_out(fold, fields, model, device, on_examined)
-        for case in fold.cases:
-            own = [each for each in examined if each.field.case == case]
-            found.append(HeldOutCase.of(fold.number, source_of[case], own))
-    return found
+        found += [(fold, each) for each in examine_held_out(fold, fields, model, device, on_examined)]
+    examined, calibration = [each for _, each in found], None
+    if calibrate:
+        examined, calibration = settle_calibration(examined, calibrate)
+    own = {case: [each for each in examined if each.field.case == case] for fold in folds for case in fold.cases}
+    cases = [HeldOutCase.of(fold.number, source_of[case], own[case]) for fold in folds for case in fold.cases]
+    return cases, calibration
+
+
+def settle_calibration(
+    examined: Sequence[ExaminedField], weight: float
+) -> tuple[list[ExaminedField], ScoreCalibration]:
+    """Fields with comparable scores, and the calibration: its reference and range are those of the fields' own levels.
+
+    No label has a say in it. Raises DataInvalid where no field is large enough to have a level.
+    """
+    tissues = [_tissue(each.field) for each in examined]
+    maps = [each.probabilities for each in examined if each.probabilities is not None]
+    levels = [score_level(*each, LEVEL_QUANTILE) for each in zip(maps, tissues, strict=True)]
+    known = [level for level in levels if level is not None]
+    if not known:
+        raise DataInvalid("no field has enough tissue to tell the level of its scores; leave --calibrate out")
+    low, reference, high = np.percentile(known, LEVELS_SEEN).round(3).tolist()
+    calibration = ScoreCalibration(quantile=LEVEL_QUANTILE, weight=weight, low=low, reference=reference, high=high)
+    comparable = [calibrated(*each, calibration)[0] for each in zip(maps, tissues, strict=True)]
+    return [replace(each, probabilities=own) for each, own in zip(examined, comparable, strict=True)], calibration
+
+
+def _tissue(field: Field) -> TissueMask:
+    with open_slide(field.path, mpp=math.sqrt(field.mpp[0] * field.mpp[1])) as slide:
+        return find_tissue(slide)
 
 
 def train_fold(

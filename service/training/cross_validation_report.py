@@ -17,7 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from service.errors import DataInvalid
-from service.model_card import read_card
+from service.model_card import ScoreCalibration, read_card
 from service.training.checkpoint import write_whole
 from service.training.cross_validation import JUDGED, Fold, Judge, full_halo_px
 from service.training.evaluate_command import write_evaluation
@@ -39,6 +39,7 @@ class Study:
     rule: Rule
     judge: Judge
     settings: TrainingSettings
+    calibration: ScoreCalibration | None = None
 
     @property
     def shipped(self) -> RuleOutcome:
@@ -127,6 +128,7 @@ def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
         "judge": study.judge,
         "threshold_rule": study.rule,
         "threshold": study.shipped.threshold,
+        "calibration": study.calibration and study.calibration.model_dump(),
         "metrics": study.metrics,
         "rules": {rule: outcome and _rule_json(outcome) for rule, outcome in study.outcomes.items()},
         "best_rule_nested": study.best_rule,

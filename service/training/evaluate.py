@@ -159,7 +159,7 @@ def examine(field: Field, detector: Detector, *, halo_px: int | None = None) -> 
     mpp = math.sqrt(field.mpp[0] * field.mpp[1])
     with open_slide(field.path, mpp=mpp) as slide, tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "map.npz"
-        analyze(slide, detector, halo_px=halo_px, checkpoint=saved)
+        analyze(slide, detector, halo_px=halo_px, map_file=saved)
         probabilities = ProbabilityMap.load(saved)
     return ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities)
 

@@ -25,9 +25,11 @@ from PIL import Image
 from scipy import ndimage
 
 from service.analysis import analyze
+from service.calibration import calibrated
 from service.inference import Detector
 from service.mitotic_figures import MitoticFigure, find_mitotic_figures
 from service.parameters import HALO_PX, PATCHES_PER_SIDE, Parameters
+from service.plan import Plan
 from service.slide import open_slide
 from service.stain import density_transform, estimate_stain, normalise
 from service.tiling import PATCH_PX, cover
@@ -131,8 +133,8 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
     """What each overlap costs and changes; "differ" counts detections without a partner within 2 um."""
     runs = []
     with open_slide(mosaic.path) as slide:
-        parameters = Parameters.of(slide.extent, detector.card)
-        tissue = find_tissue(slide)
+        plan = Plan.of(slide, detector)
+        parameters, tissue = plan.parameters, plan.tissue
         for side, halo in (
             (1, 112),
             (2, 112),
@@ -148,12 +150,12 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
         ):
             tiles = list(cover(parameters.lattice, None, tissue.touches, side, halo))
             started = time.perf_counter()
-            found = detector.run(slide, parameters.lattice, tiles)
+            found = detector.run(slide, parameters.lattice, tiles, plan.stain.transform)
             taken = time.perf_counter() - started
             read_px = sum(tile.read.width * tile.read.height for tile in tiles)
-            runs.append(
-                (side, halo, read_px, taken, find_mitotic_figures(found, detector.card.threshold, parameters.mpp))
-            )
+            comparable, _ = calibrated(found, tissue, detector.card.calibration)
+            figures = find_mitotic_figures(comparable, detector.card.threshold, parameters.mpp)
+            runs.append((side, halo, read_px, taken, figures))
     full = runs[0]
     rows = []
     for side, halo, read_px, taken, figures in runs:

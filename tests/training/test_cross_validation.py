@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
+from service import calibration
 from service.analysis import analyze
 from service.cli import app
 from service.errors import DataInvalid, ParameterInvalid
@@ -23,7 +24,7 @@ from service.slide import open_slide
 from service.tiling import Lattice
 from service.training import shipping
 from service.training.checkpoint import load_checkpoint, save_checkpoint
-from service.training.cross_validation import Fold, full_halo_px, plan_folds, write_judged
+from service.training.cross_validation import Fold, full_halo_px, plan_folds, settle_calibration, write_judged
 from service.training.cross_validation_report import Study, case_row, case_table, rule_table
 from service.training.evaluate import ExaminedField, evaluate
 from service.training.evaluate_command import as_json
@@ -384,6 +385,55 @@ def test_another_rule_needs_no_network(data: list[Path], whole: tuple[Path, Resu
     card = load_model(out / "final").card
     assert (card.id, card.threshold) == ("drawn-2", threshold)
     assert card.threshold != load_model(whole[0] / "final").card.threshold
+
+
+def test_calibrated_figures_are_those_of_the_service(
+    data: list[Path], whole: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(whole[0], out)
+    refused = run("cross-validate", data, out, "--resume", fold="A", calibrate=0.5)
+    assert "error: data-invalid: no field has enough tissue" in refused.stderr
+    monkeypatch.setattr(calibration, "LEAST_PX", 1000)  # the drawn fields are small
+    done = run("cross-validate", data, out, "--resume", fold="A", calibrate=0.5)
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / "cross_validation.json").read_text())
+    settled = load_model(out / "final").card.calibration
+    assert settled is not None
+    assert settled.model_dump() == report["calibration"]
+    assert (settled.weight, settled.low <= settled.reference <= settled.high) == (0.5, True)
+    shifts = set()
+    for row in report["cases"]:
+        detector = Detector.load(out / f"fold-{row['fold']}" / "judged")
+        detector.card = detector.card.model_copy(update={"calibration": settled})
+        own = [field for folder in data for field in read_fields(folder) if field.case == row["case"]]
+        counts = np.sum([counted(each, detector, row["shipped_threshold"]) for each in own], axis=0)
+        assert [row[f"shipped_{count}"] for count in ("tp", "fp", "fn")] == counts.tolist()
+        with open_slide(own[0].path, mpp=0.25) as slide:
+            shifts.add(analyze(slide, detector, halo_px=56).parameters["score_shift"])
+    assert len(shifts) == 3
+
+
+@pytest.mark.parametrize("truth", [[], [(100.0, 100.0), (700.0, 400.0)]], ids=["no mitosis", "mitoses"])
+def test_a_calibration_is_of_the_fields_own_levels_and_needs_no_label(
+    tmp_path: Path, truth: list[tuple[float, float]]
+) -> None:
+    lattice, levels = Lattice.of(1600, 1200, (1.0, 1.0)), (-7.0, -5.0, -4.5)
+    Image.fromarray(draw_tissue(1600, 1200)).save(tmp_path / "field.png")
+    examined = []
+    for number, level in enumerate(levels):
+        probabilities = ProbabilityMap.empty(lattice)
+        probabilities.values[:] = 1 / (1 + np.exp(-level))
+        mitoses = np.array(truth).reshape(-1, 2)
+        field = Field(f"{number}", f"{number}", tmp_path / "field.png", (0.25, 0.25), 1600, 1200, mitoses)
+        examined.append(ExaminedField(field, (), 0.0, lattice.scale, probabilities))
+    comparable, settled = settle_calibration(examined, 1.0)
+    assert settled.reference == -5.0
+    assert settled.low == pytest.approx(np.percentile(levels, 5), abs=1e-3)
+    assert settled.high == pytest.approx(np.percentile(levels, 95), abs=1e-3)
+    found = [float(each.probabilities.values[9, 9]) for each in comparable if each.probabilities is not None]
+    beyond = (-7.0 - settled.low, 0.0, -4.5 - settled.high)  # what no level that counts explains
+    assert found == pytest.approx([1 / (1 + np.exp(5.0 - more)) for more in beyond], rel=1e-3)
 
 
 @pytest.mark.parametrize(
