@@ -43,10 +43,11 @@ def analyze(
     parameters, tissue = plan.parameters, plan.tissue
     if tissue_file is not None:
         tissue.save(tissue_file)
-    answers = detector.run(
-        slide, parameters.lattice, plan.tiles, plan.stain.transform, on_progress, checkpoint, plan.key
+    probabilities, scoring = calibrated(
+        detector.run(slide, parameters.lattice, plan.tiles, plan.stain.transform, on_progress, checkpoint, plan.key),
+        tissue,
+        detector.card.calibration,
     )
-    probabilities, scoring = calibrated(answers, tissue, detector.card.calibration)
     if map_file is not None:
         probabilities.save(map_file)
     figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), region)

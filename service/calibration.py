@@ -53,5 +53,7 @@ def score_shift(level: float | None, calibration: ScoreCalibration) -> float:
 def shifted(probabilities: ProbabilityMap, shift: float) -> ProbabilityMap:
     """The map with a number added to all logits; what was not looked at stays zero."""
     odds = probabilities.values * np.float32(math.exp(shift))
-    values = odds / (odds + (1 - probabilities.values))
+    values = 1 - probabilities.values
+    values += odds
+    np.divide(odds, values, out=values)  # a slide's map is large: as few copies as possible
     return ProbabilityMap(probabilities.lattice, values, probabilities.done)
