@@ -17,6 +17,7 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/mitosis demo --out demo
 
+# in the order of the files: by default those with few tests come last, and they are the long ones
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
