@@ -18,7 +18,15 @@ ROAD = (
     {"analysis"},
     {"plan"},
     {"inference", "backend", "weights", "network", "export_onnx", "render", "export", "notices", "report"},
-    {"mitotic_figures", "mitotic_activity", "mitotic_definitions", "probability_map", "parameters", "model_card"},
+    {
+        "calibration",
+        "mitotic_figures",
+        "mitotic_activity",
+        "mitotic_definitions",
+        "probability_map",
+        "parameters",
+        "model_card",
+    },
     {"slide", "tissue", "tiling", "stain", "readers", "jpeg_tiles"},
     {"errors", "order", "commit"},
 )
