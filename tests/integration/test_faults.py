@@ -24,13 +24,13 @@ from service.slide import Box, open_slide
 from tests.integration.running import ENDED, Running
 
 REGION = {"x": 300, "y": 300, "width": 1400, "height": 1400}
-WHOLE = {"x": 0, "y": 0, "width": 4000, "height": 4000}
+WHOLE = {"x": 0, "y": 0, "width": 3000, "height": 3000}
 LONG: dict[str, Any] = {"region": WHOLE, "halo_px": 512}  # some seconds on one core: nearly four times the pixels
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_sample_slide(tmp_path_factory.mktemp("slide") / "sample.tif", width=4000, height=4000).path
+    return draw_sample_slide(tmp_path_factory.mktemp("slide") / "sample.tif", width=3000, height=3000).path
 
 
 @pytest.fixture(scope="module")
