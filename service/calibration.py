@@ -29,7 +29,8 @@ def calibrated(
         return probabilities, {}
     level = score_level(probabilities, tissue, calibration.quantile)
     shift = score_shift(level, calibration)
-    return shifted(probabilities, shift), {"score_level": level, "score_shift": shift}
+    said = {"score_level": None if level is None else round(level, 4), "score_shift": round(shift, 4)}
+    return shifted(probabilities, shift), said
 
 
 def score_level(probabilities: ProbabilityMap, tissue: TissueMask, quantile: float) -> float | None:
