@@ -322,20 +322,26 @@ def test_a_gateway_that_dies_before_it_has_written_down_the_answer_sends_the_sam
     assert str(lis.got[0]) == str(lis.got[1])
 
 
-def test_what_takes_longer_than_its_lease_is_not_sent_by_another_gateway_meanwhile(
+def test_a_lease_is_renewed_for_as_long_as_a_try_lasts(
     service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channels, "LEASE_S", 0.8)
-    monkeypatch.setattr(mllp, "ANSWER_S", 3.0)
+    monkeypatch.setattr(channels, "BACKOFF_S", (60,))
+    monkeypatch.setattr(mllp, "ANSWER_S", 5.0)
     service.succeeded()
     lis.answers = ["silent"]
+    ends = set()
     with ThreadPoolExecutor(1) as gateway:
-        first = gateway.submit(service.deliver, "hl7")
-        while not first.done():
-            service.deliver("hl7")
+        delivering = gateway.submit(service.deliver, "hl7")
+        while not delivering.done():
+            ends |= {row.next_at for row in service.rows() if row.channel == "hl7" and row.attempts == 1}
             time.sleep(0.05)
-    assert first.result() == 0
-    assert len(lis.got) == 1
+    assert delivering.result() == 0
+    assert len(ends) > 2, "taken, and renewed at least once before it was settled"
+    before = service.rows()[-1].next_at
+    assert before > time.time() + 30, "nothing renews what was settled"
+    time.sleep(1)
+    assert service.rows()[-1].next_at == before
 
 
 def test_several_gateways_send_each_once(service: Service, lis: Lis) -> None:
