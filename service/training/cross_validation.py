@@ -104,14 +104,14 @@ def cross_validate(
     if not resume:
         refuse_left_behind([fold.folder for fold in folds])
     source_of = {field.case: source for source, fields in sources.items() for field in fields}
-    found: list[tuple[Fold, ExaminedField]] = []
+    examined: list[ExaminedField] = []
     for fold in folds:
         on_fold(fold)
         train_fold(fold, loaded, settings, imagenet, device, resume, facts or {}, on_progress)
         model = write_judged(fold, judge)
         fields = [field for fields in sources.values() for field in fields if field.case in fold.cases]
-        found += [(fold, each) for each in examine_held_out(fold, fields, model, device, on_examined)]
-    examined, calibration = [each for _, each in found], None
+        examined += examine_held_out(fold, fields, model, device, on_examined)
+    calibration = None
     if calibrate:
         examined, calibration = settle_calibration(examined, calibrate)
     own = {case: [each for each in examined if each.field.case == case] for fold in folds for case in fold.cases}
