@@ -178,18 +178,18 @@ class Client:
         pauses, digest, hashed, offset = self._connection.pauses(), hashlib.sha256(), 0, 0
         interrupted = False  # then the last request may still be written from what is on its way
         while slide_id is None:
-            asking = interrupted  # for the upload alone, by a request without bytes: they would be refused, sent or not
-            content = _read(file, offset, 0 if asking else min(CHUNK_BYTES, size - offset))
+            asking = interrupted  # whether it is over, by a request without bytes: until then they would be refused
+            content = _read(file, offset, min(CHUNK_BYTES, size - offset))  # nothing, where only the slide is missing
             trouble: MitosisError = ServerUnreachable(f"{self._connection.server} takes no more bytes of {name}")
             try:
-                now, slide_id = self._patch(place, offset, content)
+                now, slide_id = self._patch(place, offset, b"" if asking else content)
                 interrupted = False
             except INTERRUPTIONS as error:
                 interrupted = True
                 trouble, upload = error, _parsed(_Upload, self._connection.ask("GET", place))
                 now, slide_id = upload.offset, upload.slide_id
             if now > hashed:
-                digest.update(_read(file, hashed, now - hashed))
+                digest.update(content[hashed - offset : now - offset])
                 hashed = now
             if now > offset:
                 pauses = self._connection.pauses(SLOW_S if now == size else None)
