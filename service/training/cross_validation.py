@@ -9,7 +9,6 @@ which are what training on all cases, with none left to choose by, will ship.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,9 @@ from service.errors import DataInvalid, OutputUnwritable, ParameterInvalid
 from service.inference import Detector
 from service.model_card import Architecture, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
-from service.slide import open_slide
 from service.tissue import TissueMask, find_tissue
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, make_folder, write_model
-from service.training.evaluate import ExaminedField, examine
+from service.training.evaluate import ExaminedField, examine, open_field
 from service.training.fields import Field
 from service.training.held_out import ANY_THRESHOLD, HeldOutCase
 from service.training.patches import LoadedField
@@ -139,7 +137,7 @@ def settle_calibration(
 
 
 def _tissue(field: Field) -> TissueMask:
-    with open_slide(field.path, mpp=math.sqrt(field.mpp[0] * field.mpp[1])) as slide:
+    with open_field(field) as slide:
         return find_tissue(slide)
 
 

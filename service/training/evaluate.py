@@ -26,7 +26,7 @@ from service.mitotic_figures import MERGE_UM, MitoticFigure, find_mitotic_figure
 from service.parameters import scale_to
 from service.probability_map import ProbabilityMap
 from service.report import Report
-from service.slide import open_slide
+from service.slide import Slide, open_slide
 from service.tiling import PATCH_PX
 from service.training.fields import Field
 from service.training.scoring import (
@@ -154,10 +154,14 @@ class ExaminedField:
         return np.array([(figure.x, figure.y) for figure in figures]).reshape(-1, 2) * self.field.mpp
 
 
+def open_field(field: Field) -> Slide:
+    """A field as a slide; raises as `open_slide` does."""
+    return open_slide(field.path, mpp=math.sqrt(field.mpp[0] * field.mpp[1]))
+
+
 def examine(field: Field, detector: Detector, *, halo_px: int | None = None) -> ExaminedField:
     """Run a detector over a field as over a slide; raises as `analyze` does."""
-    mpp = math.sqrt(field.mpp[0] * field.mpp[1])
-    with open_slide(field.path, mpp=mpp) as slide, tempfile.TemporaryDirectory() as folder:
+    with open_field(field) as slide, tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "map.npz"
         analyze(slide, detector, halo_px=halo_px, map_file=saved)
         probabilities = ProbabilityMap.load(saved)

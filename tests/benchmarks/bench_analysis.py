@@ -27,12 +27,10 @@ from service.analysis import analyze
 from service.calibration import calibrated
 from service.inference import Detector
 from service.mitotic_figures import MitoticFigure, find_mitotic_figures
-from service.parameters import HALO_PX, PATCHES_PER_SIDE, Parameters
 from service.plan import Plan
 from service.slide import open_slide
 from service.stain import density_transform, estimate_stain, normalise
 from service.tiling import PATCH_PX, cover
-from service.tissue import find_tissue
 from service.training.scoring import match
 from service.weights import load_model
 
@@ -67,11 +65,9 @@ def bench_speed(mosaic: Mosaic, detector: Detector) -> dict[str, float]:
     Shared machines drift by factors within minutes, so the ratios are medians of ratios within a round.
     """
     with open_slide(mosaic.path) as slide:
-        parameters = Parameters.of(slide.extent, detector.card)
-        tissue = find_tissue(slide)
-        tiles = list(cover(parameters.lattice, None, tissue.touches, PATCHES_PER_SIDE, HALO_PX))
-        patches = [slide.read(tile.read, parameters.lattice.scale)[None] for tile in tiles]
-        area_mpx = tissue.area_mm2() / MPP**2
+        plan = Plan.of(slide, detector)
+        patches = [slide.read(tile.read, plan.parameters.lattice.scale)[None] for tile in plan.tiles]
+        area_mpx = plan.tissue.area_mm2() / MPP**2
         read_px = sum(patch.size / 3 for patch in patches)
         eager_share = sum(patch.size / 3 for patch in patches[:4]) / read_px
         naive_share = NAIVE_PATCHES * PATCH_PX**2 / (area_mpx * 1e6)
