@@ -28,6 +28,6 @@ ENV PATH=/opt/mitosis/bin:$PATH HOME=/tmp MITOSIS_DATA_DIR=/var/lib/mitosis \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
-    CMD ["python", "-m", "service.health", "gateway"]
+    CMD ["python", "-m", "service.cli.health", "gateway"]
 ENTRYPOINT ["mitosis"]
 CMD ["api", "--host", "0.0.0.0", "--port", "8000"]

@@ -29,6 +29,6 @@ ENV PATH=/opt/mitosis/bin:$PATH HOME=/tmp MITOSIS_DATA_DIR=/var/lib/mitosis \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OPENVINO_TELEMETRY=0
 USER 10001:10001
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["python", "-m", "service.health", "worker"]
+    CMD ["python", "-m", "service.cli.health", "worker"]
 ENTRYPOINT ["mitosis"]
 CMD ["worker"]

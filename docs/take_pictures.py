@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from service.client import Client
-from service.demo_command import own_service
+from service.cli.demo import own_service
+from service.client.client import Client
 from service.sample import draw_sample_slide
 
 DOCS = Path(__file__).parent

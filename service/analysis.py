@@ -12,10 +12,10 @@ from service.calibration import calibrated
 from service.inference import Detector, OnProgress
 from service.mitotic_activity import count_activity
 from service.mitotic_figures import find_mitotic_figures, within
-from service.notices import notices
 from service.plan import Plan
 from service.report import Report, compose_report
 from service.slide import Box, Slide
+from service.warnings import report_warnings
 
 
 def analyze(
@@ -61,6 +61,6 @@ def analyze(
         card=detector.card,
         parameters=parameters,
         computed_by=detector.backend.describe() | scoring,
-        warnings=notices(slide, parameters, tissue, plan.stain, index),
+        warnings=report_warnings(slide, parameters, tissue, plan.stain, index),
         seconds=time.monotonic() - started,
     )

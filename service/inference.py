@@ -30,7 +30,7 @@ OnProgress = Callable[[int, int], None]  # patches done, patches in all
 
 
 class Detector:
-    """A loaded model: network, stain reference, threshold, device. Knows nothing of vendors, jobs or HTTP.
+    """A loaded model: network, stain reference, threshold, device. Knows nothing of vendors, queues or HTTP.
 
     Raises as `load_model` and `load_backend` do.
     """

@@ -9,26 +9,18 @@ What is signed is kept with its counts: it stays what it was, whatever is change
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, insert, select
-
-from service import audit, outbox
-from service.database import analyses, reading, review_entries, writing
-from service.errors import NotFound, ParameterInvalid, RevisionConflict
-from service.job_records import Analysis
+from service.errors import ParameterInvalid
 from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity
 from service.mitotic_figures import MERGE_UM
 from service.order import Confirmation, ResultStatus
 from service.report import Activity, Detection, Report, Review, ReviewedDetection, Signature, activity_of
-from service.result import Result
 from service.slide import Box
-from service.storage import Storage
 from service.tissue import TissueMask
 
 Action = Literal["accept", "reject", "add", "clear", "sign"]
@@ -108,7 +100,7 @@ def reviewed(report: Report, tissue: TissueMask, entries: Sequence[Entry]) -> Re
     """The review as it stands: counted is what is not rejected."""
     found, signed = replay(report, entries), _signatures(entries)
     return Review(
-        **dict(_counted(report, tissue, found)),
+        **dict(counted_review(report, tissue, found)),
         revision=revision_of(entries),
         status=_status(signed),
         signed=_signature(signed[-1]) if signed else None,
@@ -152,7 +144,8 @@ def _kept(found: Found) -> list[ReviewedDetection]:
     return [each for each in found.values() if each.decision != "rejected"]
 
 
-def _counted(report: Report, tissue: TissueMask, found: Found) -> Activity:
+def counted_review(report: Report, tissue: TissueMask, found: Found) -> Activity:
+    """Count the figures that a review keeps."""
     kept = _kept(found)
     if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
@@ -208,113 +201,3 @@ def _check(report: Report, found: Found, change: Change) -> None:
 def _box(report: Report) -> Box | None:
     region = report.region
     return Box(region.x, region.y, region.width, region.height) if region else None
-
-
-# Keeping
-
-
-class Reviews:
-    """The store of entries. Every method raises DatabaseUnavailable where the database cannot be reached."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def entries(self, analysis_id: str) -> list[Entry]:
-        """All entries, oldest first."""
-        with reading(self._engine) as connection:
-            return _entries(connection, analysis_id)
-
-    def change(
-        self, analysis: Analysis, report: Report, revision: int, changes: Sequence[Change], by: Reviewer
-    ) -> list[Entry]:
-        """Make all the changes or none, and give all entries. Raises RevisionConflict, ParameterInvalid, NotFound."""
-        with self._at(analysis, revision) as (connection, entries):
-            made = decided(report, entries, changes, by)
-            _append(connection, analysis, made, by)
-        return entries + made
-
-    def sign(self, analysis: Analysis, report: Report, tissue: TissueMask, revision: int, by: Reviewer) -> list[Entry]:
-        """Vouch for a revision, and have it told; gives all entries. Raises RevisionConflict, NotFound."""
-        before = [entry for entry in self.entries(analysis.id) if entry.revision <= revision]
-        counted = _counted(report, tissue, replay(report, before))  # not while others wait for the lock
-        with self._at(analysis, revision) as (connection, entries):
-            at = datetime.fromtimestamp(time.time(), UTC)
-            kept = counted.model_dump(mode="json")
-            signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
-            outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
-            _append(connection, analysis, [signature], by)
-        return [*entries, signature]
-
-    @contextmanager
-    def _at(self, analysis: Analysis, revision: int) -> Iterator[tuple[Connection, list[Entry]]]:
-        """A transaction in which a review stands at a revision, and nobody else moves it."""
-        with writing(self._engine) as connection:
-            lock = select(analyses.c.id).where(analyses.c.id == analysis.id).with_for_update()
-            if connection.execute(lock).first() is None:
-                raise NotFound(f"there is no analysis {analysis.id}")
-            entries = _entries(connection, analysis.id)
-            if revision_of(entries) != revision:
-                conflict = RevisionConflict("somebody else changed this review; load it again, nothing was changed")
-                conflict.revision = revision_of(entries)
-                raise conflict
-            yield connection, entries
-
-
-def signed_result(
-    engine: Engine, storage: Storage, analysis: Analysis
-) -> tuple[Report, ResultStatus, Confirmation | None, int]:
-    """`signed_report` of an analysis that is stored. Raises NotFinished, NotFound, DatabaseUnavailable."""
-    return signed_report(Result.of(storage, analysis).report(), Reviews(engine).entries(analysis.id))
-
-
-def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
-    table = review_entries.c
-    query = select(review_entries).where(table.analysis_id == analysis_id).order_by(table.revision)
-    return [
-        Entry(
-            revision=row.revision,
-            action=row.action,
-            id=row.detection_id,
-            x=row.x,
-            y=row.y,
-            reason=row.reason,
-            reviewer=row.reviewer,
-            organization=row.organization,
-            at=datetime.fromtimestamp(row.at, UTC),
-            counted=row.counted,
-        )
-        for row in connection.execute(query)
-    ]
-
-
-def _append(connection: Connection, analysis: Analysis, made: Sequence[Entry], by: Reviewer) -> None:
-    rows = [
-        {
-            "analysis_id": analysis.id,
-            "revision": entry.revision,
-            "action": entry.action,
-            "detection_id": entry.id,
-            "x": entry.x,
-            "y": entry.y,
-            "reason": entry.reason,
-            "reviewer": entry.reviewer,
-            "organization": entry.organization,
-            "key_id": by.key_id,
-            "counted": entry.counted,
-            "at": entry.at.timestamp(),
-        }
-        for entry in made
-    ]
-    connection.execute(insert(review_entries), rows)
-    names = ("action", "detection_id", "x", "y", "reason")
-    audit.record(
-        connection,
-        analysis.tenant,
-        by.key_id or audit.NOBODY,
-        "sign" if made[-1].action == "sign" else "change_detections",
-        analysis.id,
-        revision=made[-1].revision,
-        reviewer=by.name,
-        organization=by.organization,
-        decisions=[{name: row[name] for name in names if row[name] is not None} for row in rows],
-    )

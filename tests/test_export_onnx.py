@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from service import cli
+from service.cli import app as cli
 from service.errors import OutputUnwritable
 from service.export_onnx import TOLERANCE, to_onnx, verify
 from service.inference import Detector

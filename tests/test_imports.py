@@ -1,9 +1,10 @@
-"""Imports go one way: the library knows nothing of servers, and what a server needs of it does not need torch."""
+"""Imports go one way: the library knows no wing, wings know only those below them, and the gateway needs no torch."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,24 +13,19 @@ import service
 
 PACKAGE = Path(service.__file__).parent
 SERVERS = {"fastapi", "starlette", "uvicorn", "celery", "kombu", "redis", "sqlalchemy", "alembic", "pydantic_settings"}
-# each module may import those of its own group and of later ones
-ROAD = (
-    {"cli", "__main__", "runner"},
-    {"analysis"},
-    {"plan"},
-    {"inference", "backend", "weights", "network", "export_onnx", "render", "export", "notices", "report"},
-    {
-        "calibration",
-        "mitotic_figures",
-        "mitotic_activity",
-        "mitotic_definitions",
-        "probability_map",
-        "parameters",
-        "model_card",
-    },
-    {"slide", "tissue", "tiling", "stain", "readers", "jpeg_tiles"},
-    {"errors", "order", "commit"},
-)
+# each wing imports the library and the wings named here; "" is the library, what lies directly in service/
+WINGS = {
+    "": set(),
+    "export": set(),
+    "training": set(),
+    "client": set(),
+    "store": set(),
+    "worker": {"store"},
+    "intake": {"store"},
+    "interop": {"store", "intake", "export"},
+    "api": {"store", "intake", "interop", "worker", "export"},
+    "cli": {"store", "intake", "interop", "worker", "export", "api", "client", "training"},
+}
 TORCH_FREE = [
     "service",
     "service.slide",
@@ -42,13 +38,14 @@ TORCH_FREE = [
     "service.errors",
     "service.model_card",
     "service.parameters",
-    "service.cli",
+    "service.api.app",
+    "service.cli.app",
 ]
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         yield ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
 
 
@@ -64,35 +61,54 @@ def imported(tree: ast.AST) -> set[str]:
     return names
 
 
-LIBRARY = [
-    (name, tree)
-    for name, tree in modules()
-    if name in ("", "sample") or any(name.split(".")[0] in each for each in ROAD[1:])
-]
+MODULES = dict(modules())
+# the modules of ours that each one imports; `from service.slide import Box` is `service.slide`
+IMPORTS = {
+    name: {
+        each if each in MODULES else each.rpartition(".")[0] for each in imported(tree) if each.startswith("service")
+    }
+    for name, tree in MODULES.items()
+}
 
 
-@pytest.mark.parametrize(("name", "tree"), LIBRARY, ids=[name or "service" for name, _ in LIBRARY])
-def test_the_library_imports_no_server_and_no_edge(name: str, tree: ast.Module) -> None:
-    names = imported(tree)
-    assert not {each.split(".")[0] for each in names} & SERVERS
-    ours = {each.split(".")[1] for each in names if each.startswith("service.")}
-    assert ours <= {"__version__", "sample", *set().union(*ROAD[1:])}, f"{name} belongs to the library"
+def wing(module: str) -> str:
+    """The folder that a module of ours lies in, "" for the library."""
+    folder = module.split(".")[1:2]
+    return folder[0] if folder and (PACKAGE / folder[0]).is_dir() else ""
 
 
-@pytest.mark.parametrize(("name", "tree"), LIBRARY, ids=[name or "service" for name, _ in LIBRARY])
-def test_imports_go_one_way_along_the_road(name: str, tree: ast.Module) -> None:
-    rank = {module: number for number, group in enumerate(ROAD) for module in group}
-    own = rank.get(name.split(".")[0])
-    if own is None:
-        assert name in ("", "sample"), f"{name} has no place on the road yet"
-        own = 0
-    later = {each.split(".")[1] for each in imported(tree) if each.startswith("service.")} - {"__version__"}
-    assert all(rank[module] >= own for module in later), f"{name} imports {sorted(later)}"
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "service.__main__"])
+def test_a_module_imports_only_its_own_wing_and_those_below(name: str) -> None:
+    own = wing(name)
+    wings = {wing(each) for each in IMPORTS[name]} - {own, ""}
+    assert wings <= WINGS[own], f"{name} imports {sorted(wings - WINGS[own])}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if wing(name) in ("", "export", "training", "client")])
+def test_the_library_its_exports_its_training_and_the_client_need_no_server(name: str) -> None:
+    if name != "service.__main__":
+        assert not {each.split(".")[0] for each in imported(MODULES[name])} & SERVERS
+
+
+def test_no_circle_of_imports_between_files_or_folders() -> None:
+    TopologicalSorter({name: found - {name} for name, found in IMPORTS.items()}).prepare()  # raises CycleError
+    folders: dict[str, set[str]] = {}
+    for name, found in IMPORTS.items():
+        if name != "service.__main__":  # `python -m service` is the command line
+            folders.setdefault(wing(name), set()).update({wing(each) for each in found} - {wing(name)})
+    TopologicalSorter(folders).prepare()
 
 
 def test_the_gateways_part_does_not_import_torch() -> None:
     """One process for all of them: what none of them imports, no single one does."""
     code = f"import sys, {', '.join(TORCH_FREE)}; print(*sorted({{'torch', 'openvino'}} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.split() == []
+
+
+def test_the_client_imports_neither_torch_nor_celery() -> None:
+    names = [name for name in MODULES if wing(name) == "client"]
+    code = f"import sys, {', '.join(names)}; print(*sorted({{'torch', 'celery', 'sqlalchemy'}} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.split() == []
 

@@ -16,14 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from service.errors import (
-    BadInput,
-    FileMissing,
-    NotASlide,
-    PixelsUnsupported,
-    SlideDamaged,
-    SlideTooLarge,
-)
+from service.errors import BadInput, FileMissing, NotASlide, PixelsUnsupported, SlideDamaged, SlideTooLarge
 from service.readers import dicom_file_in, ome_mpp, open_reader, slide_name
 from service.slide import Box, Rgb, open_slide
 from service.tissue import find_tissue

@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
-from service import audit
-from service.database import open_database, outbox, reading, writing
 from service.errors import NotFinished, NotFound, ParameterInvalid, RevisionConflict
-from service.job_records import Analysis, Submission
-from service.jobs import Jobs
 from service.mitotic_figures import MERGE_UM
 from service.probability_map import ProbabilityMap
 from service.report import Rectangle, Report
-from service.result import Result
-from service.review import Change, Entry, Reviewer, Reviews, decided, replay, reviewed, revision_of, signed_report
+from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report
 from service.slide import Box
-from service.storage import Storage
+from service.store import audit
+from service.store.analyses import Analyses
+from service.store.database import open_database, outbox, reading, writing
+from service.store.records import Analysis, Submission
+from service.store.results import Result
+from service.store.reviews import Reviews
+from service.store.storage import Storage
 from service.tiling import Lattice
 from service.tissue import TissueMask
 from tests.deployment.stack import postgres
@@ -270,7 +271,7 @@ def analysis(engine: Engine) -> Analysis:
 
 
 def submitted(engine: Engine) -> Analysis:
-    return Jobs(engine).submit(Submission("lab", "slide", "slide.svs", {}, "model", "0" * 64))[0]
+    return Analyses(engine).submit(Submission("lab", "slide", "slide.svs", {}, "model", "0" * 64))[0]
 
 
 def change(engine: Engine, analysis: Analysis, revision: int, *changes: Change, by: Reviewer = BY) -> list[Entry]:
@@ -361,9 +362,9 @@ def test_signing_announces_the_version_with_it_or_not_at_all(engine: Engine, ana
 
 
 def test_a_deleted_analysis_takes_no_decisions(engine: Engine, analysis: Analysis) -> None:
-    Jobs(engine).cancel(analysis.id, "lab")
+    Analyses(engine).cancel(analysis.id, "lab")
     change(engine, analysis, 0, Change("reject", id=1))
-    Jobs(engine).delete(analysis.id, "lab")
+    Analyses(engine).delete(analysis.id, "lab")
     with pytest.raises(NotFound):
         change(engine, analysis, 1, Change("reject", id=2))
     assert Reviews(engine).entries(analysis.id) == []

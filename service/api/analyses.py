@@ -14,11 +14,9 @@ from pydantic import ValidationError
 from service.api.audit import ChangesRoute
 from service.api.auth import Caller, Reader, Submitter
 from service.api.errors import extended, problems, request_invalid
+from service.api.multipart import read_multipart
 from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, described
-from service.api.slides import read_multipart
 from service.api.state import State, StateOf
-from service.callbacks import check_url
-from service.dicom_series import accept_series, series_url
 from service.errors import (
     ArchiveUnsafe,
     CallbackForbidden,
@@ -45,14 +43,17 @@ from service.errors import (
     UploadTimeout,
     UploadTooLarge,
 )
-from service.intake import StoredSlide, accept, accept_reference, find_slide
-from service.job_records import LIVE, Analysis, Status, Submission
+from service.intake.accept import accept, accept_reference
+from service.interop.dicom_series import accept_series, series_url
+from service.interop.webhooks import check_url
 from service.model_card import find_model, models, read_card
 from service.order import Order
-from service.orders import slide_identifier
 from service.parameters import Parameters
 from service.slide import Box, Extent
-from service.storage import on_disk
+from service.store.orders import slide_identifier
+from service.store.records import LIVE, Analysis, Status, Submission
+from service.store.slides import StoredSlide, find_slide
+from service.store.storage import on_disk
 
 FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the job store to the next
 Options = TypeVar("Options", bound=AnalysisOptions)
@@ -120,7 +121,7 @@ async def submit(
 async def _uploaded(request: Request, state: State, caller: Caller) -> tuple[StoredSlide, dict[str, Any]]:
     async with read_multipart(request, state.storage, state.settings) as upload:
         options = _parsed(AnalysisOptions, upload.request_json or b"{}")
-        stored = await accept(state.engine, state.storage, state.inspector, upload.incoming, upload.name, caller.tenant)
+        stored = await accept(state.engine, state.storage, state.sandbox, upload.incoming, upload.name, caller.tenant)
     return stored, options.model_dump(mode="json")
 
 
@@ -129,11 +130,11 @@ async def _named(request: Request, state: State, caller: Caller) -> tuple[Stored
     if asked.slide_id is not None:
         stored = await run_in_threadpool(find_slide, state.engine, caller.tenant, asked.slide_id)
     elif series := series_url(asked.uri or "", state.settings):
-        stores = (state.engine, state.storage, state.inspector)
+        stores = (state.engine, state.storage, state.sandbox)
         stored = await accept_series(*stores, series, state.settings, caller.tenant)
     else:
         roots = state.settings.roots
-        stored = await accept_reference(state.engine, state.inspector, asked.uri or "", roots, caller.tenant)
+        stored = await accept_reference(state.engine, state.sandbox, asked.uri or "", roots, caller.tenant)
     return stored, asked.options()
 
 
@@ -178,7 +179,7 @@ def queue(
         slide_identifier=slide_identifier(order, stored.name, state.settings.slide_id_pattern),
     )
     same = json.dumps([stored.sha256, stored.name, options], sort_keys=True)
-    analysis, created = state.jobs.submit(submission, key, hashlib.sha256(same.encode()).hexdigest())
+    analysis, created = state.analyses.submit(submission, key, hashlib.sha256(same.encode()).hexdigest())
     state.send(analysis.id)
     return analysis, created
 
@@ -193,7 +194,7 @@ def list_analyses(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> AnalysisList:
     """Analyses of the caller's tenant; `next_cursor` goes on where a page ends."""
-    found, following = state.jobs.list(
+    found, following = state.analyses.list(
         caller.tenant, status=status, accession_number=accession_number, limit=limit, cursor=cursor
     )
     return AnalysisList(analyses=[AnalysisStatus.of(each) for each in found], next_cursor=following)
@@ -202,7 +203,7 @@ def list_analyses(
 @router.get("/{analysis_id}", summary="Where an analysis stands", responses=problems(NotFound))
 def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisStatus:
     """`status`, `progress`, and the `error` of one that failed."""
-    return AnalysisStatus.of(state.jobs.get(analysis_id, caller.tenant))
+    return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
 
 
 @router.get(
@@ -216,7 +217,7 @@ async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncItera
     shown: Mapping[str, Any] | None = None
     wait_s = FIRST_EVENT_S
     while True:
-        analysis = await run_in_threadpool(state.jobs.get, analysis_id, caller.tenant)
+        analysis = await run_in_threadpool(state.analyses.get, analysis_id, caller.tenant)
         now = AnalysisStatus.of(analysis).model_dump(mode="json")
         if now != shown:
             yield ServerSentEvent(data=now, event="status")
@@ -236,8 +237,8 @@ async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncItera
 )
 def delete(analysis_id: str, state: StateOf, caller: Submitter) -> Any:
     """Queued or running: cancelled, within seconds. Ended: deleted with its result; the slide stays."""
-    if state.jobs.cancel(analysis_id, caller.tenant):
-        return AnalysisStatus.of(state.jobs.get(analysis_id, caller.tenant))
-    state.jobs.delete(analysis_id, caller.tenant)
+    if state.analyses.cancel(analysis_id, caller.tenant):
+        return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
+    state.analyses.delete(analysis_id, caller.tenant)
     state.storage.delete_result(analysis_id)
     return Response(status_code=204)

@@ -5,22 +5,23 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import __version__, dicomweb
+from service import __version__
 from service.api import analyses, events, fhir, layers, operations, results, review, session, slides, tiles, uploads
 from service.api.docs import add_docs
 from service.api.errors import add_handlers
+from service.api.maintenance import Maintenance
 from service.api.middleware import add_middleware
 from service.api.state import State
 from service.api.viewer import add_viewer
-from service.broker import Broker
-from service.callbacks import check_settings
-from service.database import open_database
-from service.inspection import Inspector
-from service.jobs import Jobs
-from service.orders import check_pattern
-from service.settings import Settings
-from service.storage import Storage
-from service.upkeep import Upkeep
+from service.intake.sandbox import Sandbox
+from service.interop import dicomweb
+from service.interop.webhooks import check_settings
+from service.store.analyses import Analyses
+from service.store.database import open_database
+from service.store.orders import check_pattern
+from service.store.settings import Settings
+from service.store.storage import Storage
+from service.worker.broker import Broker
 
 DESCRIPTION = """
 Counts mitoses in H&E whole-slide images: a slide goes in, mitosis coordinates and the mitotic activity index (MAI)
@@ -36,20 +37,20 @@ Errors are problem details (RFC 9457) with a stable `code`. A repeated `Idempote
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; stores are opened, and upkeep runs, while it is served."""
+    """The application; stores are opened, and maintenance runs, while it is served."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
-        storage, jobs, broker = Storage(settings.data_dir), Jobs(engine), Broker(settings)
-        with Inspector() as inspector:
-            app.state.service = State(settings, engine, storage, jobs, broker, inspector)
-            upkeep = Upkeep(settings, jobs, broker, storage)
-            upkeep.start()
+        storage, known, broker = Storage(settings.data_dir), Analyses(engine), Broker(settings)
+        with Sandbox() as sandbox:
+            app.state.service = State(settings, engine, storage, known, broker, sandbox)
+            maintenance = Maintenance(settings, known, broker, storage)
+            maintenance.start()
             try:
                 yield
             finally:
-                upkeep.stop()
+                maintenance.stop()
                 broker.close()
                 engine.dispose()
 

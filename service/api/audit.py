@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 
 from service.api.auth import SAFE_METHODS, Caller
 from service.api.errors import request_id, status_of
-from service.audit import NOBODY, record
 from service.errors import MitosisError
-from service.storage import on_disk
+from service.store.audit import NOBODY, record
+from service.store.storage import on_disk
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

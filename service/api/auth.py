@@ -12,8 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
-from service import keys, sessions
 from service.errors import KeyRequired, ScopeMissing, SettingsInvalid
+from service.store import keys, sessions
 
 Scope = Literal["read", "submit", "review", "admin"]
 

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from service.errors import UploadIncomplete, UploadTimeout, UploadTooLarge
-from service.storage import Storage
+from service.store.storage import Storage
 
 STALL_S = 30.0  # without a byte
 SLOWEST_BYTES_PER_S = 1024  # on average, beyond the first STALL_S: a byte now and then holds a connection for ever

@@ -29,7 +29,7 @@ async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSent
     shown: dict[str, Mapping[str, Any]] = {}
     ends_at, first = time.monotonic() + STREAM_S, True
     while time.monotonic() < ends_at:
-        found, following = await run_in_threadpool(state.jobs.list, caller.tenant, limit=WATCHED)
+        found, following = await run_in_threadpool(state.analyses.list, caller.tenant, limit=WATCHED)
         now: dict[str, Mapping[str, Any]] = {}
         for each in reversed(found):
             now[each.id] = AnalysisStatus.of(each).model_dump(mode="json")

@@ -13,12 +13,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from starlette.types import Scope
 
-from service import __version__, orders
+from service import __version__
 from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader, Submitter
 from service.api.errors import problems, request_invalid, response_to
 from service.api.state import State, StateOf
-from service.database import writing
 from service.errors import (
     DatabaseUnavailable,
     FormatUnavailable,
@@ -32,9 +31,11 @@ from service.errors import (
     ScopeMissing,
     TooManyRequests,
 )
-from service.fhir_orders import Resource, read_requests, to_service_request
-from service.orders import Outcome, Sent
-from service.versions import find_version
+from service.interop.fhir_orders import Resource, read_requests, to_service_request
+from service.interop.result_version import find_version
+from service.store import orders
+from service.store.database import writing
+from service.store.orders import Outcome, Sent
 
 MEDIA_TYPE: Final = "application/fhir+json"
 ISSUES: Final = {401: "login", 403: "forbidden", 404: "not-found", 409: "conflict", 422: "invalid", 429: "throttled"}

@@ -13,7 +13,7 @@ from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import NotFinished, NotFound, StorageFull
-from service.layers import heat_picture, heat_place, tissue_outline
+from service.intake.overlays import heat_picture, heat_place, tissue_outline
 from service.probability_map import ProbabilityMap
 from service.tissue import TissueMask
 
@@ -74,7 +74,7 @@ def get_heat_map(analysis_id: str, state: StateOf, caller: Reader) -> Response:
 
 
 def _stored(state: State, caller: Caller, analysis_id: str, kind: str) -> FilePath:
-    analysis = state.jobs.get(analysis_id, caller.tenant)
+    analysis = state.analyses.get(analysis_id, caller.tenant)
     if analysis.status != "succeeded":
         raise NotFinished(f"analysis {analysis.id} is {analysis.status}; there is nothing to lay over its slide")
     return state.storage.result_folder(analysis.id) / f"{kind}-{analysis.result_sha256}.npz"

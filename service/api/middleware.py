@@ -22,14 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.auth import Caller, identify
 from service.api.errors import extended, problem_response, response_to
-from service.errors import (
-    DatabaseUnavailable,
-    KeyRequired,
-    TooManyRequests,
-    UploadTimeout,
-    UploadTooLarge,
-)
-from service.settings import Settings
+from service.errors import DatabaseUnavailable, KeyRequired, TooManyRequests, UploadTimeout, UploadTooLarge
+from service.store.settings import Settings
 
 BODY_BYTES: Final = 1 << 20  # of a request that is no upload
 BODY_S: Final = 20.0  # for such a body, from its first byte to its last

@@ -10,16 +10,16 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from service import outbox
 from service.api.auth import caller
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
-from service.channels import configured
-from service.database import reading
 from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable, StorageFull
+from service.interop.channels import configured
 from service.model_card import models, read_card
-from service.orders import count_waiting
-from service.workers import live_workers
+from service.store import outbox
+from service.store.database import reading
+from service.store.orders import count_waiting
+from service.store.workers import live_workers
 
 LEAST_FREE_BYTES = 1 << 30
 
@@ -101,22 +101,24 @@ class JobMetrics(Collector):
         yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", disk.free)
         yield GaugeMetricFamily("mitosis_broker_up", "Whether the broker answers", _answers(_broker, self._state))
         try:
-            standing = self._state.jobs.standing()
+            statistics = self._state.analyses.statistics()
             workers = len(live_workers(self._state.engine))
             orders_waiting = count_waiting(self._state.engine)
-            channels = outbox.standing(self._state.engine, configured(self._state.settings))
+            channels = outbox.statistics(self._state.engine, configured(self._state.settings))
         except DatabaseUnavailable:
             yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 0)
             return
         now = time.time()
         yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 1)
-        yield _gauge("mitosis_analyses", "Analyses kept, by status", "status", standing.by_status)
-        yield _gauge("mitosis_failures", "Failed analyses kept, by code", "code", standing.failures)
-        age = now - standing.oldest_queued_at if standing.oldest_queued_at else 0.0
+        yield _gauge("mitosis_analyses", "Analyses kept, by status", "status", statistics.by_status)
+        yield _gauge("mitosis_failures", "Failed analyses kept, by code", "code", statistics.failures)
+        age = now - statistics.oldest_queued_at if statistics.oldest_queued_at else 0.0
         yield GaugeMetricFamily("mitosis_oldest_queued_seconds", "Age of the analysis that waits longest", age)
-        yield GaugeMetricFamily("mitosis_patches_per_second", "Of all running analyses", standing.patches_per_s)
+        yield GaugeMetricFamily("mitosis_patches_per_second", "Of all running analyses", statistics.patches_per_s)
         yield GaugeMetricFamily("mitosis_workers", "Live workers", workers)
-        yield GaugeMetricFamily("mitosis_callbacks_waiting", "Callbacks not delivered yet", standing.callbacks_waiting)
+        yield GaugeMetricFamily(
+            "mitosis_callbacks_waiting", "Callbacks not delivered yet", statistics.callbacks_waiting
+        )
         waiting = {name: channel.waiting for name, channel in channels.items()}
         refused = {name: channel.refused for name, channel in channels.items()}
         ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in channels.items()}

@@ -14,18 +14,19 @@ from service.api.auth import Caller, Reader
 from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
-from service.dicom_header import find_header
 from service.errors import FormatUnavailable, NotFinished, NotFound, SlideDamaged, StorageFull
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
-from service.intake import find_slide
-from service.job_records import Analysis
-from service.pictures import Picture
+from service.intake.pictures import Picture
+from service.interop.dicom_header import find_header
+from service.interop.result_version import ResultVersion, find_version
 from service.report import Report
-from service.result import Result
-from service.review import Entry, Reviews, reviewed
-from service.storage import on_disk
-from service.versions import Version, find_version
+from service.review import Entry, reviewed
+from service.store.records import Analysis
+from service.store.results import Result
+from service.store.reviews import Reviews
+from service.store.slides import find_slide
+from service.store.storage import on_disk
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
@@ -71,7 +72,7 @@ def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
     return result.report().model_copy(update={"review": review}).to_json().encode()
 
 
-def _written(state: State, version: Version, choice: Wanted) -> tuple[bytes, str]:
+def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
     """A version in a format, and its media type."""
     writers: dict[Format, Callable[[], bytes]] = {
         "geojson": lambda: to_geojson(version.report),
@@ -93,7 +94,7 @@ def _written(state: State, version: Version, choice: Wanted) -> tuple[bytes, str
 )
 async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """The slide alone, at most 1600 px wide and high; no label, no macro image."""
-    analysis = await on_disk(state.jobs.get, analysis_id, caller.tenant)
+    analysis = await on_disk(state.analyses.get, analysis_id, caller.tenant)
     return await _picture(state, analysis, "thumbnail")
 
 
@@ -140,7 +141,7 @@ async def get_detection(
 
 
 def _succeeded(state: State, analysis_id: str, caller: Caller) -> Analysis:
-    analysis = state.jobs.get(analysis_id, caller.tenant)
+    analysis = state.analyses.get(analysis_id, caller.tenant)
     if analysis.status != "succeeded":
         reason = f": {analysis.error['detail']}" if analysis.error else ""
         raise NotFinished(f"analysis {analysis.id} is {analysis.status}{reason}; there is no result")
@@ -168,7 +169,7 @@ async def _picture(state: State, analysis: Analysis, kind: str, number: int = 0)
         )
         partial = kept.with_name(f"{uuid.uuid4()}.partial")
         try:
-            await state.inspector.draw(picture, partial)
+            await state.sandbox.draw(picture, partial)
             partial.replace(kept)
         finally:
             partial.unlink(missing_ok=True)

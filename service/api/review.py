@@ -13,13 +13,14 @@ from service.api.auth import Caller, Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import NotFinished, NotFound, ParameterInvalid, PreconditionRequired, RevisionConflict
-from service.job_records import Analysis
 from service.mitotic_figures import MERGE_UM
 from service.order import Text
 from service.report import Detection, Review
-from service.result import Result
-from service.review import Action, Change, Entry, Reviews, reviewed
+from service.review import Action, Change, Entry, reviewed
 from service.review import Reviewer as Person
+from service.store.records import Analysis
+from service.store.results import Result
+from service.store.reviews import Reviews
 
 MAX_CHANGES = 1000
 LEAST_PROBABILITY = 0.05  # of a candidate
@@ -173,7 +174,7 @@ def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
 
 
 def _result(state: State, analysis_id: str, caller: Caller) -> tuple[Analysis, Result]:
-    analysis = state.jobs.get(analysis_id, caller.tenant)
+    analysis = state.analyses.get(analysis_id, caller.tenant)
     return analysis, Result.of(state.storage, analysis)
 
 

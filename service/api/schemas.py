@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.job_records import Analysis, Priority, Status
 from service.model_card import ModelCard
 from service.order import Order, Text
+from service.store.records import Analysis, Priority, Status
 
 Pixels = Annotated[int, Field(ge=0, le=2**31)]
 MAX_PARTS = 64

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from service import keys, sessions
 from service.api.auth import SESSION_COOKIE, identify, refuse_foreign_origin
 from service.api.errors import problems
 from service.api.state import StateOf
 from service.errors import DatabaseUnavailable, KeyRequired, RequestInvalid
+from service.store import keys, sessions
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
 

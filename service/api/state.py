@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from service.broker import Broker
 from service.errors import QueueUnavailable
-from service.inspection import Inspector
-from service.jobs import Jobs
-from service.settings import Settings
-from service.storage import Storage
+from service.intake.sandbox import Sandbox
+from service.store.analyses import Analyses
+from service.store.settings import Settings
+from service.store.storage import Storage
+from service.worker.broker import Broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,17 @@ class State:
     settings: Settings
     engine: Engine
     storage: Storage
-    jobs: Jobs
+    analyses: Analyses
     broker: Broker
-    inspector: Inspector
+    sandbox: Sandbox
     written: set[str] = field(default_factory=set)  # ids of the uploads that requests are writing to now
 
     def send(self, analysis_id: str) -> None:
-        """Queue an analysis' tasks now; what the broker does not take, upkeep sends as soon as it does."""
+        """Queue an analysis' tasks now; what the broker does not take, maintenance sends as soon as it does."""
         with suppress(QueueUnavailable):
-            for task_id, priority in self.jobs.to_send(analysis_id):
+            for task_id, priority in self.analyses.to_send(analysis_id):
                 self.broker.send(task_id, priority)
-                self.jobs.mark_sent(task_id)
+                self.analyses.mark_sent(task_id)
 
 
 def _state(request: Request) -> State:

@@ -1,6 +1,6 @@
 """A slide to look at: deep-zoom tiles, and small pictures of places on it. Never its label or macro image.
 
-Slides are read in the inspector's children, as everywhere in the gateway.
+Slides are read in the sandbox's children, as everywhere in the gateway.
 """
 
 from typing import Annotated, Any
@@ -20,10 +20,10 @@ from service.errors import (
     SlideDamaged,
     SlideTooLarge,
 )
-from service.intake import StoredSlide, find_slide
+from service.intake.deep_zoom import Pyramid, place_box
 from service.slide import Box
-from service.storage import on_disk
-from service.tiles import Pyramid, place_box
+from service.store.slides import StoredSlide, find_slide
+from service.store.storage import on_disk
 
 KEPT_S = 3600  # by the browser: bytes behind a slide's id never change, but a slide may be deleted
 READING = (NotFound, RequestInvalid, FileMissing, NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported)
@@ -104,5 +104,5 @@ async def _picture(state: State, stored: StoredSlide, box: Box, scale: float, kn
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={KEPT_S}"}
     if known is not None and tag in known:
         return Response(status_code=304, headers=headers)
-    jpeg = await state.inspector.cut(stored.location(state.storage.folder), stored.name, sha256, box, scale)
+    jpeg = await state.sandbox.cut(stored.location(state.storage.folder), stored.name, sha256, box, scale)
     return Response(jpeg, media_type="image/jpeg", headers=headers)

@@ -35,8 +35,10 @@ from service.errors import (
     UploadTimeout,
     UploadTooLarge,
 )
-from service.intake import accept, clean_name
-from service.storage import Incoming, Storage, on_disk, part_path, remove_upload, writable
+from service.files import writable
+from service.intake.accept import accept
+from service.intake.names import clean_name
+from service.store.storage import Incoming, Storage, on_disk, part_path, remove_upload
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,termination"
@@ -262,7 +264,7 @@ async def _append(state: State, upload: Upload, request: Request, response: Resp
 async def _complete(state: State, upload: Upload, incoming: Incoming) -> Upload:
     """Make a slide of an upload whose last byte is there. Its bytes go when the slide is known, or refused."""
     try:
-        stored = await accept(state.engine, state.storage, state.inspector, incoming, upload.name, upload.tenant)
+        stored = await accept(state.engine, state.storage, state.sandbox, incoming, upload.name, upload.tenant)
     except BadInput:
         await on_disk(remove_upload, incoming.path)
         raise

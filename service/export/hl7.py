@@ -20,6 +20,7 @@ from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks
+from service.export.hl7_text import SEX, escaped
 from service.order import Confirmation, Order, ResultStatus, split_name
 from service.report import Report
 
@@ -27,8 +28,6 @@ Fields: TypeAlias = dict[int, str | list[str]]  # by number, already escaped; a 
 
 STATUS: dict[ResultStatus, str] = {"preliminary": "P", "final": "F", "amended": "C"}
 ORDER_STATUS: dict[ResultStatus, str] = {"preliminary": "IP", "final": "CM", "amended": "CM"}
-SEX = {"female": "F", "male": "M", "other": "O", "unknown": "U"}
-ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 TEXT_LENGTH = 199  # of the data type ST, escapes included
 BRIEF = {codes.IN_WINDOW, codes.WINDOW_AREA}  # details of all results but the MAI
 
@@ -88,12 +87,6 @@ def to_hl7(
     message = _assemble(segments)
     check_hl7(message)
     return message
-
-
-def escaped(text: str) -> str:
-    """A text as part of a field."""
-    plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
-    return "".join(ESCAPES.get(character, character) for character in plain)
 
 
 def check_hl7(message: bytes) -> None:

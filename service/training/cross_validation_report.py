@@ -20,7 +20,7 @@ from service.errors import DataInvalid
 from service.model_card import ScoreCalibration, read_card
 from service.training.checkpoint import write_whole
 from service.training.cross_validation import JUDGED, Fold, Judge, full_halo_px
-from service.training.evaluate_command import write_evaluation
+from service.training.evaluation_report import write_evaluation
 from service.training.held_out import HeldOutCase, by_source, evaluation_at, image_level, known, measured, spread
 from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, pooled
 from service.training.threshold_rules import IN_WORDS, Rule, RuleOutcome, folds_of

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from service.errors import DataInvalid, ResolutionUnknown
+from service.errors import DataInvalid, ParameterInvalid, ResolutionUnknown
 from service.parameters import scale_to
 from service.slide import Box, Rgb, open_slide
 
@@ -317,3 +317,19 @@ def _inside(path: Path, points: Sequence[tuple[int, float, float]], size: tuple[
         if not (0 <= x < size[0] and 0 <= y < size[1]):
             _refuse(path, line, f"the mitosis at x {x:g}, y {y:g} lies outside the image of {size[0]} x {size[1]} px")
     return np.array([point[1:] for point in points], np.float64).reshape(-1, 2)
+
+
+def select_fields(folders: Sequence[Path], mpp: Sequence[float], cases: str | None) -> "list[Field]":
+    """The fields of all folders, or of some cases of them (comma-separated). Raises as `read_fields` does."""
+    from service.training.fields import read_fields, refuse_shared_cases, split_cases
+
+    if len(mpp) not in (0, 1, len(folders)):
+        raise ParameterInvalid(f"{len(mpp)} --mpp for {len(folders)} --data: give one for all, or one each")
+    each_mpp: list[float | None] = [*mpp] * (len(folders) if len(mpp) == 1 else 1) or [None] * len(folders)
+    sets = {str(folder): read_fields(folder, own) for folder, own in zip(folders, each_mpp, strict=True)}
+    refuse_shared_cases(sets)
+    fields = [field for part in sets.values() for field in part]
+    if cases is None:
+        return fields
+    wanted = {case.strip() for case in cases.split(",")}
+    return fields if wanted == {field.case for field in fields} else split_cases(fields, wanted)[1]

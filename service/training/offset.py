@@ -15,8 +15,8 @@ from scipy.spatial import cKDTree
 from service.mitotic_figures import components
 from service.network import MitosisNetwork
 from service.stain import StainMatrix
+from service.training.gradient import Arithmetic
 from service.training.patches import LoadedField
-from service.training.sparse import Arithmetic
 from service.training.validation import MOST_CALLED, map_field
 
 FIELDS = 40  # as many as are looked at, evenly chosen

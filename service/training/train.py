@@ -21,6 +21,7 @@ from service.stain import StainMatrix
 from service.tiling import PATCH_PX
 from service.training.augmentation import IMAGENET, Augmentation, Placement
 from service.training.checkpoint import load_checkpoint, save_checkpoint, write_history, write_model
+from service.training.gradient import Arithmetic, Outcome, Precision, backpropagate, choose_arithmetic
 from service.training.offset import measure_offset
 from service.training.patches import (
     Batch,
@@ -31,8 +32,7 @@ from service.training.patches import (
     prefetched,
     reference_stain,
 )
-from service.training.sparse import Arithmetic, Outcome, Precision, backpropagate, choose_arithmetic
-from service.training.start import start_network
+from service.training.pretrained import start_network
 from service.training.validation import Validation, validate
 
 Schedule = Literal["constant", "cosine"]

@@ -22,9 +22,9 @@ from service.stain import StainMatrix
 from service.tiling import PATCH_PX, Lattice
 from service.training.augmentation import Augmentation, Orientation, Placement, match_colour, network_input
 from service.training.fields import Points
+from service.training.gradient import Arithmetic, features
 from service.training.patches import LoadedField
 from service.training.scoring import RADIUS_UM, Localisation, auc, localise, operating_point, pooled
-from service.training.sparse import Arithmetic, features
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 MOST_CALLED = 0.05  # of all cells: beyond, nothing is localised, and upsampling nearly everything would take minutes

@@ -18,17 +18,17 @@ from service.api import bodies, session, slides, tiles, uploads
 from service.api.auth import Submitter
 from service.api.errors import add_handlers
 from service.api.middleware import add_middleware
+from service.api.multipart import read_multipart
 from service.api.server import serve
-from service.api.slides import read_multipart
 from service.api.state import State, StateOf
-from service.broker import Broker
-from service.database import open_database
-from service.inspection import Inspector
-from service.intake import accept
-from service.jobs import Jobs
-from service.logs import set_up_logs
-from service.settings import load_settings
-from service.storage import Storage
+from service.intake.accept import accept
+from service.intake.sandbox import Sandbox
+from service.store.analyses import Analyses
+from service.store.database import open_database
+from service.store.logs import set_up_logs
+from service.store.settings import load_settings
+from service.store.storage import Storage
+from service.worker.broker import Broker
 
 ALONE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 PROBLEM = "application/problem+json"
@@ -39,7 +39,7 @@ multipart = APIRouter()
 @multipart.post("/v1/analyses")
 async def post_multipart(request: Request, state: StateOf, caller: Submitter) -> dict[str, Any]:
     async with read_multipart(request, state.storage, state.settings) as upload:
-        stored = await accept(state.engine, state.storage, state.inspector, upload.incoming, upload.name, caller.tenant)
+        stored = await accept(state.engine, state.storage, state.sandbox, upload.incoming, upload.name, caller.tenant)
     said = upload.request_json
     return {"slide_id": stored.id, "name": stored.name, "sha256": stored.sha256, "request": said and said.decode()}
 
@@ -50,8 +50,8 @@ def slide_app(data_dir: Path, **given: Any) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
-        with Inspector() as inspector:
-            stores = (engine, Storage(settings.data_dir), Jobs(engine), Broker(settings), inspector)
+        with Sandbox() as sandbox:
+            stores = (engine, Storage(settings.data_dir), Analyses(engine), Broker(settings), sandbox)
             app.state.service = State(settings, *stores)
             yield
         engine.dispose()

@@ -30,10 +30,10 @@ from service.api.docs import add_docs
 from service.api.errors import add_handlers, extended, problems
 from service.api.middleware import add_middleware
 from service.api.server import Limits, serve
-from service.database import open_database
 from service.errors import NotFound, ResolutionUnknown, WeightsDamaged
-from service.logs import set_up_logs
-from service.settings import load_settings
+from service.store.database import open_database
+from service.store.logs import set_up_logs
+from service.store.settings import load_settings
 
 router = APIRouter()
 served = {"cancelled": 0}

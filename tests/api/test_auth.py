@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from httpx import Client
 from sqlalchemy import Engine
 
-from service import keys
 from service.api.auth import EVERYBODY, Caller, is_loopback, refuse_open_listener
-from service.database import open_database
 from service.errors import SettingsInvalid
+from service.store import keys
+from service.store.database import open_database
 from tests.api.small_app import client_of, small_app
 from tests.api.test_errors import assert_problem
 

@@ -10,17 +10,17 @@ from fastapi import FastAPI
 from fhir.resources.R4B import get_fhir_model_class
 from httpx import Client
 
-from service import keys
 from service.api import fhir
 from service.api.errors import add_handlers
 from service.api.state import State
-from service.broker import Broker
-from service.database import open_database
-from service.inspection import Inspector
-from service.job_records import Submission
-from service.jobs import Jobs
-from service.settings import load_settings
-from service.storage import Storage
+from service.intake.sandbox import Sandbox
+from service.store import keys
+from service.store.analyses import Analyses
+from service.store.database import open_database
+from service.store.records import Submission
+from service.store.settings import load_settings
+from service.store.storage import Storage
+from service.worker.broker import Broker
 from tests.api.small_app import client_of
 from tests.export.hospital import report_of
 
@@ -59,7 +59,7 @@ REQUEST = {
 def state(tmp_path: Path) -> Iterator[State]:
     settings = load_settings(data_dir=tmp_path)
     engine = open_database(settings.database)
-    yield State(settings, engine, Storage(tmp_path), Jobs(engine), Broker(settings), Inspector())
+    yield State(settings, engine, Storage(tmp_path), Analyses(engine), Broker(settings), Sandbox())
     engine.dispose()
 
 
@@ -94,7 +94,7 @@ def refused(answer: Any, status: int, code: str) -> str:
 
 def submitted(state: State, identifier: str) -> Any:
     submission = Submission("default", "s", "a.svs", {"order": None}, "m", "0" * 64, slide_identifier=identifier)
-    return state.jobs.submit(submission)[0]
+    return state.analyses.submit(submission)[0]
 
 
 def test_an_order_is_placed_read_back_and_found_by_its_slide(client: Client, state: State) -> None:
@@ -184,11 +184,11 @@ def test_a_report_is_a_bundle_for_those_who_may_read(client: Client, state: Stat
     post(client, REQUEST)
     analysis = submitted(state, "S26-1-A-1")
     refused(client.get(f"/fhir/DiagnosticReport/{analysis.id}"), 409, "conflict")
-    claim = state.jobs.claim(state.jobs.to_send(analysis.id)[0][0])
+    claim = state.analyses.claim(state.analyses.to_send(analysis.id)[0][0])
     assert claim
     folder = state.storage.result_folder(analysis.id)
     state.storage.write(folder / f"report-{'a' * 64}.json", report_of(12).to_json().encode())
-    assert state.jobs.succeed(claim, "a" * 64)
+    assert state.analyses.succeed(claim, "a" * 64)
     bundle = valid(client.get(f"/fhir/DiagnosticReport/{analysis.id}"))
     report = bundle["entry"][0]["resource"]
     assert (bundle["type"], report["resourceType"], report["status"]) == (

@@ -14,9 +14,9 @@ from httpx import Client
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from service import keys
 from service.api import middleware
 from service.api.middleware import BODY_BYTES
+from service.store import keys
 from tests.api.small_app import client_of, small_app
 from tests.api.test_errors import assert_problem
 

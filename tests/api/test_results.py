@@ -23,17 +23,18 @@ from service.api import results
 from service.api.errors import add_handlers
 from service.api.formats import Wanted, wanted
 from service.api.state import State
-from service.broker import Broker
-from service.database import open_database, review_entries, writing
 from service.errors import FormatUnavailable
-from service.inspection import Inspector
-from service.intake import accept_reference, delete_slide
-from service.job_records import Submission
-from service.jobs import Jobs
+from service.intake.accept import accept_reference
+from service.intake.sandbox import Sandbox
 from service.order import Order
 from service.report import Activity, Report
-from service.settings import load_settings
-from service.storage import Storage
+from service.store.analyses import Analyses
+from service.store.database import open_database, review_entries, writing
+from service.store.records import Submission
+from service.store.settings import load_settings
+from service.store.slides import delete_slide
+from service.store.storage import Storage
+from service.worker.broker import Broker
 from tests.api.small_app import client_of
 from tests.dicom_slide import BASE, write_dicom_slide
 from tests.export.hospital import ORDER, report_of
@@ -48,8 +49,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     folder = tmp_path_factory.mktemp("data")
     settings = load_settings(data_dir=folder, hl7_sender="mitosis^lab")
     engine = open_database(settings.database)
-    with Inspector() as inspector:
-        yield State(settings, engine, Storage(folder), Jobs(engine), Broker(settings), inspector)
+    with Sandbox() as sandbox:
+        yield State(settings, engine, Storage(folder), Analyses(engine), Broker(settings), sandbox)
     engine.dispose()
 
 
@@ -69,16 +70,16 @@ def the_report() -> Report:
 
 def analysed(state: State, path: Path, order: Order | None = ORDER) -> str:
     """An analysis of a slide that has ended well."""
-    slide = asyncio.run(accept_reference(state.engine, state.inspector, str(path), [str(path.parent)], "default"))
+    slide = asyncio.run(accept_reference(state.engine, state.sandbox, str(path), [str(path.parent)], "default"))
     request = {"order": order.model_dump(mode="json") if order else None}
-    analysis, _ = state.jobs.submit(Submission("default", slide.id, slide.name, request, "m", "0" * 64))
-    claim = state.jobs.claim(state.jobs.to_send(analysis.id)[0][0])
+    analysis, _ = state.analyses.submit(Submission("default", slide.id, slide.name, request, "m", "0" * 64))
+    claim = state.analyses.claim(state.analyses.to_send(analysis.id)[0][0])
     assert claim
     report = the_report()
     report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
     name = f"report-{'a' * 64}.json"
     state.storage.write(state.storage.result_folder(analysis.id) / name, report.to_json().encode())
-    assert state.jobs.succeed(claim, "a" * 64)
+    assert state.analyses.succeed(claim, "a" * 64)
     return analysis.id
 
 
@@ -205,7 +206,7 @@ def test_dicom_outlives_the_slide_once_it_was_made(client: Client, state: State,
     late = analysed(state, write_dicom_slide(tmp_path / "other", draw_tissue(*SIZE, seed=1)))
     before = get(client, dicom, "dicom")
     for analysis_id in (dicom, late):
-        delete_slide(state.engine, state.storage, "default", state.jobs.get(analysis_id, "default").slide_id)
+        delete_slide(state.engine, state.storage, "default", state.analyses.get(analysis_id, "default").slide_id)
     assert get(client, dicom, "dicom").content == before.content
     assert "the slide was deleted" in refused(client, late, "dicom")
 

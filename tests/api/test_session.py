@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from service import keys, sessions
-from service.database import open_database
+from service.store import keys, sessions
+from service.store.database import open_database
 from tests.api.slide_app import Gateway, gateway
 
 NOWHERE = "/v1/slides/00000000-0000-4000-8000-000000000000"

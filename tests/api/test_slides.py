@@ -14,10 +14,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from service import keys
-from service.database import open_database
-from service.job_records import Submission
-from service.jobs import Jobs
+from service.store import keys
+from service.store.analyses import Analyses
+from service.store.database import open_database
+from service.store.records import Submission
 from tests.api.slide_app import PROBLEM, Gateway, gateway
 from tests.disks import fill, small_disk
 from tests.slides import draw_tissue, write_svs
@@ -278,11 +278,11 @@ def test_a_killed_gateway_leaves_no_part_of_a_slide(tmp_path: Path, slide: bytes
 def test_a_slide_stays_while_an_analysis_needs_it(served: Gateway, http: httpx.Client, slide: bytes) -> None:
     stored = http.put("/v1/slides/needed.svs", content=slide).json()
     engine = open_database(f"sqlite:///{served.data_dir / 'jobs.sqlite3'}")
-    jobs = Jobs(engine)
+    analyses = Analyses(engine)
     submission = Submission("default", stored["slide_id"], stored["name"], {"parts": None}, "model", "0" * 64)
-    analysis, _ = jobs.submit(submission)
+    analysis, _ = analyses.submit(submission)
     assert problem(http.delete(f"/v1/slides/{stored['slide_id']}")) == (409, "not-finished")
-    jobs.cancel(analysis.id, "default")
+    analyses.cancel(analysis.id, "default")
     assert http.delete(f"/v1/slides/{stored['slide_id']}").status_code == 204
     engine.dispose()
 

@@ -22,8 +22,8 @@ from PIL import Image
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
-from service import keys
-from service.database import open_database
+from service.store import keys
+from service.store.database import open_database
 from tests.api.slide_app import PROBLEM, Gateway, gateway
 from tests.disks import fill, small_disk
 from tests.slides import draw_tissue, write_svs

@@ -19,9 +19,9 @@ import torch
 from service.model_card import Architecture
 from service.stain import StainMatrix
 from service.training.fields import read_fields
+from service.training.gradient import Arithmetic, backpropagate, choose_arithmetic
 from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
-from service.training.sparse import Arithmetic, backpropagate, choose_arithmetic
-from service.training.start import start_network
+from service.training.pretrained import start_network
 
 
 def noise() -> list[LoadedField]:

@@ -20,9 +20,9 @@ import httpx
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+from service.intake.deep_zoom import TILE_PX, Pyramid
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
-from service.tiles import TILE_PX, Pyramid
 from tests.benchmarks.benchmark_slides import repeated_slide
 from tests.integration.running import Running
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from service.cli import app
-from service.settings import Settings
+from service.cli.app import app
+from service.store.settings import Settings
 from tests.deployment.compose import FILE, ROOT, compose, make_secrets, ours, services
 from tests.deployment.programs import program
 

@@ -5,9 +5,9 @@ import re
 import typer.main
 
 from service import errors
-from service.cli import app
+from service.cli.app import app
 from service.errors import MitosisError
-from service.settings import Settings
+from service.store.settings import Settings
 from tests.deployment.compose import FILE, ROOT, services
 
 GUIDE = (ROOT / "docs" / "deployment.md").read_text()

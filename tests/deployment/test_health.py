@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.database import open_database
-from service.health import gateway_lives, lis_lives, worker_lives
-from service.workers import LiveWorker, announce, retire
+from service.cli.health import gateway_lives, lis_lives, worker_lives
+from service.store.database import open_database
+from service.store.workers import LiveWorker, announce, retire
 from tests.deployment.programs import free_port
 
 

@@ -11,12 +11,12 @@ import yaml
 from service import errors
 from service.api.operations import JobMetrics
 from service.api.state import State
-from service.broker import Broker
-from service.database import open_database
 from service.errors import MitosisError
-from service.jobs import Jobs
-from service.settings import Settings
-from service.storage import Storage
+from service.store.analyses import Analyses
+from service.store.database import open_database
+from service.store.settings import Settings
+from service.store.storage import Storage
+from service.worker.broker import Broker
 from tests.deployment.compose import ROOT
 from tests.deployment.programs import program
 
@@ -36,7 +36,7 @@ def exposed(tmp_path: Path) -> set[str]:
     """What /metrics names."""
     settings = Settings(data_dir=tmp_path)
     engine, broker = open_database(settings.database), Broker(settings)
-    state = State(settings, engine, Storage(tmp_path), Jobs(engine), broker, None)  # type: ignore[arg-type]
+    state = State(settings, engine, Storage(tmp_path), Analyses(engine), broker, None)  # type: ignore[arg-type]
     names = {metric.name for metric in JobMetrics(state).collect()}
     broker.close()
     engine.dispose()

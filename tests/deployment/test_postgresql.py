@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from service import audit, keys, outbox
-from service.database import downgrade, open_database, revision, writing
 from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, RevisionConflict, SettingsInvalid
-from service.job_records import Submission
-from service.jobs import Jobs
-from service.review import Change, Reviewer, Reviews
-from service.workers import LiveWorker, announce, live_workers, retire
+from service.review import Change, Reviewer
+from service.store import audit, keys, outbox
+from service.store.analyses import Analyses
+from service.store.database import downgrade, open_database, revision, writing
+from service.store.records import Submission
+from service.store.reviews import Reviews
+from service.store.workers import LiveWorker, announce, live_workers, retire
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
 from tests.export.hospital import report_of
@@ -87,51 +88,51 @@ def test_a_database_of_a_newer_release_is_left_alone(server: PostgreSQL) -> None
 
 
 def test_one_key_many_times_at_once_makes_one_analysis(database: Engine) -> None:
-    answers = at_once(lambda _: Jobs(database).submit(submission(), "once", "same"))
+    answers = at_once(lambda _: Analyses(database).submit(submission(), "once", "same"))
     assert len({analysis.id for analysis, _ in answers}) == 1
     assert [new for _, new in answers].count(True) == 1
 
 
 def test_a_task_is_claimed_once(database: Engine) -> None:
-    jobs = Jobs(database)
-    analysis, _ = jobs.submit(submission())
-    [(task_id, _)] = jobs.to_send(analysis.id)
-    claims = [claim for claim in at_once(lambda _: jobs.claim(task_id)) if claim]
+    analyses = Analyses(database)
+    analysis, _ = analyses.submit(submission())
+    [(task_id, _)] = analyses.to_send(analysis.id)
+    claims = [claim for claim in at_once(lambda _: analyses.claim(task_id)) if claim]
     assert len(claims) == 1
-    assert [ended for ended in at_once(lambda _: jobs.succeed(claims[0], "0" * 64)) if ended] == [True]
-    assert jobs.get(analysis.id, "lab").status == "succeeded"
+    assert [ended for ended in at_once(lambda _: analyses.succeed(claims[0], "0" * 64)) if ended] == [True]
+    assert analyses.get(analysis.id, "lab").status == "succeeded"
 
 
 def test_the_last_of_several_parts_makes_one_merge(database: Engine) -> None:
-    jobs = Jobs(database)
-    analysis, _ = jobs.submit(submission())
-    [(task_id, _)] = jobs.to_send(analysis.id)
-    whole = jobs.claim(task_id)
+    analyses = Analyses(database)
+    analysis, _ = analyses.submit(submission())
+    [(task_id, _)] = analyses.to_send(analysis.id)
+    whole = analyses.claim(task_id)
     assert whole is not None
-    assert jobs.split(whole, [1] * AT_ONCE)
-    parts = [jobs.claim(task_id) for task_id, _ in jobs.to_send(analysis.id)]
-    assert all(at_once(lambda number: jobs.finish_part(parts[number])))  # type: ignore[arg-type]
-    [(merge, _)] = jobs.to_send(analysis.id)
-    claim = jobs.claim(merge)
+    assert analyses.split(whole, [1] * AT_ONCE)
+    parts = [analyses.claim(task_id) for task_id, _ in analyses.to_send(analysis.id)]
+    assert all(at_once(lambda number: analyses.finish_part(parts[number])))  # type: ignore[arg-type]
+    [(merge, _)] = analyses.to_send(analysis.id)
+    claim = analyses.claim(merge)
     assert claim is not None
     assert claim.kind == "merge"
-    assert jobs.fail(claim, {"code": "slide-damaged", "detail": "torn \0 a\udc80part"})
+    assert analyses.fail(claim, {"code": "slide-damaged", "detail": "torn \0 a\udc80part"})
 
 
 def test_all_at_a_glance(database: Engine) -> None:
-    jobs = Jobs(database)
-    analysis, _ = jobs.submit(submission(accession_number="S26-1"))
+    analyses = Analyses(database)
+    analysis, _ = analyses.submit(submission(accession_number="S26-1"))
     with writing(database) as connection:
         outbox.announce(connection, analysis.id, "lab", 0)
     outbox.share_out(database, ["hl7"], "lab")
-    assert outbox.standing(database, ["hl7"])["hl7"].waiting >= 1
-    standing = jobs.standing()
-    assert standing.by_status["queued"] >= 1
-    assert standing.failures["slide-damaged"] == 1
-    found, _ = jobs.list("lab", accession_number="S26-1")
+    assert outbox.statistics(database, ["hl7"])["hl7"].waiting >= 1
+    statistics = analyses.statistics()
+    assert statistics.by_status["queued"] >= 1
+    assert statistics.failures["slide-damaged"] == 1
+    found, _ = analyses.list("lab", accession_number="S26-1")
     assert [each.id for each in found] == [analysis.id]
-    first, cursor = jobs.list("lab", limit=1)
-    second, _ = jobs.list("lab", limit=1, cursor=cursor)
+    first, cursor = analyses.list("lab", limit=1)
+    second, _ = analyses.list("lab", limit=1, cursor=cursor)
     assert first[0].id != second[0].id
     announce(database, LiveWorker("host:1", {"m": "0" * 64}, "cpu"))
     assert [worker.id for worker in live_workers(database)] == ["host:1"]
@@ -144,33 +145,33 @@ def test_all_at_a_glance(database: Engine) -> None:
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 300], ids=["NUL", "surrogate", "long"])
 def test_text_that_postgresql_does_not_store_is_the_requests_fault(database: Engine, text: str) -> None:
     with pytest.raises(RequestInvalid):
-        Jobs(database).submit(submission(accession_number=text))
+        Analyses(database).submit(submission(accession_number=text))
     if len(text) < 255:
         with pytest.raises(RequestInvalid):
-            Jobs(database).list("lab", accession_number=text)
+            Analyses(database).list("lab", accession_number=text)
 
 
 def test_a_lock_is_waited_for_some_seconds_and_no_longer(database: Engine) -> None:
-    analysis, _ = Jobs(database).submit(submission())
+    analysis, _ = Analyses(database).submit(submission())
     started = time.monotonic()
     with writing(database) as connection:
         connection.exec_driver_sql("LOCK TABLE analyses IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(DatabaseUnavailable):
-            Jobs(database).get(analysis.id, "lab")
+            Analyses(database).get(analysis.id, "lab")
     assert 4 < time.monotonic() - started < 10
-    assert Jobs(database).get(analysis.id, "lab").status == "queued"
+    assert Analyses(database).get(analysis.id, "lab").status == "queued"
 
 
 def test_a_server_that_dies_and_comes_back(server: PostgreSQL, database: Engine) -> None:
-    jobs = Jobs(database)
-    analysis, _ = jobs.submit(submission())
+    analyses = Analyses(database)
+    analysis, _ = analyses.submit(submission())
     server.stop(signal.SIGQUIT)
     with pytest.raises(DatabaseUnavailable):
-        jobs.get(analysis.id, "lab")
+        analyses.get(analysis.id, "lab")
     with pytest.raises(DatabaseUnavailable):
         open_database(server.url)
     server.start()
-    assert at_once(lambda _: jobs.get(analysis.id, "lab").status) == ["queued"] * AT_ONCE
+    assert at_once(lambda _: analyses.get(analysis.id, "lab").status) == ["queued"] * AT_ONCE
 
 
 def test_the_audit_log_of_several_writers_is_one_chain(server: PostgreSQL) -> None:
@@ -188,8 +189,8 @@ def test_the_audit_log_of_several_writers_is_one_chain(server: PostgreSQL) -> No
 
 
 def test_one_of_several_reviewers_of_a_revision_is_first(database: Engine) -> None:
-    jobs = Jobs(database)
-    analysis, _ = jobs.submit(submission())
+    analyses = Analyses(database)
+    analysis, _ = analyses.submit(submission())
     report = report_of()
 
     def change(number: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.client import CHUNK_BYTES, Client
+from service.client.client import CHUNK_BYTES, Client
 from service.errors import (
     KeyRequired,
     NotASlide,

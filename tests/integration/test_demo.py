@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from service.report import Report
-from service.settings import load_settings
-from service.valkey import EmbeddedValkey
+from service.store.settings import load_settings
+from service.worker.embedded_valkey import EmbeddedValkey
 from tests.integration.running import Running
 
 

@@ -24,7 +24,7 @@ from fhir.resources.R4B import get_fhir_model_class
 from hl7.mllp import start_hl7_server
 from hl7apy.consts import VALIDATION_LEVEL
 
-from service.mllp import Peer
+from service.interop.mllp import Peer
 from tests.integration.running import Running
 from tests.lis import PID, code_of, message, order
 from tests.slides import draw_tissue, write_svs

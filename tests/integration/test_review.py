@@ -10,16 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
-from service.audit import entries, verify
 from service.commit import source_commit
-from service.database import open_database
-from service.jobs import Jobs
 from service.report import Report
-from service.result import Result
-from service.review import signed_result
 from service.sample import draw_sample_slide
-from service.settings import load_settings
-from service.storage import Storage
+from service.store.analyses import Analyses
+from service.store.audit import entries, verify
+from service.store.database import open_database
+from service.store.results import Result
+from service.store.reviews import signed_result
+from service.store.settings import load_settings
+from service.store.storage import Storage
 from tests.integration.running import Running
 
 SIDE = 1500  # px of the slide
@@ -166,7 +166,7 @@ def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, 
 
 def stored(server: Running, analysis_id: str) -> Any:
     engine = open_database(load_settings(data_dir=server.data_dir).database, migrate=False)
-    analysis = Jobs(engine).get(analysis_id, "default")
+    analysis = Analyses(engine).get(analysis_id, "default")
     assert Result.of(Storage(server.data_dir), analysis).tissue().mask.any()
     return engine, Storage(server.data_dir), analysis
 

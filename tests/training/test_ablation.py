@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from service.cli import app
+from service.cli.ablate import measured_table, write_ablation
+from service.cli.app import app
 from service.errors import DataInvalid, ParameterInvalid
-from service.training.ablate_command import measured_table, write_ablation
 from service.training.ablation import CONFIGURATIONS, Measured, ablate, read_measured, select
 from service.training.fields import read_fields
-from service.training.gallery import stages_plot
+from service.training.figures import stages_plot
+from service.training.gradient import Arithmetic
 from service.training.patches import LoadedField, load_fields, reference_stain
-from service.training.sparse import Arithmetic
 from service.training.train import Progress, TrainingSettings
 from service.training.validation import Validation, validate
 from service.weights import load_model

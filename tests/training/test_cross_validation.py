@@ -15,19 +15,19 @@ from typer.testing import CliRunner, Result
 
 from service import calibration
 from service.analysis import analyze
-from service.cli import app
+from service.cli.app import app
 from service.errors import DataInvalid, ParameterInvalid
 from service.inference import Detector
 from service.model_card import Architecture, read_card
 from service.probability_map import ProbabilityMap
 from service.slide import open_slide
 from service.tiling import Lattice
-from service.training import shipping
+from service.training import final_model as shipping
 from service.training.checkpoint import load_checkpoint, save_checkpoint
 from service.training.cross_validation import Fold, full_halo_px, plan_folds, settle_calibration, write_judged
 from service.training.cross_validation_report import Study, case_row, case_table, rule_table
 from service.training.evaluate import ExaminedField, evaluate
-from service.training.evaluate_command import as_json
+from service.training.evaluation_report import as_json
 from service.training.fields import Field, read_fields
 from service.training.held_out import HeldOutCase, evaluation_at, image_level
 from service.training.scoring import Localisation

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from service.analysis import analyze
-from service.cli import app
+from service.cli.app import app
 from service.errors import BadInput, FileMissing, ParameterInvalid
 from service.inference import Detector
 from service.mitotic_figures import MitoticFigure
@@ -22,9 +22,9 @@ from service.report import Report
 from service.slide import open_slide
 from service.tiling import Lattice
 from service.training.evaluate import ExaminedField, Mark, evaluate, examine, examine_reports
-from service.training.evaluate_command import as_json, select_fields
-from service.training.fields import Field, read_fields
-from service.training.gallery import crop_pages, marked_field, mistakes, most_to_see
+from service.training.evaluation_report import as_json
+from service.training.fields import Field, read_fields, select_fields
+from service.training.figures import crop_pages, marked_field, mistakes, most_to_see
 from service.training.scoring import Localisation
 
 REAL = ("H04_02Ca", "H12_01Ac")

@@ -8,9 +8,9 @@ import torch
 from service.mitotic_figures import find_mitotic_figures
 from service.network import MitosisNetwork
 from service.training.fields import read_plain
+from service.training.gradient import choose_arithmetic
 from service.training.offset import measure_offset
 from service.training.patches import LoadedField, load_fields
-from service.training.sparse import choose_arithmetic
 from service.training.validation import map_field
 from service.weights import load_model
 

@@ -12,14 +12,7 @@ from service.stain import StainMatrix, match_stain
 from service.tissue import find_tissue
 from service.training.augmentation import GLASS, NO_AUGMENTATION, Augmentation
 from service.training.fields import Field, read_fields
-from service.training.patches import (
-    HardNegatives,
-    LoadedField,
-    PatchSource,
-    load_fields,
-    prefetched,
-    reference_stain,
-)
+from service.training.patches import HardNegatives, LoadedField, PatchSource, load_fields, prefetched, reference_stain
 
 SIZE_PX = 100
 

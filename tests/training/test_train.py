@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from service.errors import DataInvalid, DeviceUnavailable, ParameterInvalid, WeightsMismatch
 from service.model_card import Architecture
 from service.stain import StainMatrix
-from service.training import sparse, validation
+from service.training import gradient as sparse
+from service.training import validation
 from service.training.augmentation import Augmentation
 from service.training.checkpoint import load_checkpoint
 from service.training.fields import read_fields
+from service.training.gradient import choose_arithmetic
 from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
-from service.training.sparse import choose_arithmetic
-from service.training.start import start_network
+from service.training.pretrained import start_network
 from service.training.train import Progress, TrainingSettings, learning_rate, train
 from service.weights import load_model
 
@@ -337,7 +338,7 @@ def test_bad_input(fields: list[LoadedField], tmp_path: Path) -> None:
 
 
 def test_the_command(shared: Path, tmp_path: Path) -> None:
-    from service.cli import app
+    from service.cli.app import app
 
     source = shared / "data" / "mitos14"
     frames = [row for row in csv.DictReader((source / "frames.csv").read_text().splitlines()) if row["case"] == "H12"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import keys
-from service.database import open_database
 from service.sample import draw_sample_slide
+from service.store import keys
+from service.store.database import open_database
 from tests.conftest import FIELD_MPP
 from tests.integration.running import Running
 from tests.slides import pyramid_of, write_pyramid

@@ -1,0 +1,128 @@
+"""What the gateway does in the background, so that nothing is lost: leases, messages, callbacks, results, retention.
+
+Several gateways may do so at once: every step is a compare-and-set in the job store.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable
+from service.intake.accept import forget_uploads
+from service.interop.channels import Channel, channels, send_due
+from service.interop.webhooks import post_due
+from service.store import audit, orders, outbox
+from service.store.analyses import Analyses
+from service.store.database import writing
+from service.store.settings import Settings
+from service.store.slides import forget_slides
+from service.store.storage import Storage
+from service.worker.broker import Broker
+from service.worker.recovery import Leases, Messages
+
+TICK_S = 1.0
+MESSAGES_S = 5.0
+RETENTION_S = 600.0
+LATE_S = 30.0
+DAY_S = 86400.0
+ORPHAN_S = 3600.0  # results of no analysis: a worker was still writing when it was deleted
+
+log = structlog.get_logger(__name__)
+
+
+class Maintenance:
+    """The background threads; `start` and `stop` belong to the gateway's life."""
+
+    def __init__(self, settings: Settings, analyses: Analyses, broker: Broker, storage: Storage) -> None:
+        self._settings, self._analyses, self._broker, self._storage = settings, analyses, broker, storage
+        self._leases, self._messages = Leases(analyses, settings.lease_s), Messages(analyses, broker)
+        self._stopping = threading.Event()
+        rounds: list[tuple[float, Callable[[], None]]] = [
+            (TICK_S, self._watch),
+            (TICK_S, self._messages.send),
+            (MESSAGES_S, self._send_lost),
+            (TICK_S, self._deliver),
+            (TICK_S, self._share_out),
+            (RETENTION_S, self._forget),
+            (LATE_S, self._audit),
+        ]
+        self._channels = channels(settings)
+        rounds += [(TICK_S, self._sender(name, channel)) for name, channel in self._channels.items()]
+        self._threads = [
+            threading.Thread(
+                target=self._round, args=each, name=f"maintenance-{each[1].__name__.strip('_')}", daemon=True
+            )
+            for each in rounds
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; waits for the steps under way."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _round(self, every_s: float, step: Callable[[], None]) -> None:
+        while not self._stopping.wait(every_s):
+            try:
+                step()
+            except (DatabaseUnavailable, QueueUnavailable) as error:
+                log.warning("maintenance waits", step=step.__name__, reason=str(error))
+            except (MitosisError, OSError) as error:
+                log.error("maintenance failed", step=step.__name__, reason=str(error))
+            except Exception:
+                log.exception("maintenance failed", step=step.__name__)  # and goes on: nothing else would
+
+    def _watch(self) -> None:
+        if expired := self._leases.watch():
+            log.warning("workers died; their tasks are queued again", tasks=expired)
+
+    def _send_lost(self) -> None:
+        if lost := self._messages.send_lost():
+            log.warning("the broker lost messages; they are sent again", messages=lost)
+
+    def _deliver(self) -> None:
+        post_due(self._analyses.engine, self._settings)
+
+    def _audit(self) -> None:
+        audit.write_late(self._analyses.engine)
+
+    def _share_out(self) -> None:
+        outbox.share_out(self._analyses.engine, list(self._channels), self._settings.lis_tenant)
+
+    def _sender(self, name: str, channel: Channel) -> Callable[[], None]:
+        """A round of its own for each channel: one that hangs does not hold up the others."""
+
+        def send() -> None:
+            send_due(self._analyses.engine, self._storage, name, channel)
+
+        send.__name__ = f"send_{name}"
+        return send
+
+    def _forget(self) -> None:
+        now = time.time()
+        for analysis_id in self._analyses.forget(now - self._settings.keep_results_days * DAY_S):
+            self._storage.delete_result(analysis_id)
+            audit.record(self._analyses.engine, "", "maintenance", "delete", analysis_id)
+        with writing(self._analyses.engine) as connection:
+            before = now - self._settings.keep_results_days * DAY_S
+            outbox.forget(connection, before)
+            orders.forget(connection, before)
+        for folder in self._orphans(now - ORPHAN_S):
+            shutil.rmtree(folder, ignore_errors=True)
+        forget_uploads(self._storage, now)
+        forget_slides(self._analyses.engine, self._storage, now - self._settings.keep_slides_days * DAY_S)
+
+    def _orphans(self, before: float) -> list[Path]:
+        """Result folders of no analysis, untouched since a time (Unix seconds)."""
+        old = [folder for folder in self._storage.results.iterdir() if folder.stat().st_mtime < before]
+        known = self._analyses.known([folder.name for folder in old])
+        return [folder for folder in old if folder.name not in known]

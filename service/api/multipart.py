@@ -1,0 +1,127 @@
+"""Multipart requests, read part by part as they come: fields into memory, the file onto the disk."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.api.bodies import check_announced, chunks
+from service.errors import (
+    RequestInvalid,
+    UploadIncomplete,
+)
+from service.store.settings import Settings
+from service.store.storage import Incoming, Storage
+
+MAX_REQUEST_BYTES = 64 << 10  # the JSON beside a multipart file
+MULTIPART_BYTES = 1 << 20  # boundaries, headers and that JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a multipart body brought: a file, what it is called, and the JSON beside it."""
+
+    incoming: Incoming
+    name: str
+    request_json: bytes | None
+
+
+@asynccontextmanager
+async def read_multipart(request: Request, storage: Storage, settings: Settings) -> AsyncIterator[Upload]:
+    """Take a multipart body with the parts `file` and, before or after it, `request`; the file goes to the disk.
+
+    Raises RequestInvalid, UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull.
+    """
+    _, options = parse_options_header(request.headers.get("content-type"))
+    check_announced(request, storage, settings.max_upload_bytes + MULTIPART_BYTES)
+    try:
+        parts = _Parts(options.get(b"boundary", b""))
+        async with Incoming(storage, settings.max_upload_bytes) as incoming:
+            yield await _read(request, parts, incoming)
+    except FormParserError as error:
+        raise RequestInvalid(f"the multipart body cannot be read: {error}") from error
+
+
+async def _read(request: Request, parts: "_Parts", incoming: Incoming) -> Upload:
+    names: dict[str, str] = {}
+    current, request_json = "", b""
+    async for chunk in chunks(request):
+        for opened, content in parts.feed(chunk):
+            if opened is not None:
+                current, name = opened
+                if current not in ("file", "request") or current in names:
+                    raise RequestInvalid("the parts are `file` and `request`, each once")
+                names[current] = name
+            elif current == "file":
+                await incoming.write(content)
+            else:
+                request_json += content
+                if len(request_json) > MAX_REQUEST_BYTES:
+                    raise RequestInvalid(f"request: more than {MAX_REQUEST_BYTES} bytes")
+    if not parts.complete:
+        raise UploadIncomplete("the body ends before its last boundary")
+    if "file" not in names:
+        raise RequestInvalid("file: there is no part of this name")
+    return Upload(incoming, names["file"], request_json if "request" in names else None)
+
+
+class _Parts:
+    """A multipart body's parts as they come: what each is called, then its bytes. Raises FormParserError."""
+
+    def __init__(self, boundary: bytes) -> None:
+        if not boundary:
+            raise RequestInvalid("content-type: multipart/form-data needs a boundary")
+        self.complete = False
+        self._found: list[tuple[tuple[str, str] | None, bytes]] = []
+        self._header: dict[str, bytes] = {"field": b"", "value": b""}
+        self._disposition = b""
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._collect("field"),
+                "on_header_value": self._collect("value"),
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._open,
+                "on_part_data": self._data,
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[tuple[str, str] | None, bytes]]:
+        """What a chunk brings: (name, file name) of a part that begins, or some of its bytes."""
+        self._parser.write(chunk)
+        found, self._found = self._found, []
+        yield from found
+
+    def _begin(self) -> None:
+        self._disposition = b""
+
+    def _collect(self, part: str) -> Callable[[bytes, int, int], None]:
+        def collect(data: bytes, start: int, end: int) -> None:
+            self._header[part] += data[start:end]
+
+        return collect
+
+    def _end_header(self) -> None:
+        if self._header["field"].lower() == b"content-disposition":
+            self._disposition = self._header["value"]
+        self._header = {"field": b"", "value": b""}
+
+    def _open(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._found.append(((_text(options.get(b"name")), _text(options.get(b"filename"))), b""))
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._found.append((None, data[start:end]))
+
+    def _end(self) -> None:
+        self.complete = True
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""

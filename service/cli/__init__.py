@@ -1,0 +1,1 @@
+"""The `mitosis` command: one module per command."""

@@ -1,0 +1,74 @@
+"""`mitosis audit`: take the audit log out, and see that nobody has changed it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from service.store.audit import AuditEntry
+
+audit_app = typer.Typer(
+    name="audit",
+    help="Who looked at which result, and who changed what.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]
+
+
+@audit_app.command("export")
+def export_command(
+    after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0, data_dir: DataDir = None
+) -> None:
+    """The log as JSON lines on standard output, oldest first."""
+    from service.store.audit import command_line_user, entries, record
+
+    engine, number = _database(data_dir), after
+    for entry in entries(engine, after):
+        sys.stdout.write(entry.to_json() + "\n")
+        number = entry.number
+    record(engine, "", command_line_user(), "export_audit", "", after=after, to=number)
+
+
+@audit_app.command("verify")
+def verify_command(
+    file: Annotated[
+        Optional[Path], typer.Option(exists=True, dir_okay=False, help="What `export` wrote, instead of the database.")
+    ] = None,
+    known: Annotated[
+        Optional[str], typer.Option(metavar="SHA256", help="A last checksum of before: it must still be there.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check the chain; exit 1 and name the first entry that is not what was written. Prints the last checksum."""
+    from service.store.audit import entries, verify
+
+    number, last = verify(_lines(file) if file else entries(_database(data_dir)), known)
+    typer.echo(last)
+    typer.echo(f"{number} entries, unbroken. Keep the last one's checksum elsewhere: --known looks for it.", err=True)
+
+
+def _lines(file: Path) -> "Iterator[AuditEntry]":
+    from service.errors import AuditBroken
+    from service.store.audit import AuditEntry
+
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield AuditEntry.from_json(line)
+            except ValueError as error:
+                raise AuditBroken(f"line {number} of {file} is no entry: {error}") from error
+
+
+def _database(data_dir: Path | None) -> "Engine":
+    from service.store.database import open_database
+    from service.store.settings import load_settings
+
+    return open_database(load_settings(data_dir=data_dir).database)

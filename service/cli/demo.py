@@ -1,0 +1,133 @@
+"""`mitosis demo`: a service of its own, started, given a drawn slide, asked for what it found, and stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.console import check_outputs, stderr, write
+from service.cli.submit import ServiceBar
+from service.client.client import Client
+from service.client.connection import error_of
+from service.errors import InternalError, MitosisError
+
+if TYPE_CHECKING:
+    from service.report import Report
+
+START_S = 60.0
+STOP_S = 45.0  # longer than the service gives its own workers
+PICTURES = ("overlay.png", "heatmap.png")
+# a service for the whole laboratory may be configured here, and this is not it
+EMBEDDED = {"MITOSIS_DATABASE_URL": "", "MITOSIS_BROKER_URL": ""}
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Where the drawn slide, its report and its pictures go.")] = Path("demo"),
+) -> None:
+    """Draw a sample slide (drawn, not a patient's), start a service, and have it analysed."""
+    from service.sample import draw_sample_slide
+
+    check_outputs([], [out / "sample.tif"])
+    with _ended_by_signals(), own_service(out / "service") as url, Client(url) as client:
+        stderr.print("Drawing a sample slide: every cell in it is invented by a program.")
+        sample = draw_sample_slide(out / "sample.tif")
+        stderr.print(f"Sending it to a service on this machine, {url}.")
+        report = _analysed(client, sample.path, out)
+    typer.echo(report.to_json(), nl=False)
+    stderr.print(_summary(report), f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/.", sep="\n")
+
+
+def _analysed(client: Client, slide: Path, out: Path) -> "Report":
+    with ServiceBar(slide.name) as bar:
+        analysis = client.wait(client.submit(path=slide, on_progress=bar.sent).id, bar.now).check()
+    write(client.result_bytes(analysis.id, "json"), out / "report.json")
+    write(client.result_bytes(analysis.id, "geojson"), out / "report.geojson")
+    for name in PICTURES:
+        write(client.picture(analysis.id, name), out / name)
+    return client.result(analysis.id)
+
+
+@contextmanager
+def own_service(data_dir: Path) -> Iterator[str]:
+    """`mitosis serve` on a free port: its URL once it listens; stopped on leaving. Raises what keeps it from that."""
+    log = data_dir / "service.log"
+    check_outputs([], [log])
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603  the command is ours
+            [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir)],
+            env=os.environ | EMBEDDED,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is ours to answer, in order
+        )
+    try:
+        yield _listening(process, log)
+    finally:
+        _stop(process, data_dir)
+
+
+def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
+    limit = time.monotonic() + START_S
+    while True:
+        ended = process.poll() is not None
+        lines = log.read_text(errors="replace").splitlines(keepends=True)
+        for line in lines:
+            if line.startswith("Listening on ") and line.endswith("\n"):
+                return line.split()[-1]
+        if ended or time.monotonic() > limit:
+            raise _reason(lines, log)
+        time.sleep(0.1)
+
+
+def _reason(lines: list[str], log: Path) -> MitosisError:
+    """Why it did not start: the error that it ended with."""
+    told = [line.strip().split(": ", 2) for line in lines if line.startswith("error: ")]
+    if told and len(told[-1]) == 3:
+        return error_of(told[-1][1], told[-1][2])
+    return InternalError(f"the service did not start; {log} says more")
+
+
+def _stop(process: subprocess.Popen[bytes], data_dir: Path) -> None:
+    from service.store.settings import load_settings
+    from service.worker.embedded_valkey import EmbeddedValkey
+
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    # its workers end with it, its broker does not, where it had no time to say so
+    EmbeddedValkey(load_settings(data_dir=data_dir).broker_socket, data_dir / "broker").stop()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Make whoever ends this process wait until what it started has ended."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(report: "Report") -> str:
+    mai = report.mai
+    return (
+        f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of tissue; "
+        f"MAI {mai.count} ({mai.interval[0]:.1f} to {mai.interval[1]:.1f}) in {mai.area_mm2:.2f} mm2"
+    )

@@ -1,0 +1,83 @@
+"""`mitosis evaluate`: score a detector, or reports, against annotated fields; figures as JSON, CSV and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from service.errors import FileMissing, ParameterInvalid
+from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
+from service.training.fields import select_fields
+
+if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command runs
+    from service.training.evaluate import ExaminedField
+    from service.training.fields import Field
+
+
+def evaluate_command(
+    data: Annotated[list[Path], typer.Option(metavar="DIR", help="Labelled fields; several folders may be given.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures and pictures go.")],
+    mpp: Annotated[
+        Optional[list[float]], typer.Option(help="Um per pixel where the data do not say it: one for all, or one each.")
+    ] = None,
+    model: Annotated[
+        Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")
+    ] = None,
+    reports: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Score these reports of `mitosis analyze` instead of a model.")
+    ] = None,
+    cases: Annotated[Optional[str], typer.Option(metavar="A,B", help="Only these cases.")] = None,
+    threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
+    halo: Annotated[
+        Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
+    ] = None,
+) -> None:
+    """Measure a detector on labelled fields: image level, localisation, calibration; with curves and pictures."""
+    from service.training.evaluate import evaluate
+
+    if reports is not None and (model is not None or halo is not None):
+        raise ParameterInvalid("--reports are scored as they are: give no --model and no --halo")
+    fields = select_fields(data, mpp or [], cases)
+    examined, about = _from_reports(fields, reports) if reports else _from_model(fields, model, halo)
+    evaluation = evaluate(examined, about["threshold"] if threshold is None else threshold)
+    written = write_evaluation(evaluation, examined, out, about)
+    console = Console()
+    console.print(case_table(evaluation))
+    console.print(*summary_sentences(evaluation), sep="\n", soft_wrap=True, highlight=False)
+    for path in written:
+        typer.echo(path)
+
+
+def _from_model(
+    fields: "Sequence[Field]", model: str | None, halo_px: int | None
+) -> "tuple[list[ExaminedField], dict[str, Any]]":
+    from service.inference import Detector
+    from service.model_card import DEFAULT_MODEL
+    from service.training.evaluate import examine
+
+    detector = Detector.load(model or DEFAULT_MODEL)
+    card = detector.card
+    stderr = Console(stderr=True)
+    progress = track(fields, "Fields", console=stderr, disable=not stderr.is_terminal)
+    examined = [examine(field, detector, halo_px=halo_px) for field in progress]
+    about = {"source": "model", "model": card.id, "sha256": card.sha256, "threshold": card.threshold}
+    return examined, about | {"halo_px": halo_px}
+
+
+def _from_reports(fields: "Sequence[Field]", folder: Path) -> "tuple[list[ExaminedField], dict[str, Any]]":
+    from service.training.evaluate import examine_reports
+
+    if not folder.is_dir():
+        raise FileMissing(f"{folder}: no such folder")
+    examined, reports = examine_reports(fields, folder)
+    models = {(report.model.id, report.model.sha256) for report in reports}
+    if len(models) > 1:
+        raise ParameterInvalid(
+            f"{folder} holds reports of several models: {', '.join(sorted(name for name, _ in models))}"
+        )
+    name, sha256 = models.pop()
+    threshold = max(report.model.threshold for report in reports)  # above it, all of them are complete
+    return examined, {"source": "reports", "model": name, "sha256": sha256, "threshold": threshold}

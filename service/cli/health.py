@@ -1,0 +1,48 @@
+"""What a container's health check asks: `python -m service.cli.health gateway` (worker, lis); exit 0 where it lives.
+
+Not a command of `mitosis`: what that imports would cost a busy machine a second every time.
+"""
+
+import http.client
+import socket
+import sys
+from pathlib import Path
+
+from service.errors import MitosisError
+
+LISTENS = "0A"  # in /proc/net/tcp
+
+
+def gateway_lives(host: str = "127.0.0.1", port: int = 8000) -> bool:
+    """Whether a gateway answers there."""
+    connection = http.client.HTTPConnection(host, port, timeout=4)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def lis_lives(port: int = 2575) -> bool:
+    """Whether something listens there; asked of the kernel, as the listener would log a stranger's connection."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(f":{port:04X}") and state == LISTENS for _, local, _, state, *_ in sockets)
+
+
+def worker_lives() -> bool:
+    """Whether a worker of this host has its model loaded, and lately told the job store so."""
+    from service.store.database import open_database
+    from service.store.settings import load_settings
+    from service.store.workers import live_workers
+
+    try:
+        workers = live_workers(open_database(load_settings().database, migrate=False))
+    except MitosisError:
+        return False
+    return any(worker.id.startswith(f"{socket.gethostname()}:") for worker in workers)
+
+
+if __name__ == "__main__":
+    sys.exit(not {"gateway": gateway_lives, "worker": worker_lives, "lis": lis_lives}[sys.argv[1]]())

@@ -1,0 +1,76 @@
+"""`mitosis keys`: make, list and revoke the bearer keys of the service's database."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
+    from sqlalchemy import Engine
+
+keys_app = typer.Typer(
+    name="keys", help="Bearer keys of the service.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]
+
+
+@keys_app.command("create")
+def create_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for the list.")],
+    scopes: Annotated[str, typer.Option(help="Of read, submit, review, admin (all), by commas.")] = "read,submit",
+    tenant: Annotated[str, typer.Option(help="Whose slides and analyses it sees.")] = "default",
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key; its secret alone goes to standard output, once."""
+    from service.store.audit import command_line_user, record
+    from service.store.keys import create
+
+    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    engine = _database(data_dir)
+    key_id, secret = create(engine, name, tenant, wanted)
+    record(engine, tenant, command_line_user(), "create_key", key_id, name=name, scopes=wanted)
+    typer.echo(secret)
+    typer.echo(
+        f"Key {key_id} of {name} (tenant {tenant}, {', '.join(wanted)}). Keep the secret: only its hash is stored.",
+        err=True,
+    )
+
+
+@keys_app.command("list")
+def list_command(data_dir: DataDir = None) -> None:
+    """All keys, revoked ones too; times are UTC."""
+    from service.store.keys import list_all
+
+    line = "{:<16}  {:<20}  {:<16}  {:<18}  {:<16}  {}"
+    typer.echo(line.format("ID", "NAME", "TENANT", "SCOPES", "CREATED", "REVOKED").rstrip())
+    for key in list_all(_database(data_dir)):
+        times = _time(key.created_at), _time(key.revoked_at)
+        typer.echo(line.format(key.id, key.name, key.tenant, ",".join(sorted(key.scopes)), *times).rstrip())
+
+
+@keys_app.command("revoke")
+def revoke_command(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")], data_dir: DataDir = None
+) -> None:
+    """End a key's validity, at once and for good."""
+    from service.store.audit import command_line_user, record
+    from service.store.keys import revoke
+
+    engine = _database(data_dir)
+    revoke(engine, key_id)
+    record(engine, "", command_line_user(), "revoke_key", key_id)
+    typer.echo(f"Key {key_id} is revoked.", err=True)
+
+
+def _database(data_dir: Path | None) -> "Engine":
+    from service.store.database import open_database
+    from service.store.settings import load_settings
+
+    return open_database(load_settings(data_dir=data_dir).database)
+
+
+def _time(seconds: float | None) -> str:
+    from datetime import UTC, datetime
+
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

@@ -1,0 +1,144 @@
+"""`mitosis submit`: slides to a service, their reports back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Optional, Self
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+
+from service.cli.console import Format, check_outputs, complain, report_files, slides_below, stderr, write
+from service.client.client import AnalysisStatus, Client, Priority
+from service.errors import (
+    DatabaseUnavailable,
+    KeyRequired,
+    MitosisError,
+    OutputUnwritable,
+    ParameterInvalid,
+    QueueUnavailable,
+    ScopeMissing,
+    ServerUnreachable,
+)
+from service.parameters import parse_region
+from service.readers import is_url, slide_name
+
+WHOLLY = (ServerUnreachable, QueueUnavailable, DatabaseUnavailable, KeyRequired, ScopeMissing, OutputUnwritable)
+DEFAULT_SERVER = "http://127.0.0.1:8000"  # where `mitosis serve` listens
+
+
+class ServiceBar:
+    """How far a slide is, on a terminal's standard error: first its upload, then its analysis."""
+
+    def __init__(self, name: str) -> None:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        self._bar = Progress(*columns, console=stderr, disable=not stderr.is_terminal)
+        self._task = self._bar.add_task(name, total=1, note="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.stop()
+
+    def sent(self, sent: int, total: int) -> None:
+        """What `Client.upload` calls."""
+        note = f"sent {sent / 1e6:.0f} of {total / 1e6:.0f} MB"
+        self._bar.update(self._task, completed=sent, total=total, note=note)
+
+    def now(self, analysis: AnalysisStatus) -> None:
+        """What `Client.wait` calls."""
+        note: str = analysis.status
+        if analysis.status == "running":
+            left = "" if analysis.seconds_left is None else f", {analysis.seconds_left:.0f} s left"
+            note = f"{note}, {analysis.patches_per_s:.1f} patches/s{left}"
+        self._bar.update(self._task, completed=analysis.progress, total=1, note=note)
+
+
+def submit_command(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Slides, images, DICOM folders, or a folder of them; URIs.")
+    ],
+    server: Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")] = DEFAULT_SERVER,
+    key: Annotated[
+        Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
+    ] = None,
+    region: Annotated[Optional[str], typer.Option(metavar="X,Y,W,H", help="Only this part, in level-0 pixels.")] = None,
+    mpp: Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it.")] = None,
+    threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
+    model: Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")] = None,
+    priority: Annotated[Priority, typer.Option(help="stat goes first.")] = "routine",
+    accession_number: Annotated[Optional[str], typer.Option(metavar="TEXT", help="Of the laboratory's order.")] = None,
+    file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSON,
+    out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the queued analysis and stop.")] = False,
+) -> None:
+    """Have a service find and count the mitoses of slides."""
+    slides, several = slides_below(paths)
+    if no_wait and out is not None:
+        raise ParameterInvalid("--no-wait prints what is queued; it takes no --out")
+    if several and not no_wait and out is None:
+        raise ParameterInvalid("several slides need --out DIR")
+    reports = report_files(slides, out, file_format, several)
+    check_outputs([slide for slide in slides if not is_url(slide)], [file for file in reports if file])
+    box = parse_region(region) if region is not None else None
+    asked = {
+        "region": box and (box.x, box.y, box.width, box.height),
+        "mpp": mpp,
+        "threshold": threshold,
+        "model": model,
+        "priority": priority,
+        "order": {"accession_number": accession_number} if accession_number is not None else None,
+    }
+    failures = _Failures(several)
+    with Client(server, key) as client:
+        queued: list[tuple[str, Path | None, AnalysisStatus]] = []
+        for slide, file in zip(slides, reports, strict=True):  # all before the first wait: they may run side by side
+            with failures.of(slide), ServiceBar(slide_name(slide)) as bar:
+                queued.append((slide, file, _submit(client, slide, bar, asked)))
+                if no_wait:
+                    typer.echo(queued[-1][-1].model_dump_json())
+        for slide, file, analysis in [] if no_wait else queued:
+            with failures.of(slide), ServiceBar(slide_name(slide)) as bar:
+                write(_report(client, analysis, bar, file_format), file)
+    raise typer.Exit(failures.exit_code)
+
+
+def _submit(client: Client, slide: str, bar: ServiceBar, asked: dict[str, Any]) -> AnalysisStatus:
+    if is_url(slide):
+        return client.submit(uri=slide, **asked)
+    return client.submit(path=Path(slide), on_progress=bar.sent, **asked)
+
+
+def _report(client: Client, analysis: AnalysisStatus, bar: ServiceBar, file_format: Format) -> bytes:
+    try:
+        ended = client.wait(analysis.id, bar.now)
+    except KeyboardInterrupt:
+        stderr.print(f"Analysis {analysis.id} goes on without waiting.")
+        raise
+    return client.result_bytes(ended.check().id, file_format.value)
+
+
+class _Failures:
+    """Of several slides, a bad one does not stop the others."""
+
+    def __init__(self, several: bool) -> None:
+        self._several = several
+        self.exit_code = 0
+
+    @contextmanager
+    def of(self, slide: str) -> Iterator[None]:
+        """Report what is wrong with one slide, and go on; of a single one, raise it."""
+        try:
+            yield
+        except MitosisError as error:
+            if not self._several or isinstance(error, WHOLLY):
+                raise
+            complain(error, slide)
+            self.exit_code = max(self.exit_code, error.exit_code)

@@ -1,0 +1,136 @@
+"""`mitosis serve`: broker, workers and gateway in one command, on one machine, each in its own process."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from service.errors import SettingsInvalid
+from service.store.database import open_database
+from service.store.logs import set_up_logs
+from service.store.settings import Settings
+from service.worker.embedded_valkey import EmbeddedValkey
+from service.worker.process import check_weights
+
+RESTART_S = 2.0
+STOP_S = 30.0
+GIVEN = ("data_dir", "model", "device")  # what the command line may have set
+NICE = 10  # the gateway answers before the workers compute
+
+log = structlog.get_logger(__name__)
+
+
+def serve_all(
+    settings: Settings, host: str, port: int, workers: int, on_listening: Callable[[str], None] | None = None
+) -> None:
+    """Serve until told to stop (SIGINT, SIGTERM); then running analyses are handed back, and go on at the next start.
+
+    Raises SettingsInvalid, OutputUnwritable, QueueUnavailable, DatabaseUnavailable, WeightsDamaged.
+    """
+    from service.api.app import create_app
+    from service.api.auth import refuse_open_listener
+    from service.api.server import serve
+
+    set_up_logs("gateway")
+    check_weights(settings.model)
+    with ExitStack() as stack:
+        stack.enter_context(_alone(settings))
+        refuse_open_listener(host, open_database(settings.database))
+        if not settings.broker_url:
+            valkey = EmbeddedValkey(settings.broker_socket, settings.data_dir / "broker")
+            valkey.start()
+            stack.callback(valkey.stop)
+        pool = WorkerProcesses(settings, workers)
+        pool.start()
+        stack.callback(pool.stop)
+        log.info(
+            "service starts",
+            data_dir=str(settings.data_dir),
+            database="given" if settings.database_url else "embedded",
+            broker="given" if settings.broker_url else "embedded",
+            workers=workers,
+            model=settings.model,
+        )
+        serve(create_app(settings), host, port, on_listening=on_listening)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Refuse two services on one data directory."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.data_dir / "serve.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsInvalid(
+                f"another service runs on {settings.data_dir}; stop it, or give another --data-dir"
+            ) from None
+        yield
+
+
+class WorkerProcesses:
+    """Some workers, each with its share of the cores, started again when they die."""
+
+    def __init__(self, settings: Settings, count: int) -> None:
+        self._settings, self._count = settings, count
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="worker-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start all."""
+        for number in range(self._count):
+            self._start(number)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Ask all to end, and end those that do not."""
+        self._stopping.set()
+        self._watcher.join()
+        for process in self._processes.values():
+            process.send_signal(signal.SIGTERM)
+        limit = time.monotonic() + STOP_S
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _start(self, number: int) -> None:
+        given = {
+            f"MITOSIS_{name.upper()}": str(getattr(self._settings, name)) for name in ("data_dir", "model", "device")
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "worker", "--with-parent"],
+            env=os.environ | given,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_step_back,
+            start_new_session=True,
+        )
+        if hasattr(os, "sched_setaffinity"):  # libraries with as many threads each as there are cores only wait
+            cores = sorted(os.sched_getaffinity(0))
+            share = cores[number % len(cores) :: self._count] or cores
+            os.sched_setaffinity(process.pid, share)
+        self._processes[number] = process
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(RESTART_S):
+            for number, process in list(self._processes.items()):
+                if process.poll() is not None:
+                    log.warning("worker died; it is started again", status=process.returncode)
+                    self._start(number)
+
+
+def _step_back() -> None:
+    """Be nicer than the gateway; a session of its own may be what Linux shares processors between (autogroup)."""
+    os.nice(NICE)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))

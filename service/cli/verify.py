@@ -1,0 +1,39 @@
+"""`mitosis verify`: an analysis of the service, run again here, and what differs."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from service.cli.console import progress
+
+MAX_LINES = 40
+
+
+def verify_command(
+    analysis_id: Annotated[str, typer.Argument(metavar="ID", help="Of an analysis that succeeded.")],
+    data_dir: Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")] = None,
+) -> None:
+    """Run an analysis again from its stored slide and compare. Exit 0: the same; 1: it differs, and where."""
+    from service.store.audit import command_line_user, record
+    from service.store.database import open_database
+    from service.store.settings import load_settings
+    from service.store.storage import Storage
+    from service.worker.verification import verify
+
+    settings = load_settings(data_dir=data_dir)
+    engine = open_database(settings.database, migrate=False)
+    with progress(analysis_id[:36]) as on_progress:
+        found = verify(engine, Storage(settings.data_dir), analysis_id, on_progress)
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    for line in found.differences[:MAX_LINES]:
+        typer.echo(line)
+    if len(found.differences) > MAX_LINES:
+        typer.echo(f"... and {len(found.differences) - MAX_LINES} more")
+    same = not found.differences
+    if same:
+        typer.echo("The same: slide, model, parameters, detections and counts.")
+    about = {"same": same, "differences": len(found.differences)}
+    record(engine, found.analysis.tenant, command_line_user(), "verify", found.analysis.id, **about)
+    raise typer.Exit(0 if same else 1)

@@ -1,0 +1,132 @@
+"""`mitosis watch`: slides from a scanner's folder to a service, each once, when they are whole.
+
+One that does not open, or cannot be submitted now, is tried again, ever more seldom; one that the service refuses is
+told once, and tried again when it has changed. A submission carries the slide's checksum as its Idempotency-Key: what
+was submitted and not written down, because something ended in between, is not analysed twice.
+"""
+
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from service.cli.console import complain
+from service.cli.submit import DEFAULT_SERVER
+from service.client.client import Client, Priority
+from service.client.watched_folder import Candidate, Stillness, Taken, candidates
+from service.errors import BadInput, FileMissing, IdempotencyConflict, MitosisError, UploadTooLarge
+
+FIRST_S, LONGEST_S = 5.0, 600.0  # until what failed is tried again
+
+
+def watch_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where a scanner writes; nothing in it is changed.")],
+    server: Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")] = DEFAULT_SERVER,
+    key: Annotated[
+        Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
+    ] = None,
+    still: Annotated[float, typer.Option(min=0.1, help="Seconds without a change before a slide is taken.")] = 60.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds from one look to the next.")] = 10.0,
+    priority: Annotated[Priority, typer.Option(help="stat goes first.")] = "routine",
+    mpp: Annotated[Optional[float], typer.Option(help="Um per pixel, where the files do not say it.")] = None,
+    model: Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")] = None,
+    state: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="What was taken; in the data directory if not given.")
+    ] = None,
+) -> None:
+    """Submit the slides of a scanner's folder as they come, until stopped.
+
+    DICOM slides are folders below it. The service finds their orders by the identifier in their names
+    (its MITOSIS_SLIDE_ID_PATTERN).
+    """
+    import anyio
+
+    from service.intake.sandbox import Sandbox
+    from service.store.settings import load_settings
+
+    if not folder.is_dir():
+        raise FileMissing(f"{folder} is no folder")
+    folder = folder.absolute()
+    digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    taken = Taken(state or load_settings().data_dir / f"watch-{digest}.sqlite3")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # at any moment: what was not written down, is done again
+    with Client(server, key) as client, Sandbox() as sandbox:
+        submit = partial(client.submit, priority=priority, mpp=mpp, model=model)
+
+        def send(path: Path, name: str) -> str:
+            anyio.run(sandbox.inspect, path, path.name, "")  # in a child: a damaged file may crash its reader
+            return submit(path=path, idempotency_key=name).id
+
+        watch = Watch(folder, Stillness(still), taken, send)
+        while True:
+            watch.look()
+            time.sleep(every)
+
+
+class Watch:
+    """Looks again and again; `send` opens and submits a slide under a key, and gives the analysis' id."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stillness: Stillness,
+        taken: Taken,
+        send: Callable[[Path, str], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._stillness, self._taken, self._send, self._clock = folder, stillness, taken, send, clock
+        self._failed: dict[tuple[Path, str], tuple[int, float]] = {}  # how often, and when to try again
+
+    def look(self) -> None:
+        """Take what is whole and new."""
+        try:
+            still = self._stillness.still(candidates(self._folder))
+        except OSError as error:  # a share that is away comes back
+            complain(FileMissing(f"{error.strerror}; looking again"), str(self._folder))
+            return
+        for candidate in still:
+            if not self._taken.has(candidate) and self._is_due(candidate):
+                self._take(candidate)
+
+    def _is_due(self, candidate: Candidate) -> bool:
+        _, at = self._failed.get((candidate.path, candidate.facts()), (0, 0.0))
+        return self._clock() >= at
+
+    def _take(self, candidate: Candidate) -> None:
+        try:
+            key = candidate.key()
+            outcome = self._taken.outcome(key) or self._submitted(candidate, key)
+            self._taken.remember(candidate, key, outcome)
+        except OSError as error:
+            self._postpone(candidate, FileMissing(str(error.strerror)))
+        except MitosisError as error:
+            self._postpone(candidate, error)
+        else:
+            self._failed.pop((candidate.path, candidate.facts()), None)
+
+    def _submitted(self, candidate: Candidate, key: str) -> str:
+        """The analysis' id, or the code of what the service will never take."""
+        try:
+            found = self._send(candidate.path, key)
+        except IdempotencyConflict as error:  # it was submitted before with other options
+            found = error.code
+        except (BadInput, UploadTooLarge) as error:
+            if not hasattr(error, "instance"):  # not the service says so: perhaps it is being written after all
+                raise
+            complain(error, str(candidate.path))
+            return error.code
+        typer.echo(f"{candidate.path}: {found}")
+        return found
+
+    def _postpone(self, candidate: Candidate, error: MitosisError) -> None:
+        which = (candidate.path, candidate.facts())
+        times, _ = self._failed.get(which, (0, 0.0))
+        delay_s = min(FIRST_S * 2**times, LONGEST_S)
+        self._failed[which] = (times + 1, self._clock() + delay_s)
+        complain(error, f"{candidate.path}: again in {delay_s:.0f} s")

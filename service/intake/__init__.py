@@ -1,0 +1,1 @@
+"""How an upload or a reference becomes a slide, in processes that may crash."""

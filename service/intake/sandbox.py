@@ -1,0 +1,224 @@
+"""Slides are opened in child processes: a hostile file may crash them, hang them or fill their memory, not the gateway.
+
+Children stay, and answer one question at a time: a line of JSON in, a line of JSON out (never pickle: nothing that a
+child says is run). One that crashes, hangs or has answered many is replaced (`service.intake.sandbox_child`).
+"""
+
+import base64
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import anyio.to_thread
+import structlog
+
+from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
+from service.readers import is_url
+from service.slide import Box
+
+if TYPE_CHECKING:  # children that only open slides do without what draws
+    from service.intake.pictures import Picture
+
+QUICK_CHILDREN = 2
+DRAWING_CHILDREN = 2
+CUTTING_CHILDREN = 2  # of their own: they keep open what is looked at
+SLOW_CHILDREN = 1  # unpack and hash, which takes long for large slides; small ones do not wait for it
+OPEN_S = 60.0  # milliseconds, were it not for machines on which everything waits
+DRAW_S = 120.0  # a slide without a pyramid is read whole for its thumbnail
+SLOW_BYTES_PER_S = 20e6
+URL_S = 1800.0
+MAX_REPLY_BYTES = 1 << 20
+QUESTIONS = 1000  # of one child
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+OURS = "MITOSIS_"  # settings, secrets among them, are no business of what opens strangers' files
+SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull)  # by children, of slides
+ERRORS = {each.code: each for each in SAYABLE}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedSlide:
+    """What the reader sees (`Slide.describe`), and the bytes of all the slide's files."""
+
+    facts: dict[str, Any]
+    size: int
+
+
+class _Lost(Exception):
+    """A child died or hung; `guilty`: the question was the reason, as far as can be told."""
+
+    def __init__(self, reason: str, *, guilty: bool) -> None:
+        super().__init__(reason)
+        self.guilty = guilty
+
+
+class Sandbox:
+    """The gateway's children; to be used as a context manager."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Child] = []
+        self._cutters: list[_Child] = []
+        self._lock = threading.Lock()
+        lanes = (QUICK_CHILDREN, SLOW_CHILDREN, DRAWING_CHILDREN, CUTTING_CHILDREN)
+        self._quick, self._slow, self._drawing, self._cutting = map(anyio.CapacityLimiter, lanes)
+
+    def __enter__(self) -> Self:
+        self._idle.append(_Child())  # warm when the first slide comes
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            for idle in (self._idle, self._cutters):
+                while idle:
+                    idle.pop().kill()
+
+    async def inspect(self, path: str | Path, name: str, sha256: str | None = None) -> InspectedSlide:
+        """Open a slide that is to be called `name`; it is hashed where its checksum is not known.
+
+        Raises as `open_slide` does, and SlideDamaged where the reader crashes or hangs.
+        """
+        question = {"do": "inspect", "path": str(path), "name": name, "sha256": sha256}
+        if sha256 is not None:
+            reply = await self._ask(self._quick, question, lambda: OPEN_S)
+        else:
+            reply = await self._ask(self._slow, question, lambda: URL_S if is_url(path) else _slow_s(Path(path)))
+        return InspectedSlide(reply["facts"], reply["size"])
+
+    async def unpack(self, path: Path, folder: Path, limit: int, name: str) -> Path:
+        """Unpack a zip into an empty folder, at most `limit` bytes; gives the slide in it.
+
+        Raises ArchiveUnsafe, NotASlide, StorageFull.
+        """
+        question = {"do": "unpack", "path": str(path), "name": name, "folder": str(folder), "limit": limit}
+        # deflate may hold so much more
+        reply = await self._ask(self._slow, question, lambda: 10 * _slow_s(path))
+        return folder / str(reply["slide"])
+
+    async def draw(self, picture: "Picture", out: Path) -> None:
+        """Draw a picture of a slide into a file. Raises as `inspect`, and StorageFull."""
+        question = {"do": "draw", "path": picture.path, "name": picture.name}
+        await self._ask(self._drawing, question | {"picture": asdict(picture), "out": str(out)}, lambda: DRAW_S)
+
+    async def cut(self, path: str | Path, name: str, sha256: str, box: Box, scale: float) -> bytes:
+        """A box of a slide's grid (grid px) as JPEG, from a child that keeps the slide open. Raises as `inspect`."""
+        question = {"do": "cut", "path": str(path), "name": name, "sha256": sha256, "box": astuple(box), "scale": scale}
+        reply = await self._ask(self._cutting, question, lambda: DRAW_S)
+        return base64.b64decode(reply["jpeg"])
+
+    async def _ask(
+        self, lane: anyio.CapacityLimiter, question: dict[str, Any], seconds: Callable[[], float]
+    ) -> dict[str, Any]:
+        reply = await anyio.to_thread.run_sync(self._answer, question, seconds, limiter=lane)
+        if "code" in reply:
+            raise ERRORS.get(reply["code"], SlideDamaged)(str(reply["detail"]))
+        return reply
+
+    def _answer(self, question: dict[str, Any], seconds: Callable[[], float]) -> dict[str, Any]:
+        """Ask a child; once more, another one, where the first died for a reason of its own."""
+        question |= {"seconds": seconds()}
+        for last in (False, True):
+            try:
+                with self._child(self._cutters if question["do"] == "cut" else self._idle) as child:
+                    return child.ask(question)
+            except _Lost as lost:
+                log.warning("a reader's process was lost", reason=str(lost), question=question["do"])
+                if last or lost.guilty:
+                    what = f"{question['name']}: the reader {lost}"
+                    raise SlideDamaged(f"{what}; copy the file again or export it anew") from lost
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _child(self, idle: list["_Child"]) -> Iterator["_Child"]:
+        with self._lock:
+            child = idle.pop() if idle else None
+        child = child or _Child()
+        try:
+            yield child
+        except BaseException:
+            child.kill()
+            raise
+        if child.asked < QUESTIONS:
+            with self._lock:
+                idle.append(child)
+        else:
+            child.kill()
+
+
+class _Child:
+    """A process that opens slides."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "service.intake.sandbox_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if not name.startswith(OURS)} | ENVIRONMENT,
+        )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer. Raises _Lost."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        started, self.asked = time.monotonic(), self.asked + 1
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise _Lost("was not there any more", guilty=False) from error
+        reply = self._read(self._process.stdout, started + question["seconds"])
+        try:
+            found: dict[str, Any] = json.loads(reply)
+        except ValueError as error:
+            raise _Lost("lost its mind over it", guilty=True) from error
+        return found
+
+    def _read(self, pipe: IO[bytes], until: float) -> bytes:
+        waiting, reply = select.poll(), b""
+        waiting.register(pipe, select.POLLIN)
+        while not reply.endswith(b"\n"):
+            left_ms = (until - time.monotonic()) * 1000
+            if left_ms <= 0 or not waiting.poll(left_ms):
+                raise _Lost("did not come to an end with it", guilty=True)
+            chunk = os.read(pipe.fileno(), 1 << 16)
+            if not chunk:
+                raise self._death()
+            reply += chunk
+            if len(reply) > MAX_REPLY_BYTES:
+                raise _Lost("found no end of levels in it", guilty=True)
+        return reply
+
+    def _death(self) -> _Lost:
+        status = self._process.wait()
+        if status == -signal.SIGKILL:  # not by us: the system was short of memory, maybe for other reasons
+            return _Lost("was killed", guilty=False)
+        if status == -signal.SIGALRM:
+            return _Lost("did not come to an end with it", guilty=True)
+        return _Lost("crashed on it", guilty=True)
+
+
+def _slow_s(path: Path) -> float:
+    """Seconds that a file, or the files below a folder, may take to be opened and read."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    if path.suffix.lower() == ".mrxs":
+        files += [each for each in path.with_suffix("").rglob("*") if each.is_file()]
+    return OPEN_S + sum(each.stat().st_size for each in files) / SLOW_BYTES_PER_S

@@ -1,0 +1,200 @@
+"""The ways out of the outbox: HL7 v2 by MLLP, FHIR transactions, DICOM by STOW-RS. Each takes version after version.
+
+HL7 goes only where there is an order: without one, no system could file it. Its answer decides: AA, it is delivered;
+AE, it is sent again; AR, it never is. FHIR goes for every analysis; 400, 413 and 422 are its AR. Whatever else happens
+(no answer, a cut connection, a server's fault) the same is sent again: HL7 with the same MSH-10, and FHIR with PUTs to
+the same ids, so that nothing is filed twice. DICOM goes where the slide is DICOM, with UIDs that stay the same.
+"""
+
+import hashlib
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+import httpx
+import structlog
+from sqlalchemy import Engine, Row
+
+from service import __version__
+from service.errors import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, SettingsInvalid
+from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected, NotApplicable
+from service.interop.dicom_header import find_header
+from service.interop.dicomweb import store
+from service.interop.hl7_message import MessageRejected, read_message
+from service.interop.mllp import Peer
+from service.interop.result_version import OutgoingResult, find_version
+from service.order import Order
+from service.store import outbox
+from service.store.audit import record
+from service.store.settings import Settings
+from service.store.storage import Storage
+
+LEASE_S: Final = 10.0  # renewed during a try; if a gateway dies in one, another goes on after this
+BACKOFF_S: Final = (1, 2, 5, 10, 20, 30, 60)  # after each try that failed; then always the last one
+MANY: Final = 100  # at once; then the channel's turn is over
+ANSWER_S: Final = 60.0  # of a FHIR server
+REFUSED: Final = (400, 413, 422)
+
+log = structlog.get_logger(__name__)
+
+
+Channel = Callable[[OutgoingResult], None]  # raises DeliveryFailed, DeliveryRejected, NotApplicable, FormatUnavailable
+
+
+def channels(settings: Settings) -> Mapping[str, Channel]:
+    """The ways out that are configured. Raises SettingsInvalid."""
+    found: dict[str, Channel] = {}
+    if settings.hl7_results:
+        peer = Peer.of(settings.hl7_results)
+        found["hl7"] = lambda outgoing: send_hl7(outgoing, peer, settings)
+    if settings.fhir_results:
+        url = _base(settings.fhir_results)
+        token = settings.fhir_results_token.get_secret_value() if settings.fhir_results_token else None
+        found["fhir"] = lambda outgoing: send_fhir(outgoing, url, token)
+    if settings.dicomweb:
+        found["dicomweb"] = lambda outgoing: send_dicomweb(outgoing, settings)
+    return found
+
+
+def configured(settings: Settings) -> list[str]:
+    """The names of the ways out. Raises SettingsInvalid."""
+    return list(channels(settings))
+
+
+def send_due(engine: Engine, storage: Storage, name: str, channel: Channel) -> int:
+    """Send what waits on a channel, in order, until something must wait; gives how many were delivered.
+
+    Raises DatabaseUnavailable.
+    """
+    delivered = 0
+    for _ in range(MANY):
+        row = outbox.take(engine, name, LEASE_S)
+        if row is None or not _try(engine, storage, row, channel):
+            break
+        delivered += 1
+    return delivered
+
+
+def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> bool:
+    """One try; False where the channel must wait."""
+    facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
+    try:
+        with outbox.held(engine, row, LEASE_S):
+            version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision)
+            header = partial(find_header, engine, storage, version.analysis)
+            channel(OutgoingResult(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
+    except NotApplicable:
+        outbox.remove(engine, row)
+    except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished) as error:
+        outbox.settle(engine, row, "refused", str(error))
+        log.error("result refused", **facts, reason=type(error).__name__)  # its words may be the other system's
+    except DeliveryFailed as error:
+        delay_s = BACKOFF_S[min(row.attempts, len(BACKOFF_S) - 1)]
+        outbox.settle(engine, row, "waiting", str(error), delay_s)
+        log.warning("result waits", **facts, next_try_s=delay_s)
+        return False
+    except DatabaseUnavailable:
+        raise
+    except Exception:  # a fault of ours in one version: it is seen, and the next one goes on
+        outbox.settle(engine, row, "refused", "internal error; the log says more")
+        log.exception("result refused", **facts)
+    else:
+        outbox.settle(engine, row, "delivered")
+        record(
+            engine,
+            row.tenant,
+            "maintenance",
+            "send_result",
+            row.analysis_id,
+            channel=row.channel,
+            revision=row.revision,
+        )
+        log.info("result delivered", **facts)
+    return True
+
+
+def _key(row: Row[Any]) -> str:
+    """The same for every try of a row, and of no other row, in this database or another."""
+    text = f"{row.analysis_id} {row.channel} {row.revision} {row.id} {row.created_at!r}"
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
+    """ORU^R01, and what its acknowledgement says."""
+    if outgoing.version.order == Order():
+        raise NotApplicable
+    _judge(peer.ask(outgoing.version.hl7(settings, outgoing.key, outgoing.since)), outgoing.key)
+
+
+def _judge(answer: bytes, key: str) -> None:
+    """Raises DeliveryFailed or DeliveryRejected, unless an acknowledgement of this very message accepts it."""
+    try:
+        segments = {each.name: each for each in reversed(read_message(answer).segments)}
+    except MessageRejected as error:
+        raise DeliveryFailed(f"the answer is no HL7 message: {error}") from error
+    said = segments.get("MSA")
+    if said is None or said.text(2) != key:
+        raise DeliveryFailed("the answer acknowledges another message")
+    code = said.text(1).upper()
+    if code in ("AA", "CA"):
+        return
+    words = [said.text(3)] + [segments["ERR"].text(number) for number in (3, 7, 8) if "ERR" in segments]
+    reason = f"the receiver answered {code or 'nothing'}: {'; '.join(word for word in words if word)}"[:500]
+    raise DeliveryRejected(reason) if code in ("AR", "CR") else DeliveryFailed(reason)
+
+
+def send_fhir(outgoing: OutgoingResult, url: str, token: str | None) -> None:
+    """A transaction that creates the resources or replaces them."""
+    content = outgoing.version.fhir()
+    headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
+    headers |= {"User-Agent": f"mitosis-service/{__version__}", "Prefer": "return=minimal"}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    limit = time.monotonic() + ANSWER_S
+    try:
+        with (
+            httpx.Client(verify=ssl.create_default_context(), trust_env=False, timeout=10.0) as client,
+            client.stream("POST", url, content=content, headers=headers) as answer,
+        ):
+            if answer.is_success:
+                return
+            said = b""
+            for chunk in answer.iter_bytes():
+                said += chunk
+                if len(said) > 1 << 20 or time.monotonic() > limit:
+                    break
+    except (httpx.HTTPError, OSError) as error:
+        raise DeliveryFailed(f"{type(error).__name__}: {error}"[:500]) from error
+    reason = f"the server answered {answer.status_code}{_diagnosis(said)}"[:500]
+    raise DeliveryRejected(reason) if answer.status_code in REFUSED else DeliveryFailed(reason)
+
+
+def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
+    """The structured report and the annotations, beside the slide."""
+    header = outgoing.header()
+    if header is None:
+        raise NotApplicable
+    store(settings, outgoing.version.dicom(header))
+
+
+def _diagnosis(content: bytes) -> str:
+    """What an OperationOutcome says."""
+    try:
+        issues = json.loads(content)["issue"]
+        words = [str(each.get("diagnostics") or each.get("details", {}).get("text") or each["code"]) for each in issues]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return ""
+    return f": {'; '.join(words)}"
+
+
+def _base(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError):
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+        raise SettingsInvalid("MITOSIS_FHIR_RESULTS is no http(s) URL, or holds a password")
+    return str(url)

@@ -1,0 +1,202 @@
+"""Answers to HL7 v2 orders: ORL^O22 to OML^O21, ORL^O34 to OML^O33, ORR^O02 to ORM^O01.
+
+MSA-1 is AA where all of a message was looked at, and what came of it is kept; what became of each order, its ORC-1
+says: OK (placed), XR (changed), CR (cancelled); UA, UX, UC where that could not be. AE: the content must be changed
+first, ERR says where. AR: nothing of it is for us. Of a message, all is done or nothing.
+
+A message that comes again (MSH-3, MSH-4, MSH-10 and all its content) gets the same answer, and nothing is done twice.
+There is no answer while the database is away: whoever gets none, sends again.
+"""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Engine, and_, delete, insert, select
+
+from service.errors import DatabaseUnavailable
+from service.export.hl7_text import escaped
+from service.interop.hl7_message import (
+    CHARSETS,
+    EVENT_UNSUPPORTED,
+    INTERNAL,
+    REQUIRED_MISSING,
+    TYPE_UNSUPPORTED,
+    VERSION_UNSUPPORTED,
+    Delimiters,
+    Message,
+    MessageRejected,
+    Segment,
+    moment,
+    plain,
+    read_header,
+    read_message,
+    time_stamp,
+)
+from service.interop.hl7_orders import Group, read_requests
+from service.store.audit import record
+from service.store.database import messages, writing
+from service.store.orders import Control, Outcome, Sent, lock, take
+
+ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "ORM^O01": "ORR^O02^ORR_O02"}
+BY_SPECIMEN: Final = "OML^O33"
+DONE: Final[dict[Outcome, str]] = {"placed": "OK", "changed": "XR", "cancelled": "CR"}
+UNABLE: Final[dict[Control, str]] = {"place": "UA", "change": "UX", "cancel": "UC"}
+WITHOUT_STRUCTURE: Final = ("2.1", "2.2", "2.3")  # MSH-9 had two components then
+CONDITIONS: Final = {  # table 0357
+    100: "Segment sequence error",
+    101: "Required field missing",
+    102: "Data type error",
+    103: "Table value not found",
+    200: "Unsupported message type",
+    201: "Unsupported event code",
+    203: "Unsupported version id",
+    207: "Application internal error",
+}
+
+log = structlog.get_logger(__name__)
+
+
+def answer(engine: Engine, content: bytes, tenant: str, default_charset: str = "") -> bytes:
+    """Do what a message asks, and give its answer once that is committed. Raises DatabaseUnavailable only."""
+    message: Message | None = None
+    try:
+        message = read_message(content, default_charset)
+        said = _answer(engine, content, tenant, message)
+    except MessageRejected as refusal:
+        said = _refusal(content, refusal, message)
+        log.warning("message refused", code=refusal.code, condition=refusal.condition, place=refusal.place)
+    except DatabaseUnavailable:
+        raise
+    except Exception:  # whatever a message may hold: it gets its answer, and the next one is read
+        log.exception("message could not be understood")
+        unforeseen = MessageRejected("AR", INTERNAL, "MSH", "the service is at fault; its log says more")
+        said = _refusal(content, unforeseen, message)
+    return said
+
+
+def too_large(beginning: bytes) -> bytes:
+    """The answer to a message of which only the beginning was read."""
+    return _refusal(beginning, MessageRejected("AR", INTERNAL, "MSH", "the message is too large"), None)
+
+
+def _answer(engine: Engine, content: bytes, tenant: str, message: Message) -> bytes:
+    header, kind = message.header, _kind(message.header)
+    if not header.text(10):
+        raise MessageRejected("AE", REQUIRED_MISSING, "MSH-10", "the message has no number of its own")
+    sender = "^".join(name for name in (header.text(3), header.text(4)) if name)
+    sent = Sent(tenant, "hl7", f"{sender} {header.text(10)}", moment(header.text(7)))
+    key = hashlib.sha256("\n".join((header.raw(3), header.raw(4), header.text(10))).encode()).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
+    with writing(engine) as connection:
+        lock(connection, tenant)  # the same message may come by two connections
+        mine = and_(messages.c.tenant == tenant, messages.c.key == key)
+        known = connection.execute(select(messages).where(mine)).one_or_none()
+        if known is not None and known.sha256 == digest:
+            log.info("message repeated", answered_at=known.created_at)
+            return bytes(known.answer)
+        said = _acknowledgement(message, ANSWERS[kind], "AA") + _done(connection, message, kind, sent)
+        content = _encoded(said, message)
+        connection.execute(delete(messages).where(mine))  # a sender whose numbers begin anew is no repetition
+        row = {"tenant": tenant, "key": key, "sha256": digest, "answer": content, "created_at": time.time()}
+        connection.execute(insert(messages).values(**row))
+        record(connection, tenant, "hl7", "take_order", sent.message, kind=kind)
+    return content
+
+
+def _kind(header: Segment) -> str:
+    """MSH-9 as `OML^O21`. Raises MessageRejected for what is not answered here."""
+    if (version := header.text(12)) and not version.startswith("2."):
+        raise MessageRejected("AR", VERSION_UNSUPPORTED, "MSH-12", "only versions 2.x are understood")
+    kinds = (f"{header.text(9)}^{header.text(9, 2)}", "^".join(header.text(9, 3).split("_")))
+    for kind in kinds:
+        if kind in ANSWERS:
+            return kind
+    unknown = EVENT_UNSUPPORTED if header.text(9) in ("OML", "ORM") else TYPE_UNSUPPORTED
+    raise MessageRejected("AR", unknown, "MSH-9", f"only {', '.join(ANSWERS)} are understood")
+
+
+def _done(connection: Connection, message: Message, kind: str, sent: Sent) -> list[str]:
+    """Take the orders; gives the answer's segments after MSA."""
+    by_specimen = kind == BY_SPECIMEN
+    requests = read_requests(message, by_specimen=by_specimen)
+    outcomes = [take(connection, sent, request) for _, request in requests]
+    lines = [_patient(requests[0][0].patient)]
+    shown = None
+    for (group, request), outcome in zip(requests, outcomes, strict=True):
+        specimens = group.specimens if by_specimen else []
+        if specimens and specimens[0] is not shown:
+            shown = specimens[0]
+            lines += [f"SPM|1|{_er7(shown.segment, 2)}||{_er7(shown.segment, 4)}"] if shown.segment else []
+            lines += [f"SAC||{_er7(each, 2)}|{_er7(each, 3)}" for each in shown.containers]
+        lines += _order(group, DONE.get(outcome) or UNABLE[request.control])
+        log.info("order taken", control=request.control, outcome=outcome, slides=len(request.orders))
+    return lines
+
+
+def _patient(segment: Segment | None) -> str:
+    return "|".join(("PID", "1", "", _er7(segment, 3) or '""', "", _er7(segment, 5) or "^^^^^^U"))
+
+
+def _order(group: Group, control: str) -> list[str]:
+    lines = [f"ORC|{control}|{_er7(group.control, 2)}|{_er7(group.control, 3)}"]
+    if group.detail is not None:
+        lines.append("OBR|1|" + "|".join(_er7(group.detail, number) for number in (2, 3, 4)))
+    return lines
+
+
+def _refusal(content: bytes, refusal: MessageRejected, message: Message | None) -> bytes:
+    """An answer to what is not taken; of one that cannot be read, as much of MSH is used as can be."""
+    if message is None:
+        try:
+            header = read_header(content)
+        except MessageRejected:
+            header = Segment("MSH|^~\\&", Delimiters())
+        charset = header.text(18)
+        known = charset.upper() in CHARSETS
+        message = Message([header], charset if known else "", CHARSETS[charset.upper()] if known else "utf-8")
+    try:
+        kind = ANSWERS[_kind(message.header)]
+    except MessageRejected:
+        trigger = escaped(message.header.text(9, 2))
+        kind = f"ACK^{trigger}^ACK" if trigger else "ACK"
+    segment, _, number = refusal.place.partition("-")
+    place = f"{segment}^1^{number}" if number else segment
+    error = f"ERR||{place}|{refusal.condition}^{CONDITIONS[refusal.condition]}^HL70357|E||||{escaped(str(refusal))}"
+    return _encoded([*_acknowledgement(message, kind, refusal.code), error], message)
+
+
+def _acknowledgement(message: Message, kind: str, code: str) -> list[str]:
+    """MSH and MSA; both sides' names change places."""
+    header = message.header
+    names = "|".join(_er7(header, number) for number in (5, 6, 3, 4))
+    own, version = uuid.uuid4().hex[:20], escaped(header.text(12)) or "2.5.1"
+    processing, control_id = escaped(header.text(11)) or "P", escaped(header.text(10))
+    if version in WITHOUT_STRUCTURE:
+        kind = "^".join(kind.split("^")[:2])
+    charset = f"||||||{escaped(message.charset)}" if message.charset else ""
+    return [
+        f"MSH|^~\\&|{names}|{time_stamp()}||{kind}|{own}|{processing}|{version}{charset}",
+        f"MSA|{code}|{control_id}",
+    ]
+
+
+def _er7(segment: Segment | None, number: int) -> str:
+    """A field as it came, with our separators."""
+    if segment is None:
+        return ""
+    delimiters = segment.delimiters
+    return "~".join(
+        "^".join(
+            "&".join(escaped(plain(part, delimiters)) for part in component.split(delimiters.subcomponent))
+            for component in repetition.written.split(delimiters.component)
+        )
+        for repetition in segment.repetitions(number)
+    )
+
+
+def _encoded(lines: Sequence[str], message: Message) -> bytes:
+    return ("\r".join(lines) + "\r").encode(message.codec, "replace")

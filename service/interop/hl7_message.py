@@ -1,0 +1,198 @@
+"""An HL7 v2 message as it comes: read leniently, split only where something is looked at.
+
+python-hl7 splits all of a message at once, which for 1 MB of separators takes 5 s and 440 MB; hl7apy knows only what
+follows the standard. What other systems send has segments of their own, line feeds, and more fields than there are.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Final
+
+MAX_SEGMENTS: Final = 100_000
+MAX_FIELDS: Final = 100  # the others are left in one piece
+CHARSETS: Final = {  # table 0211
+    "ASCII": "ascii",
+    "ISO IR6": "ascii",
+    **{f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    "UNICODE": "utf-8",
+    "UNICODE UTF-8": "utf-8",
+    "UTF-8": "utf-8",
+    "ISO IR14": "iso2022_jp",
+    "ISO IR87": "iso2022_jp",
+    "ISO IR159": "iso2022_jp_1",
+    "GB 18030-2000": "gb18030",
+    "KS X 1001": "euc_kr",
+    "BIG-5": "big5",
+}
+SEGMENT_SEQUENCE, REQUIRED_MISSING, DATA_TYPE, TABLE_VALUE = 100, 101, 102, 103  # table 0357
+TYPE_UNSUPPORTED, EVENT_UNSUPPORTED, VERSION_UNSUPPORTED, INTERNAL = 200, 201, 203, 207
+
+
+class MessageRejected(Exception):
+    """Why a message is not taken: AE where its content is at fault, AR where it is none for us; never its values."""
+
+    def __init__(self, code: str, condition: int, place: str, words: str) -> None:
+        super().__init__(words)
+        self.code, self.condition, self.place = code, condition, place  # place as `PID-3`
+
+
+@dataclass(frozen=True, slots=True)
+class Delimiters:
+    """What separates the parts of a message, and what escapes."""
+
+    field: str = "|"
+    component: str = "^"
+    repetition: str = "~"
+    escape: str = "\\"
+    subcomponent: str = "&"
+
+    @classmethod
+    def of(cls, header: str) -> "Delimiters":
+        """Those that an MSH segment declares; the usual ones where it declares fewer. Raises MessageRejected."""
+        delimiters = header[3:4] + header[4:].partition(header[3:4] or "|")[0][:4]
+        odd = any(mark.isalnum() or mark.isspace() or not mark.isprintable() for mark in delimiters)
+        if len(delimiters) < 2 or len(set(delimiters)) < len(delimiters) or odd:
+            raise MessageRejected("AR", DATA_TYPE, "MSH-2", "MSH-1 and MSH-2 do not tell what separates fields")
+        return cls(*delimiters)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One line of a message. Fields are counted as HL7 does, from 1; MSH-1 is the separator itself."""
+
+    line: str
+    delimiters: Delimiters
+
+    @property
+    def name(self) -> str:
+        """Its first three letters."""
+        return self.line[:3]
+
+    @cached_property
+    def _fields(self) -> Sequence[str]:
+        fields = self.line.split(self.delimiters.field, MAX_FIELDS)
+        return [fields[0], self.delimiters.field, *fields[1:]] if self.name == "MSH" else fields
+
+    def raw(self, number: int) -> str:
+        """A field as it is written; empty where there is none, or where it is deleted ("")."""
+        text = self._fields[number].strip() if number < len(self._fields) else ""
+        return "" if text == '""' else text
+
+    def repetitions(self, number: int) -> Sequence["Repetition"]:
+        """What stands in a field, once or several times; nothing where it is empty."""
+        found = self.raw(number)
+        return (
+            [Repetition(each, self.delimiters) for each in found.split(self.delimiters.repetition) if each]
+            if found
+            else []
+        )
+
+    def text(self, number: int, component: int = 1) -> str:
+        """A component of a field's first repetition, as plain text."""
+        found = self.repetitions(number)
+        return found[0].text(component) if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """One of the values of a field."""
+
+    written: str
+    delimiters: Delimiters
+
+    def text(self, component: int = 1, subcomponent: int = 1) -> str:
+        """A part of it as plain text: escapes undone, control characters blanks."""
+        components = self.written.split(self.delimiters.component)
+        parts = components[component - 1].split(self.delimiters.subcomponent) if component <= len(components) else []
+        return plain(parts[subcomponent - 1], self.delimiters) if subcomponent <= len(parts) else ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """All segments of a message, MSH first."""
+
+    segments: Sequence[Segment]
+    charset: str = "ASCII"  # its own name for it, as MSH-18 has it
+    codec: str = field(default="ascii")
+
+    @property
+    def header(self) -> Segment:
+        """MSH."""
+        return self.segments[0]
+
+
+def plain(text: str, delimiters: Delimiters) -> str:
+    """A text without escapes and control characters."""
+    if delimiters.escape in text:
+        means = {
+            "F": delimiters.field,
+            "S": delimiters.component,
+            "T": delimiters.subcomponent,
+            "R": delimiters.repetition,
+        }
+        means |= {"E": delimiters.escape, ".br": " ", ".sp": " "}
+        escape = re.escape(delimiters.escape)
+        text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1]) or _hexadecimal(match[1]), text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+
+
+def _hexadecimal(escape: str) -> str:
+    """What X and an even number of digits mean; nothing, for what is none and for highlighting."""
+    if not re.fullmatch(r"X([0-9A-Fa-f]{2})+", escape):
+        return ""
+    content = bytes.fromhex(escape[1:])
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def read_header(content: bytes) -> Segment:
+    """MSH alone, of a message that may be unreadable otherwise. Raises MessageRejected."""
+    line = re.split(rb"[\r\n]", content.lstrip()[:4096], maxsplit=1)[0].decode("latin-1")
+    if not line.startswith("MSH"):
+        raise MessageRejected("AR", SEGMENT_SEQUENCE, "MSH", "the message does not begin with MSH")
+    return Segment(line, Delimiters.of(line))
+
+
+def read_message(content: bytes, default_charset: str = "") -> Message:
+    """A message in the characters that its MSH-18 names; raises MessageRejected.
+
+    Without MSH-18 it is the default, else UTF-8: whatever else a text were, it would hardly be valid UTF-8.
+    """
+    named = (found := read_header(content).repetitions(18)) and found[0].text()
+    charset = named or default_charset or "UNICODE UTF-8"
+    codec = CHARSETS.get(charset.upper())
+    if codec is None:
+        raise MessageRejected("AR", TABLE_VALUE, "MSH-18", "this character set is not read here")
+    try:
+        text = content.decode(codec)
+    except UnicodeDecodeError as error:
+        words = f"byte {error.start} is no {charset}" + ("" if named else "; say in MSH-18 what it is")
+        raise MessageRejected("AE", DATA_TYPE, "MSH-18", words) from error
+    lines = [line for line in re.split(r"[\r\n]+", text.strip(), maxsplit=MAX_SEGMENTS) if line.strip()]
+    if len(lines) > MAX_SEGMENTS:
+        raise MessageRejected("AR", SEGMENT_SEQUENCE, "MSH", f"more than {MAX_SEGMENTS} segments")
+    delimiters = Delimiters.of(lines[0])
+    return Message([Segment(line.lstrip(), delimiters) for line in lines], charset if named else "", codec)
+
+
+def moment(text: str) -> float:
+    """Unix seconds of a time stamp (YYYYMMDD[HH[MM[SS[.S]]]][+ZZZZ]); without a zone as if in UTC; 0 if it is none."""
+    match = re.fullmatch(r"(\d{8})(\d{2})?(\d{2})?(\d{2})?(\.\d{1,4})?([+-]\d{4})?", text.strip())
+    if match is None:
+        return 0.0
+    day, hour, minute, second, fraction, zone = match.groups("")
+    try:
+        digits = f"{day}{hour or '00'}{minute or '00'}{second or '00'}"
+        return datetime.strptime(digits + (zone or "+0000"), "%Y%m%d%H%M%S%z").timestamp() + float(fraction or 0)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def time_stamp() -> str:
+    """Now, as HL7 writes it."""
+    return datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000")

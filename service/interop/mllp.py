@@ -1,0 +1,184 @@
+"""MLLP, which carries HL7 v2 over TCP: <VT> message <FS><CR>, one at a time, each answered before the next.
+
+The listener's patience: a connection may be idle for as long as it likes, a message that has begun has a minute, and
+so has the other side to take its answer. What precedes a message is skipped; a message that is too large gets the
+answer that its beginning gets, and ends the connection.
+"""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from service.errors import DatabaseUnavailable, SettingsInvalid
+from service.interop.delivery_errors import DeliveryFailed
+
+START, END = b"\x0b", b"\x1c\r"
+MAX_BYTES: Final = 16 << 20  # of a message
+MESSAGE_S: Final = 60.0
+MAX_CONNECTIONS: Final = 64
+MAX_NOISE: Final = 1 << 16  # bytes between two messages
+CLOSE_S: Final = 5.0
+CONNECT_S, ANSWER_S = 10.0, 30.0  # of a message that we send
+MAX_ANSWER_BYTES: Final = 1 << 20
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """Takes messages from those who may send them, and sends what `answer` says, a bytes for a bytes."""
+
+    def __init__(
+        self,
+        answer: Callable[[bytes], bytes],
+        too_large: Callable[[bytes], bytes],
+        allowed: Networks,
+        *,
+        max_bytes: int = MAX_BYTES,
+        message_s: float = MESSAGE_S,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        self._answer, self._too_large, self._allowed = answer, too_large, allowed
+        self._max_bytes, self._message_s, self._max_connections = max_bytes, message_s, max_connections
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: str, port: int, on_port: Callable[[int], None], tls: ssl.SSLContext | None) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        server = await asyncio.start_server(self._connected, host, port, limit=self._max_bytes, ssl=tls)
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        on_port(server.sockets[0].getsockname()[1])
+        try:
+            await stopping.wait()
+        finally:
+            server.close()
+            for task in self._open:
+                task.cancel()  # a message under way is done nevertheless: its sender repeats it, and is answered
+            await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            if self._admits(writer):
+                await self._converse(reader, writer)
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, ssl.SSLError) as error:
+            log.info("connection ended", reason=type(error).__name__)
+        except DatabaseUnavailable as error:  # no answer: the message will come again
+            log.warning("message not answered", reason=str(error))
+        finally:
+            self._open.discard(task)
+            writer.close()
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):  # what it has not taken by then, it will not
+                    await writer.wait_closed()
+            writer.transport.abort()
+
+    def _admits(self, writer: asyncio.StreamWriter) -> bool:
+        peer = ipaddress.ip_address(writer.get_extra_info("peername")[0].partition("%")[0])
+        plain = getattr(peer, "ipv4_mapped", None) or peer
+        if not any(plain in network for network in self._allowed):
+            log.warning("connection refused: not in MITOSIS_LIS_ALLOW", peer=str(plain))
+            return False
+        if len(self._open) > self._max_connections:
+            log.warning("connection refused: too many", connections=len(self._open))
+            return False
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return True
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await _begins(reader):
+            async with asyncio.timeout(self._message_s):
+                content, whole = await self._message(reader)
+            answer = self._answer if whole else self._too_large
+            said = await asyncio.to_thread(answer, content)
+            writer.write(START + said + END)
+            async with asyncio.timeout(self._message_s):
+                await writer.drain()
+            if not whole:
+                return
+
+    async def _message(self, reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+        """The next message, or the beginning of one that is too large."""
+        try:
+            return (await reader.readuntil(END))[: -len(END)], True
+        except asyncio.LimitOverrunError:
+            return await reader.read(4096), False
+
+
+async def _begins(reader: asyncio.StreamReader) -> bool:
+    """Wait for a message; False where the other side has closed, or sends nothing but noise."""
+    for _ in range(MAX_NOISE):
+        if (byte := await reader.read(1)) in (START, b""):
+            return byte == START
+    return False
+
+
+def networks(names: Sequence[str]) -> Networks:
+    """Addresses and networks (`10.1.0.0/16`); only this machine where there is none. Raises SettingsInvalid."""
+    try:
+        return [ipaddress.ip_network(name, strict=False) for name in names or ("127.0.0.0/8", "::1/128")]
+    except ValueError as error:
+        raise SettingsInvalid(f"MITOSIS_LIS_ALLOW: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who takes our messages."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> "Peer":
+        """From `host:port`, `[ipv6]:port`, or either after `mllps://` for TLS. Raises SettingsInvalid."""
+        address = text.removeprefix("mllps://").removeprefix("mllp://")
+        host, _, port = address.rpartition(":")
+        if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise SettingsInvalid(f"MITOSIS_HL7_RESULTS: {text!r} is no host:port")
+        return cls(host.strip("[]"), int(port), text.startswith("mllps://"))
+
+    def ask(self, content: bytes) -> bytes:
+        """Send a message over a connection of its own, and give its answer. Raises DeliveryFailed."""
+        limit = time.monotonic() + ANSWER_S
+        try:
+            with socket.create_connection((self.host, self.port), CONNECT_S) as plain, self._wrapped(plain) as peer:
+                peer.settimeout(max(0.1, limit - time.monotonic()))
+                peer.sendall(START + content + END)
+                return _answer(peer, limit)
+        except TimeoutError as error:
+            raise DeliveryFailed("no answer in time") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host's name that is none
+            raise DeliveryFailed(
+                f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"[:500]
+            ) from error
+
+    def _wrapped(self, plain: socket.socket) -> socket.socket:
+        return ssl.create_default_context().wrap_socket(plain, server_hostname=self.host) if self.tls else plain
+
+
+def _answer(peer: socket.socket, limit: float) -> bytes:
+    received = bytearray()
+    while END not in received:
+        peer.settimeout(max(0.01, limit - time.monotonic()))
+        chunk = peer.recv(65536)
+        if not chunk:
+            raise DeliveryFailed("the connection was cut before its answer" if received else "closed without an answer")
+        received += chunk
+        if len(received) > MAX_ANSWER_BYTES:
+            raise DeliveryFailed("the answer has no end")
+    before, start, rest = bytes(received).partition(START)
+    return (rest if start else before).partition(END)[0]

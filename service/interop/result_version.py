@@ -1,0 +1,100 @@
+"""One version of a result, with all that is said of it to other systems."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import Engine
+
+from service.export.dicom import to_dicom
+from service.export.fhir import to_fhir
+from service.export.hl7 import to_hl7
+from service.order import Confirmation, Order, ResultStatus
+from service.report import Report
+from service.review import signed_report
+from service.store.analyses import Analyses
+from service.store.records import Analysis
+from service.store.results import Result
+from service.store.reviews import Reviews
+from service.store.settings import Settings
+from service.store.storage import Storage
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class ResultVersion:
+    """What was computed or signed, for which order, and where it stands."""
+
+    analysis: Analysis
+    report: Report
+    order: Order  # empty where there is none
+    status: ResultStatus
+    confirmed: Confirmation | None
+    revision: int  # of the review, when it was signed; 0: nobody has
+    replaced: tuple[int, ...]  # the revisions of the versions before
+
+    def fhir(self, bundle: Literal["transaction", "collection"] = "transaction") -> bytes:
+        """As a FHIR Bundle. Raises FormatUnavailable."""
+        return to_fhir(self.report, self.order, self.status, confirmed=self.confirmed, bundle=bundle)
+
+    def hl7(self, settings: Settings, control_id: str | None = None, sent_at: datetime | None = None) -> bytes:
+        """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
+        own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
+        return to_hl7(
+            self.report,
+            self.order,
+            self.status,
+            control_id or own,
+            confirmed=self.confirmed,
+            sent_at=sent_at,
+            sender=_names(settings.hl7_sender),
+            receiver=_names(settings.hl7_receiver),
+        )
+
+    def dicom(self, header: "Dataset | None") -> list[bytes]:
+        """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""
+        return to_dicom(
+            self.report,
+            self.order,
+            header,
+            self.status,
+            confirmed=self.confirmed,
+            revision=self.revision,
+            replaced=self.replaced,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingResult:
+    """A version on its way: its key, the same at every try, and since when it is to be sent."""
+
+    version: ResultVersion
+    key: str  # 20 characters: what HL7 2.5.1 has room for
+    since: datetime
+    header: "Callable[[], Dataset | None]"  # of the DICOM slide that it is of, if it is one
+
+
+def _names(text: str) -> tuple[str, str]:
+    application, _, facility = text.partition("^")
+    return application, facility
+
+
+def find_version(
+    engine: Engine, storage: Storage, analysis_id: str, tenant: str, revision: int | None = None
+) -> ResultVersion:
+    """The version that was signed at a revision (0: the machine's), or the one that is valid now.
+
+    Raises NotFound, NotFinished, DatabaseUnavailable.
+    """
+    analysis = Analyses(engine).get(analysis_id, tenant)
+    report = Result.of(storage, analysis).report()
+    entries = Reviews(engine).entries(analysis_id)
+    known = [entry for entry in entries if revision is None or entry.revision <= revision]
+    order = Order.model_validate(analysis.request.get("order") or {})
+    signed, status, confirmed, at = signed_report(report, known)
+    before = {0, *(entry.revision for entry in known if entry.action == "sign")} - {at}
+    return ResultVersion(analysis, signed, order, status, confirmed, at, tuple(sorted(before)))

@@ -1,0 +1,377 @@
+"""The job store: what every analysis is doing, and the only place where that changes.
+
+    queued --> running --> succeeded
+      |  ^        | |----> failed
+      |  '--------' '----> cancelled        (running -> queued: its worker died, or handed it back)
+      '--> failed, cancelled
+
+An analysis is done by tasks: one `whole`, or, where it is shared between workers, several `part`s of the map and
+one `merge`. A task is run by whoever holds its lease, a random token that `claim` gives out while the task is
+queued; everything that the holder says carries the token, so what a worker says after it was given up counts for
+nothing. A holder lives while its task's `beat` rises: that is watched without comparing clocks
+(`service.worker.recovery`).
+
+The broker only carries task ids. A task that was delivered twice is claimed once, and a message that was lost is
+sent again, so Redis may vanish at any time.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
+
+from service.errors import IdempotencyConflict, NotFound, WorkerLost
+from service.store.callback_queue import enqueue
+from service.store.database import analyses, idempotency, reading, tasks, writing
+from service.store.orders import merged, order_for
+from service.store.outbox import announce
+from service.store.records import (
+    LIVE,
+    Analysis,
+    Priority,
+    Problem,
+    Statistics,
+    Status,
+    Submission,
+    as_cursor,
+    find_analyses,
+    find_statistics,
+    from_cursor,
+)
+
+Kind = Literal["whole", "part", "merge"]
+
+MAX_ATTEMPTS = 3
+RETRY_S = (0.0, 5.0, 30.0)  # before the second, third ... attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run a task, and what is to be done."""
+
+    task_id: str
+    lease: str
+    kind: Kind
+    part: int
+    parts: int
+    claims: int  # this is the how manieth start
+    attempts: int
+    analysis: Analysis
+
+
+class Analyses:
+    """All transitions. Every method raises DatabaseUnavailable where the database cannot be reached."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    # What callers of the API do
+
+    def submit(self, submission: Submission, key: str | None = None, request_sha256: str = "") -> tuple[Analysis, bool]:
+        """A new analysis, queued; or the one that the same idempotency key made before, and False.
+
+        Raises IdempotencyConflict where the key came with another request.
+        """
+        now, analysis_id = time.time(), str(uuid.uuid4())
+        with writing(self.engine) as connection:
+            if key is not None and (known := self._known(connection, submission.tenant, key, request_sha256)):
+                return known, False
+            values = {name: getattr(submission, name) for name in Submission.__slots__}
+            values |= _ordered(connection, submission)
+            connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
+            connection.execute(insert(tasks).values(_task(analysis_id, "whole", submission.priority)))
+            if key is not None:
+                row = {"tenant": submission.tenant, "key": key, "request_sha256": request_sha256}
+                connection.execute(insert(idempotency).values(**row, analysis_id=analysis_id, created_at=now))
+            return self._get(connection, analysis_id, submission.tenant), True
+
+    def _known(self, connection: Connection, tenant: str, key: str, request_sha256: str) -> Analysis | None:
+        lock = func.pg_advisory_xact_lock(func.hashtext(f"{tenant}:{key}"))
+        if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
+            connection.execute(select(lock))
+        where = and_(idempotency.c.tenant == tenant, idempotency.c.key == key)
+        row = connection.execute(select(idempotency).where(where)).one_or_none()
+        if row is None:
+            return None
+        if row.request_sha256 != request_sha256:
+            raise IdempotencyConflict("this Idempotency-Key came before with another request; use a new one")
+        return self._get(connection, row.analysis_id, tenant)
+
+    def get(self, analysis_id: str, tenant: str) -> Analysis:
+        """An analysis. Raises NotFound, for somebody else's too."""
+        with reading(self.engine) as connection:
+            return self._get(connection, analysis_id, tenant)
+
+    def _get(self, connection: Connection, analysis_id: str, tenant: str) -> Analysis:
+        where = and_(analyses.c.id == analysis_id, analyses.c.tenant == tenant)
+        found = find_analyses(connection, where, limit=1)
+        if not found:
+            raise NotFound(f"there is no analysis {analysis_id[:64]}")
+        return found[0]
+
+    def list(
+        self,
+        tenant: str,
+        *,
+        status: Status | None = None,
+        accession_number: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> tuple[Sequence[Analysis], str | None]:
+        """Analyses, newest first, and where to go on. Raises RequestInvalid for a cursor that is none."""
+        where = analyses.c.tenant == tenant
+        if status is not None:
+            where &= analyses.c.status == status
+        if accession_number is not None:
+            where &= analyses.c.accession_number == accession_number
+        if cursor is not None:
+            created_at, after = from_cursor(cursor)
+            older = analyses.c.created_at < created_at
+            where &= or_(older, and_(analyses.c.created_at == created_at, analyses.c.id < after))
+        with reading(self.engine) as connection:
+            found = find_analyses(connection, where, limit=limit + 1)
+        more = len(found) > limit
+        return found[:limit], as_cursor(found[limit - 1].created_at, found[limit - 1].id) if more else None
+
+    def cancel(self, analysis_id: str, tenant: str) -> bool:
+        """Stop an analysis, queued or running; False where it had ended already. Raises NotFound."""
+        with writing(self.engine) as connection:
+            self._lock(connection, analysis_id)
+            if self._get(connection, analysis_id, tenant).status not in LIVE:
+                return False
+            self._end(connection, analysis_id, "cancelled")
+            return True
+
+    def delete(self, analysis_id: str, tenant: str) -> None:
+        """Forget an analysis that has ended. Raises NotFound."""
+        with writing(self.engine) as connection:
+            self._get(connection, analysis_id, tenant)
+            connection.execute(analyses.delete().where(analyses.c.id == analysis_id, analyses.c.status.not_in(LIVE)))
+
+    def withdraw(self, analysis_id: str) -> bool:
+        """Undo a submission that could not be queued, as if it had never been; False where it runs already."""
+        with writing(self.engine) as connection:
+            where = and_(analyses.c.id == analysis_id, analyses.c.status == "queued")
+            gone = connection.execute(analyses.delete().where(where)).rowcount == 1
+            if gone:
+                connection.execute(idempotency.delete().where(idempotency.c.analysis_id == analysis_id))
+            return gone
+
+    # What workers do
+
+    def claim(self, task_id: str) -> Claim | None:
+        """The lease of a queued task; None where somebody has it, or there is nothing to do any more."""
+        lease = str(uuid.uuid4())
+        with writing(self.engine) as connection:
+            row = connection.execute(select(tasks.c.analysis_id).where(tasks.c.id == task_id)).one_or_none()
+            if row is None:
+                return None
+            self._lock(connection, row.analysis_id)
+            taken = {"status": "running", "lease": lease, "sent": True}
+            counted = {"claims": tasks.c.claims + 1, "attempts": tasks.c.attempts + 1}
+            free = and_(tasks.c.id == task_id, tasks.c.status == "queued")
+            if connection.execute(update(tasks).where(free).values(**taken, **counted)).rowcount != 1:
+                return None
+            started = func.coalesce(analyses.c.started_at, time.time())
+            self._set(connection, row.analysis_id, status="running", started_at=started)
+            task = connection.execute(select(tasks).where(tasks.c.id == task_id)).one()
+            analysis = find_analyses(connection, analyses.c.id == row.analysis_id, limit=1)[0]
+        return Claim(task_id, lease, task.kind, task.part, task.parts, task.claims, task.attempts, analysis)
+
+    def beat(self, claim: Claim, done: int, total: int, patches_per_s: float) -> bool:
+        """Say that the holder lives, and how far it is; False where the lease is lost: then it must stop."""
+        values = {"beat": tasks.c.beat + 1, "done": done, "total": total, "patches_per_s": patches_per_s}
+        with writing(self.engine) as connection:
+            return connection.execute(update(tasks).where(_held(claim)).values(**values)).rowcount == 1
+
+    def succeed(self, claim: Claim, result_sha256: str) -> bool:
+        """The analysis is done and its report stored; False where the lease was lost: then it is somebody else's."""
+        with writing(self.engine) as connection:
+            if not self._done(connection, claim):
+                return False
+            self._end(connection, claim.analysis.id, "succeeded", result_sha256=result_sha256)
+            return True
+
+    def split(self, claim: Claim, totals: Sequence[int]) -> bool:
+        """Share a `whole` task between workers: one part for each number of patches. False where the lease was lost."""
+        analysis, count = claim.analysis, len(totals)
+        with writing(self.engine) as connection:
+            if not self._done(connection, claim, total=0):
+                return False
+            for part, total in enumerate(totals):
+                row = _task(analysis.id, "part", analysis.priority, part=part, parts=count, total=total)
+                connection.execute(insert(tasks).values(row))
+            return True
+
+    def finish_part(self, claim: Claim) -> bool:
+        """A part of the map is saved; the last one makes the merge. False where the lease was lost."""
+        analysis = claim.analysis
+        with writing(self.engine) as connection:
+            if not self._done(connection, claim):
+                return False
+            parts = and_(tasks.c.analysis_id == analysis.id, tasks.c.kind == "part", tasks.c.status != "done")
+            if connection.execute(select(func.count()).select_from(tasks).where(parts)).scalar_one() == 0:
+                row = _task(analysis.id, "merge", analysis.priority, parts=claim.parts)
+                connection.execute(insert(tasks).values(row))
+            return True
+
+    def fail(self, claim: Claim, problem: Problem) -> bool:
+        """The analysis cannot be done, and trying again would not help. False where the lease was lost."""
+        with writing(self.engine) as connection:
+            if not self._done(connection, claim):
+                return False
+            self._end(connection, claim.analysis.id, "failed", error={**problem, "detail": _text(problem["detail"])})
+            return True
+
+    def retry(self, claim: Claim, problem: Problem) -> bool:
+        """Queue a task again after a while; after MAX_ATTEMPTS the analysis fails with the problem."""
+        if claim.attempts >= MAX_ATTEMPTS:
+            return self.fail(claim, problem)
+        return self._requeue(_held(claim), claim.analysis.id, delay_s=RETRY_S[claim.attempts])
+
+    def hand_back(self, claim: Claim) -> bool:
+        """Queue a task again because its worker stops; that does not count as an attempt."""
+        return self._requeue(_held(claim), claim.analysis.id, attempts=tasks.c.attempts - 1)
+
+    def _requeue(self, where: Any, analysis_id: str, delay_s: float = 0.0, **values: Any) -> bool:
+        queued = {"status": "queued", "lease": None, "sent": False, "send_after": time.time() + delay_s, **values}
+        with writing(self.engine) as connection:
+            self._lock(connection, analysis_id)
+            if connection.execute(update(tasks).where(where).values(**queued)).rowcount != 1:
+                return False
+            running = and_(tasks.c.analysis_id == analysis_id, tasks.c.status == "running")
+            if connection.execute(select(func.count()).select_from(tasks).where(running)).scalar_one() == 0:
+                self._set(connection, analysis_id, status="queued")
+            return True
+
+    # What maintenance does
+
+    def running(self) -> Mapping[tuple[str, str], int]:
+        """The beat of every lease, by (task, lease)."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                select(tasks.c.id, tasks.c.lease, tasks.c.beat).where(tasks.c.status == "running")
+            )
+            return {(row.id, row.lease): row.beat for row in rows}
+
+    def write_nothing(self) -> None:
+        """Wait until the database can be written to."""
+        with writing(self.engine):
+            pass
+
+    def expire(self, task_id: str, lease: str, beat: int) -> bool:
+        """Take a lease from a holder whose beat stands still; False where it moved after all."""
+        held = and_(tasks.c.id == task_id, tasks.c.lease == lease, tasks.c.beat == beat, tasks.c.status == "running")
+        with reading(self.engine) as connection:
+            task = connection.execute(select(tasks.c.analysis_id, tasks.c.attempts).where(held)).one_or_none()
+        if task is None:
+            return False
+        if task.attempts < MAX_ATTEMPTS:
+            return self._requeue(held, task.analysis_id)
+        lost = WorkerLost(f"its worker died {task.attempts} times while analysing this slide; it is not tried again")
+        with writing(self.engine) as connection:
+            self._lock(connection, task.analysis_id)
+            if connection.execute(update(tasks).where(held).values(status="done")).rowcount != 1:
+                return False
+            self._end(connection, task.analysis_id, "failed", error={"code": lost.code, "detail": str(lost)})
+            return True
+
+    def to_send(self, analysis_id: str | None = None) -> Sequence[tuple[str, Priority]]:
+        """Queued tasks (of one analysis) that the broker does not have yet, oldest first."""
+        where = and_(tasks.c.status == "queued", tasks.c.sent.is_(False), tasks.c.send_after <= time.time())
+        return self._queued(where if analysis_id is None else and_(where, tasks.c.analysis_id == analysis_id))
+
+    def sent_and_queued(self) -> Sequence[tuple[str, Priority]]:
+        """Queued tasks that the broker should have."""
+        return self._queued(and_(tasks.c.status == "queued", tasks.c.sent.is_(True)))
+
+    def _queued(self, where: Any) -> Sequence[tuple[str, Priority]]:
+        query = select(tasks.c.id, tasks.c.priority).join(analyses, analyses.c.id == tasks.c.analysis_id)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(where).order_by(analyses.c.created_at, tasks.c.part))
+            return [(row.id, row.priority) for row in rows]
+
+    def mark_sent(self, task_id: str) -> None:
+        """The broker has taken a task's id."""
+        with writing(self.engine) as connection:
+            connection.execute(update(tasks).where(tasks.c.id == task_id).values(sent=True))
+
+    def forget(self, before: float) -> Sequence[str]:
+        """Delete the analyses that ended before a time (Unix seconds); gives their ids."""
+        where = and_(analyses.c.status.not_in(LIVE), analyses.c.finished_at < before)
+        with writing(self.engine) as connection:
+            ids = list(connection.execute(select(analyses.c.id).where(where)).scalars())
+            connection.execute(analyses.delete().where(analyses.c.id.in_(ids)))
+            connection.execute(idempotency.delete().where(idempotency.c.created_at < before))
+        return ids
+
+    def statistics(self) -> Statistics:
+        """All analyses at a glance."""
+        with reading(self.engine) as connection:
+            return find_statistics(connection)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of some ids that are analyses."""
+        with reading(self.engine) as connection:
+            return set(connection.execute(select(analyses.c.id).where(analyses.c.id.in_(ids))).scalars())
+
+    # Inside a transaction
+
+    def _lock(self, connection: Connection, analysis_id: str) -> None:
+        """One transition of an analysis at a time, on databases that would allow more."""
+        connection.execute(select(analyses.c.id).where(analyses.c.id == analysis_id).with_for_update())
+
+    def _done(self, connection: Connection, claim: Claim, **values: Any) -> bool:
+        self._lock(connection, claim.analysis.id)
+        total = {"done": tasks.c.total, **values}
+        return connection.execute(update(tasks).where(_held(claim)).values(status="done", **total)).rowcount == 1
+
+    def _end(self, connection: Connection, analysis_id: str, status: Status, **values: Any) -> None:
+        self._set(connection, analysis_id, status=status, finished_at=time.time(), **values)
+        mine = tasks.c.analysis_id == analysis_id
+        connection.execute(update(tasks).where(mine).values(status="done", lease=None))
+        analysis = find_analyses(connection, analyses.c.id == analysis_id, limit=1)[0]
+        if status == "succeeded":
+            announce(connection, analysis_id, analysis.tenant, 0)
+        if url := analysis.request.get("callback_url"):
+            enqueue(connection, analysis_id, url, _announcement(analysis))
+
+    def _set(self, connection: Connection, analysis_id: str, **values: Any) -> None:
+        live = and_(analyses.c.id == analysis_id, analyses.c.status.in_(LIVE))
+        if connection.execute(update(analyses).where(live).values(**values)).rowcount != 1:
+            raise RuntimeError(f"analysis {analysis_id} has ended and cannot become {values['status']}")
+
+
+def _ordered(connection: Connection, submission: Submission) -> dict[str, Any]:
+    """What changes in a submission whose order came before it."""
+    identifier = submission.slide_identifier
+    order = order_for(connection, submission.tenant, identifier) if identifier else None
+    if order is None:
+        return {}
+    carried = merged(submission.request.get("order"), order)
+    return {"request": submission.request | {"order": carried}, "accession_number": carried["accession_number"]}
+
+
+def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> dict[str, Any]:
+    return {"id": str(uuid.uuid4()), "analysis_id": analysis_id, "kind": kind, "priority": priority, **values} | {
+        "status": "queued"
+    }
+
+
+def _held(claim: Claim) -> Any:
+    return and_(tasks.c.id == claim.task_id, tasks.c.lease == claim.lease, tasks.c.status == "running")
+
+
+def _text(told: str) -> str:
+    """What a library said of a file, without what PostgreSQL cannot read out of JSON again: NULs, half surrogates."""
+    return told.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _announcement(analysis: Analysis) -> str:
+    """What a callback says: which analysis ended, and how; the result is fetched with a key."""
+    facts: dict[str, Any] = {"id": analysis.id, "status": analysis.status, "error": analysis.error}
+    return json.dumps({"type": f"analysis.{analysis.status}", "timestamp": analysis.finished_at, "data": facts})

@@ -1,0 +1,173 @@
+"""The audit log: who looked at which result, and who changed what; append-only, each entry chained to the one before.
+
+An entry's checksum covers its own values and the checksum before it, so an entry that is changed, taken out or put in
+later breaks the chain from there on. Entries that are cut off at the end break nothing: note the last checksum
+elsewhere (`mitosis audit verify` prints it) and have it looked for later.
+
+Writers wait for one another, and the number of an entry is the table's key, so the chain cannot fork. An entry that
+cannot be written does not undo what it tells of: it goes to the process' log at once, and into the table as soon as
+that works again, with its own time.
+"""
+
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.errors import AuditBroken, MitosisError
+from service.store.database import audit_entries, reading, writing
+
+BEFORE_THE_FIRST: Final = "0" * 64
+WRITING: Final = 0x61756469  # the number of PostgreSQL's advisory lock
+AT_A_TIME: Final = 1000
+NOBODY: Final = "no key"  # the actor on a service without keys, which serves its own machine only
+UNSTORABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+log = structlog.get_logger(__name__)
+
+_late: deque["Event"] = deque(maxlen=100_000)
+_late_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened: `actor` is a key's id or a part of the service, `at` Unix seconds."""
+
+    at: float
+    tenant: str
+    actor: str
+    action: str
+    object: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry(Event):
+    """An event's place in the chain."""
+
+    number: int
+    previous: str
+    sha256: str
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "AuditEntry":
+        """What `to_json` gave. Raises ValueError."""
+        try:
+            return cls(**json.loads(line))
+        except TypeError as error:
+            raise ValueError(f"no entry of an audit log: {error}") from error
+
+
+def command_line_user() -> str:
+    """The actor of a command."""
+    return f"command line, uid {os.getuid()}"
+
+
+def record(where: Engine | Connection, tenant: str, actor: str, action: str, object: str, **detail: Any) -> None:  # noqa: A002
+    """Write an event down; never raises what a database does.
+
+    On a connection it is part of that transaction, which must be one of `writing` and had better end soon: all other
+    writers of the log wait for it.
+    """
+    event = Event(time.time(), tenant, actor, _storable(action, 64), _storable(object, 255), detail)
+    try:
+        if isinstance(where, Connection):
+            with where.begin_nested():
+                _append(where, [event])
+        else:
+            _write(where, event)
+    except (SQLAlchemyError, MitosisError) as error:
+        log.error("audit entry is late", reason=str(error), **asdict(event))
+        with _late_lock:
+            _late.append(event)
+
+
+def write_late(engine: Engine) -> None:
+    """Write what could not be written before. Raises DatabaseUnavailable."""
+    if _late:
+        _write(engine)
+
+
+def _write(engine: Engine, *events: Event) -> None:
+    with _late_lock:
+        late = list(_late)
+        _late.clear()
+    try:
+        with writing(engine) as connection:
+            _append(connection, [*late, *events])
+    except BaseException:
+        with _late_lock:
+            _late.extendleft(reversed(late))
+        raise
+
+
+def _append(connection: Connection, events: Iterable[Event]) -> None:
+    if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
+        connection.execute(select(func.pg_advisory_xact_lock(WRITING)))
+    table = audit_entries.c
+    last = connection.execute(select(table.number, table.sha256).order_by(table.number.desc()).limit(1)).one_or_none()
+    number, previous = (last.number, last.sha256) if last else (0, BEFORE_THE_FIRST)
+    rows = []
+    for event in events:
+        number += 1
+        digest = _checksum(number, previous, event)
+        rows.append(asdict(event) | {"number": number, "previous": previous, "sha256": digest})
+        previous = digest
+    connection.execute(insert(audit_entries), rows)
+
+
+def _checksum(number: int, previous: str, event: Event) -> str:
+    values = [number, previous, event.at, event.tenant, event.actor, event.action, event.object, event.detail]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _storable(text: str, length: int) -> str:
+    return UNSTORABLE.sub("?", text)[:length]
+
+
+def entries(engine: Engine, after: int = 0) -> Iterator[AuditEntry]:
+    """All entries after a number, in order, a thousand at a time. Raises DatabaseUnavailable."""
+    table = audit_entries.c
+    while True:
+        query = select(audit_entries).where(table.number > after).order_by(table.number).limit(AT_A_TIME)
+        with reading(engine) as connection:
+            found = [AuditEntry(**row._mapping) for row in connection.execute(query)]
+        if not found:
+            return
+        yield from found
+        after = found[-1].number
+
+
+def verify(chain: Iterable[AuditEntry], known: str | None = None) -> tuple[int, str]:
+    """How many entries there are, and the last one's checksum.
+
+    Raises AuditBroken at the first entry that is not what was written, and where the checksum `known` is of none.
+    """
+    number, previous, met = 0, BEFORE_THE_FIRST, known in (None, BEFORE_THE_FIRST)
+    for entry in chain:
+        number += 1
+        if entry.number != number:
+            raise AuditBroken(f"entry {number} is missing; entry {entry.number} follows entry {number - 1}")
+        if entry.previous != previous:
+            raise AuditBroken(f"entry {number} does not follow entry {number - 1}: one of them was replaced")
+        if entry.sha256 != _checksum(entry.number, entry.previous, entry):
+            raise AuditBroken(f"entry {number} was changed after it was written")
+        previous = entry.sha256
+        met = met or previous == known
+    if not met:
+        raise AuditBroken(f"no entry has the checksum {known}: after entry {number}, entries were cut off or rewritten")
+    return number, previous

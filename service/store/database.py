@@ -1,0 +1,365 @@
+"""The job store's tables and engine: SQLite by default, PostgreSQL by URL; migrated by alembic when it is opened.
+
+Times are Unix seconds of the process that wrote them, for people and retention; no decision about who runs a job
+rests on a clock (see `service.store.analyses`).
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from alembic.migration import MigrationContext
+from alembic.util.exc import CommandError
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, SettingsInvalid
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_S = 5.0  # how long a writer waits for another one's lock
+# a server whose machine is gone does not say so: without limits a connection to it waits for a quarter of an hour
+POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms
+    "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
+}
+MIGRATING = 0x6D69746F  # the number of PostgreSQL's advisory lock
+
+metadata = MetaData()
+_writer = threading.Lock()
+
+slides = Table(
+    "slides",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),  # of what was uploaded; names the folder it is stored in
+    Column("name", String(255), nullable=False),
+    Column("path", Text, nullable=False),  # below the data directory; of a reference, the whole path or URL
+    Column("size", Float, nullable=False),  # bytes; Float: PostgreSQL's Integer ends at 2 GiB
+    Column("facts", JSON, nullable=False),  # what the reader sees: `Slide.describe`
+    Column("created_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+    Index("slides_by_content", "tenant", "sha256", "name", unique=True),
+)
+
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("slide_id", String(36), nullable=False),
+    Column("slide_name", String(255), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("model", String(255), nullable=False),
+    Column("model_sha256", String(64), nullable=False),
+    Column("priority", String(16), nullable=False),
+    Column("accession_number", String(255)),
+    Column("slide_identifier", String(255)),  # on the slide's label, as far as known: orders are found by it
+    Column("error", JSON),
+    Column("result_sha256", String(64)),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Index("analyses_by_time", "tenant", "created_at", "id"),
+    Index("analyses_by_accession", "tenant", "accession_number"),
+    Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
+    Index("analyses_by_status", "status"),
+)
+
+# What one worker does at a time: a whole analysis, a part of its map, or the merge of the parts.
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("analysis_id", String(36), ForeignKey("analyses.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", String(8), nullable=False),  # whole, part, merge
+    Column("part", Integer, nullable=False, default=0),
+    Column("parts", Integer, nullable=False, default=1),
+    Column("status", String(8), nullable=False, index=True),  # queued, running, done
+    Column("priority", String(16), nullable=False),
+    Column("sent", Boolean, nullable=False, default=False),  # to the broker
+    Column("send_after", Float, nullable=False, default=0.0),
+    Column("lease", String(36)),  # whoever holds it, runs it
+    Column("beat", Integer, nullable=False, default=0),  # rises while the holder lives
+    Column("claims", Integer, nullable=False, default=0),  # every start
+    Column("attempts", Integer, nullable=False, default=0),  # starts that were not handed back
+    Column("done", Integer, nullable=False, default=0),  # patches
+    Column("total", Integer, nullable=False, default=0),
+    Column("patches_per_s", Float, nullable=False, default=0.0),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("analysis_id", String(36), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("analysis_id", String(36), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("status", String(16), nullable=False, index=True),  # waiting, delivered, given-up
+    Column("last_error", Text),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+# Browsers that are signed in; each stands for a key, and ends with it.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("key_id", String(16), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
+    Column("ends_at", Float, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("models", JSON, nullable=False),  # id: sha256, of those that are loaded
+    Column("device", String(255), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+# Append-only: a decision is taken back by another entry. The number of the last one is the review's revision.
+review_entries = Table(
+    "review_entries",
+    metadata,
+    Column("analysis_id", String(36), ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("action", String(8), nullable=False),  # accept, reject, add, clear, sign
+    Column("detection_id", Integer),
+    Column("x", Float),  # level-0 px, of an added one
+    Column("y", Float),
+    Column("reason", Text),
+    Column("reviewer", String(255), nullable=False),
+    Column("organization", String(255)),
+    Column("key_id", String(16)),
+    Column("counted", JSON),  # of a signature: what was signed; no later version of the program counts it otherwise
+    Column("at", Float, nullable=False),
+)
+
+# One row for each slide that something was ordered for, whether the slide has come or not.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("number", String(255), nullable=False),  # by which the orderer speaks of it again
+    Column("identifier", String(255), nullable=False),  # on the slide's label; "" of a cancellation that named none
+    Column("order", JSON, nullable=False),  # `service.order.Order`
+    Column("source", String(16), nullable=False),  # hl7, fhir
+    Column("message", String(1000), nullable=False),  # the last one about it: who sent it, and its own number
+    Column("sent_at", Float, nullable=False),  # of that message, by its sender's clock; 0: it did not say
+    Column("status", String(16), nullable=False),  # waiting, matched, cancelled
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Index("orders_by_identifier", "tenant", "identifier", "status"),
+    Index("orders_by_number", "tenant", "number", "identifier", unique=True),
+)
+
+# Messages that were answered: one that comes again gets the same answer, and nothing is done twice.
+messages = Table(
+    "messages",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("key", String(64), primary_key=True),  # SHA-256 of its sender and its own number
+    Column("sha256", String(64), nullable=False),  # of its content
+    Column("answer", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+# What other systems are to be told, in this order; one row for each version of a result and way out.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("analysis_id", String(36), nullable=False, index=True),
+    Column("channel", String(16), nullable=False),  # hl7, fhir, dicomweb; every: not shared out yet
+    Column("revision", Integer, nullable=False),  # of the review; 0: nobody has signed
+    Column("status", String(16), nullable=False),  # waiting, delivered, refused, dropped
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("last_error", Text),
+    Index("outbox_by_channel", "channel", "status", "id"),
+)
+
+# Append-only; each entry's checksum covers the one before.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("actor", String(255), nullable=False),  # a key's id, or a part of the service
+    Column("action", String(64), nullable=False),
+    Column("object", String(255), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
+
+def open_database(url: str, *, migrate: bool = True) -> Engine:
+    """The engine for a database, brought up to date. Raises SettingsInvalid, DatabaseUnavailable."""
+    try:
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, **_options(url))
+    except (ArgumentError, ImportError) as error:
+        raise SettingsInvalid(f"MITOSIS_DATABASE_URL: {error}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+    if migrate:
+        try:
+            with available():
+                _upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+    return engine
+
+
+def _options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_S, "check_same_thread": False}}
+    return {"connect_args": POSTGRESQL} if url.startswith("postgresql") else {}
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin when SQLAlchemy says so
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # a transaction that reads and then writes fails at once where another wrote in between, unless it began as a writer
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _upgrade(engine: Engine) -> None:
+    with engine.execution_options(writes=True).begin() as connection:
+        if engine.dialect.name == "postgresql":  # several gateways may start at once
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+        try:
+            alembic.command.upgrade(_alembic(connection), "head")
+        except CommandError as error:
+            raise SettingsInvalid(
+                f"the database is of a newer version of this service ({error}); start that one, or restore the backup"
+            ) from error
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the tables back to an earlier revision; what only later ones hold, is lost. Raises ParameterInvalid."""
+    with available(), engine.execution_options(writes=True).begin() as connection:
+        try:
+            alembic.command.downgrade(_alembic(connection), revision)
+        except CommandError as error:
+            raise ParameterInvalid(str(error)) from error
+
+
+def revision(engine: Engine) -> str:
+    """Which revision the tables are of. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        return MigrationContext.configure(connection).get_current_revision() or "none"
+
+
+def _alembic(connection: Connection) -> alembic.config.Config:
+    config = alembic.config.Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Turn what a database raises when it cannot be reached, or is locked, into DatabaseUnavailable; and text that
+    PostgreSQL does not store (with a NUL, half a surrogate, or longer than its column) into RequestInvalid.
+    """
+    try:
+        yield
+    except (DataError, UnicodeEncodeError) as error:
+        raise RequestInvalid("the database takes no such text: it has a NUL or no UTF-8, or is too long") from error
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        what = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
+        raise DatabaseUnavailable(f"the database does not answer ({what}); try again") from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one state of the database. Raises DatabaseUnavailable."""
+    with available(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction: all of it or nothing. Raises DatabaseUnavailable."""
+    with _turn(engine), available(), engine.execution_options(writes=True).begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[None]:
+    """Of this process' writers to SQLite, one at a time: there, they would all hold connections and poll a lock."""
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    if not _writer.acquire(timeout=BUSY_S):
+        raise DatabaseUnavailable("the database is busy; try again")
+    try:
+        yield
+    finally:
+        _writer.release()

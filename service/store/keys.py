@@ -1,0 +1,86 @@
+"""Bearer keys: made once, shown once, stored as their SHA-256 only.
+
+A key is 256 random bits, so a plain hash is enough: there is nothing to guess, and nothing to slow down.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Engine, insert, select, update
+
+from service.errors import NotFound, ParameterInvalid
+from service.store.database import keys, reading, writing
+
+PREFIX: Final = "mk_"  # by which scanners of repositories and logs know a key
+SCOPES: Final = ("read", "submit", "review", "admin")  # "admin" may do all
+NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is stored. Times are Unix seconds."""
+
+    id: str
+    name: str
+    tenant: str
+    scopes: frozenset[str]
+    created_at: float
+    revoked_at: float | None
+
+
+def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> tuple[str, str]:
+    """A new key's id, and its secret, which cannot be had again.
+
+    Raises ParameterInvalid for a name, tenant or scope that is none, and DatabaseUnavailable.
+    """
+    for what, value in (("name", name), ("tenant", tenant)):
+        if not NAMES.fullmatch(value):
+            raise ParameterInvalid(f"a key's {what} is up to 64 letters, digits and . _ @ -, not {value[:80]!r}")
+    if not scopes or not set(scopes) <= set(SCOPES):
+        raise ParameterInvalid(f"scopes are some of {', '.join(SCOPES)}, not {', '.join(sorted(scopes)) or 'none'}")
+    key_id, secret = secrets.token_hex(8), PREFIX + secrets.token_urlsafe(32)
+    row = {"id": key_id, "name": name, "tenant": tenant, "sha256": _digest(secret)}
+    with writing(engine) as connection:
+        connection.execute(insert(keys).values(**row, scopes=sorted(set(scopes)), created_at=time.time()))
+    return key_id, secret
+
+
+def list_all(engine: Engine) -> Sequence[Key]:
+    """All keys, revoked ones too, oldest first. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).all()
+    return [Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, row.revoked_at) for row in rows]
+
+
+def revoke(engine: Engine, key_id: str) -> None:
+    """End a key's validity, at once and for good. Raises NotFound, for one that is revoked too; DatabaseUnavailable."""
+    valid = (keys.c.id == key_id) & keys.c.revoked_at.is_(None)
+    with writing(engine) as connection:
+        if connection.execute(update(keys).where(valid).values(revoked_at=time.time())).rowcount != 1:
+            raise NotFound(f"there is no valid key {key_id[:64]!r}; `mitosis keys list` shows all")
+
+
+def find(engine: Engine, secret: str) -> Key | None:
+    """The valid key of a secret. Raises DatabaseUnavailable."""
+    digest = _digest(secret)
+    with reading(engine) as connection:
+        row = connection.execute(select(keys).where(keys.c.sha256 == digest)).one_or_none()
+    if row is None or row.revoked_at is not None or not hmac.compare_digest(row.sha256, digest):
+        return None
+    return Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, None)
+
+
+def exist(engine: Engine) -> bool:
+    """Whether a key was ever made: revoking the last one must not open the service. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        return connection.execute(select(keys.c.id).limit(1)).first() is not None
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

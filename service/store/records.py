@@ -1,0 +1,119 @@
+"""What the job store holds of analyses, as values: how one was submitted, how it stands, how all of them stand."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, select
+
+from service.errors import RequestInvalid
+from service.store.database import analyses, callbacks, tasks
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Priority = Literal["stat", "routine"]
+Problem = dict[str, Any]
+
+LIVE = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is asked for: `request` is the API's, already checked."""
+
+    tenant: str
+    slide_id: str
+    slide_name: str
+    request: dict[str, Any]
+    model: str
+    model_sha256: str
+    priority: Priority = "routine"
+    accession_number: str | None = None
+    slide_identifier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """An analysis as it stands. Times are Unix seconds; `progress` is 0 to 1."""
+
+    id: str
+    tenant: str
+    slide_id: str
+    slide_name: str
+    status: Status
+    request: dict[str, Any]
+    model: str
+    model_sha256: str
+    priority: Priority
+    accession_number: str | None
+    slide_identifier: str | None
+    error: Problem | None
+    result_sha256: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    progress: float
+    patches_per_s: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """All analyses at a glance, for those who watch the service."""
+
+    by_status: Mapping[str, int]
+    failures: Mapping[str, int]  # by code
+    oldest_queued_at: float | None  # Unix seconds
+    patches_per_s: float
+    callbacks_waiting: int
+
+
+def find_analyses(connection: Connection, where: Any, limit: int) -> list[Analysis]:
+    """Analyses, newest first, with the progress of their tasks."""
+    query = select(analyses).where(where).order_by(analyses.c.created_at.desc(), analyses.c.id.desc()).limit(limit)
+    rows = connection.execute(query).all()
+    done, total = func.sum(tasks.c.done), func.sum(tasks.c.total)
+    speed = func.sum(tasks.c.patches_per_s).filter(tasks.c.status == "running")
+    work = select(tasks.c.analysis_id, done.label("done"), total.label("total"), speed.label("speed"))
+    of_these = work.where(tasks.c.analysis_id.in_([row.id for row in rows])).group_by(tasks.c.analysis_id)
+    worked = {row.analysis_id: row for row in connection.execute(of_these)}
+    return [_analysis(row, worked.get(row.id)) for row in rows]
+
+
+def _analysis(row: Any, work: Any) -> Analysis:
+    done, total, speed = (work.done or 0, work.total or 0, work.speed or 0.0) if work else (0, 0, 0.0)
+    progress = 1.0 if row.status == "succeeded" else min(done / total, 0.999) if total else 0.0
+    left = (total - done) / speed if row.status == "running" and speed else None
+    return Analysis(**row._mapping, progress=progress, patches_per_s=speed, seconds_left=left)
+
+
+def find_statistics(connection: Connection) -> Statistics:
+    """Counts over everybody's analyses."""
+    kinds: Any = connection.execute(select(analyses.c.status, func.count()).group_by(analyses.c.status)).all()
+    code = analyses.c.error["code"].as_string()
+    failed = select(code, func.count()).where(analyses.c.status == "failed").group_by(code)
+    oldest = select(func.min(analyses.c.created_at)).where(analyses.c.status == "queued")
+    speed = select(func.sum(tasks.c.patches_per_s)).where(tasks.c.status == "running")
+    waiting = select(func.count()).select_from(callbacks).where(callbacks.c.status == "waiting")
+    return Statistics(
+        by_status=dict(kinds),
+        failures=dict(connection.execute(failed).all()),
+        oldest_queued_at=connection.execute(oldest).scalar_one(),
+        patches_per_s=connection.execute(speed).scalar_one() or 0.0,
+        callbacks_waiting=connection.execute(waiting).scalar_one(),
+    )
+
+
+def as_cursor(created_at: float, analysis_id: str) -> str:
+    """Where a list goes on, after an analysis."""
+    return base64.urlsafe_b64encode(f"{created_at!r} {analysis_id}".encode()).decode()
+
+
+def from_cursor(text: str) -> tuple[float, str]:
+    """What `as_cursor` was given. Raises RequestInvalid."""
+    try:
+        created_at, analysis_id = base64.urlsafe_b64decode(text.encode()).decode().split(" ")
+        return float(created_at), analysis_id
+    except (ValueError, binascii.Error) as error:
+        raise RequestInvalid("the cursor is not one that a list gave") from error

@@ -1,0 +1,126 @@
+"""Reviews in the database: a pathologist's decisions, kept in the order in which they came."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Engine, insert, select
+
+from service.errors import NotFound, RevisionConflict
+from service.order import Confirmation, ResultStatus
+from service.report import Report
+from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of, signed_report
+from service.store import audit, outbox
+from service.store.database import analyses, reading, review_entries, writing
+from service.store.records import Analysis
+from service.store.results import Result
+from service.store.storage import Storage
+from service.tissue import TissueMask
+
+
+class Reviews:
+    """The store of entries. Every method raises DatabaseUnavailable where the database cannot be reached."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def entries(self, analysis_id: str) -> list[Entry]:
+        """All entries, oldest first."""
+        with reading(self._engine) as connection:
+            return _entries(connection, analysis_id)
+
+    def change(
+        self, analysis: Analysis, report: Report, revision: int, changes: Sequence[Change], by: Reviewer
+    ) -> list[Entry]:
+        """Make all the changes or none, and give all entries. Raises RevisionConflict, ParameterInvalid, NotFound."""
+        with self._at(analysis, revision) as (connection, entries):
+            made = decided(report, entries, changes, by)
+            _append(connection, analysis, made, by)
+        return entries + made
+
+    def sign(self, analysis: Analysis, report: Report, tissue: TissueMask, revision: int, by: Reviewer) -> list[Entry]:
+        """Vouch for a revision, and have it told; gives all entries. Raises RevisionConflict, NotFound."""
+        before = [entry for entry in self.entries(analysis.id) if entry.revision <= revision]
+        counted = counted_review(report, tissue, replay(report, before))  # not while others wait for the lock
+        with self._at(analysis, revision) as (connection, entries):
+            at = datetime.fromtimestamp(time.time(), UTC)
+            kept = counted.model_dump(mode="json")
+            signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
+            outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
+            _append(connection, analysis, [signature], by)
+        return [*entries, signature]
+
+    @contextmanager
+    def _at(self, analysis: Analysis, revision: int) -> Iterator[tuple[Connection, list[Entry]]]:
+        """A transaction in which a review stands at a revision, and nobody else moves it."""
+        with writing(self._engine) as connection:
+            lock = select(analyses.c.id).where(analyses.c.id == analysis.id).with_for_update()
+            if connection.execute(lock).first() is None:
+                raise NotFound(f"there is no analysis {analysis.id}")
+            entries = _entries(connection, analysis.id)
+            if revision_of(entries) != revision:
+                conflict = RevisionConflict("somebody else changed this review; load it again, nothing was changed")
+                conflict.revision = revision_of(entries)
+                raise conflict
+            yield connection, entries
+
+
+def signed_result(
+    engine: Engine, storage: Storage, analysis: Analysis
+) -> tuple[Report, ResultStatus, Confirmation | None, int]:
+    """`signed_report` of an analysis that is stored. Raises NotFinished, NotFound, DatabaseUnavailable."""
+    return signed_report(Result.of(storage, analysis).report(), Reviews(engine).entries(analysis.id))
+
+
+def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
+    table = review_entries.c
+    query = select(review_entries).where(table.analysis_id == analysis_id).order_by(table.revision)
+    return [
+        Entry(
+            revision=row.revision,
+            action=row.action,
+            id=row.detection_id,
+            x=row.x,
+            y=row.y,
+            reason=row.reason,
+            reviewer=row.reviewer,
+            organization=row.organization,
+            at=datetime.fromtimestamp(row.at, UTC),
+            counted=row.counted,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _append(connection: Connection, analysis: Analysis, made: Sequence[Entry], by: Reviewer) -> None:
+    rows = [
+        {
+            "analysis_id": analysis.id,
+            "revision": entry.revision,
+            "action": entry.action,
+            "detection_id": entry.id,
+            "x": entry.x,
+            "y": entry.y,
+            "reason": entry.reason,
+            "reviewer": entry.reviewer,
+            "organization": entry.organization,
+            "key_id": by.key_id,
+            "counted": entry.counted,
+            "at": entry.at.timestamp(),
+        }
+        for entry in made
+    ]
+    connection.execute(insert(review_entries), rows)
+    names = ("action", "detection_id", "x", "y", "reason")
+    audit.record(
+        connection,
+        analysis.tenant,
+        by.key_id or audit.NOBODY,
+        "sign" if made[-1].action == "sign" else "change_detections",
+        analysis.id,
+        revision=made[-1].revision,
+        reviewer=by.name,
+        organization=by.organization,
+        decisions=[{name: row[name] for name in names if row[name] is not None} for row in rows],
+    )

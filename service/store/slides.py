@@ -1,0 +1,150 @@
+"""Slides that were taken in: rows in the database, files below the data directory."""
+
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from service.errors import NotFinished, NotFound
+from service.readers import is_url
+from service.slide import Slide, open_slide
+from service.store.database import analyses, reading, slides, writing
+from service.store.records import LIVE
+from service.store.storage import Storage
+
+TOUCH_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSlide:
+    """A slide that analyses can name. `path` is below the data directory; of a reference, all of it, or a URL."""
+
+    id: str
+    tenant: str
+    sha256: str  # of what was uploaded; of a reference, of the slide
+    name: str
+    path: str
+    size: int  # bytes
+    facts: dict[str, Any]  # `Slide.describe`
+
+    def location(self, folder: Path) -> str | Path:
+        """What `open_slide` takes; `folder` is the data directory."""
+        return self.path if is_url(self.path) else folder / self.path
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """What is kept of a slide that comes in."""
+
+    tenant: str
+    sha256: str
+    name: str
+    size: int
+    facts: dict[str, Any]
+
+
+def _same(tenant: str, sha256: str, name: str) -> ColumnElement[bool]:
+    return and_(slides.c.tenant == tenant, slides.c.sha256 == sha256, slides.c.name == name)
+
+
+def remember_slide(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
+    """A new row, or the one that is there, brought up to date."""
+    try:
+        return _upsert(engine, row, path)
+    except IntegrityError:  # another process was faster
+        return _upsert(engine, row, path)
+
+
+def _upsert(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
+    now, same = time.time(), _same(row.tenant, row.sha256, row.name)
+    with writing(engine) as connection:
+        before = connection.execute(select(slides).where(same)).one_or_none()
+        if before is None:
+            values = {"id": str(uuid.uuid4()), "path": path, "created_at": now, "used_at": now}
+            connection.execute(insert(slides).values(**values, **asdict(row)))
+        else:
+            kept = before.path if is_reference(path) and not is_reference(before.path) else path
+            connection.execute(update(slides).where(same).values(path=kept, facts=row.facts, used_at=now))
+        return _stored(connection.execute(select(slides).where(same)).one())
+
+
+def is_reference(path: str) -> bool:
+    """Tell whether a slide stays where its owner has it, and is not below the data directory."""
+    return is_url(path) or Path(path).is_absolute()
+
+
+def known_slide(engine: Engine, storage: Storage, tenant: str, sha256: str, name: str) -> StoredSlide | None:
+    """The same upload of before, if its files are there."""
+    with reading(engine) as connection:
+        row = connection.execute(select(slides).where(_same(tenant, sha256, name))).one_or_none()
+    if row is None or is_reference(row.path) or not (storage.folder / row.path).exists():
+        return None
+    with suppress(NotFound):  # deleted since
+        return find_slide(engine, tenant, row.id)
+    return None
+
+
+def find_slide(engine: Engine, tenant: str, slide_id: str, *, use: bool = True) -> StoredSlide:
+    """A slide; `use` keeps it from retention for a while. Raises NotFound, for somebody else's too."""
+    mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id)
+    with reading(engine) as connection:
+        row = connection.execute(select(slides).where(mine)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no slide {slide_id[:64]}")
+    if use and time.time() - row.used_at > TOUCH_S:
+        with writing(engine) as connection:
+            touched = connection.execute(update(slides).where(mine).values(used_at=time.time()))
+            if touched.rowcount == 0:  # retention was faster
+                raise NotFound(f"there is no slide {slide_id[:64]}")
+    return _stored(row)
+
+
+def _stored(row: Row[Any]) -> StoredSlide:
+    return StoredSlide(row.id, row.tenant, row.sha256, row.name, row.path, int(row.size), row.facts)
+
+
+def open_stored(storage: Storage, stored: StoredSlide, *, mpp: float | None = None) -> Slide:
+    """Open a slide that was accepted, under its name. Raises as `open_slide`.
+
+    What is ours is not hashed again; what a reference names may have changed since.
+    """
+    sha256 = None if is_reference(stored.path) else stored.facts["sha256"]
+    return open_slide(stored.location(storage.folder), mpp=mpp, name=stored.name, sha256=sha256)
+
+
+def delete_slide(engine: Engine, storage: Storage, tenant: str, slide_id: str) -> None:
+    """Forget a slide. Raises NotFound, NotFinished where an analysis that uses it has not ended."""
+    mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id)
+    with storage.locked():
+        with writing(engine) as connection:
+            if connection.execute(delete(slides).where(mine, slides.c.id.not_in(_in_use()))).rowcount == 0:
+                if connection.execute(select(slides.c.id).where(mine)).one_or_none():
+                    raise NotFinished("an analysis of this slide is queued or running; cancel it first, or wait")
+                raise NotFound(f"there is no slide {slide_id[:64]}")
+        _delete_unknown(engine, storage)
+
+
+def forget_slides(engine: Engine, storage: Storage, before: float) -> None:
+    """Delete the slides not used since a time (Unix seconds), but for those of analyses that have not ended."""
+    old = and_(slides.c.used_at < before, slides.c.id.not_in(_in_use()))
+    with storage.locked():
+        with writing(engine) as connection:
+            connection.execute(delete(slides).where(old))
+        _delete_unknown(engine, storage)
+
+
+def _in_use() -> Select[Any]:
+    return select(analyses.c.slide_id).where(analyses.c.status.in_(LIVE))
+
+
+def _delete_unknown(engine: Engine, storage: Storage) -> None:
+    """Delete stored files that no row refers to; also those of a process that died before it wrote its row."""
+    with reading(engine) as connection:
+        known = set(connection.execute(select(slides.c.sha256).distinct()).scalars())
+    for sha256 in set(storage.stored()) - known:
+        storage.delete_slide(sha256)

@@ -1,0 +1,54 @@
+"""Which workers there are: each says every few seconds that it lives, and which weights it has loaded."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, delete, insert, select, update
+
+from service.errors import DatabaseUnavailable
+from service.store.database import reading, workers, writing
+
+SEEN_EVERY_S = 3.0
+GONE_S = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker that was seen lately; `models` are the loaded ones, id to sha256."""
+
+    id: str
+    models: Mapping[str, str]
+    device: str
+
+
+def live_workers(engine: Engine) -> Sequence[LiveWorker]:
+    """The workers that can be counted on. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        rows = connection.execute(select(workers).where(workers.c.seen_at > time.time() - GONE_S))
+        return [LiveWorker(row.id, row.models, row.device) for row in rows]
+
+
+def announce(engine: Engine, worker: LiveWorker) -> None:
+    """Enter a worker, and go on saying that it lives for as long as its process does. Raises DatabaseUnavailable."""
+    now = time.time()
+    with writing(engine) as connection:
+        connection.execute(delete(workers).where((workers.c.id == worker.id) | (workers.c.seen_at < now - 60 * GONE_S)))
+        row = {"id": worker.id, "models": dict(worker.models), "device": worker.device}
+        connection.execute(insert(workers).values(**row, started_at=now, seen_at=now))
+    threading.Thread(target=_say, args=(engine, worker.id), name="worker-seen", daemon=True).start()
+
+
+def retire(engine: Engine, worker_id: str) -> None:
+    """Take a worker that stops off the list."""
+    with suppress(DatabaseUnavailable), writing(engine) as connection:
+        connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def _say(engine: Engine, worker_id: str) -> None:
+    while True:
+        time.sleep(SEEN_EVERY_S)
+        with suppress(DatabaseUnavailable), writing(engine) as connection:
+            connection.execute(update(workers).where(workers.c.id == worker_id).values(seen_at=time.time()))

@@ -1,0 +1,190 @@
+"""What an evaluation found, as JSON, tables and sentences."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from rich.table import Table
+
+from service.errors import OutputUnwritable
+from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, Measure, bootstrap_interval, pooled
+
+if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command runs
+    from service.training.evaluate import CaseEvaluation, Evaluation, ExaminedField, ImageLevel
+
+MARKED_FIELDS = 8
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+OPTIMISTIC = "chosen on these very fields, so optimistic"
+
+
+def write_evaluation(
+    evaluation: "Evaluation", examined: "Sequence[ExaminedField]", out: Path, about: dict[str, Any]
+) -> list[Path]:
+    """Write evaluation.json, cases.csv, the plots and the pictures into a folder; raises OutputUnwritable."""
+    written: list[Path] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, save in _outputs(evaluation, examined, about):
+            save(out / name)
+            written.append(out / name)
+    except OSError as error:
+        raise OutputUnwritable(f"{out}: {error.strerror or error}") from error
+    return written
+
+
+def _outputs(
+    evaluation: "Evaluation", examined: "Sequence[ExaminedField]", about: dict[str, Any]
+) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Names of files, and what writes each."""
+    from service.training import figures as gallery
+
+    content = json.dumps(as_json(evaluation, about), indent=2, allow_nan=False) + "\n"
+    yield "evaluation.json", lambda path: path.write_text(content)
+    yield "cases.csv", lambda path: path.write_text(_cases_csv(evaluation))
+    yield "pr.png", gallery.precision_recall_plot(evaluation).savefig
+    yield "froc.png", gallery.froc_plot(evaluation).savefig
+    yield "roc.png", gallery.roc_plot(evaluation.image_level).savefig
+    yield "calibration.png", gallery.calibration_plot(evaluation).savefig
+    for each in gallery.most_to_see(examined, evaluation.threshold, MARKED_FIELDS):
+        picture = gallery.marked_field(each, evaluation.threshold)
+        yield f"field-{each.field.name.replace('/', '-')}.jpg", partial(picture.save, quality=90)
+    for kind in ("false positive", "false negative"):
+        marks = gallery.mistakes(examined, evaluation.threshold, kind)
+        for number, page in enumerate(gallery.crop_pages(marks, f"{kind.capitalize()}s"), start=1):
+            yield f"{kind.replace(' ', '-')}s-{number:02}.png", page.save
+
+
+def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
+    """All figures as JSON values; what is undefined (nothing over nothing) is null."""
+    curve, rows = evaluation.curve, [_case_row(case) for case in evaluation.cases]
+    values = {
+        "detector": about,
+        "fields": sum(case.fields for case in evaluation.cases),
+        "mitoses": sum(case.mitoses for case in evaluation.cases),
+        "area_mm2": evaluation.area_mm2,
+        "image_level": _image_level(evaluation.image_level),
+        "localisation": _localisation(evaluation),
+        "between_cases": _between(rows),
+        "cases": rows,
+        "curve": {
+            "threshold": curve.thresholds,
+            "precision": curve.precision,
+            "recall": curve.recall,
+            "f1": curve.f1,
+            "false_positives_per_mm2": curve.false_positives_per_mm2(evaluation.area_mm2),
+        },
+    }
+    plain: dict[str, Any] = _plain(values)
+    return plain
+
+
+def _image_level(image_level: "ImageLevel") -> dict[str, Any]:
+    return {
+        "patches": len(image_level.labels),
+        "positive": int(image_level.labels.sum()),
+        "threshold": image_level.threshold,
+        "accuracy": image_level.accuracy,
+        "auc": image_level.auc,
+        "f1": image_level.f1,
+        "operating_point_here": image_level.operating_point,
+    }
+
+
+def _localisation(evaluation: "Evaluation") -> dict[str, Any]:
+    here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
+    return {
+        "radius_um": RADIUS_UM,
+        "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
+        "at_threshold": {"threshold": evaluation.threshold} | _measures(evaluation.counts) | _intervals(here),
+        "offset_um": evaluation.offset_um,
+        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC}
+        | _measures(pooled(best))
+        | _intervals(best),
+        "without_merging": _measures(evaluation.unmerged) if evaluation.unmerged else None,
+    }
+
+
+def _measures(counts: Localisation) -> dict[str, Any]:
+    return {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn} | {name: getattr(counts, name) for name in MEASURES}
+
+
+def _intervals(cases: Sequence[Localisation]) -> dict[str, Any]:
+    return {f"{name}_interval": bootstrap_interval(cases, name) for name in MEASURES}
+
+
+def _case_row(case: "CaseEvaluation") -> dict[str, Any]:
+    best = case.curve.best()
+    facts = {"case": case.case, "fields": case.fields, "mitoses": case.mitoses, "area_mm2": round(case.area_mm2, 4)}
+    own = {"best_threshold": float(case.curve.thresholds[best]), "best_f1": float(case.curve.f1[best])}
+    return facts | _measures(case.counts) | own
+
+
+def _between(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How much cases differ at the one threshold, and what a threshold of its own would give each."""
+    known = [row for row in rows if not math.isnan(row["f1"])]
+    spread: dict[str, Any] = {"cases": len(known)}
+    for name in ("f1", "best_f1", "best_threshold") if known else ():
+        values = [row[name] for row in known]
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        spread[name] = {"mean": statistics.mean(values), "sd": sd, "min": min(values), "max": max(values)}
+    return spread
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, floats to six digits, NaN as None."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(float(value), 6)
+    return value
+
+
+def _cases_csv(evaluation: "Evaluation") -> str:
+    """One line per case; an undefined ratio is empty."""
+    rows = [_plain(_case_row(case)) for case in evaluation.cases]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def case_table(evaluation: "Evaluation") -> Table:
+    """Lay out each case's counts for the terminal."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("case")
+    for name in ("fields", "mitoses", "TP", "FP", "FN", "precision", "recall", "F1", "best at", "best F1"):
+        table.add_column(name, justify="right")
+    for case in (*evaluation.cases, evaluation.as_one_case()):
+        row = _case_row(case)
+        ratios = (row[name] for name in ("precision", "recall", "f1", "best_threshold", "best_f1"))
+        whole = (row[name] for name in ("fields", "mitoses", "tp", "fp", "fn"))
+        table.add_row(case.case, *map(str, whole), *(f"{ratio:.3f}" for ratio in ratios))
+    return table
+
+
+def summary_sentences(evaluation: "Evaluation") -> list[str]:
+    """Say what was measured in sentences, for the terminal."""
+    image = evaluation.image_level
+    here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
+    return [
+        f"Image level, {len(image.labels)} patches, {int(image.labels.sum())} with a mitosis: "
+        f"accuracy {image.accuracy:.3f}, AUC {'-' if image.auc is None else f'{image.auc:.3f}'}, F1 {image.f1:.3f}",
+        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here)}",
+        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best)}",
+    ]
+
+
+def _in_words(counts: Localisation, cases: Sequence[Localisation]) -> str:
+    interval = bootstrap_interval(cases, "f1")
+    spread = f" ({interval[0]:.3f} to {interval[1]:.3f} over cases)" if interval else ""
+    return f"precision {counts.precision:.3f}, recall {counts.recall:.3f}, F1 {counts.f1:.3f}{spread}"

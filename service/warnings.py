@@ -1,0 +1,57 @@
+"""The report's warnings: what a reader of the counts should know, each with a stable code."""
+
+from service.mitotic_activity import MitoticActivityIndex
+from service.parameters import Parameters
+from service.slide import Slide
+from service.stain import StainMatch
+from service.tiling import PATCH_PX
+from service.tissue import TissueMask
+
+X20_MPP = 0.375  # halfway, by ratio, between x40 (0.25) and x20 (0.5)
+
+
+def report_warnings(
+    slide: Slide, parameters: Parameters, tissue: TissueMask, stain: StainMatch, index: MitoticActivityIndex
+) -> list[tuple[str, str]]:
+    """Code and message of each warning that applies, in a fixed order."""
+    lattice = parameters.lattice
+    mpp, claimed = parameters.mpp, slide.claimed_mpp
+    examined_mm2 = tissue.area_mm2(parameters.region)
+    candidates = (
+        (
+            max(mpp) > X20_MPP,
+            "low-magnification",
+            f"{max(mpp):.3g} um per pixel is about x20; the model was made for x40 and misses figures",
+        ),
+        (
+            slide.mpp_source == "objective-power",
+            "mpp-from-objective",
+            f"um per pixel was taken from the objective (x{slide.objective_power:g}), not measured"
+            if slide.objective_power
+            else "",
+        ),
+        (
+            slide.mpp_source == "request"
+            and claimed is not None
+            and max(claimed[0] / mpp[0], mpp[0] / claimed[0]) > 1.1,
+            "mpp-overridden",
+            f"the slide says {claimed[0]:.4g} um per pixel, the request {mpp[0]:.4g}" if claimed else "",
+        ),
+        (
+            min(slide.width / lattice.scale[0], slide.height / lattice.scale[1]) < PATCH_PX,
+            "smaller-than-patch",
+            f"the image is smaller than a patch of {PATCH_PX} px and was padded with white",
+        ),
+        (
+            stain.wanted and stain.source is None,
+            "stain-not-normalised",
+            "the stains could not be estimated; the pixels were analysed as they are",
+        ),
+        (examined_mm2 == 0, "no-tissue", "no stained tissue was found; nothing was analysed"),
+        (
+            0 < examined_mm2 < index.area_mm2,
+            "area-insufficient",
+            f"{examined_mm2:.2f} mm2 of tissue was examined; the MAI needs {index.area_mm2:.2f} mm2",
+        ),
+    )
+    return [(code, message) for applies, code, message in candidates if applies]

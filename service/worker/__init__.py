@@ -1,0 +1,1 @@
+"""What computes: Celery as transport, the runner of analyses, and what watches over them."""

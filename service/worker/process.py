@@ -1,0 +1,108 @@
+"""A worker's process, as Celery runs it: a parent that fetches task ids, and one child that holds the model.
+
+The child loads and warms the model when it starts: CUDA cannot be used after a fork of a process that has used it.
+On SIGTERM, to one of them or to both, the running task is handed back with its checkpoint, and the worker ends.
+"""
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import Celery, signals
+
+from service.errors import MitosisError, WeightsDamaged
+from service.model_card import find_model, read_card
+from service.store.logs import set_up_logs
+from service.store.settings import Settings
+from service.worker.broker import TASK, celery_app
+
+if TYPE_CHECKING:  # the parent must not touch torch
+    from service.worker.runner import Runner
+
+PARENT_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def run_worker(settings: Settings, *, with_parent: bool = False) -> int:
+    """Work until told to stop; gives the exit status. `with_parent`: stop when the process that started this dies.
+
+    Raises ModelUnknown, CardInvalid, WeightsDamaged before anything is started.
+    """
+    set_up_logs("worker")
+    logging.getLogger("celery").setLevel(logging.WARNING)  # of every message; ours carry the analysis' id
+    check_weights(settings.model)
+    app = _app(settings)
+    if with_parent:
+        threading.Thread(target=_follow, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+    worker = app.Worker(
+        pool="prefork",
+        concurrency=1,
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def check_weights(model: str) -> None:
+    """Refuse weights that are not those of their card, without loading them."""
+    folder = find_model(model)
+    with (folder / "weights.safetensors").open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != read_card(folder).sha256:
+            raise WeightsDamaged(f"{folder}: the weights' checksum is not the model card's; install them again")
+
+
+def _app(settings: Settings) -> Celery:
+    app = celery_app(settings)
+    stopping = multiprocessing.get_context("fork").Event()  # set by the parent, seen by the child
+    runners: list[Runner] = []
+
+    def run(task_id: str) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # here: billiard resets it after the child's start
+        runners[0].run(task_id)
+
+    def load(**_: Any) -> None:
+        """In the child: load the model, or take the parent along."""
+        from service.worker.runner import Runner
+
+        try:
+            runners.append(Runner(settings, stopping.is_set))
+        except MitosisError as error:
+            log.error("worker cannot start", code=error.code, reason=str(error))
+            os.kill(os.getppid(), signal.SIGTERM)
+            return
+        log.info("worker ready", model=settings.model)
+
+    def retire(**_: Any) -> None:
+        for runner in runners:
+            runner.retire()
+
+    def stop(**_: Any) -> None:
+        stopping.set()
+
+    app.task(name=TASK)(run)
+    signals.setup_logging.connect(_leave_logs, weak=False)
+    signals.worker_process_init.connect(load, weak=False)
+    signals.worker_process_shutdown.connect(retire, weak=False)
+    signals.worker_shutting_down.connect(stop, weak=False)
+    return app
+
+
+def _leave_logs(**_: Any) -> None:
+    """That somebody listens to this signal keeps Celery from setting up logs its own way."""
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_S)
+    os.kill(os.getpid(), signal.SIGTERM)

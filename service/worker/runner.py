@@ -1,0 +1,243 @@
+"""What a worker does with a task: open the slide, analyse it or a part of it, store the result, say so.
+
+The result of one start never overwrites another's: checkpoints carry the number of the start, reports their
+checksum, and the job store says which one counts.
+"""
+
+import errno
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from service.analysis import analyze
+from service.commit import source_commit
+from service.errors import (
+    BadInput,
+    DatabaseUnavailable,
+    InternalError,
+    MitosisError,
+    QueueUnavailable,
+    StorageFull,
+    WeightsMismatch,
+)
+from service.inference import Detector
+from service.plan import Plan
+from service.probability_map import ProbabilityMap
+from service.report import Report
+from service.slide import Box, Slide
+from service.store.analyses import Analyses, Claim
+from service.store.database import open_database
+from service.store.logs import bind_analysis
+from service.store.records import Problem
+from service.store.settings import Settings
+from service.store.slides import find_slide, open_stored
+from service.store.storage import Storage
+from service.store.workers import LiveWorker, announce, live_workers, retire
+from service.tiling import PATCH_PX
+from service.worker.broker import Broker
+from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
+
+COMMIT_S = 60.0  # how long a finished result waits for a database that does not answer
+
+log = structlog.get_logger(__name__)
+
+
+class Runner:
+    """A loaded model and the stores; lives as long as its process. Raises as `Detector.load` does."""
+
+    def __init__(self, settings: Settings, stopping: Callable[[], bool]) -> None:
+        self._settings, self._stopping = settings, stopping
+        self._analyses = Analyses(open_database(settings.database, migrate=False))
+        self._storage = Storage(settings.data_dir)
+        self._broker = Broker(settings)
+        self._detectors: dict[str, Detector] = {}
+        source_commit()  # now: the files may be others by the time of the first report
+        detector = self._detector(settings.model)
+        loaded = {detector.card.id: detector.card.sha256}
+        device = detector.backend.describe()["device"]
+        self._worker = LiveWorker(f"{socket.gethostname()}:{os.getpid()}", loaded, device)
+        announce(self._analyses.engine, self._worker)
+
+    def retire(self) -> None:
+        """Leave the list of workers."""
+        retire(self._analyses.engine, self._worker.id)
+
+    def run(self, task_id: str) -> None:
+        """Do a task, if it is still to be done; what came of it stands in the job store."""
+        claim = self._analyses.claim(task_id)
+        if claim is None:
+            return
+        with bind_analysis(claim.analysis.id):
+            log.info("task started", kind=claim.kind, part=claim.part, parts=claim.parts, attempt=claim.attempts)
+            try:
+                with Heartbeat(self._analyses, claim, self._settings.time_limit_s, self._stopping) as heartbeat:
+                    self._do(claim, heartbeat)
+            except LeaseLost:
+                log.info("task given up: it was cancelled, or is with another worker")
+            except HandBack:
+                self._analyses.hand_back(claim)
+                log.info("task handed back: this worker stops")
+            except Exception as error:  # noqa: BLE001  whatever it is, the analysis must not be left hanging
+                self._report(claim, error)
+            self._send_next(claim)
+
+    def _do(self, claim: Claim, heartbeat: Heartbeat) -> None:
+        detector = self._detector(claim.analysis.model)
+        if detector.card.sha256 != claim.analysis.model_sha256:
+            raise WeightsMismatch(f"a worker's weights of {claim.analysis.model} are not those that were asked for")
+        options = _options(claim.analysis.request)
+        folder = self._storage.result_folder(claim.analysis.id)
+        with self._slide(claim) as slide:
+            if claim.kind == "part":
+                self._examine_part(claim, slide, detector, options, folder, heartbeat)
+                return
+            if claim.kind == "whole" and (totals := self._shares(claim, slide, detector, options)):
+                self._analyses.split(claim, totals)
+                return
+            saved = _checkpoint(folder, claim)
+            if claim.kind == "merge":
+                _merge(folder, claim.parts, saved, Plan.of(slide, detector, **options).key)
+            options |= {
+                "checkpoint": saved,
+                "map_file": saved.with_suffix(".map"),
+                "tissue_file": saved.with_suffix(".tissue"),
+            }
+            report = analyze(slide, detector, on_progress=heartbeat.progress, **options)
+        heartbeat.check()
+        self._store(claim, report, saved, folder)
+
+    def _examine_part(
+        self,
+        claim: Claim,
+        slide: Slide,
+        detector: Detector,
+        options: dict[str, Any],
+        folder: Path,
+        heartbeat: Heartbeat,
+    ) -> None:
+        plan = Plan.of(slide, detector, **options)
+        lattice, tiles = plan.parameters.lattice, plan.part(claim.part, claim.parts)
+        saved = _checkpoint(folder, claim)
+        detector.run(slide, lattice, tiles, plan.stain.transform, heartbeat.progress, saved, plan.key)
+        self._analyses.finish_part(claim)
+
+    def _shares(self, claim: Claim, slide: Slide, detector: Detector, options: dict[str, Any]) -> list[int] | None:
+        """Patches of each part, if the slide is to be shared between workers; by request, or because it is large."""
+        wanted = claim.analysis.request.get("parts")
+        least = slide.width * slide.height * min(slide.mpp or (0.0,)) ** 2 / (PATCH_PX * detector.card.mpp) ** 2
+        if claim.claims > 1 or wanted == 1 or (wanted is None and least < self._settings.split_patches):
+            return None
+        plan = Plan.of(slide, detector, **options)
+        if wanted is None:
+            wanted = len(live_workers(self._analyses.engine)) if plan.patches > self._settings.split_patches else 1
+        parts = min(wanted, len(plan.tiles))
+        totals = [sum(tile.patches for tile in plan.part(part, parts)) for part in range(parts)]
+        return totals if parts > 1 and all(totals) else None
+
+    def _store(self, claim: Claim, report: Report, saved: Path, folder: Path) -> None:
+        facts = report.analysis.model_copy(update={"id": claim.analysis.id})
+        if claim.kind == "merge" and claim.analysis.started_at:
+            seconds = time.time() - claim.analysis.started_at  # all workers' time, from the first one's start
+            facts = facts.model_copy(update={"seconds": round(seconds, 3)})
+        content = report.model_copy(update={"analysis": facts}).to_json().encode()
+        digest = hashlib.sha256(content).hexdigest()
+        self._storage.write(folder / f"report-{digest}.json", content)
+        saved.with_suffix(".map").replace(folder / f"map-{digest}.npz")
+        saved.with_suffix(".tissue").replace(folder / f"tissue-{digest}.npz")
+        limit = time.monotonic() + COMMIT_S
+        while True:
+            try:
+                counted = self._analyses.succeed(claim, digest)
+                break
+            except DatabaseUnavailable:
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(1)
+        if not counted:
+            raise LeaseLost
+        for leftover in folder.glob("map.*"):
+            leftover.unlink(missing_ok=True)
+        log.info("analysis succeeded", mitoses=report.counts.total, seconds=report.analysis.seconds)
+
+    def _report(self, claim: Claim, error: Exception) -> None:
+        """Fail the task, or have it tried again where that may help."""
+        again = isinstance(error, OSError | MemoryError | StorageFull | WeightsMismatch | DatabaseUnavailable)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error = StorageFull("there is no room left on the service's disk; free some, then analyse again")
+        if not isinstance(error, MitosisError):
+            log.exception("task failed")
+            error = InternalError("the analysis failed by a fault of the program; the worker's log has it")
+        problem: Problem = {"code": error.code, "detail": str(error)}
+        log.warning("task failed", code=error.code, reason=str(error), bad_input=isinstance(error, BadInput))
+        with suppress(DatabaseUnavailable):  # then the lease runs out, and the task is tried again
+            (self._analyses.retry if again else self._analyses.fail)(claim, problem)
+
+    def _send_next(self, claim: Claim) -> None:
+        """Queue at once what follows; what cannot be sent now, the gateway's maintenance sends."""
+        with suppress(DatabaseUnavailable, QueueUnavailable):
+            for task_id, priority in self._analyses.to_send(claim.analysis.id):
+                self._broker.send(task_id, priority)
+                self._analyses.mark_sent(task_id)
+
+    def _detector(self, model: str) -> Detector:
+        """The detector of a model, warmed; only the last one stays loaded."""
+        if model not in self._detectors:
+            detector = Detector.load(model, device=self._settings.device)  # type: ignore[arg-type]
+            detector.predict(np.full((1, PATCH_PX, PATCH_PX, 3), 255, np.uint8))
+            self._detectors = {model: detector}
+        return self._detectors[model]
+
+    @contextmanager
+    def _slide(self, claim: Claim) -> Iterator[Slide]:
+        stored = find_slide(self._analyses.engine, claim.analysis.tenant, claim.analysis.slide_id)
+        with open_stored(self._storage, stored, mpp=claim.analysis.request.get("mpp")) as slide:
+            yield slide
+
+
+def _options(request: dict[str, Any]) -> dict[str, Any]:
+    """What `analyze` and `Plan.of` are asked for."""
+    region = request.get("region")
+    return {
+        "region": region and Box(region["x"], region["y"], region["width"], region["height"]),
+        "threshold": request.get("threshold"),
+        "halo_px": request.get("halo_px"),
+    }
+
+
+def _checkpoint(folder: Path, claim: Claim) -> Path:
+    """Where this start of a task saves its map; what an earlier start saved is taken over."""
+    saved = folder / f"map.{claim.kind}.{claim.part}.{claim.claims}.npz"
+    earlier = _newest(folder, f"map.{claim.kind}.{claim.part}")
+    if earlier is not None:
+        earlier.replace(saved)
+    return saved
+
+
+def _newest(folder: Path, prefix: str) -> Path | None:
+    """The map of a task's latest start."""
+    return max(folder.glob(f"{prefix}.*.npz"), key=lambda path: int(path.name.split(".")[-2]), default=None)
+
+
+def _merge(folder: Path, parts: int, saved: Path, key: str) -> None:
+    """Put the parts' maps into one; what is missing of it, `analyze` computes."""
+    whole: ProbabilityMap | None = None
+    for part in range(parts):
+        path = _newest(folder, f"map.part.{part}")
+        if path is None:
+            continue
+        with suppress(ValueError):
+            found = ProbabilityMap.load(path, key)
+            if whole is None:
+                whole = found
+            else:
+                whole.merge(found)
+    if whole is not None:
+        whole.save(saved, key)

@@ -1,0 +1,156 @@
+"""An analysis run again, from the stored slide with the report's own parameters and model, and what differs then.
+
+On the same backend and precision everything must be the same to the last digit. Elsewhere (a GPU's report, verified
+on a CPU) sums are rounded otherwise: then the counts must be the same, and each mitosis near its place and score.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from scipy.spatial import cKDTree
+from sqlalchemy import Engine
+
+from service.errors import DeviceUnavailable, NotFound
+from service.report import Report
+from service.slide import Box, Slide, open_slide
+from service.store.database import analyses, reading
+from service.store.records import Analysis, find_analyses
+from service.store.results import Result
+from service.store.slides import find_slide
+from service.store.storage import Storage
+
+if TYPE_CHECKING:  # torch is imported when it is needed
+    from service.inference import Detector, OnProgress
+
+OF_THE_RUN: Final = {"analysis", "software", "review"}  # two runs may differ in them
+BACKEND: Final = ("backend", "device", "precision")
+NEAR_UM: Final = 2.0
+NEAR_SCORE: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What differs, one line each; `notes` differ too, and may."""
+
+    analysis: Analysis
+    differences: list[str]
+    notes: list[str]
+
+
+def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnProgress | None" = None) -> Verification:
+    """Analyse again and compare.
+
+    Raises NotFound, also where the slide was deleted; NotFinished; and as `open_slide`, `Detector.load`, `analyze`.
+    """
+    analysis = _find(engine, analysis_id)
+    result = Result.of(storage, analysis)
+    content = result.content()
+    if (digest := hashlib.sha256(content).hexdigest()) != result.sha256:
+        return Verification(analysis, [f"report: its checksum is {digest}, not {result.sha256}: it was changed"], [])
+    stored = find_slide(engine, analysis.tenant, analysis.slide_id)
+    report = Report.model_validate_json(content)
+    mpp = report.slide.mpp[0] if report.slide.mpp_source == "request" else None
+    with open_slide(stored.location(storage.folder), mpp=mpp, name=stored.name) as slide:  # and hash it anew
+        if slide.sha256 != report.slide.sha256:
+            line = f"slide: its checksum is {slide.sha256}, not {report.slide.sha256}: it is another"
+            return Verification(analysis, [line], [])
+        again = _analyzed(slide, report, analysis.model, on_progress)
+    if isinstance(again, str):
+        return Verification(analysis, [again], [])
+    return Verification(analysis, list(differences(json.loads(content), again)), _notes(report, again))
+
+
+def _find(engine: Engine, analysis_id: str) -> Analysis:
+    with reading(engine) as connection:
+        found = find_analyses(connection, analyses.c.id == analysis_id, limit=1)
+    if not found:
+        raise NotFound(f"there is no analysis {analysis_id[:64]}")
+    return found[0]
+
+
+def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress | None") -> Report | str:
+    """The report of today; or why there is none."""
+    from service.analysis import analyze
+
+    detector, region = _detector(model, report), report.region
+    if detector.card.sha256 != report.model.sha256:
+        return f"model: {model} has the checksum {detector.card.sha256}, not {report.model.sha256}: it is another"
+    return analyze(
+        slide,
+        detector,
+        region=Box(region.x, region.y, region.width, region.height) if region else None,
+        threshold=report.model.threshold,
+        halo_px=report.parameters["halo_px"],
+        on_progress=on_progress,
+    )
+
+
+def _detector(model: str, report: Report) -> "Detector":
+    """On the report's device, if that is here."""
+    from service.inference import Detector
+
+    precision: Any = "float32" if report.parameters["precision"] == "float32" else "auto"
+    try:
+        return Detector.load(model, device=report.parameters["device"], precision=precision)
+    except DeviceUnavailable:
+        return Detector.load(model, precision=precision)
+
+
+def differences(stored: dict[str, Any], again: Report) -> Iterator[str]:
+    """Where a report, as JSON has it, and the one of today are not the same."""
+    now = json.loads(again.to_json())
+    if all(stored["parameters"].get(name) == now["parameters"].get(name) for name in BACKEND):
+        for name in (each for each in stored if each not in OF_THE_RUN):
+            yield from _compared(name, stored[name], now.get(name))
+        return
+    for name in ("slide", "region", "tissue", "counts"):
+        yield from _compared(name, stored[name], now[name])
+    for name in ("definition", "count", "high_risk"):
+        yield from _compared(f"mai.{name}", stored["mai"][name], now["mai"][name])
+    for place, (before, after) in enumerate(zip(stored["scores"], now["scores"], strict=False)):
+        for name in ("definition", "count", "score"):
+            yield from _compared(f"scores.{place}.{name}", before[name], after[name])
+    yield from _moved(stored["detections"], now["detections"])
+
+
+def _compared(where: str, stored: Any, now: Any) -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(now, dict):
+        for name in stored:  # what only a later program says of a result, is no difference of results
+            yield from _compared(f"{where}.{name}", stored[name], now.get(name))
+    elif isinstance(stored, list) and isinstance(now, list) and len(stored) == len(now):
+        for place, (before, after) in enumerate(zip(stored, now, strict=True)):
+            yield from _compared(f"{where}.{place}", before, after)
+    elif isinstance(stored, list) and isinstance(now, list):
+        yield f"{where}: {len(stored)} of them, {len(now)} now"
+    elif stored != now:
+        yield f"{where}: {json.dumps(stored)}, {json.dumps(now)} now"
+
+
+def _moved(stored: list[dict[str, Any]], now: list[dict[str, Any]]) -> Iterator[str]:
+    """Mitoses that are not where they were, or as sure."""
+    places = cKDTree([(each["x_um"], each["y_um"]) for each in now]) if now else None
+    for each in stored:
+        apart_um, nearest = places.query((each["x_um"], each["y_um"])) if places is not None else (float("inf"), 0)
+        if apart_um > NEAR_UM:
+            yield f"detection {each['id']}: none within {NEAR_UM} um of x {each['x']}, y {each['y']} now"
+        elif abs(now[nearest]["score"] - each["score"]) > NEAR_SCORE:
+            yield f"detection {each['id']}: score {each['score']}, {now[nearest]['score']} now"
+
+
+def _notes(report: Report, again: Report) -> list[str]:
+    before, after = report.software, again.software
+    notes = [
+        f"{name}: {getattr(before, name)}, {getattr(after, name)} now"
+        for name in ("version", "commit")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    backends = [", ".join(str(each.parameters.get(name)) for name in BACKEND) for each in (report, again)]
+    if backends[0] != backends[1]:
+        notes.append(
+            f"computed by {backends[0]}, {backends[1]} now: counts were compared, and mitoses to within {NEAR_UM} um "
+            f"and {NEAR_SCORE} of their scores"
+        )
+    return notes
