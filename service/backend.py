@@ -65,7 +65,7 @@ class PatchNetwork(nn.Module):
 
 
 def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:
-    """The fastest backend at hand for a device; raises DeviceUnavailable."""
+    """Load the fastest backend at hand for a device. Raises DeviceUnavailable."""
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise DeviceUnavailable(

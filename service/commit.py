@@ -11,7 +11,7 @@ DESCRIBE = ("git", "--no-optional-locks", "describe", "--always", "--dirty", "--
 
 @cache
 def source_commit() -> str | None:
-    """The commit, with `-dirty` where files differ from it; None where nobody knows. Git is asked once in a process."""
+    """Find the commit, with `-dirty` where files differ from it; None if unknown. Git is asked once in a process."""
     if (CHECKOUT / ".git").exists():  # a folder, or a worktree's file
         try:
             run = subprocess.run(DESCRIBE, cwd=CHECKOUT, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603

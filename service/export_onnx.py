@@ -28,7 +28,7 @@ EOSIN, HAEMATOXYLIN = (0.08, 0.45, 0.22), (0.95, 1.2, 0.6)  # optical densities 
 
 
 def to_onnx(model: Model) -> bytes:
-    """The model as the content of an ONNX file, verified.
+    """Write the model as an ONNX file, and verify it.
 
     Raises DeviceUnavailable where the packages are missing, OutputUnwritable where the graph does not compute what
     PyTorch does.
@@ -49,7 +49,7 @@ def to_onnx(model: Model) -> bytes:
 
 
 def verify(content: bytes, model: Model) -> float:
-    """The greatest difference of a probability between an ONNX file's content and the model, on noise and on tissue.
+    """Find the greatest difference of a probability between an ONNX file and the model, on noise and on tissue.
 
     Raises OutputUnwritable where it is above TOLERANCE or not a number.
     """

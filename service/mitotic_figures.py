@@ -41,7 +41,7 @@ class MitoticFigure:
 def find_mitotic_figures(
     probabilities: ProbabilityMap, threshold: float, mpp: tuple[float, float], *, merge_um: float = MERGE_UM
 ) -> list[MitoticFigure]:
-    """The mitoses of a map, best score first; `mpp` in um per level-0 px.
+    """Find the mitoses of a map, best score first; `mpp` in um per level-0 px.
 
     Components whose centroids lie closer than `merge_um` are one dividing cell (anaphase, telophase): the one with
     the higher score takes the other in, and the centroid is that of both.
@@ -53,7 +53,7 @@ def find_mitotic_figures(
 
 
 def within(figures: list[MitoticFigure], region: Box | None) -> list[MitoticFigure]:
-    """The figures whose centroids lie in a region (level-0 px); all of them for None."""
+    """Keep the figures whose centroids lie in a region (level-0 px); all of them for None."""
     return [figure for figure in figures if region is None or region.contains(figure.x, figure.y)]
 
 
@@ -67,7 +67,7 @@ def _figure(
 
 
 def components(cells: Map, threshold: float, stride_px: int = 16) -> npt.NDArray[np.float64]:
-    """Connected components of the upsampled map at >= threshold: rows of x, y (centroid), area, peak; model px.
+    """Label the upsampled map at >= threshold: a row of x, y (centroid), area, peak for each component; model px.
 
     Ordered by falling peak, then y, then x.
     """

@@ -64,7 +64,7 @@ class Architecture:
         return (43, 99, 211, 435)[self.stages - 1]
 
     def as_card(self) -> dict[str, Any]:
-        """The model card's `architecture` entry."""
+        """Make the model card's `architecture` entry."""
         return asdict(self)
 
 
@@ -119,7 +119,7 @@ def models() -> dict[str, Path]:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The model card in a folder; raises CardInvalid."""
+    """Read the model card in a folder. Raises CardInvalid."""
     path = folder / "card.json"
     try:
         return ModelCard.model_validate(json.loads(path.read_text()))
@@ -132,7 +132,7 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a model given by id or by folder; raises ModelUnknown."""
+    """Find the folder of a model given by id or by folder. Raises ModelUnknown."""
     folder = models().get(str(model), Path(model))
     if not folder.is_dir():
         raise ModelUnknown(f"no model {model}; there are {', '.join(models()) or 'none'}, or give a folder")

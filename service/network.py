@@ -98,7 +98,7 @@ class MitosisNetwork(nn.Module):
         return self.classifier(pooled).flatten()
 
     def map_logits(self, features: Tensor) -> Tensor:
-        """The localising map before its sigmoid, (B, h, w).
+        """Compute the localising map before its sigmoid, (B, h, w).
 
         Instance and embedding heads: the classifier at every position. Attention: the attention weights, scaled
         so that the greatest of the patch carries the patch's own probability; one threshold then serves every

@@ -61,7 +61,7 @@ class Parameters:
         return f"{self.lattice} {self.region} halo {self.halo_px} of {self.patches_per_side}"
 
     def as_report(self, computed_by: Mapping[str, Any]) -> dict[str, Any]:
-        """The report's `parameters`: with what the map's scores came of, and the rules by which figures are counted."""
+        """Make the report's `parameters`: what the scores came of, and the rules by which figures are counted."""
         region = self.region
         return {
             "region": region and [region.x, region.y, region.width, region.height],
@@ -93,7 +93,7 @@ def scale_to(model_mpp: float, mpp: tuple[float, float]) -> tuple[float, float]:
 
 
 def parse_region(text: str) -> Box:
-    """A region from "X,Y,W,H" in level-0 px; raises RegionInvalid."""
+    """Parse a region "X,Y,W,H" in level-0 px. Raises RegionInvalid."""
     try:
         x, y, width, height = (int(part) for part in text.split(","))
     except ValueError:

@@ -23,7 +23,7 @@ class ProbabilityMap:
 
     @classmethod
     def empty(cls, lattice: Lattice) -> "ProbabilityMap":
-        """A map of which nothing is known yet."""
+        """Make a map of which nothing is known yet."""
         return cls(lattice, np.zeros((lattice.rows, lattice.columns), np.float32))
 
     def write(self, tile: Tile, probabilities: npt.NDArray[np.float32]) -> None:
@@ -46,7 +46,7 @@ class ProbabilityMap:
 
     @classmethod
     def load(cls, path: Path, key: str | None = None) -> "ProbabilityMap":
-        """A saved map; raises ValueError if it is damaged or of another key."""
+        """Read a saved map. Raises ValueError if it is damaged or of another key."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 facts = json.loads(str(saved["facts"]))
@@ -71,7 +71,7 @@ class ProbabilityMap:
 
     @classmethod
     def resume(cls, path: Path | None, lattice: Lattice, key: str) -> "ProbabilityMap":
-        """The saved map if there is one of the same key, else an empty one."""
+        """Read the saved map if there is one of the same key, else make an empty one."""
         try:
             return cls.load(path, key) if path is not None and path.exists() else cls.empty(lattice)
         except ValueError:  # nothing is lost but time: what cannot be gone on from is computed again

@@ -23,7 +23,7 @@ CROP_UM = 64.0
 
 
 def overlay(slide: Slide, report: Report, longest_px: int = LONGEST_PX) -> Image.Image:
-    """The slide with its tissue outlined, its mitotic figures ringed and the MAI's hot-spot drawn."""
+    """Draw the slide with its tissue outlined, its mitotic figures ringed and the MAI's hot-spot."""
     thumbnail = slide.thumbnail(longest_px)
     scale = slide.width / thumbnail.shape[1]
     _outline_tissue(thumbnail, slide, scale)
@@ -44,7 +44,7 @@ def overlay(slide: Slide, report: Report, longest_px: int = LONGEST_PX) -> Image
 
 
 def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONGEST_PX) -> Image.Image:
-    """The slide in grey with the probability map over it; each pixel shows the highest probability in it."""
+    """Draw the slide in grey with the probability map over it; each pixel shows the highest probability in it."""
     thumbnail = slide.thumbnail(longest_px)
     scale = slide.width / thumbnail.shape[1]
     lattice = probabilities.lattice
@@ -64,7 +64,7 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONG
 
 
 def crop(slide: Slide, detection: Detection, size_um: float = CROP_UM, size_px: int = 256) -> Image.Image:
-    """The surroundings of one figure, `size_um` wide and high, as a square picture."""
+    """Draw the surroundings of one figure, `size_um` wide and high, as a square picture."""
     mpp = slide.require_mpp()
     scale = (size_um / mpp[0] / size_px, size_um / mpp[1] / size_px)
     left, top = detection.x / scale[0] - size_px / 2, detection.y / scale[1] - size_px / 2
@@ -105,7 +105,7 @@ def _caption(report: Report) -> list[str]:
 
 
 def _captioned(picture: Image.Image, lines: Sequence[str], um_per_px: float) -> Image.Image:
-    """The picture with a scale bar and lines of text below it."""
+    """Add a scale bar and lines of text below the picture."""
     size = max(13, picture.width // 70)
     font = ImageFont.load_default(size)
     canvas = Image.new("RGB", (picture.width, picture.height + int(size * (1.5 * len(lines) + 1))), "white")

@@ -222,7 +222,7 @@ class Report(_Part):
     review: Annotated[Review | None, Field(exclude_if=lambda review: review is None)] = None
 
     def to_json(self) -> str:
-        """The report as indented JSON with a final newline."""
+        """Write the report as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"
 
 
@@ -290,7 +290,7 @@ def _rectangle(box: Box | None) -> Rectangle | None:
 
 
 def detection_of(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -> Detection:
-    """A figure with its number; `mpp` in um per level-0 px."""
+    """Make a figure with its number; `mpp` in um per level-0 px."""
     return Detection(
         id=number,
         x=round(figure.x, 2),

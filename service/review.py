@@ -69,7 +69,7 @@ class Entry:
 
 
 def replay(report: Report, entries: Iterable[Entry]) -> Found:
-    """The machine's detections after all entries, and those that people added."""
+    """Replay all entries over the machine's detections; those that people added come with them."""
     found = {each.id: ReviewedDetection(**dict(each), origin="machine") for each in report.detections}
     for entry in entries:
         _apply(found, entry, report.slide.mpp)
@@ -97,7 +97,7 @@ def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> Reviewe
 
 
 def reviewed(report: Report, tissue: TissueMask, entries: Sequence[Entry]) -> Review:
-    """The review as it stands: counted is what is not rejected."""
+    """Make the review as it stands: counted is what is not rejected."""
     found, signed = replay(report, entries), _signatures(entries)
     return Review(
         **dict(counted_review(report, tissue, found)),
@@ -109,7 +109,7 @@ def reviewed(report: Report, tissue: TissueMask, entries: Sequence[Entry]) -> Re
 
 
 def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, ResultStatus, Confirmation | None, int]:
-    """What is to be told of an analysis: the last signed version and who signed it, else the machine's (revision 0)."""
+    """Find the version that is to be told: the last signed one and who signed it, else the machine's (revision 0)."""
     signed = _signatures(entries)
     if not signed:
         return report, "preliminary", None, 0
@@ -124,7 +124,7 @@ def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, Res
 
 
 def revision_of(entries: Sequence[Entry]) -> int:
-    """The number of the last entry; 0 before the first."""
+    """Give the number of the last entry; 0 before the first."""
     return entries[-1].revision if entries else 0
 
 
@@ -166,7 +166,7 @@ def _count(
 
 
 def decided(report: Report, entries: Sequence[Entry], changes: Sequence[Change], by: Reviewer) -> list[Entry]:
-    """The entries that changes make. Raises ParameterInvalid for one that cannot be made, and names it."""
+    """Make the entries of some changes. Raises ParameterInvalid for one that cannot be made, and names it."""
     found, at = replay(report, entries), datetime.fromtimestamp(time.time(), UTC)
     number = len(report.detections) + sum(entry.action == "add" for entry in entries)
     made: list[Entry] = []

@@ -79,7 +79,7 @@ class _Canvas:
         self.fibres = _grain(rng, 9.0, 2.2) + np.float32(0.8) * _grain(rng, 14.0, 9.0)
 
     def spot(self, x: float, y: float, radius_px: float, angle: float | None = None) -> _Spot:
-        """The window round (x, y), cut at the border of the slide, turned at random unless told."""
+        """Cut the window round (x, y), at the border of the slide too, turned at random unless told."""
         x0, y0 = max(0, int(x - radius_px)), max(0, int(y - radius_px))
         here = np.s_[y0 : int(y + radius_px) + 1, x0 : int(x + radius_px) + 1]
         h, e = self.h[here], self.e[here]
@@ -89,7 +89,7 @@ class _Canvas:
         return _Spot(h, e, c * dx + s * dy, c * dy - s * dx)
 
     def noise(self, like: Field, sigma: float) -> Field:
-        """A random cut of one texture, unit variance."""
+        """Cut a random part of one texture, unit variance."""
         y, x = self.rng.integers(0, GRAIN_PX - np.array(like.shape))
         return self.grains[sigma][y : y + like.shape[0], x : x + like.shape[1]]
 
@@ -181,7 +181,7 @@ def _choose_mitoses(rng: np.random.Generator, layout: _Layout, cells: Places, co
 
 
 def _scatter(rng: np.random.Generator, field: Field, spacing_px: float, jitter: float) -> Places:
-    """A shaken hexagonal lattice over the slide that `field` covers."""
+    """Make a jittered hexagonal lattice over the slide that `field` covers."""
     rows, columns = (np.array(field.shape) * LATTICE_PX / (spacing_px * np.array((0.87, 1.0)))).astype(int)
     row, column = np.indices((rows, columns)).reshape(2, -1)
     places = np.stack([column + 0.5 * (row % 2), 0.87 * row], -1) + 0.5
@@ -189,7 +189,7 @@ def _scatter(rng: np.random.Generator, field: Field, spacing_px: float, jitter: 
 
 
 def _at(field: Field, places: Places) -> Field:
-    """The lattice's value at each place."""
+    """Interpolate the lattice's values at each place."""
     column, row = (places / LATTICE_PX).astype(int).T
     return np.asarray(field[row.clip(0, field.shape[0] - 1), column.clip(0, field.shape[1] - 1)])
 
@@ -202,7 +202,7 @@ def _wander(rng: np.random.Generator, shape: tuple[int, ...], scale_px: float) -
 
 
 def _grain(rng: np.random.Generator, sigma_y: float, sigma_x: float) -> Field:
-    """A periodic texture of unit variance."""
+    """Make a periodic texture of unit variance."""
     grain = gaussian_filter(rng.standard_normal((GRAIN_PX, GRAIN_PX), np.float32), (sigma_y, sigma_x), mode="wrap")
     return np.asarray(grain / grain.std(), np.float32)
 
@@ -214,7 +214,7 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
 
 
 def _zoom(field: Field, block: Block, step: float = LATTICE_PX) -> Field:
-    """A field `step` times coarser, over one block; no seam, because Pillow reads past the box."""
+    """Make a field `step` times coarser, over one block; no seam, because Pillow reads past the box."""
     (top, bottom), (left, right) = ((part.start, part.stop) for part in block)
     box = (left / step, top / step, right / step, bottom / step)
     image, size = Image.fromarray(field.astype(np.float32, copy=False)), (right - left, bottom - top)
@@ -222,7 +222,7 @@ def _zoom(field: Field, block: Block, step: float = LATTICE_PX) -> Field:
 
 
 def _cut_grain(grain: Field, block: Block, shift_px: int = 0) -> Field:
-    """A periodic texture over one block."""
+    """Repeat a periodic texture over one block."""
     y, x = (np.arange(part.start + shift_px, part.stop + shift_px) % GRAIN_PX for part in block)
     return np.asarray(grain[y][:, x])
 
@@ -264,7 +264,7 @@ def _blend(spot: _Spot, cover: Field, h: Field | float, e: Field | float) -> Non
 
 
 def _draw_nucleus(canvas: _Canvas, spot: _Spot, a: float, b: float, stain: float, pale: float, soft: float = 2) -> None:
-    """An interphase nucleus of semi-axes a, b px: membrane, mottled chromatin; pale 0 (dense) to 1 (vesicular)."""
+    """Draw an interphase nucleus of semi-axes a, b px: membrane, mottled chromatin; pale 0 (dense) to 1 (vesicular)."""
     r = np.hypot(spot.u / a, spot.v / b) + 0.07 * canvas.noise(spot.h, 7.0) + 0.03 * canvas.noise(spot.h, 3.0)
     clumps = (canvas.noise(spot.h, 1.6) + 0.6 * canvas.noise(spot.h, 3.0)).clip(-0.8, 2.2)
     rim = np.exp(-np.square((r - 0.92) * b / 1.7))
@@ -319,7 +319,7 @@ def _draw_lookalikes(canvas: _Canvas, layout: _Layout, dying: Places) -> Places:
 
 
 def _draw_apoptosis(canvas: _Canvas, x: float, y: float) -> None:
-    """A shrunken red cell in a clear halo, its nucleus one or two smooth dark balls."""
+    """Draw an apoptotic cell: shrunken, red, in a clear halo, its nucleus one or two smooth dark balls."""
     rng, spot = canvas.rng, canvas.spot(x, y, 34)
     r = np.hypot(spot.u, rng.uniform(1, 1.4) * spot.v) + 1.8 * canvas.noise(spot.h, 7.0)
     radius, red = rng.uniform(13, 17), rng.uniform(0.8, 1.1)
@@ -361,7 +361,7 @@ def _anaphase(rng: np.random.Generator, spot: _Spot) -> Field:
 
 
 def _prometaphase(rng: np.random.Generator, spot: _Spot) -> Field:
-    """A rosette of clumps."""
+    """Draw a rosette of clumps."""
     angle, off, radius = np.linspace(0, 2 * np.pi, 10), rng.uniform(4, 12, 10), rng.uniform(4, 6.5, 10)
     u, v = spot.u[..., None] - off * np.cos(angle), spot.v[..., None] - off * np.sin(angle)
     return np.asarray((radius - np.hypot(u, v)).max(-1))

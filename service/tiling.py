@@ -44,7 +44,7 @@ class Lattice:
         stride_px: int = 16,
         offset_px: tuple[float, float] = (0.0, 0.0),
     ) -> "Lattice":
-        """The lattice of a slide of that size in level-0 px."""
+        """Make the lattice of a slide of that size in level-0 px."""
         columns, rows = math.ceil(width / scale[0]), math.ceil(height / scale[1])
         return cls(max(PATCH_PX, columns), max(PATCH_PX, rows), scale, stride_px, offset_px)
 
@@ -73,7 +73,7 @@ class Lattice:
         return ((place + 0.5) / self.scale[axis] - 0.5 + self.offset_px[axis]) / self.stride_px
 
     def level0_box(self, box: Box) -> Box:
-        """The level-0 px that a box of model px covers, rounded outwards."""
+        """Give the level-0 px that a box of model px covers, rounded outwards."""
         x, y = math.floor(box.x * self.scale[0]), math.floor(box.y * self.scale[1])
         right, bottom = math.ceil(box.right * self.scale[0]), math.ceil(box.bottom * self.scale[1])
         return Box(x, y, right - x, bottom - y)
@@ -124,7 +124,7 @@ def cover(
 
 
 def _cells_of(lattice: Lattice, region: Box | None) -> Box:
-    """The cells whose centres a detection inside the region can come from."""
+    """Find the cells whose centres a detection inside the region can come from."""
     if region is None:
         return Box(0, 0, lattice.columns, lattice.rows)
     x, y = (max(0, math.floor(lattice.to_cell(first, axis))) for axis, first in enumerate((region.x, region.y)))

@@ -201,7 +201,7 @@ class Client:
         return _checked(_parsed(UploadedSlide, found), digest.hexdigest())
 
     def _begin(self, size: int, name: str) -> str:
-        """The path of a new upload."""
+        """Create an upload and give its path."""
         headers = TUS | {"Upload-Length": str(size), "Upload-Metadata": f"filename {b64encode(name.encode()).decode()}"}
         location = self._connection.ask("POST", "/v1/uploads", headers=headers).headers.get("Location", "")
         return f"/v1/uploads/{location.rsplit('/', 1)[-1]}"  # proxies may have made another address of it
@@ -267,7 +267,7 @@ class Client:
         on_progress: Callable[[AnalysisStatus], None] | None = None,
         timeout_s: float | None = None,
     ) -> AnalysisStatus:
-        """What became of an analysis, once it has ended, well or not. Raises NotFound, and NotFinished in the end."""
+        """Wait until an analysis has ended, well or not. Raises NotFound, and NotFinished when time is up."""
         limit = None if timeout_s is None else time.monotonic() + timeout_s
         poll_s = FIRST_POLL_S
         while not (analysis := self.get(analysis_id)).ended:
@@ -309,7 +309,7 @@ class Client:
     # Results
 
     def result(self, analysis_id: str) -> "Report":
-        """What an analysis found. Raises NotFinished, NotFound."""
+        """Fetch the report of an analysis. Raises NotFinished, NotFound."""
         from service.report import Report
 
         content = self.result_bytes(analysis_id)
@@ -319,11 +319,11 @@ class Client:
             raise ServerUnreachable(f"the report of {analysis_id} is of another version than this client") from error
 
     def result_bytes(self, analysis_id: str, file_format: Format = "json") -> bytes:
-        """The report as a file. Raises NotFinished, NotFound."""
+        """Fetch the report as a file of a format. Raises NotFinished, NotFound."""
         return self._connection.ask("GET", f"{_path(analysis_id)}/result", params={"format": file_format}).content
 
     def picture(self, analysis_id: str, name: str) -> bytes:
-        """A PNG: thumbnail.png, overlay.png, heatmap.png or detections/{n}.png. Raises NotFinished, NotFound."""
+        """Fetch a PNG: thumbnail.png, overlay.png, heatmap.png or detections/{n}.png. Raises NotFinished, NotFound."""
         return self._connection.ask("GET", f"{_path(analysis_id)}/{quote(name)}", slow=True).content
 
 

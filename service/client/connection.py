@@ -47,11 +47,11 @@ class Connection:
         self._http.close()
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The answer to a request that may be repeated. Raises what `ask_once` does, when its patience is at an end."""
+        """Send a request that may be repeated, and give its answer. Raises as `ask_once`, once patience ends."""
         return self.repeated(lambda: self.ask_once(method, path, **request))
 
     def repeated(self, call: Callable[[], httpx.Response]) -> httpx.Response:
-        """What a call gives, which is tried again after errors that pass."""
+        """Call a function, again after errors that pass."""
         pauses = self.pauses()
         while True:
             try:
@@ -60,7 +60,7 @@ class Connection:
                 pause(pauses, error)
 
     def ask_once(self, method: str, path: str, *, slow: bool = False, **request: Any) -> httpx.Response:
-        """The answer to a request; `slow`: its bytes sent, it may take minutes.
+        """Send a request and give its answer; `slow`: after its bytes are sent, it may take minutes.
 
         Raises ServerUnreachable, and whatever the service answers with.
         """
@@ -95,7 +95,7 @@ def pause(pauses: Iterator[float], error: MitosisError) -> None:
 
 
 def error_of(code: str, detail: str, status: int = 500, members: Mapping[str, Any] | None = None) -> MitosisError:
-    """The error that a code means, with extension members as attributes.
+    """Make the error that a code means, with extension members as attributes.
 
     A code that only a newer service knows is kept, on an error of the kind that the status tells.
     """
@@ -110,7 +110,7 @@ def error_of(code: str, detail: str, status: int = 500, members: Mapping[str, An
 
 
 def _problem(response: httpx.Response) -> MitosisError:
-    """What an answer that is none says: problem details, or what a proxy in between says instead."""
+    """Read an answer that is an error: problem details, or what a proxy in between says instead."""
     try:
         members = response.json()
     except ValueError:

@@ -15,7 +15,7 @@ MIRAX = ".mrxs"
 
 @contextmanager
 def packed(path: Path) -> Iterator[tuple[Path, str]]:
-    """The file to upload for a slide, and its name: a temporary zip for a DICOM folder or a MIRAX slide, else itself.
+    """Give the file to upload for a slide, and its name: a temporary zip for DICOM folders and MIRAX, else itself.
 
     Raises FileMissing, NotASlide, SlideDamaged, StorageFull.
     """
@@ -39,7 +39,7 @@ def packed(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _parts(path: Path) -> list[tuple[Path, Path]] | None:
-    """The files of a slide of several, each with its place in the zip; None for a slide that is one file."""
+    """List the files of a slide of several, each with its place in the zip; None for a slide that is one file."""
     try:
         path.stat()
         if path.is_dir():

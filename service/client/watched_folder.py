@@ -49,7 +49,7 @@ class Candidate:
         return hashlib.sha256(repr(self.files).encode("utf-8", "surrogateescape")).hexdigest()
 
     def key(self) -> str:
-        """The facts, and bytes from beginning, middle and end of the largest file. Raises OSError."""
+        """Read the facts of a slide, and bytes from beginning, middle and end of its largest file. Raises OSError."""
         name, size, _ = max(self.files, key=lambda file: file[1])
         digest = hashlib.sha256(self.facts().encode())
         with (self.path.parent / name).open("rb") as file:
@@ -157,7 +157,7 @@ class Taken:
         return self._database.execute(query, asked).fetchone() is not None
 
     def outcome(self, key: str) -> str | None:
-        """What became of a slide, wherever it lay."""
+        """Find what became of a slide, wherever it lay."""
         row = self._database.execute("SELECT outcome FROM taken WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 

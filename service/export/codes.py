@@ -153,10 +153,10 @@ YES, NO = Code(SNOMED, "373066001", "Yes"), Code(SNOMED, "373067005", "No")
 
 
 def definition(identifier: str) -> Concept:
-    """The concept of a count by the id of its definition; one that this table does not know keeps its id."""
+    """Give the concept of a count by the id of its definition; one that this table does not know keeps its id."""
     return DEFINITIONS.get(identifier) or _ours(identifier, identifier)
 
 
 def score(value: int) -> Code:
-    """A class of a definition; 1 is the lowest."""
+    """Give the concept of a definition's class; 1 is the lowest."""
     return Code(LOCAL, str(value), f"Score {value}")

@@ -65,7 +65,7 @@ def to_dicom(
 def to_annotations(
     report: Report, source: "Dataset | None", *, confirmed: Confirmation | None = None, revision: int = 0
 ) -> bytes:
-    """A DICOM file with one POINT for each mitosis, and its probability. Raises FormatUnavailable, also without any."""
+    """Write a DICOM file with a POINT and a probability for each mitosis. Raises FormatUnavailable, also without any."""
     hd = highdicom()
     image = checked(report, source)
     if not report.detections:
@@ -114,7 +114,7 @@ def to_structured_report(
     revision: int = 0,
     replaced: Sequence[int] = (),
 ) -> bytes:
-    """A DICOM file with every count and score; final and amended by the flags, verified where a person confirmed it.
+    """Write a DICOM file with all counts and scores; its flags say final or amended, and verified by a person.
 
     `replaced`: the revisions whose documents this one takes the place of. Raises FormatUnavailable, also where the
     order is of another patient, accession or container than the slide.
@@ -152,7 +152,7 @@ def _uid(kind: str, report: Report, image: "Dataset", revision: int) -> str:
 
 
 def _named(name: str) -> str:
-    """A UID, always the same for the same name."""
+    """Make a UID, always the same for the same name."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
 
 
@@ -174,7 +174,7 @@ def _predecessor(report: Report, image: "Dataset", revision: int) -> "Dataset":
 def _instance(
     hd: Any, report: Report, image: "Dataset", kind: str, series_number: int, revision: int
 ) -> dict[str, Any]:
-    """What both objects tell of themselves: series, instance, equipment, coding scheme."""
+    """Collect what both objects say of themselves: series, instance, equipment, coding scheme."""
     scheme = hd.coding_schemes.CodingSchemeIdentificationItem(
         codes.LOCAL.designator, name="Codes of mitosis-service", responsible_organization="mitosis-service"
     )
@@ -194,7 +194,7 @@ def _instance(
 
 
 def _written(instance: Any, moment: datetime, image: "Dataset") -> bytes:
-    """The file's bytes, with its own times instead of those at which it happened to be written."""
+    """Write the file, with its own times instead of those at which it happened to be written."""
     offset = str(image.get("TimezoneOffsetFromUTC") or "")
     local = moment.astimezone(UTC)
     if re.fullmatch(r"[+-][01]\d[0-5]\d", offset):
@@ -252,14 +252,14 @@ def _context(hd: Any, report: Report, image: "Dataset", confirmed: Confirmation 
 
 
 def _subject(hd: Any, image: "Dataset") -> Any:
-    """The specimen, if the source has all of it."""
+    """Describe the specimen, if the source has all of it."""
     with suppress(*UNFIT):
         return hd.sr.SubjectContext.from_image(image)
     return None
 
 
 def _measurements(hd: Any, report: Report, image: "Dataset", finding: Finding) -> Any:
-    """A finding as a measurement group; with a hot-spot, of that region (TID 1410), else of the image (TID 1501)."""
+    """Write a finding as a measurement group: of its hot-spot (TID 1410), or else of the image (TID 1501)."""
     measures = [*_main(finding), *finding.details]
     answers = [(each.name[0], codes.YES if each.value else codes.NO) for each in measures if each.unit is None]
     if finding.unit is None and finding.value is not None:
@@ -297,7 +297,7 @@ def _main(finding: Finding) -> list[Measure]:
 
 
 def _region(hd: Any, report: Report, image: "Dataset", place: HotspotPlace) -> Any:
-    """A hot-spot in mm of the slide's frame of reference."""
+    """Give a hot-spot in mm of the slide's frame of reference."""
     rectangle = isinstance(place, RectanglePlace)
     points_mm = slide_mm(image, _outline(place, report.slide.mpp))
     kind = hd.sr.GraphicTypeValues3D.POLYGON if rectangle else hd.sr.GraphicTypeValues3D.ELLIPSE
@@ -317,7 +317,7 @@ def _outline(place: HotspotPlace, mpp: tuple[float, float]) -> Points:
 
 
 def _requests(order: Order, image: "Dataset") -> "list[Dataset] | None":
-    """The order that the document answers, if it has a number."""
+    """Name the order that the document answers, if it has a number."""
     from pydicom import Dataset
 
     if not (order.placer_order_number or order.filler_order_number or order.accession_number):
@@ -335,5 +335,5 @@ def _requests(order: Order, image: "Dataset") -> "list[Dataset] | None":
 
 
 def _number(number: str | None, length: int) -> str:
-    """A number that is whole, or none: one that was cut would be another one."""
+    """Give a number that fits, or none: one that was cut would be another one."""
     return number if number and len(number) <= length and "\\" not in number else ""

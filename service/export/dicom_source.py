@@ -47,7 +47,7 @@ HEADER_BYTES, LONG_BYTES = 16 << 20, 1 << 20  # of a header; of a value in it
 
 
 def base_level(instances: "Iterable[Dataset]") -> "Dataset":
-    """The instance of a DICOM slide that holds level 0. Raises FormatUnavailable where none is one of a slide."""
+    """Find the instance of a DICOM slide that holds level 0. Raises FormatUnavailable where none is one of a slide."""
     slides = [each for each in instances if each.get("SOPClassUID") == WHOLE_SLIDE]
     levels = [each for each in slides if "VOLUME" in each.get("ImageType", ())]
     if not levels:
@@ -60,7 +60,7 @@ def _size(image: "Dataset") -> tuple[int, int]:
 
 
 def read_source(path: Path) -> "Dataset | None":
-    """The header of level 0 of a slide that was opened as `path`: a DICOM file, or the folder of its series.
+    """Read the header of level 0 of a slide that was opened as `path`: a DICOM file, or the folder of its series.
 
     None where the slide is not DICOM. Raises FormatUnavailable.
     """
@@ -74,7 +74,7 @@ def read_source(path: Path) -> "Dataset | None":
 
 
 def _header(file: Path) -> "Dataset | None":
-    """What lies before the pixels, without large values; None of what is no DICOM file, or too damaged."""
+    """Read what lies before the pixels, without large values; None of what is no DICOM file, or too damaged."""
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info, read_partial
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -94,7 +94,7 @@ def _header(file: Path) -> "Dataset | None":
 
 
 def highdicom() -> Any:
-    """The library, which takes a second to import. Raises FormatUnavailable where it is not installed."""
+    """Import the library, which takes a second. Raises FormatUnavailable where it is not installed."""
     try:
         import highdicom
     except ImportError as error:
@@ -105,7 +105,7 @@ def highdicom() -> Any:
 
 
 def checked(report: Report, source: "Dataset | None") -> "Dataset":
-    """The source's header, if it is level 0 of the report's slide. Raises FormatUnavailable."""
+    """Check that the source's header is level 0 of the report's slide, and give it. Raises FormatUnavailable."""
     from pydicom import Dataset
 
     if source is None or source.get("SOPClassUID") != WHOLE_SLIDE:

@@ -85,7 +85,7 @@ def check_fhir(bundle: Resource) -> None:
 
 
 def _values(node: Any, names: list[str]) -> list[Any]:
-    """What lies at a path, through lists."""
+    """Find what lies at a path, through lists."""
     if isinstance(node, list):
         return [value for each in node for value in _values(each, names)]
     if not names:
@@ -94,7 +94,7 @@ def _values(node: Any, names: list[str]) -> list[Any]:
 
 
 def _resource(kind: str, name: str, **elements: Any) -> Resource:
-    """A resource with an id made of a name, without the elements that are empty."""
+    """Make a resource with an id made of a name, without the elements that are empty."""
     identity = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{kind} {name}"))
     filled = {key: value for key, value in elements.items() if value not in (None, "", [], {})}
     return {"resourceType": kind, "id": identity, **filled}
@@ -143,7 +143,7 @@ def _subject(order: Order) -> Resource:
 
 
 def _request(order: Order) -> list[Resource]:
-    """The request by its first known number."""
+    """Refer to the request by its first known number."""
     numbers = (
         (order.placer_order_number, codes.PLACER_NUMBER),
         (order.filler_order_number, codes.FILLER_NUMBER),
@@ -171,7 +171,7 @@ def _device(report: Report) -> Resource:
 
 
 def _specimen(report: Report, order: Order) -> Resource:
-    """The slide; its block as the parent, its stain as what was done to it."""
+    """Describe the slide: its block as the parent, its stain as what was done to it."""
     slide = _identifier(report.slide.sha256, system="urn:mitosis:slide-sha256")
     return _resource(
         "Specimen",

@@ -39,7 +39,7 @@ class Finding:
 
 
 def findings(report: Report) -> list[Finding]:
-    """The total, the density, the MAI and each score, in the report's order."""
+    """List the total, the density, the MAI and each score, in the report's order."""
     examined = Measure(codes.EXAMINED, report.tissue.examined_mm2, codes.MM2)
     threshold = Measure(codes.THRESHOLD, report.model.threshold, codes.COUNT)
     method = "detection in all tissue"
@@ -53,7 +53,7 @@ def findings(report: Report) -> list[Finding]:
 
 
 def place_measures(place: HotspotPlace) -> tuple[Measure, ...]:
-    """A hot-spot's centre in level-0 px, its size in um, and its share of tissue."""
+    """Give a hot-spot's centre in level-0 px, its size in um, and its share of tissue."""
     centre = (Measure(codes.HOTSPOT_X, place.x, codes.PIXEL), Measure(codes.HOTSPOT_Y, place.y, codes.PIXEL))
     if isinstance(place, RectanglePlace):
         size: tuple[Measure, ...] = (
@@ -75,7 +75,7 @@ def place_words(place: HotspotPlace) -> str:
 
 
 def summary(report: Report) -> str:
-    """The result in a sentence or two, for people."""
+    """Say the result in a sentence or two, for people."""
     mai = report.mai
     index = f"{mai.count} mitoses in {mai.area_mm2:.2f} mm2 of the most active area ({mai.definition})"
     if not mai.area_sufficient:
@@ -87,7 +87,7 @@ def summary(report: Report) -> str:
 
 
 def remarks(report: Report, confirmed: Confirmation | None) -> list[str]:
-    """The summary and what limits it, for people."""
+    """Say the summary and what limits it, for people."""
     return [summary(report), *([] if confirmed else [UNCONFIRMED]), *(each.message for each in report.warnings)]
 
 

@@ -140,7 +140,7 @@ def _hl7apy() -> Any:
 
 
 def _assemble(segments: list[tuple[str, Fields]]) -> bytes:
-    """The segments in the message's groups, by hl7apy."""
+    """Put the segments into the message's groups, by hl7apy."""
     hl7apy = _hl7apy()
     try:
         strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
@@ -310,7 +310,7 @@ def _parts(*components: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """A text that fits into ST: whole characters, never half an escape."""
+    """Cut a text so that it fits into ST: whole characters, never half an escape."""
     while len(escaped(text)) > TEXT_LENGTH:
         text = text[:-1]
     return escaped(text)

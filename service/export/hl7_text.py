@@ -7,6 +7,6 @@ ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"
 
 
 def escaped(text: str) -> str:
-    """A text as part of a field."""
+    """Escape a text as part of a field."""
     plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
     return "".join(ESCAPES.get(character, character) for character in plain)

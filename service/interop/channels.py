@@ -46,7 +46,7 @@ Channel = Callable[[OutgoingResult], None]  # raises DeliveryFailed, DeliveryRej
 
 
 def channels(settings: Settings) -> Mapping[str, Channel]:
-    """The ways out that are configured. Raises SettingsInvalid."""
+    """Make the channels that are configured, by name. Raises SettingsInvalid."""
     found: dict[str, Channel] = {}
     if settings.hl7_results:
         peer = Peer.of(settings.hl7_results)
@@ -61,7 +61,7 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
 
 
 def configured(settings: Settings) -> list[str]:
-    """The names of the ways out. Raises SettingsInvalid."""
+    """Name the channels that are configured. Raises SettingsInvalid."""
     return list(channels(settings))
 
 
@@ -118,7 +118,7 @@ def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> b
 
 
 def _key(row: Row[Any]) -> str:
-    """The same for every try of a row, and of no other row, in this database or another."""
+    """Make a row's key: the same for each of its attempts, and of no other row, in this database or another."""
     text = f"{row.analysis_id} {row.channel} {row.revision} {row.id} {row.created_at!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -131,7 +131,7 @@ def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
 
 
 def _judge(answer: bytes, key: str) -> None:
-    """Raises DeliveryFailed or DeliveryRejected, unless an acknowledgement of this very message accepts it."""
+    """Raise DeliveryFailed or DeliveryRejected, unless an acknowledgement of this very message accepts it."""
     try:
         segments = {each.name: each for each in reversed(read_message(answer).segments)}
     except MessageRejected as error:
@@ -148,7 +148,7 @@ def _judge(answer: bytes, key: str) -> None:
 
 
 def send_fhir(outgoing: OutgoingResult, url: str, token: str | None) -> None:
-    """A transaction that creates the resources or replaces them."""
+    """Send a transaction that creates the resources or replaces them."""
     content = outgoing.version.fhir()
     headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
     headers |= {"User-Agent": f"mitosis-service/{__version__}", "Prefer": "return=minimal"}
@@ -173,7 +173,7 @@ def send_fhir(outgoing: OutgoingResult, url: str, token: str | None) -> None:
 
 
 def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
-    """The structured report and the annotations, beside the slide."""
+    """Store the structured report and the annotations beside the slide."""
     header = outgoing.header()
     if header is None:
         raise NotApplicable
@@ -181,7 +181,7 @@ def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
 
 
 def _diagnosis(content: bytes) -> str:
-    """What an OperationOutcome says."""
+    """Read what an OperationOutcome says."""
     try:
         issues = json.loads(content)["issue"]
         words = [str(each.get("diagnostics") or each.get("details", {}).get("text") or each["code"]) for each in issues]

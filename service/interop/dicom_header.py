@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def find_header(engine: Engine, storage: Storage, analysis: Analysis) -> "Dataset | None":
-    """What DICOM objects about an analysis refer to; None where its slide is not DICOM.
+    """Read what DICOM objects about an analysis refer to; None where its slide is not DICOM.
 
     Raises FormatUnavailable, NotFinished, DatabaseUnavailable.
     """

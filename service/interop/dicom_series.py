@@ -68,7 +68,7 @@ def _value(attributes: dict[str, Any], tag: str) -> str:
 
 
 def series_url(uri: str, settings: Settings) -> str | None:
-    """The address of a series in an archive, if a `uri` is one; whether it may be read is for the caller to see to."""
+    """Parse a `uri` as the address of a series in an archive; whether it may be read is for the caller to judge."""
     if uri.startswith(SHORT) and settings.dicomweb:
         uri = f"{settings.dicomweb.rstrip('/')}/{uri.removeprefix(SHORT)}"
     return uri if SERIES.fullmatch(uri) else None
@@ -194,7 +194,7 @@ class _Part:
             raise SourceUnavailable("the archive's answer is damaged") from error
 
     def end(self) -> None:
-        """Raises SourceUnavailable where more or less came than one part."""
+        """Raise SourceUnavailable where more or less came than one part."""
         if self._parser is not None and (self._parts != 1 or not self._ended):
             raise SourceUnavailable("the archive's answer was cut short")
 

@@ -26,7 +26,7 @@ OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises SettingsInvalid for an archive that is no URL, or secrets that are none; for the start of the service."""
+    """Raise SettingsInvalid for an archive that is no URL, or unusable secrets; called when the service starts."""
     login = settings.dicomweb_login
     if settings.dicomweb and not settings.dicomweb.startswith(("http://", "https://")):
         raise SettingsInvalid("MITOSIS_DICOMWEB is neither http:// nor https://")
@@ -39,7 +39,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def authorization(settings: Settings) -> dict[str, str]:
-    """The header by which the archive knows us, if it asks who we are."""
+    """Make the header by which the archive knows us, if it asks who we are."""
     if settings.dicomweb_token is not None:
         return {"Authorization": f"Bearer {settings.dicomweb_token.get_secret_value()}"}
     if settings.dicomweb_login is not None:
@@ -88,7 +88,7 @@ def _session(settings: Settings) -> Any:
 
 
 def _judge(response: Any) -> None:
-    """What an answer means: the client library takes a part that failed for a success."""
+    """Judge an answer: the client library takes a part that failed for a success."""
     from pydicom import Dataset
 
     status, told = response.status_code, Dataset()

@@ -33,7 +33,7 @@ ENTRIES: Final = 1000
 
 
 def read_requests(content: bytes) -> list[Request]:
-    """The orders of a ServiceRequest, or of all that are in a Bundle. Raises RequestInvalid, FormatUnavailable."""
+    """Read the orders of a ServiceRequest, or of all in a Bundle. Raises RequestInvalid, FormatUnavailable."""
     resource = _parsed(content)
     if resource["resourceType"] == "ServiceRequest":
         return [_request(resource, _Known([]))]
@@ -46,7 +46,7 @@ def read_requests(content: bytes) -> list[Request]:
 
 
 def _parsed(content: bytes) -> Resource:
-    """A ServiceRequest or Bundle that follows R4's structure, which for these is R4B's."""
+    """Parse a ServiceRequest or Bundle that follows R4's structure, which for these is R4B's."""
     try:
         from fhir.resources import R4B
     except ImportError as error:
@@ -81,7 +81,7 @@ class _Known:
         return known
 
     def find(self, reference: Mapping[str, Any] | None) -> Resource:
-        """What a reference leads to; else what it says itself: an identifier and a name."""
+        """Follow a reference; where it leads nowhere, give what it says itself: an identifier and a name."""
         if not reference:
             return {}
         found = self._by_reference.get(reference.get("reference", ""))
@@ -136,12 +136,12 @@ def _value(identifier: Resource | None) -> str:
 
 
 def _head(found: Sequence[Resource] | None) -> Resource:
-    """The first of some elements; an empty one where there is none."""
+    """Give the first of some elements; an empty one where there is none."""
     return found[0] if found else {}
 
 
 def _first(identifiers: Sequence[Resource], *kinds: str) -> Resource:
-    """The identifier of the first of some types that there is, else the first."""
+    """Choose the identifier of the first of some types that there is, else the first."""
     by_type = {_type(each): each for each in reversed(identifiers)}
     return next((by_type[kind] for kind in kinds if kind in by_type), _head(identifiers))
 
@@ -200,7 +200,7 @@ def _specimen(specimen: Resource) -> Resource:
 
 
 def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
-    """What is known of an order: a row for each of its slides."""
+    """Lay out what is known of an order: a row for each of its slides."""
     first, revoked = rows[0], rows[0].status == "cancelled"
     rows = [row for row in rows if revoked or row.status != "cancelled"]
     order = Order.model_validate(first.order)

@@ -79,7 +79,7 @@ def answer(engine: Engine, content: bytes, tenant: str, default_charset: str = "
 
 
 def too_large(beginning: bytes) -> bytes:
-    """The answer to a message of which only the beginning was read."""
+    """Answer a message of which only the beginning was read."""
     return _refusal(beginning, MessageRejected("AR", INTERNAL, "MSH", "the message is too large"), None)
 
 
@@ -149,7 +149,7 @@ def _order(group: Group, control: str) -> list[str]:
 
 
 def _refusal(content: bytes, refusal: MessageRejected, message: Message | None) -> bytes:
-    """An answer to what is not taken; of one that cannot be read, as much of MSH is used as can be."""
+    """Answer what is not taken; of a message that cannot be read, as much of MSH is used as can be."""
     if message is None:
         try:
             header = read_header(content)
@@ -185,7 +185,7 @@ def _acknowledgement(message: Message, kind: str, code: str) -> list[str]:
 
 
 def _er7(segment: Segment | None, number: int) -> str:
-    """A field as it came, with our separators."""
+    """Give a field as it came, with our separators."""
     if segment is None:
         return ""
     delimiters = segment.delimiters

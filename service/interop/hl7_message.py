@@ -77,12 +77,12 @@ class Segment:
         return [fields[0], self.delimiters.field, *fields[1:]] if self.name == "MSH" else fields
 
     def raw(self, number: int) -> str:
-        """A field as it is written; empty where there is none, or where it is deleted ("")."""
+        """Give a field as it is written; empty where there is none, or where it is deleted ("")."""
         text = self._fields[number].strip() if number < len(self._fields) else ""
         return "" if text == '""' else text
 
     def repetitions(self, number: int) -> Sequence["Repetition"]:
-        """What stands in a field, once or several times; nothing where it is empty."""
+        """List the repetitions of a field; none where it is empty."""
         found = self.raw(number)
         return (
             [Repetition(each, self.delimiters) for each in found.split(self.delimiters.repetition) if each]
@@ -91,7 +91,7 @@ class Segment:
         )
 
     def text(self, number: int, component: int = 1) -> str:
-        """A component of a field's first repetition, as plain text."""
+        """Give a component of a field's first repetition, as plain text."""
         found = self.repetitions(number)
         return found[0].text(component) if found else ""
 
@@ -104,7 +104,7 @@ class Repetition:
     delimiters: Delimiters
 
     def text(self, component: int = 1, subcomponent: int = 1) -> str:
-        """A part of it as plain text: escapes undone, control characters blanks."""
+        """Give a part of it as plain text: escapes undone, control characters blanks."""
         components = self.written.split(self.delimiters.component)
         parts = components[component - 1].split(self.delimiters.subcomponent) if component <= len(components) else []
         return plain(parts[subcomponent - 1], self.delimiters) if subcomponent <= len(parts) else ""
@@ -125,7 +125,7 @@ class Message:
 
 
 def plain(text: str, delimiters: Delimiters) -> str:
-    """A text without escapes and control characters."""
+    """Undo the escapes of a text and take out its control characters."""
     if delimiters.escape in text:
         means = {
             "F": delimiters.field,
@@ -140,7 +140,7 @@ def plain(text: str, delimiters: Delimiters) -> str:
 
 
 def _hexadecimal(escape: str) -> str:
-    """What X and an even number of digits mean; nothing, for what is none and for highlighting."""
+    """Decode X and an even number of digits; nothing, for what is none and for highlighting."""
     if not re.fullmatch(r"X([0-9A-Fa-f]{2})+", escape):
         return ""
     content = bytes.fromhex(escape[1:])
@@ -159,7 +159,7 @@ def read_header(content: bytes) -> Segment:
 
 
 def read_message(content: bytes, default_charset: str = "") -> Message:
-    """A message in the characters that its MSH-18 names; raises MessageRejected.
+    """Decode a message in the characters that its MSH-18 names. Raises MessageRejected.
 
     Without MSH-18 it is the default, else UTF-8: whatever else a text were, it would hardly be valid UTF-8.
     """

@@ -65,11 +65,11 @@ class Group:
     facts: dict[str, str] = field(default_factory=dict)
 
     def text(self, *places: tuple[str, int]) -> str:
-        """The first of some fields that is not empty, as plain text; places as ("ORC", 2)."""
+        """Give the first of some fields that is not empty, as plain text; places as ("ORC", 2)."""
         return next((found.text() for found in map(self._first, places) if found is not None and found.text()), "")
 
     def person(self, *places: tuple[str, int]) -> tuple[str, str]:
-        """Identifier and name of the first of some fields that holds either."""
+        """Give identifier and name of the first of some fields that holds either."""
         found = next((each for each in map(self._first, places) if each is not None), None)
         return (found.text(1), _name(found, 2)) if found is not None else ("", "")
 
@@ -87,7 +87,7 @@ def read_requests(message: Message, *, by_specimen: bool) -> Sequence[tuple[Grou
 
 
 def _groups(message: Message, by_specimen: bool) -> list[Group]:
-    """The orders of a message, as they lie in it."""
+    """Read the orders of a message, in its own order."""
     patient: Segment | None = None
     group: Group | None = None
     shared: list[Specimen] = []  # of the orders that follow, where specimens come first
@@ -147,7 +147,7 @@ def _request(group: Group) -> Request:
 
 
 def _require(order: Order) -> None:
-    """What no result can do without."""
+    """Read what no result can do without."""
     needed = {
         "PID-3": order.patient_id,
         "OBR-16": order.ordering_provider or order.ordering_provider_id,
@@ -169,7 +169,7 @@ def _order(common: dict[str, Any], slide: dict[str, str]) -> Order:
 
 
 def _common(group: Group) -> dict[str, Any]:
-    """What holds for all slides of an order."""
+    """Read what holds for all slides of an order."""
     provider_id, provider = group.person(("OBR", 16), ("ORC", 12))
     return {
         "accession_number": group.text(("OBR", 18), ("OBR", 3), ("ORC", 3)),
@@ -223,7 +223,7 @@ def _name(person: Repetition, first: int) -> str:
 
 
 def _day(text: str) -> str | None:
-    """A date in full; None for less, which some systems send of the unborn and the unknown."""
+    """Read a date in full; None for less, which some systems send of the unborn and the unknown."""
     try:
         return datetime.strptime(text[:8], "%Y%m%d").date().isoformat()
     except ValueError:

@@ -111,7 +111,7 @@ class Listener:
                 return
 
     async def _message(self, reader: asyncio.StreamReader) -> tuple[bytes, bool]:
-        """The next message, or the beginning of one that is too large."""
+        """Read the next message, or the beginning of one that is too large."""
         try:
             return (await reader.readuntil(END))[: -len(END)], True
         except asyncio.LimitOverrunError:

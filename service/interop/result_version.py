@@ -86,7 +86,7 @@ def _names(text: str) -> tuple[str, str]:
 def find_version(
     engine: Engine, storage: Storage, analysis_id: str, tenant: str, revision: int | None = None
 ) -> ResultVersion:
-    """The version that was signed at a revision (0: the machine's), or the one that is valid now.
+    """Find the version that was signed at a revision (0: the machine's), or the one that is valid now.
 
     Raises NotFound, NotFinished, DatabaseUnavailable.
     """

@@ -41,7 +41,7 @@ def check_url(url: str, settings: Settings) -> None:
 
 
 def signer(settings: Settings) -> Webhook | None:
-    """What signs; None without a secret. Raises SettingsInvalid for a secret that is none."""
+    """Make what signs; None without a secret. Raises SettingsInvalid for an unusable secret."""
     if settings.callback_secret is None:
         return None
     try:
@@ -51,7 +51,7 @@ def signer(settings: Settings) -> Webhook | None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises SettingsInvalid for a secret or a list of hosts that is none; for the start of the service."""
+    """Raise SettingsInvalid for an unusable secret or list of hosts; called when the service starts."""
     signer(settings)
     for entry in settings.callback_hosts:
         _entry(entry)
@@ -74,7 +74,7 @@ def _allowed(url: str, hosts: Sequence[str]) -> httpx.URL:
 
 
 def _host(url: httpx.URL) -> str:
-    """The host in one spelling: lower case, IDNA, no dot at its end."""
+    """Give the host in one spelling: lower case, IDNA, no dot at its end."""
     return url.raw_host.decode("ascii").lower().rstrip(".")
 
 
@@ -154,8 +154,9 @@ async def _send(client: httpx.AsyncClient, row: Row[Any], settings: Settings) ->
 
 
 async def _resolve(url: httpx.URL, attempt: int) -> str:
-    """An address of a host, another one at each try. Raises DeliveryFailed where a name leads back to this machine,
-    to the services of its link, or to many machines at once.
+    """Look up an address of a host, another one at each try.
+
+    Raises DeliveryFailed where a name leads back to this machine, to the services of its link, or to many machines.
     """
     host, port = _host(url), url.port or {"http": 80, "https": 443}[url.scheme]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
