@@ -65,7 +65,7 @@ def to_dicom(
 def to_annotations(
     report: Report, source: "Dataset | None", *, confirmed: Confirmation | None = None, revision: int = 0
 ) -> bytes:
-    """Write a DICOM file with a POINT and a probability for each mitosis. Raises FormatUnavailable, also without any."""
+    """Write a DICOM file with a POINT and a probability for each mitosis. Raises FormatUnavailable, also for none."""
     hd = highdicom()
     image = checked(report, source)
     if not report.detections:
