@@ -22,18 +22,30 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from service.sample_cells import (
+    CELL_PX,
+    GRAIN_PX,
+    LATTICE_PX,
+    Block,
+    Canvas,
+    Field,
+    cut_grain,
+    draw_apoptosis,
+    draw_mitosis,
+    draw_nucleus,
+    draw_tumour_nucleus,
+    smooth_noise,
+    soft_step,
+    zoom,
+)
+
 MPP = 0.25
-LATTICE_PX = 4  # 1 um: finer than any border the layout has to place
 BLOCK_PX = 512  # painted and developed at once, which bounds the memory; a multiple of LATTICE_PX
 TILE_PX, LEVELS = 256, 4
-GRAIN_PX = 1024  # period of the fine textures
-CELL_PX = 47  # from one tumour cell to the next
 MITOSES_PER_MM2 = 25  # of the slide, glass included
 HAEMATOXYLIN, EOSIN = (0.53, 0.75, 0.40), (0.15, 0.92, 0.36)  # optical density in R, G, B
 DESCRIPTION = "Synthetic sample slide: drawn by a program, not tissue of a person. Not for diagnosis or training."
 
-Field = npt.NDArray[np.floating[Any]]  # float32 wherever it is large
-Block = tuple[slice, slice]  # rows and columns, level-0 px
 Places = npt.NDArray[np.float64]  # (N, 2) x, y in level-0 px
 
 
@@ -60,40 +72,6 @@ class _Layout(NamedTuple):
     tone: Field  # slow change of thickness, and of nuclear size from nest to nest; unit variance
 
 
-class _Spot(NamedTuple):
-    """A small window of the canvas: views of both stains, and px along (u) and across (v) the object."""
-
-    h: Field
-    e: Field
-    u: Field
-    v: Field
-
-
-class _Canvas:
-    """Both stain planes, and the random textures everything is drawn with."""
-
-    def __init__(self, width: int, height: int, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.h, self.e = (np.zeros((height, width), np.float32) for _ in "he")
-        self.grains = {sigma: _grain(rng, sigma, sigma) for sigma in (0.8, 1.1, 1.6, 3.0, 7.0)}
-        self.fibres = _grain(rng, 9.0, 2.2) + np.float32(0.8) * _grain(rng, 14.0, 9.0)
-
-    def spot(self, x: float, y: float, radius_px: float, angle: float | None = None) -> _Spot:
-        """Cut the window round (x, y), at the border of the slide too, turned at random unless told."""
-        x0, y0 = max(0, int(x - radius_px)), max(0, int(y - radius_px))
-        here = np.s_[y0 : int(y + radius_px) + 1, x0 : int(x + radius_px) + 1]
-        h, e = self.h[here], self.e[here]
-        dy, dx = np.arange(h.shape[0])[:, None] + (y0 - y), np.arange(h.shape[1]) + (x0 - x)
-        angle = self.rng.uniform(0, np.pi) if angle is None else angle
-        c, s = np.cos(angle), np.sin(angle)
-        return _Spot(h, e, c * dx + s * dy, c * dy - s * dx)
-
-    def noise(self, like: Field, sigma: float) -> Field:
-        """Cut a random part of one texture, unit variance."""
-        y, x = self.rng.integers(0, GRAIN_PX - np.array(like.shape))
-        return self.grains[sigma][y : y + like.shape[0], x : x + like.shape[1]]
-
-
 def draw_sample_slide(path: Path, *, width: int = 7000, height: int = 7000, seed: int = 7) -> SampleSlide:
     """Draw a section, width x height level-0 px of 0.25 um, and write it as a pyramidal TIFF OpenSlide reads.
 
@@ -107,15 +85,15 @@ def draw_sample_slide(path: Path, *, width: int = 7000, height: int = 7000, seed
     if not len(mitoses):
         raise ValueError(f"no room for a mitotic figure on {width} x {height} px: draw 1500 px or more")
     cells = cells[cKDTree(mitoses).query(cells)[0] > 0.92 * CELL_PX]
-    canvas = _Canvas(width, height, rng)
+    canvas = Canvas(width, height, rng)
     _paint_section(canvas, layout, _cell_depth(rng, layout, np.vstack([cells, mitoses])))
     _draw_stroma_cells(canvas, layout)
     dying, living = np.split(rng.permutation(cells), [len(cells) // 110])
     for (x, y), tone in zip(living, _at(layout.tone, living), strict=True):
-        _draw_tumour_nucleus(canvas, x, y, tone)
+        draw_tumour_nucleus(canvas, x, y, tone)
     lookalikes = _draw_lookalikes(canvas, layout, dying)
     for x, y in mitoses:
-        _draw_mitosis(canvas, x, y)
+        draw_mitosis(canvas, x, y)
     _write_pyramid(path, _develop(canvas))
     planted = ([(float(x), float(y)) for x, y in places.round(1)] for places in (mitoses, lookalikes))
     return SampleSlide(path, width, height, MPP, *planted)
@@ -123,7 +101,7 @@ def draw_sample_slide(path: Path, *, width: int = 7000, height: int = 7000, seed
 
 def _lay_out(rng: np.random.Generator, width: int, height: int) -> _Layout:
     shape = (-(-height // LATTICE_PX), -(-width // LATTICE_PX))
-    size, wander = min(width, height), partial(_wander, rng, shape)
+    size, wander = min(width, height), partial(smooth_noise, rng, shape)
     y, x = (np.indices(shape, np.float32) + 0.5) * LATTICE_PX
     oval = 0.43 * size * (1 - np.hypot((x / width - 0.5) / 0.43, (y / height - 0.5) / 0.43))
     edge = size * (0.032 * wander(0.16 * size) + 0.012 * wander(0.05 * size)) + 5 * wander(40)
@@ -142,7 +120,7 @@ def _lay_out(rng: np.random.Generator, width: int, height: int) -> _Layout:
 
 def _lumens(rng: np.random.Generator, nest: Field, x: Field, y: Field) -> Field:
     """Depth inside a few gland lumens, opened where nests are thick."""
-    depth, rough = np.full(nest.shape, -1e3, np.float32), 9 * _wander(rng, nest.shape, 60)
+    depth, rough = np.full(nest.shape, -1e3, np.float32), 9 * smooth_noise(rng, nest.shape, 60)
     for cy, cx in rng.permutation(np.argwhere(nest > 130) * LATTICE_PX)[: max(1, nest.size // 200_000)]:
         radius, squeeze = rng.uniform(35, 85), rng.uniform(0.6, 1.6)
         depth = np.maximum(depth, radius - np.hypot((x - cx) * squeeze, y - cy) + rough)
@@ -152,7 +130,7 @@ def _lumens(rng: np.random.Generator, nest: Field, x: Field, y: Field) -> Field:
 def _fat(rng: np.random.Generator, zone: Field, x: Field, y: Field) -> Field:
     """Depth inside the fat vacuoles whose middle lies in the zone."""
     vacuoles = _scatter(rng, zone, 230, 0.2)
-    bulge = [18 * _wander(rng, zone.shape, 170) for _ in "xy"]
+    bulge = [18 * smooth_noise(rng, zone.shape, 170) for _ in "xy"]
     near, which = cKDTree(vacuoles).query(np.stack([x + bulge[0], y + bulge[1]], -1), k=2)
     round_px = np.minimum((near[..., 1] - near[..., 0]) / 2, 134 - near[..., 0])
     depth = np.where((_at(zone, vacuoles) > 0)[which[..., 0]], round_px, -70).astype(np.float32)
@@ -163,7 +141,7 @@ def _cell_depth(rng: np.random.Generator, layout: _Layout, cells: Places) -> Fie
     """Depth inside a tumour cell from the border it shares with the next one, level-0 px."""
     depth = np.full(layout.nest.shape, 99, np.float32)
     inside = np.nonzero(layout.nest > -30)
-    wobble = np.stack([_wander(rng, depth.shape, 22)[inside] for _ in "xy"], -1)
+    wobble = np.stack([smooth_noise(rng, depth.shape, 22)[inside] for _ in "xy"], -1)
     near, _ = cKDTree(cells).query(np.stack(inside[::-1], -1) * LATTICE_PX + 3.2 * wobble, k=2)
     depth[inside] = (near[:, 1] - near[:, 0]) / 2
     return depth
@@ -194,107 +172,50 @@ def _at(field: Field, places: Places) -> Field:
     return np.asarray(field[row.clip(0, field.shape[0] - 1), column.clip(0, field.shape[1] - 1)])
 
 
-def _wander(rng: np.random.Generator, shape: tuple[int, ...], scale_px: float) -> Field:
-    """Smooth noise of unit variance on the lattice; scale_px is about half a wave, in level-0 px."""
-    step = max(1.0, scale_px / LATTICE_PX / 2)
-    knots = gaussian_filter(rng.standard_normal((int(shape[0] / step) + 9, int(shape[1] / step) + 9)), 1.2)
-    return _zoom(knots[2:, 2:] / knots.std(), np.s_[0 : shape[0], 0 : shape[1]], step)
-
-
-def _grain(rng: np.random.Generator, sigma_y: float, sigma_x: float) -> Field:
-    """Make a periodic texture of unit variance."""
-    grain = gaussian_filter(rng.standard_normal((GRAIN_PX, GRAIN_PX), np.float32), (sigma_y, sigma_x), mode="wrap")
-    return np.asarray(grain / grain.std(), np.float32)
-
-
 def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
     for y0 in range(0, shape[0], BLOCK_PX):
         for x0 in range(0, shape[1], BLOCK_PX):
             yield slice(y0, min(shape[0], y0 + BLOCK_PX)), slice(x0, min(shape[1], x0 + BLOCK_PX))
 
 
-def _zoom(field: Field, block: Block, step: float = LATTICE_PX) -> Field:
-    """Make a field `step` times coarser, over one block; no seam, because Pillow reads past the box."""
-    (top, bottom), (left, right) = ((part.start, part.stop) for part in block)
-    box = (left / step, top / step, right / step, bottom / step)
-    image, size = Image.fromarray(field.astype(np.float32, copy=False)), (right - left, bottom - top)
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box))
-
-
-def _cut_grain(grain: Field, block: Block, shift_px: int = 0) -> Field:
-    """Repeat a periodic texture over one block."""
-    y, x = (np.arange(part.start + shift_px, part.stop + shift_px) % GRAIN_PX for part in block)
-    return np.asarray(grain[y][:, x])
-
-
-def _step(depth: Field, soft_px: float) -> Field:
-    """0 outside to 1 inside, over soft_px."""
-    return np.asarray((depth / soft_px + 0.5).clip(0, 1))
-
-
-def _paint_section(canvas: _Canvas, layout: _Layout, cell_depth: Field) -> None:
+def _paint_section(canvas: Canvas, layout: _Layout, cell_depth: Field) -> None:
     """Glass, collagen, and granular cytoplasm with pale gaps between neighbours."""
     for block in _blocks(canvas.h.shape):
-        fine, mid, broad = (_cut_grain(canvas.grains[sigma], block) for sigma in (1.1, 3.0, 7.0))
-        tissue = _zoom(layout.tissue, block) + 6 * broad + 2 * mid
+        fine, mid, broad = (cut_grain(canvas.grains[sigma], block) for sigma in (1.1, 3.0, 7.0))
+        tissue = zoom(layout.tissue, block) + 6 * broad + 2 * mid
         if tissue.max() < 0:
             continue
-        nest, void, tone = (_zoom(part, block) for part in (layout.nest, layout.void, layout.tone))
-        across, along = _zoom(layout.across, block) + 2 * broad, _zoom(layout.along, block)
+        nest, void, tone = (zoom(part, block) for part in (layout.nest, layout.void, layout.tone))
+        across, along = zoom(layout.across, block) + 2 * broad, zoom(layout.along, block)
         h, e = _collagen(canvas, across, along, nest, mid)
-        body = 0.30 + 0.70 * _step(_zoom(cell_depth, block) + 0.9 * mid + 1.3 * broad - 1.6, 2.2)
-        mesh, share = (0.8 + 0.6 * fine + 0.35 * mid).clip(0.1, 2.4), _step(nest + 2.5 * broad, 5)
-        there = (1 + 0.05 * tone) * _step(tissue, 5) * _step(1.5 * broad - void, 4)
+        body = 0.30 + 0.70 * soft_step(zoom(cell_depth, block) + 0.9 * mid + 1.3 * broad - 1.6, 2.2)
+        mesh, share = (0.8 + 0.6 * fine + 0.35 * mid).clip(0.1, 2.4), soft_step(nest + 2.5 * broad, 5)
+        there = (1 + 0.05 * tone) * soft_step(tissue, 5) * soft_step(1.5 * broad - void, 4)
         canvas.h[block] = there * (h + share * ((0.13 + 0.14 * mesh) * body - h))
         canvas.e[block] = there * (e + share * ((0.36 + 0.24 * mesh + 0.06 * broad) * body - e))
 
 
-def _collagen(canvas: _Canvas, across: Field, along: Field, nest: Field, rough: Field) -> tuple[Field, Field]:
+def _collagen(canvas: Canvas, across: Field, along: Field, nest: Field, rough: Field) -> tuple[Field, Field]:
     """Wavy fibres, with cracks between bundles and where nests shrank from the stroma."""
     fibre = canvas.fibres[(along * 0.25).astype(np.int32) % GRAIN_PX, (across * 2).astype(np.int32) % GRAIN_PX]
     bundle = canvas.grains[7.0][(along * 0.06).astype(np.int32) % GRAIN_PX, (across * 0.5).astype(np.int32) % GRAIN_PX]
-    crack = _step(bundle + 0.35 * fibre - 1.35, 0.5) + _step(3 - np.abs(nest + 9) + 6 * bundle, 5)
+    crack = soft_step(bundle + 0.35 * fibre - 1.35, 0.5) + soft_step(3 - np.abs(nest + 9) + 6 * bundle, 5)
     eosin = (0.64 + 0.13 * fibre + 0.13 * bundle + 0.07 * rough).clip(0.12, 1.4) * (1 - 0.85 * crack.clip(0, 1))
     return 0.14 * eosin, eosin
 
 
-def _blend(spot: _Spot, cover: Field, h: Field | float, e: Field | float) -> None:
-    spot.h[:] += cover * (h - spot.h)
-    spot.e[:] += cover * (e - spot.e)
-
-
-def _draw_nucleus(canvas: _Canvas, spot: _Spot, a: float, b: float, stain: float, pale: float, soft: float = 2) -> None:
-    """Draw an interphase nucleus of semi-axes a, b px: membrane, mottled chromatin; pale 0 (dense) to 1 (vesicular)."""
-    r = np.hypot(spot.u / a, spot.v / b) + 0.07 * canvas.noise(spot.h, 7.0) + 0.03 * canvas.noise(spot.h, 3.0)
-    clumps = (canvas.noise(spot.h, 1.6) + 0.6 * canvas.noise(spot.h, 3.0)).clip(-0.8, 2.2)
-    rim = np.exp(-np.square((r - 0.92) * b / 1.7))
-    chromatin = stain * (1.05 - 0.68 * pale + 0.24 * clumps + 0.75 * pale * rim).clip(0.05, 2)
-    _blend(spot, _step((1 - r) * b, soft), chromatin, 0.50 - 0.25 * pale + 0.08 * clumps)
-
-
-def _draw_tumour_nucleus(canvas: _Canvas, x: float, y: float, tone: float) -> None:
-    rng = canvas.rng
-    a = float(np.clip(rng.uniform(13.5, 20) + 1.3 * tone, 12.5, 22))
-    b, stain, spot = a * rng.uniform(0.68, 0.98), rng.normal(1.1 + 0.1 * tone, 0.14), canvas.spot(x, y, 1.25 * a + 4)
-    _draw_nucleus(canvas, spot, a, b, stain, rng.beta(4, 1.6))
-    for _ in range(rng.integers(1, 3)):
-        du, dv, radius = rng.uniform(-0.45, 0.45) * a, rng.uniform(-0.45, 0.45) * b, rng.uniform(1.8, 3.2)
-        nucleolus = np.exp(-0.8 * (np.square(spot.u - du) + np.square(spot.v - dv)) / radius**2)
-        _blend(spot, nucleolus, 1.5 * stain, 0.75)
-
-
-def _draw_stroma_cells(canvas: _Canvas, layout: _Layout) -> None:
+def _draw_stroma_cells(canvas: Canvas, layout: _Layout) -> None:
     """Fibroblasts along the fibres, and lymphocytes: one aggregate and a few strays."""
     rng = canvas.rng
     for x, y, angle in _in_stroma(rng, layout, 76, 0.35):
         a, b = rng.uniform(14, 27), rng.uniform(3.0, 5.5)
-        _draw_nucleus(canvas, canvas.spot(x, y, 30, angle), a, b, rng.uniform(0.75, 1.15), rng.uniform(0.1, 0.7))
+        draw_nucleus(canvas, canvas.spot(x, y, 30, angle), a, b, rng.uniform(0.75, 1.15), rng.uniform(0.1, 0.7))
     places = _in_stroma(rng, layout, 23, 0.2)
     middle = places[np.hypot(*(places[:, :2] / canvas.h.shape[::-1] - (0.28, 0.34)).T).argmin()]
     off = np.hypot(*(places - middle)[:, :2].T) + rng.normal(0, 50, len(places))
     for x, y, angle in places[rng.random(len(places)) < 0.9 * np.exp(-((off / 380) ** 4)) + 0.015]:
         a = rng.uniform(8, 10.5)
-        _draw_nucleus(canvas, canvas.spot(x, y, 16, angle), a, 0.92 * a, rng.uniform(1.0, 1.3), 0.25)
+        draw_nucleus(canvas, canvas.spot(x, y, 16, angle), a, 0.92 * a, rng.uniform(1.0, 1.3), 0.25)
 
 
 def _in_stroma(rng: np.random.Generator, layout: _Layout, spacing_px: float, jitter: float) -> Places:
@@ -305,69 +226,20 @@ def _in_stroma(rng: np.random.Generator, layout: _Layout, spacing_px: float, jit
     return np.column_stack([places, np.arctan2(*slopes) + np.pi / 2])[fits]
 
 
-def _draw_lookalikes(canvas: _Canvas, layout: _Layout, dying: Places) -> Places:
+def _draw_lookalikes(canvas: Canvas, layout: _Layout, dying: Places) -> Places:
     """Apoptotic cells and smudged nuclei in place of dying cells, dark spindles in the stroma; returns the places."""
     rng = canvas.rng
     for x, y in dying[::3]:
-        _draw_nucleus(canvas, canvas.spot(x, y, 34), 15, 12, rng.uniform(0.95, 1.25), 0.0, soft=9)
+        draw_nucleus(canvas, canvas.spot(x, y, 34), 15, 12, rng.uniform(0.95, 1.25), 0.0, soft=9)
     for x, y in np.vstack([dying[1::3], dying[2::3]]):
-        _draw_apoptosis(canvas, x, y)
+        draw_apoptosis(canvas, x, y)
     spindles = rng.permutation(_in_stroma(rng, layout, 420, 0.35))[::3]
     for x, y, angle in spindles:
-        _draw_nucleus(canvas, canvas.spot(x, y, 30, angle), rng.uniform(15, 22), rng.uniform(4, 6), 1.45, 0.0)
+        draw_nucleus(canvas, canvas.spot(x, y, 30, angle), rng.uniform(15, 22), rng.uniform(4, 6), 1.45, 0.0)
     return np.vstack([dying, spindles[:, :2]])
 
 
-def _draw_apoptosis(canvas: _Canvas, x: float, y: float) -> None:
-    """Draw an apoptotic cell: shrunken, red, in a clear halo, its nucleus one or two smooth dark balls."""
-    rng, spot = canvas.rng, canvas.spot(x, y, 34)
-    r = np.hypot(spot.u, rng.uniform(1, 1.4) * spot.v) + 1.8 * canvas.noise(spot.h, 7.0)
-    radius, red = rng.uniform(13, 17), rng.uniform(0.8, 1.1)
-    _blend(spot, _step(radius + rng.uniform(2, 7) - r + 3 * canvas.noise(spot.h, 7.0), 4), 0.05, 0.14)
-    grain = canvas.noise(spot.h, 1.6)
-    _blend(spot, _step(radius - r, 3), 0.28 + 0.05 * grain, red + 0.09 * grain)
-    for du in (0.0, rng.uniform(6, 9))[: rng.integers(1, 3)]:
-        ball = _step(rng.uniform(4.5, 8) - np.hypot(spot.u - du, spot.v - 0.3 * du), 2.5)
-        _blend(spot, ball, rng.uniform(1.4, 2.4), red)
-
-
-def _draw_mitosis(canvas: _Canvas, x: float, y: float) -> None:
-    """Dark, clumped chromosomes with hairy edges in a rounded, cleared cell without nuclear membrane."""
-    rng, spot, radius = canvas.rng, canvas.spot(x, y, 44), canvas.rng.uniform(23, 29)
-    r = np.hypot(spot.u, rng.uniform(1.0, 1.2) * spot.v) + 1.8 * canvas.noise(spot.h, 7.0)
-    gap = _step(radius + rng.uniform(2, 7) - r, 4) * _step(canvas.noise(spot.h, 7.0) + rng.normal(0.3, 0.6), 1.2)
-    _blend(spot, gap, 0.05, 0.16)
-    grain = (canvas.noise(spot.h, 1.1) + 0.6 * canvas.noise(spot.h, 3.0)).clip(-1.7, 3)
-    rim = np.exp(-np.square((r - radius + 2) / 2))
-    _blend(spot, _step(radius - r, 4), 0.16 + 0.09 * grain + 0.08 * rim, 0.38 + 0.14 * grain + 0.25 * rim)
-    figure = (_metaphase, _prometaphase, _anaphase)[rng.choice(3, p=(0.5, 0.3, 0.2))](rng, spot)
-    hairy = figure + 1.3 * canvas.noise(spot.h, 1.6) + 1.2 * canvas.noise(spot.h, 3.0)
-    _blend(spot, _step(hairy, 4), rng.uniform(2.2, 3.1) + 0.3 * canvas.noise(spot.h, 1.6), 0.75)
-
-
-def _plate(spot: _Spot, centre: float, half_length: float, half_width: float, bend: float) -> Field:
-    """Depth inside a band along u, lying `centre` px off the cell's middle and bowed by `bend` px at its ends."""
-    bowed = spot.v - centre - bend * np.square(spot.u / half_length)
-    return np.asarray(np.minimum(half_width - np.abs(bowed), half_length - np.abs(spot.u)))
-
-
-def _metaphase(rng: np.random.Generator, spot: _Spot) -> Field:
-    return _plate(spot, 0.0, rng.uniform(15, 20), rng.uniform(4.8, 7.5), rng.normal(0, 1.5))
-
-
-def _anaphase(rng: np.random.Generator, spot: _Spot) -> Field:
-    apart, length, width = rng.uniform(9, 14), rng.uniform(12, 17), rng.uniform(4.2, 5.6)
-    return np.maximum(_plate(spot, -apart, length, width, 3.0), _plate(spot, apart, length, width, -3.0))
-
-
-def _prometaphase(rng: np.random.Generator, spot: _Spot) -> Field:
-    """Draw a rosette of clumps."""
-    angle, off, radius = np.linspace(0, 2 * np.pi, 10), rng.uniform(4, 12, 10), rng.uniform(4, 6.5, 10)
-    u, v = spot.u[..., None] - off * np.cos(angle), spot.v[..., None] - off * np.sin(angle)
-    return np.asarray((radius - np.hypot(u, v)).max(-1))
-
-
-def _develop(canvas: _Canvas) -> npt.NDArray[np.uint8]:
+def _develop(canvas: Canvas) -> npt.NDArray[np.uint8]:
     """Stain to RGB (height, width, 3), through a lens that blurs by 0.7 px and a sensor with noise."""
     vectors = np.array([HAEMATOXYLIN, EOSIN], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -376,7 +248,7 @@ def _develop(canvas: _Canvas) -> npt.NDArray[np.uint8]:
         h, e = _blur(canvas.h, block), _blur(canvas.e, block)
         for channel, glass in enumerate((243, 242, 244)):
             light = glass * np.exp(-(h * vectors[0, channel] + e * vectors[1, channel]))
-            rgb[*block, channel] = (light + 1.6 * _cut_grain(canvas.grains[0.8], block, 300 * channel)).clip(0, 255)
+            rgb[*block, channel] = (light + 1.6 * cut_grain(canvas.grains[0.8], block, 300 * channel)).clip(0, 255)
     return rgb
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -121,6 +121,20 @@ class _Page(_Answer):
 Answer = TypeVar("Answer", bound=_Answer)
 
 
+class AnalysisOptions(TypedDict, total=False):
+    """What a request may say of an analysis beside its slide; None leaves the service's default."""
+
+    region: Region | None  # x, y, width, height in level-0 px
+    mpp: float | None  # um per px
+    threshold: float | None
+    model: str | None
+    priority: Priority
+    callback_url: str | None
+    order: Mapping[str, str] | None
+    halo_px: int | None
+    parts: int | None  # workers that share it
+
+
 class Client:
     """A service, as one caller sees it. Close it, or use it as a context manager.
 
@@ -220,39 +234,21 @@ class Client:
         *,
         uri: str | None = None,
         path: Path | None = None,
-        region: Region | None = None,
-        mpp: float | None = None,
-        threshold: float | None = None,
-        model: str | None = None,
-        priority: Priority = "routine",
-        callback_url: str | None = None,
-        order: Mapping[str, str] | None = None,
-        halo_px: int | None = None,
-        parts: int | None = None,
         idempotency_key: str | None = None,
         on_progress: OnBytes | None = None,
+        **options: Unpack[AnalysisOptions],
     ) -> AnalysisStatus:
         """Queue an analysis of a slide: one that was uploaded, one the service can reach, or one to upload now.
 
         Raises what `upload` does, and what is wrong with the request: then the error has the `slide_id`, and the
         request can be sent again without the slide.
         """
-        _check(mpp, threshold)  # before a slide is sent for nothing
+        _check(options)  # before a slide is sent for nothing
         if path is not None:
             slide_id = self.upload(path, on_progress).slide_id
-        asked = {
-            "slide_id": slide_id,
-            "uri": uri,
-            "region": region and dict(zip(("x", "y", "width", "height"), region, strict=True)),
-            "mpp": mpp,
-            "threshold": threshold,
-            "model": model,
-            "priority": priority,
-            "callback_url": callback_url,
-            "order": order and dict(order),
-            "halo_px": halo_px,
-            "parts": parts,
-        }
+        asked: dict[str, Any] = {"slide_id": slide_id, "uri": uri, "priority": "routine", **options}
+        if region := options.get("region"):
+            asked["region"] = dict(zip(("x", "y", "width", "height"), region, strict=True))
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         given = {name: value for name, value in asked.items() if value is not None}
         return _parsed(AnalysisStatus, self._connection.ask("POST", "/v1/analyses", json=given, headers=headers))
@@ -327,7 +323,8 @@ class Client:
         return self._connection.ask("GET", f"{_path(analysis_id)}/{quote(name)}", slow=True).content
 
 
-def _check(mpp: float | None, threshold: float | None) -> None:
+def _check(options: AnalysisOptions) -> None:
+    mpp, threshold = options.get("mpp"), options.get("threshold")
     if mpp is not None and not 0 < mpp < math.inf:
         raise ResolutionInvalid(f"mpp {mpp} is no positive number of um per pixel")
     if threshold is not None and not 0 < threshold < 1:

@@ -13,6 +13,7 @@ UTF-8, as MSH-18 says; separators within a text are escaped, control characters 
 """
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -52,29 +53,32 @@ TABLES = {  # segment and field to what we may send of its table
 NUMBER = re.compile(r"-?\d{1,12}(\.\d+)?")
 
 
-def to_hl7(
-    report: Report,
-    order: Order,
-    status: ResultStatus,
-    control_id: str,
-    *,
-    confirmed: Confirmation | None = None,
-    sent_at: datetime | None = None,
-    sender: tuple[str, str] = ("mitosis-service", ""),
-    receiver: tuple[str, str] = ("", ""),
-    processing_id: str = "P",
-) -> bytes:
-    """One message, its segments ended by carriage returns, without MLLP's frame.
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a message says of itself in MSH: sender and receiver are application and facility."""
 
-    Sender and receiver are application and facility. The same arguments give the same bytes. Raises
-    FormatUnavailable where the order lacks what LAB-3 requires, or holds what does not fit.
+    control_id: str
+    sent_at: datetime | None = None  # by default when the result was issued
+    sender: tuple[str, str] = ("mitosis-service", "")
+    receiver: tuple[str, str] = ("", "")
+    processing_id: str = "P"
+
+
+def to_hl7(
+    report: Report, order: Order, status: ResultStatus, envelope: Envelope, *, confirmed: Confirmation | None = None
+) -> bytes:
+    """Write one message, its segments ended by carriage returns, without MLLP's frame.
+
+    The same arguments give the same bytes. Raises FormatUnavailable where the order lacks what LAB-3 requires, or
+    holds what does not fit.
     """
     _require(order)
     issued = confirmed.at if confirmed else report.analysis.created_at
-    ends = {3 + number: escaped(name) for number, name in enumerate((*sender, *receiver))}
-    header: Fields = {7: _time(sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(control_id), 18: "UNICODE UTF-8"}
+    ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
+    header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
+    header[11], header[18] = escaped(envelope.processing_id), "UNICODE UTF-8"
     segments: list[tuple[str, Fields]] = [
-        ("MSH", header | ends | {11: escaped(processing_id)}),
+        ("MSH", header | ends),
         ("PID", _patient(order)),
         ("PV1", {1: "1", 2: "U"}),
         ("ORC", _order_control(report, order, status, issued)),

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from service.export.dicom import to_dicom
 from service.export.fhir import to_fhir
-from service.export.hl7 import to_hl7
+from service.export.hl7 import Envelope, to_hl7
 from service.order import Confirmation, Order, ResultStatus
 from service.report import Report
 from service.review import signed_report
@@ -44,16 +44,9 @@ class ResultVersion:
     def hl7(self, settings: Settings, control_id: str | None = None, sent_at: datetime | None = None) -> bytes:
         """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
         own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
-        return to_hl7(
-            self.report,
-            self.order,
-            self.status,
-            control_id or own,
-            confirmed=self.confirmed,
-            sent_at=sent_at,
-            sender=_names(settings.hl7_sender),
-            receiver=_names(settings.hl7_receiver),
-        )
+        sender, receiver = _names(settings.hl7_sender), _names(settings.hl7_receiver)
+        envelope = Envelope(control_id or own, sent_at, sender, receiver)
+        return to_hl7(self.report, self.order, self.status, envelope, confirmed=self.confirmed)
 
     def dicom(self, header: "Dataset | None") -> list[bytes]:
         """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""

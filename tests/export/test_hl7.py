@@ -12,8 +12,8 @@ from hl7apy.parser import parse_message
 
 from service.errors import FormatUnavailable
 from service.export import codes
-from service.export.hl7 import check_hl7, to_hl7
-from service.order import Order, ResultStatus
+from service.export.hl7 import Envelope, check_hl7, to_hl7
+from service.order import Confirmation, Order, ResultStatus
 from service.report import Rectangle, Report
 from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
 
@@ -21,15 +21,21 @@ from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_de
 @cache
 def plain(status: ResultStatus = "preliminary") -> bytes:
     """The message that most tests look at: hl7apy takes half a second for it."""
-    return to_hl7(report_of(), ORDER, status, "MSG-1")
+    return to_hl7(report_of(), ORDER, status, Envelope("MSG-1"))
 
 
 def message(status: ResultStatus = "preliminary") -> Any:
     return hl7.parse(plain(status).decode())
 
 
-def message_of(report: Report, order: Order = ORDER, status: ResultStatus = "preliminary", **options: Any) -> Any:
-    return hl7.parse(to_hl7(report, order, status, "MSG-1", **options).decode())
+def message_of(
+    report: Report,
+    order: Order = ORDER,
+    status: ResultStatus = "preliminary",
+    confirmed: Confirmation | None = None,
+    **envelope: Any,
+) -> Any:
+    return hl7.parse(to_hl7(report, order, status, Envelope("MSG-1", **envelope), confirmed=confirmed).decode())
 
 
 def text_of(message: Any, segment: str, field: int, component: int = 1, *, repetition: int = 1, row: int = 1) -> str:
@@ -219,18 +225,18 @@ def test_text_is_cut_between_characters_and_identifiers_never() -> None:
 )
 def test_an_order_that_cannot_be_filed_is_refused(field: str, named: str) -> None:
     order = Order(patient_id="1", placer_order_number="2", ordering_provider="3")
-    check_hl7(to_hl7(report_of(), order, "final", "1"))
+    check_hl7(to_hl7(report_of(), order, "final", Envelope("1")))
     with pytest.raises(FormatUnavailable, match=named):
-        to_hl7(report_of(), order.model_copy(update={field: None}), "final", "1")
+        to_hl7(report_of(), order.model_copy(update={field: None}), "final", Envelope("1"))
 
 
 def test_a_message_needs_a_control_id() -> None:
     with pytest.raises(FormatUnavailable, match="MSH-10"):
-        to_hl7(report_of(), ORDER, "final", "")
+        to_hl7(report_of(), ORDER, "final", Envelope(""))
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:
-    assert to_hl7(report_of(), ORDER, "final", "MSG-1") == plain("final")
+    assert to_hl7(report_of(), ORDER, "final", Envelope("MSG-1")) == plain("final")
 
 
 def test_thousands_of_detections_are_counted_and_not_listed() -> None:
@@ -264,4 +270,4 @@ def test_what_hl7apy_lets_through_is_refused(before: bytes, after: bytes, reason
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hl7apy.core", None)
     with pytest.raises(FormatUnavailable, match=r"is not installed; pip install .*\[interop\]"):
-        to_hl7(report_of(), ORDER, "final", "1")
+        to_hl7(report_of(), ORDER, "final", Envelope("1"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
-from service.export.hl7 import to_hl7
+from service.export.hl7 import Envelope, to_hl7
 from service.interop.hl7_answers import answer
 from service.order import Order
 from service.store.analyses import Analyses
@@ -345,7 +345,7 @@ def test_a_result_repeats_what_the_order_said(engine: Engine) -> None:
     )
     send(engine, PID.replace("Müßig&von", nasty), *order())
     assert kept(engine).patient_name == f"{NASTY}, Jürgen"
-    result = hl7.parse(to_hl7(report_of(3), kept(engine), "preliminary", "1").decode())
+    result = hl7.parse(to_hl7(report_of(3), kept(engine), "preliminary", Envelope("1")).decode())
     assert str(result.segment("PID")[5][0][0]) == nasty
     assert str(result.segment("OBR")[2]) == "ORD-1"
 
