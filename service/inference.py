@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from service.backend import Device, Precision, load_backend
 from service.model_card import DEFAULT_MODEL
+from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.slide import Rgb, Slide
 from service.tiling import Lattice, Tile
@@ -30,14 +31,13 @@ OnProgress = Callable[[int, int], None]  # patches done, patches in all
 
 
 class Detector:
-    """A loaded model: network, stain reference, threshold, device. Knows nothing of vendors, queues or HTTP.
+    """A loaded model on a device. Knows nothing of vendors, queues or HTTP.
 
     Raises as `load_model` and `load_backend` do.
     """
 
     def __init__(self, model: Model, *, device: Device = "auto", precision: Precision = "auto") -> None:
         self.card = model.card
-        self.stain = model.stain
         self.backend = load_backend(model, device, precision)
         self.stride_px = model.card.architecture.stride_px
 
@@ -54,29 +54,31 @@ class Detector:
         """Maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
         return self.backend.predict(patches, transform)
 
+    def map_key(self, plan: Plan) -> str:
+        """Name the map of a plan: by the same key, maps may be gone on from and merged."""
+        return f"{plan.key} {self.backend.precision}"
+
     def run(
         self,
         slide: Slide,
-        lattice: Lattice,
-        tiles: list[Tile],
-        transform: npt.NDArray[np.float32] = IDENTITY,
+        plan: Plan,
         on_progress: OnProgress | None = None,
         checkpoint: Path | None = None,
-        key: str = "",
     ) -> ProbabilityMap:
-        """The map of the tiles; a checkpoint file of the same key is gone on from, and kept up to date.
+        """Compute the map of a plan's tiles; a checkpoint file of the same key is gone on from, and kept up to date.
 
         `on_progress` is called before the first tile and after each, and may raise to stop: what is done by then is
         in the checkpoint. Raises SlideDamaged, and OSError where the finished map cannot be saved.
         """
+        lattice, key = plan.parameters.lattice, self.map_key(plan)
         found = ProbabilityMap.resume(checkpoint, lattice, key)
-        total, done = sum(tile.patches for tile in tiles), sum(tile.patches for tile in found.done)
+        total, done = plan.patches, sum(tile.patches for tile in found.done)
         on_progress = on_progress or (lambda *_: None)
         saved_at = time.monotonic()
         try:
             on_progress(done, total)
-            for tile, patch in _read_ahead(slide, lattice, [tile for tile in tiles if tile not in found.done]):
-                found.write(tile, self.predict(patch[None], transform)[0])
+            for tile, patch in _read_ahead(slide, lattice, [tile for tile in plan.tiles if tile not in found.done]):
+                found.write(tile, self.predict(patch[None], plan.stain.transform)[0])
                 done += tile.patches
                 on_progress(done, total)
                 if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:

@@ -111,6 +111,10 @@ class ModelCard(BaseModel):
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
+    def stain_matrix(self) -> StainMatrix | None:
+        """Return the stain reference; None of models that take the pixels as they are."""
+        return self.stain.stain_matrix() if self.stain else None
+
 
 def models() -> dict[str, Path]:
     """Folders of the models that come with the service, by id."""

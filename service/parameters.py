@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
@@ -15,6 +15,14 @@ from service.tissue import MASK_UM
 MPP_TOLERANCE = 0.05  # slides this near to the model's mpp are read as they are: resampling blurs and costs more
 HALO_PX = 32  # of up to 105; see "Overlap" in the README for what each costs and changes
 PATCHES_PER_SIDE = 2  # per tile
+
+
+class AnalysisOptions(TypedDict, total=False):
+    """What may be asked of an analysis; for what is left out or None, see `Parameters.of`."""
+
+    region: Box | None  # level-0 px
+    threshold: float | None
+    halo_px: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Parameters:
         halo_px: int | None = None,
     ) -> "Parameters":
         """Check what was asked for against the slide and the model, and fill in the rest.
+
+        `region` defaults to the whole slide, `threshold` to the model card's, `halo_px` to the measured best.
 
         Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid.
         """

@@ -1,14 +1,13 @@
 """The stitched probability map of a slide: one number per lattice cell, saved as it grows and resumed."""
 
 import json
-import os
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from service.arrays import load_arrays, save_arrays
 from service.slide import Box
 from service.tiling import Lattice, Tile
 
@@ -35,31 +34,22 @@ class ProbabilityMap:
 
     def save(self, path: Path, key: str = "") -> None:
         """Write the map, whole or not at all; `key` says what it was computed from. Raises OSError."""
-        partial = path.with_name(path.name + ".partial")
         facts = {"key": key, "lattice": asdict(self.lattice)}
         tiles = np.array([_numbers(tile) for tile in self.done], np.int64).reshape(-1, 9)
-        with partial.open("wb") as file:
-            np.savez(file, facts=json.dumps(facts), values=self.values, tiles=tiles)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)
 
     @classmethod
     def load(cls, path: Path, key: str | None = None) -> "ProbabilityMap":
         """Read a saved map. Raises ValueError if it is damaged or of another key."""
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-                facts = json.loads(str(saved["facts"]))
-                values, tiles = saved["values"], saved["tiles"].tolist()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a saved probability map: {error}") from error
+        facts_json, values, tiles = load_arrays(path, "probability map", "facts", "values", "tiles")
+        facts = json.loads(str(facts_json))
         if key is not None and facts["key"] != key:
             raise ValueError(f"{path} is of another analysis")
         saved_as = facts["lattice"] | {
             name: tuple(facts["lattice"].get(name, (0, 0))) for name in ("scale", "offset_px")
         }
         lattice = Lattice(**saved_as)
-        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles})
+        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles.tolist()})
 
     def merge(self, other: "ProbabilityMap") -> None:
         """Take over what another map of the same lattice has."""

@@ -11,7 +11,7 @@ from scipy import ndimage
 from service.probability_map import ProbabilityMap
 from service.report import CirclePlace, Detection, Report
 from service.slide import Box, Rgb, Slide
-from service.tissue import find_tissue
+from service.tissue import TissueMask
 
 Colour: TypeAlias = tuple[int, int, int]
 LONGEST_PX = 1600
@@ -22,11 +22,11 @@ SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000)
 CROP_UM = 64.0
 
 
-def overlay(slide: Slide, report: Report, longest_px: int = LONGEST_PX) -> Image.Image:
+def overlay(slide: Slide, report: Report, tissue: TissueMask, longest_px: int = LONGEST_PX) -> Image.Image:
     """Draw the slide with its tissue outlined, its mitotic figures ringed and the MAI's hot-spot."""
     thumbnail = slide.thumbnail(longest_px)
     scale = slide.width / thumbnail.shape[1]
-    _outline_tissue(thumbnail, slide, scale)
+    _outline_tissue(thumbnail, tissue, scale)
     picture = Image.fromarray(thumbnail)
     draw = ImageDraw.Draw(picture)
     radius = max(4.0, picture.width / 220)
@@ -71,8 +71,7 @@ def crop(slide: Slide, detection: Detection, size_um: float = CROP_UM, size_px: 
     return Image.fromarray(slide.read(Box(round(left), round(top), size_px, size_px), scale))
 
 
-def _outline_tissue(thumbnail: Rgb, slide: Slide, scale: float) -> None:
-    tissue = find_tissue(slide)
+def _outline_tissue(thumbnail: Rgb, tissue: TissueMask, scale: float) -> None:
     height, width = thumbnail.shape[:2]
     rows = np.minimum(np.arange(height) * scale / tissue.scale[1], tissue.mask.shape[0] - 1).astype(int)
     columns = np.minimum(np.arange(width) * scale / tissue.scale[0], tissue.mask.shape[1] - 1).astype(int)

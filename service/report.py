@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
 from service.commit import source_commit
-from service.mitotic_activity import Hotspot, MitoticActivityIndex, MitoticScore
+from service.hot_spots import Hotspot
+from service.mitotic_activity import ActivityCounts, MitoticActivityIndex, MitoticScore
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.order import ResultStatus
-from service.parameters import Parameters
+from service.plan import Plan
 from service.slide import Box, Slide
 from service.tissue import TissueMask
 
@@ -228,19 +229,19 @@ class Report(_Part):
 
 def compose_report(
     slide: Slide,
-    tissue: TissueMask,
+    plan: Plan,
     figures: list[MitoticFigure],
-    activity: tuple[MitoticActivityIndex, list[MitoticScore]],
+    counts: ActivityCounts,
     *,
     card: ModelCard,
-    parameters: Parameters,
     computed_by: Mapping[str, Any],
     warnings: list[tuple[str, str]],
     seconds: float,
 ) -> Report:
     """Put what was found into the contract's form; computes nothing but units."""
-    mpp, examined_mm2 = parameters.mpp, tissue.area_mm2(parameters.region)
-    counted = activity_of(len(figures), examined_mm2, activity, tissue)
+    parameters, tissue = plan.parameters, plan.tissue
+    examined_mm2 = tissue.area_mm2(parameters.region)
+    counted = activity_of(len(figures), examined_mm2, counts, tissue)
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),
@@ -249,25 +250,20 @@ def compose_report(
         region=_rectangle(parameters.region),
         parameters=parameters.as_report(computed_by),
         tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
-        detections=[detection_of(number, figure, mpp) for number, figure in enumerate(figures, start=1)],
+        detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],
     )
 
 
-def activity_of(
-    total: int,
-    examined_mm2: float,
-    counted: tuple[MitoticActivityIndex, list[MitoticScore]],
-    tissue: TissueMask,
-) -> Activity:
-    """So many mitoses and what `count_activity` says of them, in the contract's form."""
-    index, scores = counted
+def activity_of(total: int, examined_mm2: float, counts: ActivityCounts, tissue: TissueMask) -> Activity:
+    """Put the number of mitoses and their counts into the contract's form."""
+    index = counts.index
     alternatives = [Alternative(count=len(each.members), hotspot=_place(each, tissue)) for each in index.alternatives]
     return Activity(
         counts=Counts(total=total, per_mm2=round(total / examined_mm2, 4) if examined_mm2 else None),
         mai=Mai(**_common(index, tissue), high_risk=index.high_risk, alternatives=alternatives),
-        scores=[Score(**_common(score, tissue), score=score.score) for score in scores],
+        scores=[Score(**_common(score, tissue), score=score.score) for score in counts.scores],
     )
 
 

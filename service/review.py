@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from service.errors import ParameterInvalid
-from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity
+from service.mitotic_activity import ActivityCounts, count_activity
 from service.mitotic_figures import MERGE_UM
 from service.order import Confirmation, ResultStatus
 from service.report import Activity, Detection, Report, Review, ReviewedDetection, Signature, activity_of
@@ -150,15 +150,12 @@ def counted_review(report: Report, tissue: TissueMask, found: Found) -> Activity
     if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
     examined_mm2 = tissue.area_mm2(_box(report))
-    return activity_of(
-        len(kept), examined_mm2, _count(tuple((each.x_um, each.y_um) for each in kept), examined_mm2), tissue
-    )
+    counts = _count(tuple((each.x_um, each.y_um) for each in kept), examined_mm2)
+    return activity_of(len(kept), examined_mm2, counts, tissue)
 
 
 @lru_cache(maxsize=64)
-def _count(
-    points_um: tuple[tuple[float, float], ...], examined_mm2: float
-) -> tuple[MitoticActivityIndex, list[MitoticScore]]:
+def _count(points_um: tuple[tuple[float, float], ...], examined_mm2: float) -> ActivityCounts:
     return count_activity(points_um, examined_mm2)
 
 

@@ -7,6 +7,7 @@ Optical density is -ln((I + 1) / 240) of an 8-bit intensity I, as in the common 
 """
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +80,31 @@ class StainMatch:
     source: StainMatrix | None
     transform: npt.NDArray[np.float32]  # (3, 3)
 
+    @classmethod
+    def of(cls, source: StainMatrix | None, reference: StainMatrix | None) -> Self:
+        """Match an estimate to a model's reference; None of either changes nothing."""
+        if source is None or reference is None:
+            return cls(reference is not None, None, np.eye(3, dtype=np.float32))
+        return cls(True, source, density_transform(source, reference))
+
+    def as_json(self) -> dict[str, Any] | None:
+        """Return the estimate that the transform came of, to the last digit."""
+        if self.source is None:
+            return None
+        greatest = self.source.max_concentrations.tolist()
+        return {"matrix": self.source.matrix.tolist(), "max_concentrations": greatest}
+
+    @classmethod
+    def from_json(cls, source: dict[str, Any] | None, reference: StainMatrix | None) -> Self:
+        """Match a saved estimate. Raises ValueError where it is none."""
+        if source is None:
+            return cls.of(None, reference)
+        try:
+            matrix, greatest = np.array(source["matrix"], float), np.array(source["max_concentrations"], float)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no stain estimate: {error}") from error
+        return cls.of(StainMatrix(matrix, greatest), reference)
+
 
 def match_stain(
     slide: Slide,
@@ -88,11 +114,8 @@ def match_stain(
     region: Box | None = None,
 ) -> StainMatch:
     """Estimate a slide's (or region's) stains and match them to the model's reference, if it has one."""
-    identity = np.eye(3, dtype=np.float32)
-    if reference is None:
-        return StainMatch(False, None, identity)
-    source = estimate_stain(sample_tissue(slide, tissue, scale, region))
-    return StainMatch(True, source, identity if source is None else density_transform(source, reference))
+    source = reference and estimate_stain(sample_tissue(slide, tissue, scale, region))
+    return StainMatch.of(source, reference)
 
 
 def sample_tissue(

@@ -7,16 +7,16 @@ almost as it does green, as no stain does.
 """
 
 import math
-import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from skimage.measure import label
 
+from service.arrays import load_arrays, save_arrays
 from service.slide import Box, Rgb, Slide
 
 MASK_UM = 8.0  # a nucleus is about one pixel
@@ -24,6 +24,7 @@ STAINED = 0.04  # least optical density (natural) of green over red or blue
 SPECK_UM2 = 2000.0  # paler specks than STRONGLY_STAINED below this size are dirt
 STRONGLY_STAINED = 0.2
 BLACKEST = 0.25  # transmission of the brightest channel in nuclei that lie side by side is above this
+MASK_ARRAYS = ("bits", "shape", "scale", "mpp")  # as a mask is saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +72,26 @@ class TissueMask:
 
     def save(self, path: Path) -> None:
         """Write the mask, whole or not at all. Raises OSError."""
-        partial = path.with_name(path.name + ".partial")
-        bits = np.packbits(self.mask)
-        with partial.open("wb") as file:
-            np.savez_compressed(file, bits=bits, shape=self.mask.shape, scale=self.scale, mpp=self.mpp)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        save_arrays(path, compressed=True, **self.as_arrays())
 
     @classmethod
     def load(cls, path: Path) -> "TissueMask":
-        """A saved mask. Raises ValueError where it is damaged or missing."""
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-                height, width = (int(side) for side in saved["shape"])
-                mask = np.unpackbits(saved["bits"], count=height * width).reshape(height, width).astype(bool)
-                (x, y), (mpp_x, mpp_y) = saved["scale"].tolist(), saved["mpp"].tolist()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a saved tissue mask: {error}") from error
+        """Read a saved mask. Raises ValueError where it is damaged or missing."""
+        return cls.from_arrays(*load_arrays(path, "tissue mask", *MASK_ARRAYS))
+
+    def as_arrays(self) -> dict[str, npt.ArrayLike]:
+        """Return the mask as MASK_ARRAYS, eight of its pixels in a byte."""
+        facts = (np.packbits(self.mask), self.mask.shape, self.scale, self.mpp)
+        return dict(zip(MASK_ARRAYS, facts, strict=True))
+
+    @classmethod
+    def from_arrays(
+        cls, bits: npt.NDArray[np.uint8], shape: npt.NDArray[Any], scale: npt.NDArray[Any], mpp: npt.NDArray[Any]
+    ) -> "TissueMask":
+        """Make a mask of its MASK_ARRAYS. Raises ValueError where they do not fit each other."""
+        height, width = shape.tolist()
+        mask = np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
+        (x, y), (mpp_x, mpp_y) = scale.tolist(), mpp.tolist()
         return cls(mask, (x, y), (mpp_x, mpp_y))
 
     def _part(self, box: Box, margin: int) -> npt.NDArray[np.bool_]:

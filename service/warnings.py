@@ -1,22 +1,19 @@
 """The report's warnings: what a reader of the counts should know, each with a stable code."""
 
 from service.mitotic_activity import MitoticActivityIndex
-from service.parameters import Parameters
+from service.plan import Plan
 from service.slide import Slide
-from service.stain import StainMatch
 from service.tiling import PATCH_PX
-from service.tissue import TissueMask
 
 X20_MPP = 0.375  # halfway, by ratio, between x40 (0.25) and x20 (0.5)
 
 
-def report_warnings(
-    slide: Slide, parameters: Parameters, tissue: TissueMask, stain: StainMatch, index: MitoticActivityIndex
-) -> list[tuple[str, str]]:
+def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> list[tuple[str, str]]:
     """Code and message of each warning that applies, in a fixed order."""
+    parameters, stain = plan.parameters, plan.stain
     lattice = parameters.lattice
     mpp, claimed = parameters.mpp, slide.claimed_mpp
-    examined_mm2 = tissue.area_mm2(parameters.region)
+    examined_mm2 = plan.tissue.area_mm2(parameters.region)
     candidates = (
         (
             max(mpp) > X20_MPP,

@@ -23,7 +23,7 @@ class Model:
     @property
     def stain(self) -> StainMatrix | None:
         """The stain reference, None for models that take the pixels as they are."""
-        return self.card.stain.stain_matrix() if self.card.stain else None
+        return self.card.stain_matrix()
 
 
 def load_model(model: str | Path = DEFAULT_MODEL) -> Model:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 from service.analysis import analyze
 from service.inference import Detector
 from service.mitotic_figures import components
-from service.parameters import Parameters
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.report import Detection, Report
@@ -36,8 +36,7 @@ def detector() -> Detector:
 def unmatched() -> Detector:
     """The same without what is estimated per slide: a frame, a region and a mosaic of frames would differ."""
     found = Detector.load(precision="float32")
-    found.stain = None
-    found.card = found.card.model_copy(update={"calibration": None})
+    found.card = found.card.model_copy(update={"stain": None, "calibration": None})
     return found
 
 
@@ -98,11 +97,11 @@ def away_from_seams(detection: Detection) -> bool:
     )
 
 
-def test_stitching_with_the_full_halo_is_one_pass_over_the_image(detector: Detector, frames: list[Path]) -> None:
+def test_stitching_with_the_full_halo_is_one_pass_over_the_image(unmatched: Detector, frames: list[Path]) -> None:
     with open_slide(frames[0], mpp=MPP) as slide:
-        parameters = Parameters.of(slide.extent, detector.card, halo_px=FULL_HALO_PX)
-        tiles = list(cover(parameters.lattice, patches_per_side=1, halo_px=FULL_HALO_PX))
-        stitched = detector.run(slide, parameters.lattice, tiles).values
+        plan = Plan.of(slide, unmatched.card, halo_px=FULL_HALO_PX)
+        tiles = list(cover(plan.parameters.lattice, patches_per_side=1, halo_px=FULL_HALO_PX))
+        stitched = unmatched.run(slide, replace(plan, tiles=tiles)).values
         expected = one_pass(slide.read(Box(0, 0, slide.width, slide.height)))
     assert len(tiles) > 9
     np.testing.assert_allclose(stitched, expected, atol=2e-5)
@@ -217,14 +216,14 @@ def test_a_full_disk_on_the_way_does_not_end_an_analysis(
 def test_parts_of_a_plan_merge_into_the_whole(detector: Detector, mosaic: Path, tmp_path: Path) -> None:
     with open_slide(mosaic) as slide:
         whole = analyze(slide, detector)
-        plan = Plan.of(slide, detector)
+        plan = Plan.of(slide, detector.card)
         parts = [plan.part(part, 3) for part in range(3)]
-        assert [tile for part in parts for tile in part] == plan.tiles
-        assert max(sum(tile.patches for tile in part) for part in parts) <= plan.patches / 3 + 4
+        assert [tile for part in parts for tile in part.tiles] == plan.tiles
+        assert max(part.patches for part in parts) <= plan.patches / 3 + 4
         merged = ProbabilityMap.empty(plan.parameters.lattice)
         for part in parts:
-            merged.merge(detector.run(slide, plan.parameters.lattice, part, plan.stain.transform))
-        merged.save(tmp_path / "map.npz", plan.key)
+            merged.merge(detector.run(slide, part))
+        merged.save(tmp_path / "map.npz", detector.map_key(plan))
         calls: list[tuple[int, int]] = []
         report = analyze(slide, detector, checkpoint=tmp_path / "map.npz", on_progress=lambda *call: calls.append(call))
     assert calls == [(plan.patches, plan.patches)], "nothing is left to compute"

@@ -33,7 +33,7 @@ from service.tiling import Lattice
 from service.tissue import TissueMask
 from tests.deployment.stack import postgres
 from tests.export.hospital import MPP, SIZE, report_of
-from tests.test_mitotic_activity import brute_force_discs
+from tests.test_hot_spots import brute_force_discs
 
 BY = Reviewer("Müßig, Käthe", "Institut für Pathologie", "0123456789abcdef")
 REPORT = report_of(6)

@@ -165,6 +165,7 @@ async def _picture(state: State, analysis: Analysis, kind: str, number: int = 0)
             mpp=analysis.request.get("mpp"),
             report=str(_file(state, analysis, "report", "json")),
             map=str(_file(state, analysis, "map", "npz")),
+            tissue=str(_file(state, analysis, "tissue", "npz")),
             number=number,
         )
         partial = kept.with_name(f"{uuid.uuid4()}.partial")

@@ -197,23 +197,17 @@ def _analyze_one(
 ) -> Report:
     from service import render
     from service.analysis import analyze as analyze_slide
+    from service.plan import Plan
     from service.probability_map import ProbabilityMap
 
     with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
         saved = Path(folder) / "map.npz" if heatmap else None
-        report = analyze_slide(
-            slide,
-            detector,
-            region=region,
-            threshold=threshold,
-            halo_px=halo_px,
-            on_progress=on_progress,
-            map_file=saved,
-        )
+        plan = Plan.of(slide, detector.card, region=region, threshold=threshold, halo_px=halo_px)
+        report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
         if heatmap and saved:
             write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)
         if overlay:
-            write(_png(render.overlay(slide, report)), overlay)
+            write(_png(render.overlay(slide, report, plan.tissue)), overlay)
     return report
 
 

@@ -10,6 +10,7 @@ from service import render
 from service.probability_map import ProbabilityMap
 from service.report import Report
 from service.slide import Slide, open_slide
+from service.tissue import TissueMask, find_tissue
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Picture:
     mpp: float | None = None
     report: str = ""
     map: str = ""
+    tissue: str = ""
     number: int = 0
 
 
@@ -37,7 +39,11 @@ def _thumbnail(slide: Slide, _: Picture) -> Image.Image:
 
 
 def _overlay(slide: Slide, picture: Picture) -> Image.Image:
-    return render.overlay(slide, _report(picture))
+    try:
+        tissue = TissueMask.load(Path(picture.tissue))
+    except ValueError:  # an analysis of a release that kept none
+        tissue = find_tissue(slide)
+    return render.overlay(slide, _report(picture), tissue)
 
 
 def _heat_map(slide: Slide, picture: Picture) -> Image.Image:

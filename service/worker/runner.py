@@ -29,6 +29,7 @@ from service.errors import (
     WeightsMismatch,
 )
 from service.inference import Detector
+from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.report import Report
@@ -93,53 +94,37 @@ class Runner:
         detector = self._detector(claim.analysis.model)
         if detector.card.sha256 != claim.analysis.model_sha256:
             raise WeightsMismatch(f"a worker's weights of {claim.analysis.model} are not those that were asked for")
-        options = _options(claim.analysis.request)
         folder = self._storage.result_folder(claim.analysis.id)
         with self._slide(claim) as slide:
-            if claim.kind == "part":
-                self._examine_part(claim, slide, detector, options, folder, heartbeat)
-                return
-            if claim.kind == "whole" and (totals := self._shares(claim, slide, detector, options)):
+            # made once: whoever else works on this slide, or goes on with it, finds it there
+            plan = Plan.load_or_make(folder / "plan.npz", slide, detector.card, **_options(claim.analysis.request))
+            if claim.kind == "whole" and (totals := self._shares(claim, plan)):
                 self._analyses.split(claim, totals)
                 return
             saved = _checkpoint(folder, claim)
+            if claim.kind == "part":
+                detector.run(slide, plan.part(claim.part, claim.parts), heartbeat.progress, saved)
+                self._analyses.finish_part(claim)
+                return
             if claim.kind == "merge":
-                _merge(folder, claim.parts, saved, Plan.of(slide, detector, **options).key)
-            options |= {
-                "checkpoint": saved,
-                "map_file": saved.with_suffix(".map"),
-                "tissue_file": saved.with_suffix(".tissue"),
-            }
-            report = analyze(slide, detector, on_progress=heartbeat.progress, **options)
+                _merge(folder, claim.parts, saved, detector.map_key(plan))
+            map_file = saved.with_suffix(".map")
+            report = analyze(
+                slide, detector, plan=plan, on_progress=heartbeat.progress, checkpoint=saved, map_file=map_file
+            )
+            plan.tissue.save(saved.with_suffix(".tissue"))
         heartbeat.check()
         self._store(claim, report, saved, folder)
 
-    def _examine_part(
-        self,
-        claim: Claim,
-        slide: Slide,
-        detector: Detector,
-        options: dict[str, Any],
-        folder: Path,
-        heartbeat: Heartbeat,
-    ) -> None:
-        plan = Plan.of(slide, detector, **options)
-        lattice, tiles = plan.parameters.lattice, plan.part(claim.part, claim.parts)
-        saved = _checkpoint(folder, claim)
-        detector.run(slide, lattice, tiles, plan.stain.transform, heartbeat.progress, saved, plan.key)
-        self._analyses.finish_part(claim)
-
-    def _shares(self, claim: Claim, slide: Slide, detector: Detector, options: dict[str, Any]) -> list[int] | None:
+    def _shares(self, claim: Claim, plan: Plan) -> list[int] | None:
         """Patches of each part, if the slide is to be shared between workers; by request, or because it is large."""
         wanted = claim.analysis.request.get("parts")
-        least = slide.width * slide.height * min(slide.mpp or (0.0,)) ** 2 / (PATCH_PX * detector.card.mpp) ** 2
-        if claim.claims > 1 or wanted == 1 or (wanted is None and least < self._settings.split_patches):
+        if claim.claims > 1 or not plan.tiles:
             return None
-        plan = Plan.of(slide, detector, **options)
         if wanted is None:
             wanted = len(live_workers(self._analyses.engine)) if plan.patches > self._settings.split_patches else 1
         parts = min(wanted, len(plan.tiles))
-        totals = [sum(tile.patches for tile in plan.part(part, parts)) for part in range(parts)]
+        totals = [plan.part(part, parts).patches for part in range(parts)]
         return totals if parts > 1 and all(totals) else None
 
     def _store(self, claim: Claim, report: Report, saved: Path, folder: Path) -> None:
@@ -163,7 +148,7 @@ class Runner:
                 time.sleep(1)
         if not counted:
             raise LeaseLost
-        for leftover in folder.glob("map.*"):
+        for leftover in (*folder.glob("map.*"), *folder.glob("plan.*")):
             leftover.unlink(missing_ok=True)
         log.info("analysis succeeded", mitoses=report.counts.total, seconds=report.analysis.seconds)
 
@@ -202,8 +187,8 @@ class Runner:
             yield slide
 
 
-def _options(request: dict[str, Any]) -> dict[str, Any]:
-    """What `analyze` and `Plan.of` are asked for."""
+def _options(request: dict[str, Any]) -> AnalysisOptions:
+    """Read what an analysis was asked for."""
     region = request.get("region")
     return {
         "region": region and Box(region["x"], region["y"], region["width"], region["height"]),

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def bench_speed(mosaic: Mosaic, detector: Detector) -> dict[str, float]:
     Shared machines drift by factors within minutes, so the ratios are medians of ratios within a round.
     """
     with open_slide(mosaic.path) as slide:
-        plan = Plan.of(slide, detector)
+        plan = Plan.of(slide, detector.card)
         patches = [slide.read(tile.read, plan.parameters.lattice.scale)[None] for tile in plan.tiles]
         area_mpx = plan.tissue.area_mm2() / MPP**2
         read_px = sum(patch.size / 3 for patch in patches)
@@ -128,7 +129,7 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
     """What each overlap costs and changes; "differ" counts detections without a partner within 2 um."""
     runs = []
     with open_slide(mosaic.path) as slide:
-        plan = Plan.of(slide, detector)
+        plan = Plan.of(slide, detector.card)
         parameters, tissue = plan.parameters, plan.tissue
         for side, halo in (
             (1, 112),
@@ -145,7 +146,7 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
         ):
             tiles = list(cover(parameters.lattice, None, tissue.touches, side, halo))
             started = time.perf_counter()
-            found = detector.run(slide, parameters.lattice, tiles, plan.stain.transform)
+            found = detector.run(slide, replace(plan, tiles=tiles))
             taken = time.perf_counter() - started
             read_px = sum(tile.read.width * tile.read.height for tile in tiles)
             comparable, _ = calibrated(found, tissue, detector.card.calibration)

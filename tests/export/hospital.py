@@ -4,7 +4,8 @@ from functools import cache
 
 import numpy as np
 
-from service.mitotic_activity import Hotspot, MitoticActivityIndex, MitoticScore, count_activity
+from service.hot_spots import Hotspot
+from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity
 from service.order import Confirmation, Order, OrderedService
 from service.report import Counts, Detection, Rectangle, Report
 
@@ -52,7 +53,8 @@ def report_of(
     random = np.random.default_rng(count)
     near = random.normal(0.5, 0.04, (count * 2 // 3, 2))
     places = np.vstack([near, random.uniform(0, 1, (count - len(near), 2))]).clip(0, 0.999) * size
-    index, scores = count_activity(places * mpp, examined_mm2)
+    activity = count_activity(places * mpp, examined_mm2)
+    index = activity.index
     detections = [
         {"id": number, "x": round(x, 2), "y": round(y, 2), "score": round(0.5 + 0.4 / number, 6), "area_um2": 60.0}
         | {"x_um": round(x * mpp[0], 3), "y_um": round(y * mpp[1], 3)}
@@ -72,7 +74,7 @@ def report_of(
             "detections": detections,
             "counts": {"total": count, "per_mm2": round(count / examined_mm2, 4) if examined_mm2 else None},
             "mai": _counted(index, mpp) | {"high_risk": index.high_risk, "alternatives": []},
-            "scores": [_counted(score, mpp) | {"score": score.score} for score in scores],
+            "scores": [_counted(score, mpp) | {"score": score.score} for score in activity.scores],
             "warnings": [{"code": "x20", "message": f"scanned at x20 <by {NASTY}>"}],
         }
     )

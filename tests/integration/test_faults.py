@@ -289,7 +289,14 @@ def test_two_workers_share_a_slide_and_one_may_die_at_any_time(
         service.wait_until(lambda: len(rows(service, "SELECT 1 FROM workers")) == 2)
         shared = service.submit(slide, **LONG, parts=2)
         service.wait_until(lambda: len(rows(service, "SELECT 1 FROM tasks WHERE status = 'running'")) == 2)
+        plans = set()
+        while service.get(shared)["status"] not in ENDED:
+            with suppress(FileNotFoundError):
+                plans.add((service.data_dir / "results" / shared / "plan.npz").stat().st_mtime_ns)
+            time.sleep(0.1)
         assert service.report(shared) == expected
+        assert len(plans) == 1, "planned once, by one of them"
+        assert not list((service.data_dir / "results" / shared).glob("plan.*"))
         assert rows(service, "SELECT kind, count(*) FROM tasks GROUP BY kind ORDER BY kind") == [
             ("merge", 1),
             ("part", 2),

@@ -1,0 +1,252 @@
+"""Hot spots: the windows of a given size that hold the most mitotic figures.
+
+Frame. Points are (n, 2) float64 arrays of x, y in um: level-0 pixels times the slide's mpp of each axis. So a window
+of a given area is a true circle or rectangle on the glass, also where the two mpp differ.
+
+A hot spot is the window of a given size that holds the most points, found exactly and anywhere: not on a grid, and
+by detection density alone (the tumour's periphery cannot be known without an outline). Windows are closed, with a
+relative tolerance of 1e-9 on their size: a point on the edge counts, whatever rounding did to it.
+
+Source: Chazelle and Lee 1986 for the circle.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import inf, pi, sqrt, tau
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from service.mitotic_definitions import WindowShape
+
+EDGE_TOLERANCE = 1e-9  # of the window's size
+
+Points = NDArray[np.float64]  # (n, 2) x, y in um
+Members = NDArray[np.intp]  # (m,) rows of a Points array, ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Hotspot:
+    """A window and the points counted in it; a circle has a radius, a rectangle a width and a height."""
+
+    shape: WindowShape
+    x_um: float  # centre
+    y_um: float
+    members: tuple[int, ...]  # rows of the caller's points, ascending
+    radius_um: float | None = None
+    width_um: float | None = None
+    height_um: float | None = None
+
+
+def ranked_hotspots(points_um: ArrayLike, shape: WindowShape, area_mm2: float, count: int = 3) -> list[Hotspot]:
+    """Return the most active window, then the most active one among the points not counted so far, and so on.
+
+    Windows may overlap on the slide; no point is a member of two. Fewer than `count` where the points run out.
+
+    Raises:
+        ValueError: the points are not finite (n, 2), or the area is not positive.
+    """
+    points = _as_points(points_um)
+    rest = np.arange(len(points))
+    ranked: list[Hotspot] = []
+    while len(ranked) < count and (found := most_active_window(points[rest], shape, area_mm2)):
+        members = rest[list(found.members)]
+        ranked.append(replace(found, members=tuple(members.tolist())))
+        rest = np.setdiff1d(rest, members)
+    return ranked
+
+
+def most_active_window(points_um: ArrayLike, shape: WindowShape, area_mm2: float) -> Hotspot | None:
+    """Return the circle, or the 4:3 rectangle, of exactly this area that holds the most points.
+
+    Raises:
+        ValueError: the points are not finite (n, 2), or the area is not positive.
+    """
+    if not area_mm2 > 0:
+        raise ValueError(f"a window needs a positive area, not {area_mm2} mm2")
+    area_um2 = area_mm2 * 1e6
+    if shape == "circle":
+        return most_active_circle(points_um, sqrt(area_um2 / pi))
+    return most_active_rectangle(points_um, sqrt(area_um2 * 4 / 3), sqrt(area_um2 * 3 / 4))
+
+
+def most_active_circle(points_um: ArrayLike, radius_um: float) -> Hotspot | None:
+    """Return a closed disc that holds as many points as any disc of this radius can; None without points.
+
+    Its centre is that of the smallest circle round its members, so that all lie as far inside as they can. Among
+    equals the one with the smallest (y, x) of its centre, to 1e-6 um; the order of the points does not matter.
+
+    Args:
+        points_um: (n, 2) x, y in um; equal points count each.
+        radius_um: of the disc.
+
+    Raises:
+        ValueError: the points are not finite (n, 2), or the radius is not positive.
+    """
+    if not 0 < radius_um < inf:
+        raise ValueError(f"a disc needs a positive radius, not {radius_um} um")
+    points, row = _in_reading_order(_as_points(points_um))
+    if not len(points):
+        return None
+    fullest = _fullest_discs(points, radius_um * (1 + EDGE_TOLERANCE))
+    x_um, y_um, members = _first_centred(points, fullest, _enclosing_centre)
+    return Hotspot("circle", x_um, y_um, _rows(row, members), radius_um=radius_um)
+
+
+def most_active_rectangle(points_um: ArrayLike, width_um: float, height_um: float) -> Hotspot | None:
+    """Return a closed upright rectangle that holds as many points as any of this size can; None without points.
+
+    It is centred on its members' bounding box; among equals as in `most_active_circle`.
+
+    Args:
+        points_um: (n, 2) x, y in um; equal points count each.
+        width_um: along x.
+        height_um: along y.
+
+    Raises:
+        ValueError: the points are not finite (n, 2), or a side is not positive.
+    """
+    if not (0 < width_um < inf and 0 < height_um < inf):
+        raise ValueError(f"a rectangle needs positive sides, not {width_um} x {height_um} um")
+    points, row = _in_reading_order(_as_points(points_um))
+    if not len(points):
+        return None
+    fullest = _fullest_rectangles(points, width_um * (1 + EDGE_TOLERANCE), height_um * (1 + EDGE_TOLERANCE))
+    x_um, y_um, members = _first_centred(points, fullest, _box_centre)
+    return Hotspot("rectangle", x_um, y_um, _rows(row, members), width_um=width_um, height_um=height_um)
+
+
+def _as_points(points_um: ArrayLike) -> Points:
+    points = np.asarray(points_um, dtype=np.float64)
+    if points.size == 0:
+        return np.empty((0, 2))
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(f"points must be finite and of shape (n, 2), not {points.shape}")
+    return points
+
+
+def _in_reading_order(points: Points) -> tuple[Points, Members]:
+    # Every sum and comparison below then runs in one order, whatever the caller's: same points, same bits.
+    row = np.lexsort((points[:, 0], points[:, 1]))
+    return points[row], row
+
+
+def _rows(row: Members, members: Members) -> tuple[int, ...]:
+    return tuple(np.sort(row[members]).tolist())
+
+
+def _first_centred(
+    points: Points, fullest: list[Members], centre_of: Callable[[Points], tuple[float, float]]
+) -> tuple[float, float, Members]:
+    centred = [(*centre_of(points[members]), members) for members in fullest]
+    # Rounded, because the y of two circles on one row differ in their last bits, and those must not decide.
+    return min(centred, key=lambda each: (round(each[1], 6), round(each[0], 6)))
+
+
+def _fullest_discs(points: Points, radius: float) -> list[Members]:
+    """Return the distinct largest sets of points that one closed disc holds.
+
+    A disc with the most points can be moved until one of them lies on its rim; so all discs with a given point on
+    the rim are swept, for every point that has neighbours enough.
+    """
+    tree = cKDTree(points)
+    neighbours = tree.query_ball_point(points, 2 * radius, return_length=True)  # (n,) itself included
+    most, fullest = 0, dict[bytes, Members]()
+    for rim in np.argsort(-neighbours, kind="stable"):
+        if neighbours[rim] < most:
+            break
+        near = np.array(tree.query_ball_point(points[rim], 2 * radius), dtype=np.intp)
+        found = _fullest_discs_on_rim(points[near] - points[rim], radius, at_least=most)
+        for chosen in found:
+            members = np.sort(near[chosen])
+            if len(members) > most:
+                most, fullest = len(members), {}
+            fullest[members.tobytes()] = members
+    return list(fullest.values())
+
+
+def _fullest_discs_on_rim(offsets: Points, radius: float, at_least: int) -> list[NDArray[np.bool_]]:
+    """Return masks of the largest sets in a disc whose rim passes through the origin; none if below `at_least`.
+
+    The disc's centre goes once round the origin. It holds a point at distance d while its direction is within
+    acos(d / 2 radius) of that point's: an arc. The count is highest where some arc begins.
+    """
+    distance = np.hypot(offsets[:, 0], offsets[:, 1])
+    on_rim = distance == 0  # the point itself and its duplicates: held all the way round
+    if on_rim.all():
+        return [on_rim] if len(offsets) >= at_least else []
+    half_arc = np.arccos(np.minimum(distance / (2 * radius), 1))
+    begin = np.mod(np.arctan2(offsets[:, 1], offsets[:, 0]) - half_arc, tau)
+    end = begin + 2 * half_arc  # up to 3 pi: an arc over direction 0 holds again one turn later
+    ends = np.sort(end[~on_rim])
+    angle = np.unique(begin[~on_rim])
+    begun = np.searchsorted(np.sort(begin[~on_rim]), angle, side="right")
+    held = begun - np.searchsorted(ends, angle) + len(ends) - np.searchsorted(ends, angle + tau)
+    most = held.max()
+    if most + on_rim.sum() < at_least:
+        return []
+    return [on_rim | ((begin <= first) & (first <= end)) | (first + tau <= end) for first in angle[held == most]]
+
+
+def _fullest_rectangles(points: Points, width: float, height: float) -> list[Members]:
+    """Return the distinct largest sets of points that one closed rectangle holds; points ascend in y.
+
+    A rectangle with the most points can be moved until its left and its lower edge (least x, least y) touch one.
+    """
+    x, y = points.T
+    most, fullest = 0, dict[bytes, Members]()
+    for left in np.unique(x):
+        strip = np.flatnonzero((x >= left) & (x <= left + width))
+        if len(strip) < most:
+            continue
+        held = np.searchsorted(y[strip], y[strip] + height, side="right") - np.arange(len(strip))
+        if held.max() > most:
+            most, fullest = held.max(), {}
+        for lowest in np.flatnonzero(held == most):
+            members = strip[lowest : lowest + most]
+            fullest[members.tobytes()] = members
+    return list(fullest.values())
+
+
+def _box_centre(points: Points) -> tuple[float, float]:
+    x_um, y_um = (points.min(axis=0) + points.max(axis=0)) / 2
+    return float(x_um), float(y_um)
+
+
+def _enclosing_centre(points: Points) -> tuple[float, float]:
+    """Return the centre of the smallest circle round the points: exact for the few it rests on, grown one by one."""
+    local = points - points[0]  # keeps the digits of points that lie close together far from the origin
+    support, centre, radius = local[:1], local[0], 0.0
+    while True:
+        distance = np.hypot(*(local - centre).T)
+        farthest = distance.argmax()
+        if distance[farthest] <= radius * (1 + EDGE_TOLERANCE):
+            break
+        support = np.vstack((support, local[farthest]))
+        candidates = _centres_through(support)  # (c, 2)
+        reach = np.hypot(*(candidates[:, None] - support).transpose(2, 0, 1)).max(axis=1)  # (c,)
+        if reach.min() <= radius:  # rounding only: a larger support needs a larger circle
+            break
+        centre, radius = candidates[reach.argmin()], float(reach.min())
+    x_um, y_um = centre + points[0]
+    return float(x_um), float(y_um)
+
+
+def _centres_through(support: Points) -> Points:
+    # The smallest circle rests on two points, as its diameter, or on three.
+    pairs = np.array(list(combinations(support, 2)))  # (p, 2, 2)
+    midpoints: Points = pairs.mean(axis=1)
+    if len(support) < 3:
+        return midpoints
+    triples = np.array(list(combinations(support, 3)))  # (t, 3, 2)
+    first = triples[:, 0]
+    bx, by = (triples[:, 1] - first).T
+    cx, cy = (triples[:, 2] - first).T
+    twice_cross = 2 * (bx * cy - by * cx)
+    bent = twice_cross != 0  # three points on a line have no circle
+    b_squared, c_squared = bx**2 + by**2, cx**2 + cy**2
+    offset = np.stack((cy * b_squared - by * c_squared, bx * c_squared - cx * b_squared), axis=1)
+    circumcentres = first[bent] + offset[bent] / twice_cross[bent, None]
+    return np.concatenate((midpoints, circumcentres), dtype=np.float64)
