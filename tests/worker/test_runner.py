@@ -1,0 +1,103 @@
+"""The runner, in this process: a slide that two workers share is planned once, whatever becomes of the plan."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from service.analysis import analyze
+from service.inference import Detector
+from service.model_card import DEFAULT_MODEL
+from service.report import Report
+from service.sample import draw_sample_slide
+from service.slide import Box, open_slide
+from service.store.analyses import Analyses
+from service.store.database import open_database, reading, tasks
+from service.store.records import Submission
+from service.store.results import Result
+from service.store.settings import Settings
+from service.store.slides import SlideRow, StoredSlide, remember_slide
+from service.store.storage import Storage
+from service.worker.runner import Runner
+
+REGION = {"x": 200, "y": 200, "width": 2200, "height": 1700}
+
+
+class Laboratory:
+    """A data directory with a slide in it, and two workers."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = Settings(data_dir=folder, database_url=f"sqlite:///{folder / 'jobs.sqlite3'}")
+        self.storage = Storage(folder)
+        self.analyses = Analyses(open_database(settings.database))
+        self.slide = self._store(draw_sample_slide(folder / "sample.tif", width=2600, height=2200).path)
+        self.workers = [Runner(settings, lambda: False) for _ in range(2)]
+        self.sha256 = Detector.load().card.sha256
+
+    def _store(self, path: Path) -> StoredSlide:
+        with open_slide(path) as slide:
+            row = SlideRow("lab", slide.sha256, path.name, path.stat().st_size, slide.describe())
+        target = self.storage.slide_folder(row.sha256) / path.name
+        target.parent.mkdir()
+        path.rename(target)
+        return remember_slide(self.analyses.engine, row, str(target.relative_to(self.storage.folder)))
+
+    def submit(self, **request: Any) -> str:
+        """Queue an analysis, and give its id."""
+        submission = Submission("lab", self.slide.id, self.slide.name, request, DEFAULT_MODEL, self.sha256)
+        return self.analyses.submit(submission)[0].id
+
+    def step(self, analysis_id: str, number: int) -> str:
+        """Have one of the workers do the next task: its kind; "" if there is none left."""
+        waiting = select(tasks).where(tasks.c.analysis_id == analysis_id, tasks.c.status == "queued")
+        with reading(self.analyses.engine) as connection:
+            task = connection.execute(waiting.order_by(tasks.c.part)).first()
+        if task is None:
+            return ""
+        self.workers[number % 2].run(task.id)
+        return str(task.kind)
+
+    def report(self, analysis_id: str) -> Report:
+        """What came of it."""
+        return Result.of(self.storage, self.analyses.get(analysis_id, "lab")).report()
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    made = Laboratory(tmp_path_factory.mktemp("data"))
+    yield made
+    made.analyses.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def alone(laboratory: Laboratory) -> dict[str, Any]:
+    """The report that one pass gives, without what differs between two runs."""
+    with open_slide(laboratory.slide.location(laboratory.storage.folder)) as slide:
+        return analyze(slide, Detector.load(), region=Box(**REGION)).model_dump(exclude={"analysis"})
+
+
+def test_two_workers_plan_a_slide_once_and_find_what_one_finds(laboratory: Laboratory, alone: dict[str, Any]) -> None:
+    analysis_id = laboratory.submit(region=REGION, parts=2)
+    folder = laboratory.storage.result_folder(analysis_id)
+    plans, kinds = [], []
+    for number in range(4):
+        kinds.append(laboratory.step(analysis_id, number))
+        plans += [path.stat().st_mtime_ns for path in folder.glob("plan*")]
+    assert kinds == ["whole", "part", "part", "merge"]
+    assert len(plans) == 3, "there until the result is"
+    assert len(set(plans)) == 1, "written once"
+    assert laboratory.report(analysis_id).model_dump(exclude={"analysis"}) == alone
+    assert len(alone["detections"]) > 3
+
+
+def test_a_damaged_plan_costs_time_and_nothing_else(laboratory: Laboratory, alone: dict[str, Any]) -> None:
+    analysis_id = laboratory.submit(region=REGION, parts=2)
+    folder, number = laboratory.storage.result_folder(analysis_id), 0
+    while laboratory.step(analysis_id, number):
+        number += 1
+        for path in folder.glob("plan*"):
+            path.write_bytes(path.read_bytes()[: 100 * number])
+    assert number == 4
+    assert laboratory.report(analysis_id).model_dump(exclude={"analysis"}) == alone
