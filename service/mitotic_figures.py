@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import label
 
 from service.probability_map import ProbabilityMap
-from service.slide import Box
+from service.region import Region
 from service.tiling import Lattice
 
 Map = npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ def find_mitotic_figures(
     return [_figure(lattice, um_per_px, *row) for row in found.tolist()]
 
 
-def within(figures: list[MitoticFigure], region: Box | None) -> list[MitoticFigure]:
+def within(figures: list[MitoticFigure], region: Region | None) -> list[MitoticFigure]:
     """Keep the figures whose centroids lie in a region (level-0 px); all of them for None."""
     return [figure for figure in figures if region is None or region.contains(figure.x, figure.y)]
 

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
 from service.model_card import ModelCard
+from service.region import Outline, Region, region_json
 from service.slide import Box, Extent
 from service.tiling import PATCH_PX, Lattice
 from service.tissue import MASK_UM
@@ -20,7 +21,7 @@ PATCHES_PER_SIDE = 2  # per tile
 class AnalysisOptions(TypedDict, total=False):
     """What may be asked of an analysis; for what is left out or None, see `Parameters.of`."""
 
-    region: Box | None  # level-0 px
+    region: Region | None
     threshold: float | None
     halo_px: int | None
 
@@ -30,7 +31,7 @@ class Parameters:
     """Region in level-0 px, threshold on probabilities, the lattice, and how it is covered."""
 
     lattice: Lattice
-    region: Box | None
+    region: Region | None
     threshold: float
     halo_px: int
     patches_per_side: int
@@ -43,7 +44,7 @@ class Parameters:
         extent: Extent,
         card: ModelCard,
         *,
-        region: Box | None = None,
+        region: Region | None = None,
         threshold: float | None = None,
         halo_px: int | None = None,
     ) -> "Parameters":
@@ -61,9 +62,14 @@ class Parameters:
         halo_px = HALO_PX if halo_px is None else halo_px
         if halo_px < 0 or halo_px % stride_px:
             raise ParameterInvalid(f"halo of {halo_px} px is not a multiple of {stride_px}")
-        _check_region(extent, region)
+        region = _checked(region, extent, mpp)
         lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px, card.offset_px)
         return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp)
+
+    @property
+    def region_box(self) -> Box | None:
+        """The rectangle round the region."""
+        return self.region.box if isinstance(self.region, Outline) else self.region
 
     @property
     def geometry(self) -> str:
@@ -73,8 +79,9 @@ class Parameters:
     def as_report(self, computed_by: Mapping[str, Any]) -> dict[str, Any]:
         """Make the report's `parameters`: what the scores came of, and the rules by which figures are counted."""
         region = self.region
+        corner = [region.x, region.y, region.width, region.height] if isinstance(region, Box) else None
         return {
-            "region": region and [region.x, region.y, region.width, region.height],
+            "region": corner or (region and region_json(region)),
             "mpp": list(self.mpp),
             "threshold": self.threshold,
             "scale": list(self.lattice.scale),
@@ -102,18 +109,10 @@ def scale_to(model_mpp: float, mpp: tuple[float, float]) -> tuple[float, float]:
     return (1.0, 1.0) if all(abs(math.log(each)) <= MPP_TOLERANCE for each in ratio) else ratio
 
 
-def parse_region(text: str) -> Box:
-    """Parse a region "X,Y,W,H" in level-0 px. Raises RegionInvalid."""
-    try:
-        x, y, width, height = (int(part) for part in text.split(","))
-    except ValueError:
-        raise RegionInvalid(f"region {text!r} is not X,Y,W,H in whole level-0 pixels") from None
-    return Box(x, y, width, height)
-
-
-def _check_region(extent: Extent, region: Box | None) -> None:
-    if region is None:
-        return
+def _checked(region: Region | None, extent: Extent, mpp: tuple[float, float]) -> Region | None:
+    """Give a region in level-0 px of this slide. Raises RegionInvalid, RegionOutside."""
+    if region is None or isinstance(region, Outline):
+        return region and region.on_slide(extent.width, extent.height, mpp)
     if region.width <= 0 or region.height <= 0:
         raise RegionInvalid(f"region {region.width} x {region.height} px is empty")
     if region.x < 0 or region.y < 0 or region.right > extent.width or region.bottom > extent.height:
@@ -121,3 +120,4 @@ def _check_region(extent: Extent, region: Box | None) -> None:
             f"region {region.x},{region.y},{region.width},{region.height} is not inside {extent.name}, "
             f"which is {extent.width} x {extent.height} px"
         )
+    return region

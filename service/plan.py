@@ -84,8 +84,8 @@ class Plan:
 
     @classmethod
     def _covering(cls, parameters: Parameters, tissue: TissueMask, stain: StainMatch, key: str, started: float) -> Self:
-        side, halo_px = parameters.patches_per_side, parameters.halo_px
-        tiles = list(cover(parameters.lattice, parameters.region, tissue.touches, side, halo_px))
+        side, halo_px, examined = parameters.patches_per_side, parameters.halo_px, tissue.inside(parameters.region)
+        tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px))
         return cls(parameters, tissue, stain, tiles, key, time.monotonic() - started)
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from service.probability_map import ProbabilityMap
+from service.region import outlines_of
 from service.report import CirclePlace, Detection, Report
 from service.slide import Box, Rgb, Slide
 from service.tissue import TissueMask
@@ -36,10 +37,9 @@ def overlay(slide: Slide, report: Report, tissue: TissueMask, longest_px: int = 
     if isinstance(spot, CirclePlace):
         size = (spot.radius_um / report.slide.mpp[0] / scale, spot.radius_um / report.slide.mpp[1] / scale)
         _ring(draw, spot.x / scale, spot.y / scale, *size, HOTSPOT, 3)
-    if report.region:
-        region = report.region
-        corners = (region.x, region.y, region.x + region.width, region.y + region.height)
-        draw.rectangle([corner / scale for corner in corners], outline=INK, width=2)
+    if region := report.examined_region:
+        for ring in outlines_of(region):
+            draw.line([(x / scale, y / scale) for x, y in ring], fill=INK, width=2, joint="curve")
     return _captioned(picture, _caption(report), scale * report.slide.mpp[0])
 
 

@@ -19,6 +19,7 @@ from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.order import ResultStatus
 from service.plan import Plan
+from service.region import Region, region_json, region_of
 from service.slide import Box, Slide
 from service.tissue import TissueMask
 
@@ -59,6 +60,20 @@ class Rectangle(_Part):
     y: int
     width: int
     height: int
+
+
+class PolygonRegion(_Part):
+    """A GeoJSON Polygon in level-0 px: its outer ring, then its holes."""
+
+    type: Literal["Polygon"]
+    coordinates: list[list[tuple[float, float]]]
+
+
+class MultiPolygonRegion(_Part):
+    """A GeoJSON MultiPolygon in level-0 px."""
+
+    type: Literal["MultiPolygon"]
+    coordinates: list[list[list[tuple[float, float]]]]
 
 
 class SlideFacts(_Part):
@@ -212,7 +227,7 @@ class Report(_Part):
     software: SoftwareFacts
     model: ModelFacts
     slide: SlideFacts
-    region: Rectangle | None
+    region: Rectangle | PolygonRegion | MultiPolygonRegion | None
     parameters: dict[str, Any]
     tissue: TissueFacts
     detections: list[Detection]
@@ -221,6 +236,11 @@ class Report(_Part):
     scores: list[Score]
     warnings: list[Notice]
     review: Annotated[Review | None, Field(exclude_if=lambda review: review is None)] = None
+
+    @property
+    def examined_region(self) -> Region | None:
+        """The part of the slide that was examined; None for all of it."""
+        return region_of(self.region.model_dump()) if self.region else None
 
     def to_json(self) -> str:
         """Write the report as indented JSON with a final newline."""
@@ -239,15 +259,15 @@ def compose_report(
     seconds: float,
 ) -> Report:
     """Put what was found into the contract's form; computes nothing but units."""
-    parameters, tissue = plan.parameters, plan.tissue
-    examined_mm2 = tissue.area_mm2(parameters.region)
-    counted = activity_of(len(figures), examined_mm2, counts, tissue)
+    parameters, tissue, region = plan.parameters, plan.tissue, plan.parameters.region
+    examined_mm2 = tissue.area_mm2(region)
+    counted = activity_of(len(figures), examined_mm2, counts, tissue.inside(region))
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),
         model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
         slide=_slide_facts(slide),
-        region=_rectangle(parameters.region),
+        region=_region_part(region),
         parameters=parameters.as_report(computed_by),
         tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
@@ -267,6 +287,15 @@ def activity_of(total: int, examined_mm2: float, counts: ActivityCounts, tissue:
     )
 
 
+def _region_part(region: Region | None) -> Rectangle | PolygonRegion | MultiPolygonRegion | None:
+    if region is None:
+        return None
+    found = region_json(region)
+    if isinstance(region, Box):
+        return Rectangle(**found)
+    return PolygonRegion(**found) if found["type"] == "Polygon" else MultiPolygonRegion(**found)
+
+
 def _slide_facts(slide: Slide) -> SlideFacts:
     return SlideFacts(
         name=slide.name,
@@ -277,12 +306,8 @@ def _slide_facts(slide: Slide) -> SlideFacts:
         mpp=slide.require_mpp(),
         mpp_source=slide.mpp_source or "",
         objective_power=slide.objective_power,
-        bounds=_rectangle(slide.bounds),
+        bounds=Rectangle(**region_json(slide.bounds)) if slide.bounds else None,
     )
-
-
-def _rectangle(box: Box | None) -> Rectangle | None:
-    return Rectangle(x=box.x, y=box.y, width=box.width, height=box.height) if box else None
 
 
 def detection_of(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -> Detection:

@@ -149,9 +149,9 @@ def counted_review(report: Report, tissue: TissueMask, found: Found) -> Activity
     kept = _kept(found)
     if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
-    examined_mm2 = tissue.area_mm2(_box(report))
+    examined_mm2 = tissue.area_mm2(report.examined_region)
     counts = _count(tuple((each.x_um, each.y_um) for each in kept), examined_mm2)
-    return activity_of(len(kept), examined_mm2, counts, tissue)
+    return activity_of(len(kept), examined_mm2, counts, tissue.inside(report.examined_region))
 
 
 @lru_cache(maxsize=64)
@@ -186,15 +186,10 @@ def _check(report: Report, found: Found, change: Change) -> None:
             raise ParameterInvalid(f"there is no detection {change.id}")
         return
     x, y = change.x or 0.0, change.y or 0.0
-    box = _box(report) or Box(0, 0, report.slide.width, report.slide.height)
-    if not box.contains(x, y):
-        raise ParameterInvalid(f"{x:g}, {y:g} is outside of what was analysed, {box.width} x {box.height} px")
+    examined = report.examined_region or Box(0, 0, report.slide.width, report.slide.height)
+    if not examined.contains(x, y):
+        raise ParameterInvalid(f"{x:g}, {y:g} is outside of what was analysed")
     new = _added(0, x, y, report.slide.mpp)
     for each in _kept(found):
         if math.hypot(each.x_um - new.x_um, each.y_um - new.y_um) < MERGE_UM:
             raise ParameterInvalid(f"detection {each.id} is within {MERGE_UM} um of {x:g}, {y:g}: they are one mitosis")
-
-
-def _box(report: Report) -> Box | None:
-    region = report.region
-    return Box(region.x, region.y, region.width, region.height) if region else None

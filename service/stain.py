@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from service.region import Region
 from service.slide import Box, Rgb, Slide
 from service.tissue import TissueMask
 
@@ -111,7 +112,7 @@ def match_stain(
     tissue: TissueMask,
     reference: StainMatrix | None,
     scale: tuple[float, float],
-    region: Box | None = None,
+    region: Region | None = None,
 ) -> StainMatch:
     """Estimate a slide's (or region's) stains and match them to the model's reference, if it has one."""
     source = reference and estimate_stain(sample_tissue(slide, tissue, scale, region))
@@ -119,7 +120,7 @@ def match_stain(
 
 
 def sample_tissue(
-    slide: Slide, tissue: TissueMask, scale: tuple[float, float], region: Box | None = None
+    slide: Slide, tissue: TissueMask, scale: tuple[float, float], region: Region | None = None
 ) -> npt.NDArray[np.uint8]:
     """Pixels (N, 3) of windows spread evenly over the tissue, at a grid's scale; the same ones every time."""
     rows, columns = np.nonzero(tissue.mask)

@@ -7,7 +7,7 @@ almost as it does green, as no stain does.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from scipy import ndimage
 from skimage.measure import label
 
 from service.arrays import load_arrays, save_arrays
+from service.region import Outline, Region
 from service.slide import Box, Rgb, Slide
 
 MASK_UM = 8.0  # a nucleus is about one pixel
@@ -35,10 +36,17 @@ class TissueMask:
     scale: tuple[float, float]
     mpp: tuple[float, float]
 
-    def area_mm2(self, region: Box | None = None) -> float:
+    def inside(self, region: Region | None) -> "TissueMask":
+        """Leave out what lies outside of outlines; a rectangle leaves the mask as it is."""
+        if not isinstance(region, Outline):
+            return self
+        return replace(self, mask=self.mask & region.mask(self.scale, self.mask.shape))
+
+    def area_mm2(self, region: Region | None = None) -> float:
         """Tissue in a region (level-0 px), by default in the slide."""
         pixel_mm2 = self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
-        return float(np.count_nonzero(self.mask if region is None else self._part(region, 0))) * pixel_mm2
+        found = self._part(region, 0) if isinstance(region, Box) else self.inside(region).mask
+        return float(np.count_nonzero(found)) * pixel_mm2
 
     def touches(self, box: Box) -> bool:
         """Whether tissue lies in a box (level-0 px) or within a mask pixel of it."""

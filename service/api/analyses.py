@@ -49,7 +49,8 @@ from service.interop.webhooks import check_url
 from service.model_card import find_model, models, read_card
 from service.order import Order
 from service.parameters import Parameters
-from service.slide import Box, Extent
+from service.region import region_of
+from service.slide import Extent
 from service.store.orders import slide_identifier
 from service.store.records import LIVE, Analysis, Status, Submission
 from service.store.slides import StoredSlide, find_slide
@@ -160,7 +161,7 @@ def queue(
         Parameters.of(
             Extent.of(stored.facts, stored.name, options["mpp"]),
             card,
-            region=region and Box(**region),
+            region=region and region_of(region),
             threshold=options["threshold"],
             halo_px=options["halo_px"],
         )

@@ -26,10 +26,19 @@ class Region(_Request):
     height: Pixels
 
 
+class Outlines(BaseModel):
+    """Polygons with holes, as GeoJSON (also QuPath's); in level-0 px, or in um if `unit` says so."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Literal["Polygon", "MultiPolygon", "GeometryCollection", "Feature", "FeatureCollection"]
+    unit: Literal["px", "um"] = "px"
+
+
 class AnalysisOptions(_Request):
     """What is asked of an analysis; everything has a default."""
 
-    region: Annotated[Region | None, Field(description="Only this part of the slide.")] = None
+    region: Annotated[Region | Outlines | None, Field(description="Only this part of the slide.")] = None
     mpp: Annotated[
         float | None, Field(gt=0, le=1000, description="Um per pixel, where the file does not say it or is wrong.")
     ] = None

@@ -45,9 +45,9 @@ from service.errors import BadInput, ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.model_card import DEFAULT_MODEL
-from service.parameters import parse_region
+from service.region import Region, parse_region
 from service.report import Report
-from service.slide import Box, Slide, open_slide
+from service.slide import Slide, open_slide
 
 if TYPE_CHECKING:
     from service.inference import Detector
@@ -91,7 +91,10 @@ def analyze(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Slides, images, DICOM folders, URLs, or a folder of them.")
     ],
-    region: Annotated[Optional[str], typer.Option(metavar="X,Y,W,H", help="Only this part, in level-0 pixels.")] = None,
+    region: Annotated[
+        Optional[str],
+        typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
+    ] = None,
     mpp: Mpp = None,
     threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
     model: Annotated[
@@ -189,7 +192,7 @@ def load_detector(model: str = DEFAULT_MODEL, device: DeviceName = DeviceName.AU
 def _analyze_one(
     slide: Slide,
     detector: "Detector",
-    region: Box | None,
+    region: Region | None,
     threshold: float | None,
     halo_px: int | None,
     overlay: Path | None,

@@ -21,8 +21,8 @@ from service.errors import (
     ScopeMissing,
     ServerUnreachable,
 )
-from service.parameters import parse_region
 from service.readers import is_url, slide_name
+from service.region import parse_region, region_json
 
 WHOLLY = (ServerUnreachable, QueueUnavailable, DatabaseUnavailable, KeyRequired, ScopeMissing, OutputUnwritable)
 DEFAULT_SERVER = "http://127.0.0.1:8000"  # where `mitosis serve` listens
@@ -69,7 +69,10 @@ def submit_command(
     key: Annotated[
         Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
     ] = None,
-    region: Annotated[Optional[str], typer.Option(metavar="X,Y,W,H", help="Only this part, in level-0 pixels.")] = None,
+    region: Annotated[
+        Optional[str],
+        typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
+    ] = None,
     mpp: Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it.")] = None,
     threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
     model: Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")] = None,
@@ -87,9 +90,9 @@ def submit_command(
         raise ParameterInvalid("several slides need --out DIR")
     reports = report_files(slides, out, file_format, several)
     check_outputs([slide for slide in slides if not is_url(slide)], [file for file in reports if file])
-    box = parse_region(region) if region is not None else None
+    area = parse_region(region) if region is not None else None
     asked = {
-        "region": box and (box.x, box.y, box.width, box.height),
+        "region": area and region_json(area),
         "mpp": mpp,
         "threshold": threshold,
         "model": model,

@@ -124,7 +124,7 @@ Answer = TypeVar("Answer", bound=_Answer)
 class AnalysisOptions(TypedDict, total=False):
     """What a request may say of an analysis beside its slide; None leaves the service's default."""
 
-    region: Region | None  # x, y, width, height in level-0 px
+    region: Region | Mapping[str, Any] | None  # also as a report has it, or GeoJSON
     mpp: float | None  # um per px
     threshold: float | None
     model: str | None
@@ -247,7 +247,7 @@ class Client:
         if path is not None:
             slide_id = self.upload(path, on_progress).slide_id
         asked: dict[str, Any] = {"slide_id": slide_id, "uri": uri, "priority": "routine", **options}
-        if region := options.get("region"):
+        if isinstance(region := options.get("region"), tuple):
             asked["region"] = dict(zip(("x", "y", "width", "height"), region, strict=True))
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         given = {name: value for name, value in asked.items() if value is not None}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.order import Confirmation
+from service.region import describe_region
 from service.report import HotspotPlace, Mai, RectanglePlace, Report, Score
 
 UNCONFIRMED = "Computed by software; no person has confirmed it."
@@ -43,9 +44,8 @@ def findings(report: Report) -> list[Finding]:
     examined = Measure(codes.EXAMINED, report.tissue.examined_mm2, codes.MM2)
     threshold = Measure(codes.THRESHOLD, report.model.threshold, codes.COUNT)
     method = "detection in all tissue"
-    if report.region is not None:
-        region = report.region
-        method = f"detection in x {region.x}, y {region.y}, {region.width} x {region.height} level-0 pixels"
+    if region := report.examined_region:
+        method = f"detection in {describe_region(region)}"
     found = [Finding("total", codes.TOTAL, report.counts.total, codes.COUNT, method, (examined, threshold))]
     if report.counts.per_mm2 is not None:
         found.append(Finding("density", codes.DENSITY, report.counts.per_mm2, codes.PER_MM2, method, (examined,)))

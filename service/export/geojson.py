@@ -9,7 +9,8 @@ import math
 import uuid
 from typing import Any
 
-from service.report import Detection, HotspotPlace, Rectangle, RectanglePlace, Report
+from service.region import geometry_of
+from service.report import Detection, HotspotPlace, RectanglePlace, Report
 
 FIGURE_COLOUR, HOTSPOT_COLOUR, REGION_COLOUR = [0, 160, 70], [230, 120, 0], [60, 60, 60]
 CIRCLE_CORNERS = 128
@@ -23,10 +24,10 @@ def to_geojson(report: Report) -> bytes:
     if report.mai.hotspot:
         name = f"Hot-spot ({report.mai.definition}): {report.mai.count} mitoses in {report.mai.area_mm2:.2f} mm2"
         corners = _hotspot_corners(report.mai.hotspot, report.slide.mpp)
-        features.append(_annotation(report, name, "Hot-spot", HOTSPOT_COLOUR, corners, offset))
-    if report.region:
-        corners = _rectangle_corners(report.region)
-        features.append(_annotation(report, "Analysed region", "Region", REGION_COLOUR, corners, offset))
+        geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+        features.append(_annotation(report, name, "Hot-spot", HOTSPOT_COLOUR, geometry, offset))
+    if region := report.examined_region:
+        features.append(_annotation(report, "Analysed region", "Region", REGION_COLOUR, geometry_of(region), offset))
     collection = {"type": "FeatureCollection", "features": features, "offset": list(offset), "unit": "level-0 px"}
     return (json.dumps(collection, indent=1) + "\n").encode()
 
@@ -50,21 +51,23 @@ def _point(report: Report, detection: Detection, offset: tuple[int, int]) -> dic
 
 
 def _annotation(
-    report: Report,
-    name: str,
-    kind: str,
-    colour: list[int],
-    corners: list[tuple[float, float]],
-    offset: tuple[int, int],
+    report: Report, name: str, kind: str, colour: list[int], geometry: dict[str, Any], offset: tuple[int, int]
 ) -> dict[str, Any]:
-    ring = [[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in (*corners, corners[0])]
     properties = {
         "objectType": "annotation",
         "name": name,
         "classification": {"name": kind, "color": colour},
         "isLocked": True,
     }
-    return _feature(report, kind, {"type": "Polygon", "coordinates": [ring]}, properties)
+    shifted = geometry | {"coordinates": _shifted(geometry["coordinates"], offset)}
+    return _feature(report, kind, shifted, properties)
+
+
+def _shifted(places: Any, offset: tuple[int, int]) -> Any:
+    """Take an offset off the coordinates of a geometry, however deep they lie."""
+    if isinstance(places[0], int | float):
+        return [round(place - start, 2) for place, start in zip(places, offset, strict=True)]
+    return [_shifted(each, offset) for each in places]
 
 
 def _hotspot_corners(hotspot: HotspotPlace, mpp: tuple[float, float]) -> list[tuple[float, float]]:
@@ -76,8 +79,3 @@ def _hotspot_corners(hotspot: HotspotPlace, mpp: tuple[float, float]) -> list[tu
     radius_x, radius_y = hotspot.radius_um / mpp[0], hotspot.radius_um / mpp[1]
     angles = [math.tau * corner / CIRCLE_CORNERS for corner in range(CIRCLE_CORNERS)]
     return [(hotspot.x + radius_x * math.cos(angle), hotspot.y + radius_y * math.sin(angle)) for angle in angles]
-
-
-def _rectangle_corners(region: Rectangle) -> list[tuple[float, float]]:
-    right, bottom = region.x + region.width, region.y + region.height
-    return [(region.x, region.y), (right, region.y), (right, bottom), (region.x, bottom)]

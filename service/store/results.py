@@ -12,7 +12,6 @@ from service.errors import NotFinished, NotFound
 from service.mitotic_figures import find_mitotic_figures, within
 from service.probability_map import ProbabilityMap
 from service.report import Detection, Report, detection_of
-from service.slide import Box
 from service.store.records import Analysis
 from service.store.storage import Storage
 from service.tissue import TissueMask
@@ -76,15 +75,14 @@ def _tissue(result: Result) -> TissueMask:
 @lru_cache(maxsize=16)
 def _candidates(result: Result, above: float) -> list[Detection]:
     report = result.report()
-    threshold, mpp, region = report.model.threshold, report.slide.mpp, report.region
+    threshold, mpp = report.model.threshold, report.slide.mpp
     if above >= threshold:
         return []
-    box = Box(region.x, region.y, region.width, region.height) if region else None
     with _one_map:
         try:
             probabilities = ProbabilityMap.load(result.path("map"))
         except ValueError as error:
             raise NotFinished("the probabilities of this slide were not kept: analyse it again") from error
-        figures = within(find_mitotic_figures(probabilities, above, mpp), box)
+        figures = within(find_mitotic_figures(probabilities, above, mpp), report.examined_region)
     below = [figure for figure in figures if figure.score < threshold][:MAX_CANDIDATES]
     return [detection_of(number, figure, mpp) for number, figure in enumerate(below, start=1)]

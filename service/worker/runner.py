@@ -32,8 +32,9 @@ from service.inference import Detector
 from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
+from service.region import region_of
 from service.report import Report
-from service.slide import Box, Slide
+from service.slide import Slide
 from service.store.analyses import Analyses, Claim
 from service.store.database import open_database
 from service.store.logs import bind_analysis
@@ -191,7 +192,7 @@ def _options(request: dict[str, Any]) -> AnalysisOptions:
     """Read what an analysis was asked for."""
     region = request.get("region")
     return {
-        "region": region and Box(region["x"], region["y"], region["width"], region["height"]),
+        "region": region and region_of(region),
         "threshold": request.get("threshold"),
         "halo_px": request.get("halo_px"),
     }

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from service.errors import DeviceUnavailable, NotFound
 from service.report import Report
-from service.slide import Box, Slide, open_slide
+from service.slide import Slide, open_slide
 from service.store.database import analyses, reading
 from service.store.records import Analysis, find_analyses
 from service.store.results import Result
@@ -75,13 +75,13 @@ def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress
     """The report of today; or why there is none."""
     from service.analysis import analyze
 
-    detector, region = _detector(model, report), report.region
+    detector = _detector(model, report)
     if detector.card.sha256 != report.model.sha256:
         return f"model: {model} has the checksum {detector.card.sha256}, not {report.model.sha256}: it is another"
     return analyze(
         slide,
         detector,
-        region=Box(region.x, region.y, region.width, region.height) if region else None,
+        region=report.examined_region,
         threshold=report.model.threshold,
         halo_px=report.parameters["halo_px"],
         on_progress=on_progress,
