@@ -214,6 +214,6 @@ def _joined(found: list[shapely.Geometry], unit: Literal["px", "um"] = "px") -> 
 
 
 def _areas(shape: shapely.Geometry) -> shapely.MultiPolygon:
-    """Keep the polygons of a geometry, without lines and points that cutting leaves."""
+    """Keep the polygons of a geometry, without lines and points that cutting leaves; equal areas are written alike."""
     parts = shapely.get_parts(shapely.get_parts(shape))
-    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+    return shapely.normalize(shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"]))

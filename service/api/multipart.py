@@ -17,7 +17,7 @@ from service.errors import (
 from service.store.settings import Settings
 from service.store.storage import Incoming, Storage
 
-MAX_REQUEST_BYTES = 64 << 10  # the JSON beside a multipart file
+MAX_REQUEST_BYTES = 512 << 10  # the JSON beside a multipart file; outlines drawn by hand have many corners
 MULTIPART_BYTES = 1 << 20  # boundaries, headers and that JSON
 
 

@@ -24,12 +24,14 @@ from service.errors import (
     NotASlide,
     NotFinished,
     NotFound,
+    RegionInvalid,
     RegionOutside,
     RequestInvalid,
     ResolutionUnknown,
     SourceForbidden,
     UploadIncomplete,
 )
+from service.region import Outline
 from tests.integration.running import Running
 from tests.slides import draw_tissue, pyramid_of, write_pyramid
 
@@ -150,6 +152,23 @@ def test_a_submission_with_the_same_key_is_the_same_analysis(client: Client, sli
     first = client.submit(slide_id, region=(0, 0, 90, 90), idempotency_key="once")
     assert client.submit(slide_id, region=(0, 0, 90, 90), idempotency_key="once").id == first.id
     assert client.submit(slide_id, region=(0, 0, 90, 90)).id != first.id
+
+
+def test_an_outline_in_um_is_examined_alone_and_comes_back_in_pixels(client: Client, slide: Path) -> None:
+    hole = [[30, 30], [40, 30], [40, 40], [30, 40], [30, 30]]
+    drawn = {"type": "Polygon", "coordinates": [[[0, 0], [100, 0], [100, 50], [0, 50], [0, 0]], hole], "unit": "um"}
+    feature = {"type": "Feature", "geometry": drawn, "properties": {"name": "Tumor"}, "unit": "um"}
+    slide_id = client.upload(slide).slide_id
+    ended = client.wait(client.submit(slide_id, region=feature).id, timeout_s=60).check()
+    report = client.result(ended.id)
+    region = report.examined_region
+    assert isinstance(region, Outline)
+    assert region.shape.area * report.slide.mpp[0] * report.slide.mpp[1] == pytest.approx(100 * 50 - 10 * 10)
+    assert 0 < report.tissue.examined_mm2 < min(report.tissue.area_mm2, 0.0055)
+    with pytest.raises(RegionInvalid):
+        client.submit(slide_id, region={"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]})
+    with pytest.raises(RegionOutside):
+        client.submit(slide_id, region={"type": "Polygon", "coordinates": [[[9e6, 0], [9e6, 9], [9e7, 9], [9e6, 0]]]})
 
 
 def test_cancelling_keeps_what_has_ended_and_deleting_does_not(client: Client, slide: Path) -> None:
