@@ -5,11 +5,15 @@
 
 export function read() {
   const fields = new URLSearchParams(location.hash.slice(1));
-  const numberOf = (name) => (fields.has(name) && Number.isFinite(Number(fields.get(name))) ? Number(fields.get(name)) : null);
+  const numberOf = (name) =>
+    fields.has(name) && Number.isFinite(Number(fields.get(name))) ? Number(fields.get(name)) : null;
   return {
     analysis: fields.get("analysis"),
     slide: fields.get("slide"),
-    view: numberOf("x") === null || numberOf("y") === null ? null : { x: numberOf("x"), y: numberOf("y"), um: numberOf("um") },
+    view:
+      numberOf("x") === null || numberOf("y") === null
+        ? null
+        : { x: numberOf("x"), y: numberOf("y"), um: numberOf("um") },
     selected: fields.get("d"),
   };
 }

@@ -18,7 +18,13 @@ export function asked(more = null) {
     return [input, h("div", { class: "field" }, h("label", { for: id }, label), input)];
   };
   const [accession, accessionField] = field("Accession number", { maxlength: "255", placeholder: "optional" });
-  const [mpp, mppField] = field("µm per pixel", { type: "number", min: "0.05", max: "20", step: "any", placeholder: "from the slide" });
+  const [mpp, mppField] = field("µm per pixel", {
+    type: "number",
+    min: "0.05",
+    max: "20",
+    step: "any",
+    placeholder: "from the slide",
+  });
   const [region, regionField] = field("Region: left, top, width, height in px", {
     pattern: "\\s*\\d+\\s*,\\s*\\d+\\s*,\\s*\\d+\\s*,\\s*\\d+\\s*",
     placeholder: "whole slide",

@@ -29,7 +29,9 @@ function draw() {
 }
 
 connection.addEventListener("lost", () => {
-  tell("connection", "The service does not answer. This page connects again by itself; nothing you entered is lost.", { kind: "bad" });
+  tell("connection", "The service does not answer. This page connects again by itself; nothing you entered is lost.", {
+    kind: "bad",
+  });
 });
 connection.addEventListener("back", () => {
   untell("connection");

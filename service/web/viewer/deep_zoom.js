@@ -130,7 +130,8 @@ export function deepZoom(element, { width, height, mpp, tiles }) {
     /** Every frame in which the slide moves. */
     onMove: (act) => viewer.addHandler("update-viewport", act),
     onRest: (act) => viewer.addHandler("animation-finish", act),
-    onClick: (act) => viewer.addHandler("canvas-click", (event) => event.quick && act(event.position.x, event.position.y, event)),
+    onClick: (act) =>
+      viewer.addHandler("canvas-click", (event) => event.quick && act(event.position.x, event.position.y, event)),
     onTileFailed: (act) => viewer.addHandler("tile-load-failed", act),
     close: () => viewer.destroy(),
   };

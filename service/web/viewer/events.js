@@ -19,7 +19,10 @@ export function watch({ onStatus, onDeleted, onReady }) {
         return;
       }
       close();
-      get("v1/session").then(() => setTimeout(open, 2000), () => {});
+      get("v1/session").then(
+        () => setTimeout(open, 2000),
+        () => {},
+      );
     });
   }
 

@@ -26,7 +26,12 @@ export function exportButtons(analysisId, slideName) {
       h("a", { href: address, download: told?.[1] ?? `${stem}.${ending}` }).click();
       setTimeout(() => URL.revokeObjectURL(address), 60000);
     } catch (error) {
-      fill(problem, error.status === 406 ? `This service does not give ${format.toUpperCase()}.` : advice(error.code), " ", h("span", { class: "quiet" }, error.message));
+      fill(
+        problem,
+        error.status === 406 ? `This service does not give ${format.toUpperCase()}.` : advice(error.code),
+        " ",
+        h("span", { class: "quiet" }, error.message),
+      );
       problem.hidden = false;
     }
   }

@@ -1,9 +1,12 @@
 // Numbers and times as people read them.
 
-export const um = (value) => (Math.abs(value) >= 1000 ? `${(value / 1000).toFixed(2)} mm` : `${value.toFixed(value < 10 ? 1 : 0)} µm`);
+export const um = (value) =>
+  Math.abs(value) >= 1000 ? `${(value / 1000).toFixed(2)} mm` : `${value.toFixed(value < 10 ? 1 : 0)} µm`;
 
 export const number = (value, digits = 0) =>
-  value === null || value === undefined ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  value === null || value === undefined
+    ? "–"
+    : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 export const interval = ([low, high]) => `${number(low, 1)} to ${number(high, 1)}`;
 

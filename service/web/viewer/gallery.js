@@ -6,16 +6,27 @@ import { kindOf } from "./overlay.js";
 
 export const CROP_UM = 64;
 const [ROW_PX, LEAST_COLUMN_PX] = [138, 104];
-const WORDS = { open: "not decided", accepted: "accepted", rejected: "rejected", added: "added", candidate: "below threshold" };
+const WORDS = {
+  open: "not decided",
+  accepted: "accepted",
+  rejected: "rejected",
+  added: "added",
+  candidate: "below threshold",
+};
 
 export const wordsOf = (item) => WORDS[kindOf(item)];
 export const scoreOf = (item) => (item.score === null ? "by hand" : number(item.score, 3));
-export const nameOf = (item) => (item.candidate ? `Candidate ${item.id}` : item.id === null ? "New mitosis" : `Mitosis ${item.id}`);
+export const nameOf = (item) =>
+  item.candidate ? `Candidate ${item.id}` : item.id === null ? "New mitosis" : `Mitosis ${item.id}`;
 
 /** `pictureOf(item)` gives the address of a crop; `onSelect(item)` is called by mouse and keyboard. */
 export function gallery({ pictureOf, onSelect }) {
   const inner = h("div", { class: "sheet", role: "presentation" });
-  const element = h("div", { class: "gallery", role: "listbox", tabindex: "0", "aria-label": "Figures, best score first" }, inner);
+  const element = h(
+    "div",
+    { class: "gallery", role: "listbox", tabindex: "0", "aria-label": "Figures, best score first" },
+    inner,
+  );
   const cells = new Map(); // by key
   let items = [];
   let selected = null;
@@ -57,7 +68,8 @@ export function gallery({ pictureOf, onSelect }) {
     if (place >= 0) {
       const above = Math.floor(place / columns) * ROW_PX;
       if (above < element.scrollTop) element.scrollTop = above;
-      else if (above + ROW_PX > element.scrollTop + element.clientHeight) element.scrollTop = above + ROW_PX - element.clientHeight;
+      else if (above + ROW_PX > element.scrollTop + element.clientHeight)
+        element.scrollTop = above + ROW_PX - element.clientHeight;
     }
     draw();
   }
@@ -90,11 +102,23 @@ export function gallery({ pictureOf, onSelect }) {
 }
 
 function figure(first, pictureOf) {
-  const picture = h("img", { alt: "", width: 96, height: 96, decoding: "async", draggable: false, src: pictureOf(first) });
+  const picture = h("img", {
+    alt: "",
+    width: 96,
+    height: 96,
+    decoding: "async",
+    draggable: false,
+    src: pictureOf(first),
+  });
   picture.addEventListener("error", () => picture.classList.add("missing"));
   const score = h("span", { class: "score" });
   const word = h("span", { class: "decision" });
-  const element = h("div", { class: "figure", role: "option", id: `figure-${first.key}` }, h("div", { class: "frame" }, picture), h("div", { class: "caption" }, score, word));
+  const element = h(
+    "div",
+    { class: "figure", role: "option", id: `figure-${first.key}` },
+    h("div", { class: "frame" }, picture),
+    h("div", { class: "caption" }, score, word),
+  );
   const cell = { element, item: first };
   cell.draw = (item, place, total, isSelected) => {
     cell.item = item;
@@ -104,7 +128,10 @@ function figure(first, pictureOf) {
     element.setAttribute("aria-selected", String(isSelected));
     element.setAttribute("aria-posinset", place + 1);
     element.setAttribute("aria-setsize", total);
-    element.setAttribute("aria-label", `${nameOf(item)}, score ${scoreOf(item)}, ${wordsOf(item)}${item.unsent ? ", not sent yet" : ""}`);
+    element.setAttribute(
+      "aria-label",
+      `${nameOf(item)}, score ${scoreOf(item)}, ${wordsOf(item)}${item.unsent ? ", not sent yet" : ""}`,
+    );
     fill(score, scoreOf(item));
     fill(word, wordsOf(item));
   };

@@ -13,7 +13,8 @@ export function fullestDisc(points, radius) {
   points.forEach(([x, y], place) => {
     const near = [];
     for (let across = -1; across <= 1; across += 1) {
-      for (let down = -1; down <= 1; down += 1) near.push(...(cells.get(`${cellOf(x) + across},${cellOf(y) + down}`) ?? []));
+      for (let down = -1; down <= 1; down += 1)
+        near.push(...(cells.get(`${cellOf(x) + across},${cellOf(y) + down}`) ?? []));
     }
     if (near.length <= best) return;
     best = Math.max(best, onRim(points, place, near, radius));

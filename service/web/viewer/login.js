@@ -21,7 +21,10 @@ export async function signIn() {
 /** Once more, because access has ended; whatever is on the page stays there. */
 export async function signInAgain() {
   if (open) return open;
-  await ask("Sign in again", "Your access has ended. What you entered is kept on this computer and is sent afterwards.");
+  await ask(
+    "Sign in again",
+    "Your access has ended. What you entered is kept on this computer and is sent afterwards.",
+  );
 }
 
 export async function signOut() {
@@ -41,7 +44,12 @@ function ask(title, words) {
         await call("v1/session", { method: "POST", json: { key: field.value } });
         session = await get("v1/session");
       } catch (error) {
-        fill(problem, error.status === 401 ? "This key is not valid. Keys begin with mk_ and are shown once, when they are made." : error.message);
+        fill(
+          problem,
+          error.status === 401
+            ? "This key is not valid. Keys begin with mk_ and are shown once, when they are made."
+            : error.message,
+        );
         problem.hidden = false;
         return;
       }

@@ -29,7 +29,10 @@ async function begin() {
   try {
     await signIn();
   } catch {
-    fill(app, h("main", { class: "start" }, h("h1", {}, "Mitosis service"), h("p", {}, "The service does not answer yet.")));
+    fill(
+      app,
+      h("main", { class: "start" }, h("h1", {}, "Mitosis service"), h("p", {}, "The service does not answer yet.")),
+    );
     connection.addEventListener("back", begin, { once: true });
     return;
   }

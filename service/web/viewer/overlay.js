@@ -38,7 +38,16 @@ export function overlay(stage, zoomed, mpp) {
     tissue: { on: false, opacity: 0.8 },
     heatmap: { on: false, opacity: 0.6 },
   };
-  const drawn = { items: [], counted: null, hotspots: [], tissue: null, heat: null, region: null, selected: null, cross: false };
+  const drawn = {
+    items: [],
+    counted: null,
+    hotspots: [],
+    tissue: null,
+    heat: null,
+    region: null,
+    selected: null,
+    cross: false,
+  };
   const stamps = new Map();
   let asked = 0;
 
@@ -91,7 +100,8 @@ export function overlay(stage, zoomed, mpp) {
 
   function hotspot({ x, y, zoom, height }, { place, label }) {
     const [centreX, centreY] = [x + (place.x + 0.5) * zoom, y + (place.y + 0.5) * zoom];
-    const half = place.shape === "circle" ? [place.radius_um, place.radius_um] : [place.width_um / 2, place.height_um / 2];
+    const half =
+      place.shape === "circle" ? [place.radius_um, place.radius_um] : [place.width_um / 2, place.height_um / 2];
     const [across, down] = half.map((size, axis) => (size / mpp[axis]) * zoom);
     context.globalAlpha = layers.hotspot.opacity;
     const path = new Path2D();
@@ -140,7 +150,8 @@ export function overlay(stage, zoomed, mpp) {
       if (many) stamp(places[kind], kind, radius, frame.density);
       else {
         const path = new Path2D();
-        for (let at = 0; at < places[kind].length; at += 2) mark(path, kind, places[kind][at], places[kind][at + 1], radius);
+        for (let at = 0; at < places[kind].length; at += 2)
+          mark(path, kind, places[kind][at], places[kind][at + 1], radius);
         stroke(path, kind, radius);
       }
     }
@@ -191,7 +202,12 @@ export function overlay(stage, zoomed, mpp) {
     const centreY = frame.y + (item.y + 0.5) * frame.zoom;
     const path = new Path2D();
     mark(path, kindOf(item), centreX, centreY, radius);
-    for (const [across, down] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    for (const [across, down] of [
+      [1, 0],
+      [-1, 0],
+      [0, 1],
+      [0, -1],
+    ]) {
       path.moveTo(centreX + across * (radius + 3), centreY + down * (radius + 3));
       path.lineTo(centreX + across * (radius + 12), centreY + down * (radius + 12));
     }
@@ -200,7 +216,12 @@ export function overlay(stage, zoomed, mpp) {
 
   function crosshair({ width, height }) {
     const path = new Path2D();
-    for (const [across, down] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    for (const [across, down] of [
+      [1, 0],
+      [-1, 0],
+      [0, 1],
+      [0, -1],
+    ]) {
       path.moveTo(width / 2 + across * 6, height / 2 + down * 6);
       path.lineTo(width / 2 + across * 26, height / 2 + down * 26);
     }
@@ -230,7 +251,10 @@ export function overlay(stage, zoomed, mpp) {
       const reach = Math.max(12, Math.min(70, (RING_UM / mpp[0]) * frame.zoom));
       let best = null;
       for (const item of drawn.items) {
-        const distance = Math.hypot(frame.x + (item.x + 0.5) * frame.zoom - x, frame.y + (item.y + 0.5) * frame.zoom - y);
+        const distance = Math.hypot(
+          frame.x + (item.x + 0.5) * frame.zoom - x,
+          frame.y + (item.y + 0.5) * frame.zoom - y,
+        );
         if (distance <= reach && (!best || distance < best.distance)) best = { item, distance };
       }
       return best?.item ?? null;

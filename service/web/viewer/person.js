@@ -37,7 +37,9 @@ export function askFor({ title, words, fields, yes, act }) {
         },
         h("h2", { id: "ask-title" }, title),
         words.map((each) => h("p", {}, each)),
-        fields.map((field, place) => h("div", { class: "field" }, h("label", { for: `ask-${field.name}` }, field.label), inputs[place][1])),
+        fields.map((field, place) =>
+          h("div", { class: "field" }, h("label", { for: `ask-${field.name}` }, field.label), inputs[place][1]),
+        ),
         problem,
         h("div", { class: "buttons" }, h("button", { type: "button", onclick: () => done(null) }, "Cancel"), submit),
       ),
@@ -67,10 +69,21 @@ export async function whoReviews() {
 export function signing(review, counted) {
   return askFor({
     title: "Sign this review",
-    words: [counted, "With your name the result becomes final, and is sent to the systems that wait for it. Later changes need another signature."],
+    words: [
+      counted,
+      "With your name the result becomes final, and is sent to the systems that wait for it. Later changes need another signature.",
+    ],
     fields: [
       { name: "reviewer", label: "Name", properties: { ...NAME, value: reviewer() ?? "" } },
-      { name: "organization", label: "Organisation (optional)", properties: { maxlength: "255", autocomplete: "organization", value: localStorage.getItem("mitosis-organization") ?? "" } },
+      {
+        name: "organization",
+        label: "Organisation (optional)",
+        properties: {
+          maxlength: "255",
+          autocomplete: "organization",
+          value: localStorage.getItem("mitosis-organization") ?? "",
+        },
+      },
     ],
     yes: "Sign",
     act: async ({ reviewer: name, organization }) => {

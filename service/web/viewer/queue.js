@@ -38,7 +38,9 @@ export function queue() {
       return draw();
     }
     try {
-      const { analyses: hits } = await get(`v1/analyses?${new URLSearchParams({ accession_number: wanted, limit: 200 })}`);
+      const { analyses: hits } = await get(
+        `v1/analyses?${new URLSearchParams({ accession_number: wanted, limit: 200 })}`,
+      );
       found = new Set(hits.map((each) => each.id));
       for (const each of hits.reverse()) analyses.set(each.id, each);
       say(`${hits.length} found`);
@@ -94,7 +96,8 @@ export function queue() {
       known.draw(analysis);
     }
     const wanted = shown.map((each) => rows.get(each.id).element);
-    if (wanted.length !== body.children.length || wanted.some((each, place) => body.children[place] !== each)) fill(body, wanted);
+    if (wanted.length !== body.children.length || wanted.some((each, place) => body.children[place] !== each))
+      fill(body, wanted);
     empty.hidden = shown.length > 0;
     table.hidden = shown.length === 0;
     fill(empty, found ? "No analysis has this accession number." : "Nothing yet. A slide that is sent appears here.");
@@ -108,19 +111,20 @@ export function queue() {
     });
   };
   let stop = null;
-  const open = () => (stop ??= watch({
-    onStatus: (analysis) => {
-      const before = analyses.get(analysis.id);
-      analyses.set(analysis.id, analysis);
-      if (before && before.status !== analysis.status) say(`${analysis.slide_name}: ${analysis.status}`);
-      soon();
-    },
-    onDeleted: forget,
-    onReady: () => {
-      older.hidden = analyses.size < 100 || cursor !== null;
-      soon();
-    },
-  }));
+  const open = () =>
+    (stop ??= watch({
+      onStatus: (analysis) => {
+        const before = analyses.get(analysis.id);
+        analyses.set(analysis.id, analysis);
+        if (before && before.status !== analysis.status) say(`${analysis.slide_name}: ${analysis.status}`);
+        soon();
+      },
+      onDeleted: forget,
+      onReady: () => {
+        older.hidden = analyses.size < 100 || cursor !== null;
+        soon();
+      },
+    }));
   const close = () => {
     stop?.();
     stop = null;
@@ -131,7 +135,15 @@ export function queue() {
     "table",
     { hidden: true },
     h("caption", { class: "unseen" }, "Analyses, newest first"),
-    h("thead", {}, h("tr", {}, headings.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        headings.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))),
+      ),
+    ),
     body,
   );
   const element = h(
@@ -151,7 +163,15 @@ function row(first, remove) {
   const action = h("button", { type: "button", class: "plain" });
   const name = h("th", { scope: "row" });
   const cells = { accession: h("td"), sent: h("td", { class: "quiet" }) };
-  const element = h("tr", { dataset: { id: first.id } }, name, cells.accession, cells.sent, status, h("td", { class: "end" }, action));
+  const element = h(
+    "tr",
+    { dataset: { id: first.id } },
+    name,
+    cells.accession,
+    cells.sent,
+    status,
+    h("td", { class: "end" }, action),
+  );
   let shown = "";
   let analysis = first;
   action.addEventListener("click", () => remove(analysis));
@@ -163,7 +183,11 @@ function row(first, remove) {
     shown = text;
     const live = LIVE.includes(now.status);
     const opens = viewAddress("analysis", now.id);
-    fill(name, h("a", { href: opens }, now.slide_name), now.priority === "stat" ? h("span", { class: "badge urgent" }, "urgent") : null);
+    fill(
+      name,
+      h("a", { href: opens }, now.slide_name),
+      now.priority === "stat" ? h("span", { class: "badge urgent" }, "urgent") : null,
+    );
     fill(cells.accession, now.accession_number ?? "–");
     fill(cells.sent, when(now.created_at));
     fill(action, live ? "Cancel" : "Delete");
@@ -184,7 +208,16 @@ export function standing(analysis) {
     ];
   }
   if (status === "failed") {
-    return h("div", { class: "problem" }, h("strong", {}, `Failed. ${advice(error?.code)}`), h("span", { class: "quiet" }, error?.detail ?? ""));
+    return h(
+      "div",
+      { class: "problem" },
+      h("strong", {}, `Failed. ${advice(error?.code)}`),
+      h("span", { class: "quiet" }, error?.detail ?? ""),
+    );
   }
-  return h("span", { class: `badge ${status}` }, { queued: "waiting", succeeded: "done", cancelled: "cancelled" }[status] ?? status);
+  return h(
+    "span",
+    { class: `badge ${status}` },
+    { queued: "waiting", succeeded: "done", cancelled: "cancelled" }[status] ?? status,
+  );
 }

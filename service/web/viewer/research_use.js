@@ -1,3 +1,4 @@
 // What every page says.
 
-export const RESEARCH_USE = "For research use only. Not a medical device; every automatic count is a proposal for a pathologist.";
+export const RESEARCH_USE =
+  "For research use only. Not a medical device; every automatic count is a proposal for a pathologist.";

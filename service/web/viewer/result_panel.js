@@ -12,10 +12,13 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
   let log = null;
   let card = null;
 
-  get("v1/models").then(({ models }) => {
-    card = models.find((each) => each.id === report.model.id) ?? null;
-    draw();
-  }, () => {});
+  get("v1/models").then(
+    ({ models }) => {
+      card = models.find((each) => each.id === report.model.id) ?? null;
+      draw();
+    },
+    () => {},
+  );
 
   async function loadLog(details) {
     if (!details.open) return;
@@ -36,7 +39,13 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
   function signed() {
     const { server } = review;
     if (!server) return null;
-    if (!server.signed) return h("p", { class: "badge-line" }, h("span", { class: "badge preliminary" }, "preliminary"), " Nobody has signed this result.");
+    if (!server.signed)
+      return h(
+        "p",
+        { class: "badge-line" },
+        h("span", { class: "badge preliminary" }, "preliminary"),
+        " Nobody has signed this result.",
+      );
     const { reviewer, organization, at, revision } = server.signed;
     const later = server.revision - revision;
     return h(
@@ -44,7 +53,13 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
       { class: "badge-line" },
       h("span", { class: `badge ${server.status}` }, server.status),
       ` Signed by ${reviewer}${organization ? `, ${organization}` : ""}, ${when(at)}.`,
-      later > 0 ? h("strong", {}, ` ${plural(later, "change")} since then; the signed version stays valid until it is signed again.`) : null,
+      later > 0
+        ? h(
+            "strong",
+            {},
+            ` ${plural(later, "change")} since then; the signed version stays valid until it is signed again.`,
+          )
+        : null,
     );
   }
 
@@ -90,8 +105,18 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
       h(
         "tr",
         {},
-        h("th", { scope: "row" }, titleOf(each.definition), h("span", { class: "quiet" }, `${wordsFor(each.definition)} Table: ${each.table_version}.`)),
-        h("td", {}, number(each.count), h("span", { class: "quiet", title: "95 % interval" }, each.interval.map((end) => number(end, 1)).join("–"))),
+        h(
+          "th",
+          { scope: "row" },
+          titleOf(each.definition),
+          h("span", { class: "quiet" }, `${wordsFor(each.definition)} Table: ${each.table_version}.`),
+        ),
+        h(
+          "td",
+          {},
+          number(each.count),
+          h("span", { class: "quiet", title: "95 % interval" }, each.interval.map((end) => number(end, 1)).join("–")),
+        ),
         h("td", {}, number(each.area_mm2, 2)),
         h(
           "td",
@@ -99,7 +124,22 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
           each.score === null ? (each.area_sufficient ? "none" : "too little tissue") : number(each.score),
           each.near_cutoff ? h("span", { class: "quiet" }, "near a cut-off") : null,
         ),
-        h("td", {}, each.hotspot ? h("button", { type: "button", class: "plain", "aria-label": `Show the window of ${titleOf(each.definition)}`, onclick: () => (onSpots(each), goTo(each.hotspot)) }, "Show") : null),
+        h(
+          "td",
+          {},
+          each.hotspot
+            ? h(
+                "button",
+                {
+                  type: "button",
+                  class: "plain",
+                  "aria-label": `Show the window of ${titleOf(each.definition)}`,
+                  onclick: () => (onSpots(each), goTo(each.hotspot)),
+                },
+                "Show",
+              )
+            : null,
+        ),
       ),
     );
     return h(
@@ -109,7 +149,16 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, ["Definition", "Count", "mm²", "Score"].map((text) => h("th", { scope: "col" }, text)), h("td"))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["Definition", "Count", "mm²", "Score"].map((text) => h("th", { scope: "col" }, text)),
+            h("td"),
+          ),
+        ),
         h("tbody", {}, rows),
       ),
     );
@@ -117,7 +166,11 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
 
   function warnings() {
     if (!report.warnings.length) return null;
-    return h("section", { class: "warnings", "aria-label": "Warnings" }, report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)));
+    return h(
+      "section",
+      { class: "warnings", "aria-label": "Warnings" },
+      report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
+    );
   }
 
   function exports() {
@@ -126,10 +179,24 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
 
   function history() {
     const told = { accept: "accepted", reject: "rejected", clear: "took back", add: "added", sign: "signed" };
-    const entries = log?.slice().reverse().map((each) =>
-      h("li", {}, `${when(each.at)}: ${each.reviewer} ${told[each.action]}${each.id ? ` no. ${each.id}` : ""}${each.reason ? ` (${each.reason})` : ""}`),
+    const entries = log
+      ?.slice()
+      .reverse()
+      .map((each) =>
+        h(
+          "li",
+          {},
+          `${when(each.at)}: ${each.reviewer} ${told[each.action]}${each.id ? ` no. ${each.id}` : ""}${each.reason ? ` (${each.reason})` : ""}`,
+        ),
+      );
+    const details = h(
+      "details",
+      { class: "log", open: log !== null },
+      h("summary", {}, "Who decided what"),
+      entries?.length
+        ? h("ol", { reversed: true }, entries)
+        : h("p", { class: "quiet" }, log ? "Nobody has decided anything yet." : ""),
     );
-    const details = h("details", { class: "log", open: log !== null }, h("summary", {}, "Who decided what"), entries?.length ? h("ol", { reversed: true }, entries) : h("p", { class: "quiet" }, log ? "Nobody has decided anything yet." : ""));
     details.addEventListener("toggle", () => log === null && loadLog(details));
     return details;
   }
@@ -139,18 +206,40 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
     const facts = [
       ["Model", `${model.id}, at ${model.mpp} µm per pixel`],
       ["Weights (SHA-256)", h("code", {}, model.sha256)],
-      ["Threshold", `${number(model.threshold, 2)}${card && card.threshold !== model.threshold ? `, asked for; the model's own is ${number(card.threshold, 2)}` : ""}`],
+      [
+        "Threshold",
+        `${number(model.threshold, 2)}${card && card.threshold !== model.threshold ? `, asked for; the model's own is ${number(card.threshold, 2)}` : ""}`,
+      ],
       ["How it was chosen", card?.threshold_note ?? "not known"],
-      ["Slide", `${slide.name}, ${slide.vendor}, ${number(slide.width)} × ${number(slide.height)} px, ${number(slide.mpp[0], 4)} µm per pixel (${slide.mpp_source})`],
+      [
+        "Slide",
+        `${slide.name}, ${slide.vendor}, ${number(slide.width)} × ${number(slide.height)} px, ${number(slide.mpp[0], 4)} µm per pixel (${slide.mpp_source})`,
+      ],
       ["Slide (SHA-256)", h("code", {}, slide.sha256)],
-      ["Software", `${software.name} ${software.version}${software.commit ? `, ${software.commit.slice(0, 12)}` : ""}, ${duration(report.analysis.seconds)} on ${when(report.analysis.created_at)}`],
-      card?.limits ? ["Limits", h("ul", {}, card.limits.map((each) => h("li", {}, each)))] : null,
+      [
+        "Software",
+        `${software.name} ${software.version}${software.commit ? `, ${software.commit.slice(0, 12)}` : ""}, ${duration(report.analysis.seconds)} on ${when(report.analysis.created_at)}`,
+      ],
+      card?.limits
+        ? [
+            "Limits",
+            h(
+              "ul",
+              {},
+              card.limits.map((each) => h("li", {}, each)),
+            ),
+          ]
+        : null,
     ];
     return h(
       "details",
       { class: "method", open: true },
       h("summary", {}, "Method"),
-      h("dl", { class: "facts" }, facts.filter(Boolean).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+      h(
+        "dl",
+        { class: "facts" },
+        facts.filter(Boolean).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+      ),
       h("p", { class: "research" }, RESEARCH_USE),
     );
   }

@@ -104,7 +104,13 @@ export class Review extends EventTarget {
   /** Figures below the threshold that are not one mitosis with a detection; `mpp` in um per level-0 px. */
   candidatesFrom(score, mpp) {
     const seen = this.#now();
-    seen.candidates ??= apart(this.candidates, seen.items, mpp).map((each) => ({ ...each, key: `c${each.id}`, candidate: true, origin: "machine", decision: null }));
+    seen.candidates ??= apart(this.candidates, seen.items, mpp).map((each) => ({
+      ...each,
+      key: `c${each.id}`,
+      candidate: true,
+      origin: "machine",
+      decision: null,
+    }));
     return seen.candidates.filter((each) => each.score >= score);
   }
 
@@ -268,10 +274,19 @@ export class Review extends EventTarget {
   // Two reviewers
 
   async #overtaken(revision, since = this.server.revision, known = null) {
-    const entries = known ?? (await get(`${this.path}/review`).catch(() => ({ entries: [] }))).entries.filter((each) => each.revision > since);
+    const entries =
+      known ??
+      (await get(`${this.path}/review`).catch(() => ({ entries: [] }))).entries.filter((each) => each.revision > since);
     const theirs = new Map(entries.map((each) => [each.id, each.action]));
-    const differ = this.pending.filter((each) => each.id !== undefined && theirs.has(each.id) && theirs.get(each.id) !== each.action);
-    this.conflict = { revision, loaded: false, by: [...new Set(entries.map((each) => each.reviewer))], differ: differ.map((each) => each.id) };
+    const differ = this.pending.filter(
+      (each) => each.id !== undefined && theirs.has(each.id) && theirs.get(each.id) !== each.action,
+    );
+    this.conflict = {
+      revision,
+      loaded: false,
+      by: [...new Set(entries.map((each) => each.reviewer))],
+      differ: differ.map((each) => each.id),
+    };
     this.#tell("conflict");
   }
 

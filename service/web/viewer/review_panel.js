@@ -8,7 +8,14 @@ import { may } from "./login.js";
 import { signing, whoReviews } from "./person.js";
 import { thresholdSlider } from "./threshold.js";
 
-const SHOWN = { all: "All", open: "Not decided", accepted: "Accepted", rejected: "Rejected", person: "Added", candidate: "Below threshold" };
+const SHOWN = {
+  all: "All",
+  open: "Not decided",
+  accepted: "Accepted",
+  rejected: "Rejected",
+  person: "Added",
+  candidate: "Below threshold",
+};
 
 /** `onSelect(item)`, `onItems(items)` keep the slide in step; `centre()` is what is looked at; `onAdding(on)`. */
 export function reviewPanel({ review, report, slideId, onSelect, onItems, centre, onAdding }) {
@@ -16,7 +23,8 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
   const canDecide = may("review");
   const side = CROP_UM / mpp[0];
   const pictures = gallery({
-    pictureOf: (item) => `v1/slides/${slideId}/crop.jpg?${new URLSearchParams({ x: item.x + 0.5, y: item.y + 0.5, side, size: 192 })}`,
+    pictureOf: (item) =>
+      `v1/slides/${slideId}/crop.jpg?${new URLSearchParams({ x: item.x + 0.5, y: item.y + 0.5, side, size: 192 })}`,
     onSelect: (item) => select(item),
   });
   let selected = null;
@@ -86,7 +94,13 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
   const summary = h("div", { class: "summary", "aria-live": "polite" });
   const chosen = h("div", { class: "chosen" });
   const filter = h("select", { id: "shown", onchange: () => ((shown = filter.value), draw()) });
-  const button = (text, key, act, kind = "") => h("button", { type: "button", class: kind, onclick: act, title: `${text} (${key})`, "aria-keyshortcuts": key }, text, h("kbd", { "aria-hidden": "true" }, key));
+  const button = (text, key, act, kind = "") =>
+    h(
+      "button",
+      { type: "button", class: kind, onclick: act, title: `${text} (${key})`, "aria-keyshortcuts": key },
+      text,
+      h("kbd", { "aria-hidden": "true" }, key),
+    );
   const acceptButton = button("Accept", "A", () => decide("accept"), "accept");
   const rejectButton = button("Reject", "R", () => decide("reject"), "reject");
   const clearButton = button("Clear", "C", () => decide("clear"));
@@ -110,7 +124,10 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
   function atThreshold(at) {
     const threshold = report.model.threshold;
     const items = review.counted;
-    const less = at > threshold ? items.filter((item) => item.decision === null && item.origin === "machine" && item.score < at) : [];
+    const less =
+      at > threshold
+        ? items.filter((item) => item.decision === null && item.origin === "machine" && item.score < at)
+        : [];
     const more = at < threshold ? review.candidatesFrom(at, mpp) : [];
     const left = new Set(less);
     return { counted: [...items.filter((item) => !left.has(item)), ...more], more, less };
@@ -119,7 +136,12 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
   function listed() {
     const at = slider.value;
     const threshold = report.model.threshold;
-    const candidates = at < threshold - 0.004 ? review.candidatesFrom(at, mpp) : shown === "candidate" ? review.candidatesFrom(0, mpp) : [];
+    const candidates =
+      at < threshold - 0.004
+        ? review.candidatesFrom(at, mpp)
+        : shown === "candidate"
+          ? review.candidatesFrom(0, mpp)
+          : [];
     const fits = {
       all: () => true,
       open: (item) => item.decision === null && !item.candidate,
@@ -160,14 +182,24 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
     const decided = review.items.filter((item) => item.decision !== null).length;
     fill(
       summary,
-      h("div", { class: "numbers" },
+      h(
+        "div",
+        { class: "numbers" },
         h("div", {}, h("b", { dataset: { count: "total" } }, number(counted)), " mitoses"),
         h("div", {}, h("b", { dataset: { count: "mai" } }, number(mai.count)), " MAI"),
         h("div", {}, h("b", { dataset: { count: "density" } }, number(server.counts.per_mm2, 1)), " per mm²"),
       ),
-      h("p", { class: "quiet" },
+      h(
+        "p",
+        { class: "quiet" },
         `${number(decided)} of ${number(review.items.length)} decided`,
-        pending.length ? h("span", { class: "unsent-words" }, review.sending ? " · saving…" : ` · ${plural(pending.length, "decision")} not sent yet`) : " · all saved",
+        pending.length
+          ? h(
+              "span",
+              { class: "unsent-words" },
+              review.sending ? " · saving…" : ` · ${plural(pending.length, "decision")} not sent yet`,
+            )
+          : " · all saved",
       ),
     );
   }
@@ -184,7 +216,11 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
             item.reason ? `: ${item.reason}` : "",
             h("span", { class: "quiet" }, `${(item.x * mpp[0]).toFixed(1)}, ${(item.y * mpp[1]).toFixed(1)} µm`),
           ]
-        : h("span", { class: "quiet" }, canDecide ? "Choose a figure, here or on the slide." : "Your key may look, not decide."),
+        : h(
+            "span",
+            { class: "quiet" },
+            canDecide ? "Choose a figure, here or on the slide." : "Your key may look, not decide.",
+          ),
     );
   }
 
@@ -200,7 +236,12 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
     };
     if (JSON.stringify(of) === counts) return;
     counts = JSON.stringify(of);
-    fill(filter, Object.entries(SHOWN).map(([value, text]) => h("option", { value, selected: value === shown }, `${text} (${number(of[value])})`)));
+    fill(
+      filter,
+      Object.entries(SHOWN).map(([value, text]) =>
+        h("option", { value, selected: value === shown }, `${text} (${number(of[value])})`),
+      ),
+    );
     filter.value = shown;
   }
 
@@ -216,29 +257,46 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
     const who = conflict.by.length ? conflict.by.join(" and ") : "Somebody else";
     const mine = plural(pending.length, "decision");
     if (!conflict.loaded) {
-      tell("conflict", `${who} has changed this review meanwhile. Your ${mine} ${pending.length === 1 ? "is" : "are"} kept and not sent.`, {
-        kind: "bad",
-        actions: [["Show theirs", () => review.loadTheirs()], ["Discard mine", () => review.discardMine()]],
-      });
+      tell(
+        "conflict",
+        `${who} has changed this review meanwhile. Your ${mine} ${pending.length === 1 ? "is" : "are"} kept and not sent.`,
+        {
+          kind: "bad",
+          actions: [
+            ["Show theirs", () => review.loadTheirs()],
+            ["Discard mine", () => review.discardMine()],
+          ],
+        },
+      );
       return;
     }
     const differ = conflict.differ.length ? ` They decided otherwise on no. ${conflict.differ.join(", ")}.` : "";
     tell("conflict", `This is the review of ${who}, with your ${mine} on it, not sent.${differ}`, {
       kind: "bad",
-      actions: [["Send mine", () => review.sendMine()], ["Discard mine", () => review.discardMine()]],
+      actions: [
+        ["Send mine", () => review.sendMine()],
+        ["Discard mine", () => review.discardMine()],
+      ],
     });
   }
 
   const onChange = () => {
     slider.draw(); // draws the rest
     if (review.problem && review.pending.length && review.problem.status !== 401 && review.problem.status !== 0) {
-      tell("unsent", `Your decisions could not be sent: ${review.problem.message}`, { kind: "bad", actions: [["Try again", () => review.flush()]] });
+      tell("unsent", `Your decisions could not be sent: ${review.problem.message}`, {
+        kind: "bad",
+        actions: [["Try again", () => review.flush()]],
+      });
     } else untell("unsent");
   };
   review.addEventListener("change", onChange);
   review.addEventListener("conflict", drawConflict);
-  review.addEventListener("overtaken", () => tell("overtaken", "Somebody else has changed this review; what you see is the newest.", { fades: true }));
-  review.addEventListener("refused", () => tell("refused", `A decision was refused: ${review.refused}`, { kind: "bad", fades: true }));
+  review.addEventListener("overtaken", () =>
+    tell("overtaken", "Somebody else has changed this review; what you see is the newest.", { fades: true }),
+  );
+  review.addEventListener("refused", () =>
+    tell("refused", `A decision was refused: ${review.refused}`, { kind: "bad", fades: true }),
+  );
 
   function onKey(event) {
     if (isTyping(event) || event.repeat) return;
@@ -269,7 +327,18 @@ export function reviewPanel({ review, report, slideId, onSelect, onItems, centre
     pictures.element,
     empty,
     chosen,
-    h("div", { class: "actions", role: "group", "aria-label": "Decide" }, acceptButton, rejectButton, clearButton, undoButton, previousButton, nextButton, addButton, signButton),
+    h(
+      "div",
+      { class: "actions", role: "group", "aria-label": "Decide" },
+      acceptButton,
+      rejectButton,
+      clearButton,
+      undoButton,
+      previousButton,
+      nextButton,
+      addButton,
+      signButton,
+    ),
   );
   if (review.conflict) drawConflict();
 

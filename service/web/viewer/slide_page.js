@@ -24,13 +24,23 @@ const RELOAD_MS = 4000;
 export function slidePage(address) {
   const title = h("h1", { tabindex: "-1" }, "Slide");
   const about = h("p", { class: "about quiet" });
-  const copy = h("button", { type: "button", class: "plain", onclick: copyAddress, title: "An address that shows this view" }, "Copy link");
+  const copy = h(
+    "button",
+    { type: "button", class: "plain", onclick: copyAddress, title: "An address that shows this view" },
+    "Copy link",
+  );
   const stage = h("div", { class: "stage" });
   const side = h("aside", { class: "side", "aria-label": "Review and result" });
   const element = h(
     "div",
     { class: "slide" },
-    h("header", {}, h("a", { href: "#", class: "home", "aria-label": "All slides" }, "‹ Slides"), h("div", {}, title, about), copy),
+    h(
+      "header",
+      {},
+      h("a", { href: "#", class: "home", "aria-label": "All slides" }, "‹ Slides"),
+      h("div", {}, title, about),
+      copy,
+    ),
     h("main", {}, stage, side),
     h("footer", { class: "research" }, RESEARCH_USE),
   );
@@ -53,7 +63,15 @@ export function slidePage(address) {
   }
 
   function fail(error) {
-    fill(side, h("div", { class: "problem", role: "alert" }, h("strong", {}, advice(error.code)), h("span", { class: "quiet" }, error.message)));
+    fill(
+      side,
+      h(
+        "div",
+        { class: "problem", role: "alert" },
+        h("strong", {}, advice(error.code)),
+        h("span", { class: "quiet" }, error.message),
+      ),
+    );
   }
 
   async function begin() {
@@ -72,7 +90,8 @@ export function slidePage(address) {
     const report = analysis?.status === "succeeded" ? await get(`v1/analyses/${analysis.id}/result`) : null;
     if (closed) return;
     if (!slide) gone(report);
-    if (!slide && !report) return analysis ? standingOf() : fail({ code: "not-found", message: "this slide is not there (any more)" });
+    if (!slide && !report)
+      return analysis ? standingOf() : fail({ code: "not-found", message: "this slide is not there (any more)" });
     if (slide && !analysis) {
       fill(title, slide.name);
       document.title = slide.name;
@@ -83,13 +102,20 @@ export function slidePage(address) {
   }
 
   function gone(report) {
-    tell("gone", report ? "The slide was deleted. Its result and review are still here, its pixels are not." : "The slide was deleted.", { kind: "bad" });
+    tell(
+      "gone",
+      report
+        ? "The slide was deleted. Its result and review are still here, its pixels are not."
+        : "The slide was deleted.",
+      { kind: "bad" },
+    );
     closing.push(() => untell("gone"));
   }
 
   async function show(slide, report, slideId) {
     const facts = report?.slide ?? slide.slide;
-    const mpp = report?.slide.mpp ?? (analysis?.request.mpp ? [analysis.request.mpp, analysis.request.mpp] : slide.slide.mpp);
+    const mpp =
+      report?.slide.mpp ?? (analysis?.request.mpp ? [analysis.request.mpp, analysis.request.mpp] : slide.slide.mpp);
     const pixels = h("div", { class: "pixels" });
     fill(stage, pixels);
     zoomed = deepZoom(pixels, {
@@ -116,7 +142,10 @@ export function slidePage(address) {
     zoomed.onTileFailed(async () => {
       if (Date.now() - asked < RELOAD_MS) return;
       asked = Date.now();
-      const error = await get(`v1/slides/${slideId}`).then(() => null, (problem) => problem);
+      const error = await get(`v1/slides/${slideId}`).then(
+        () => null,
+        (problem) => problem,
+      );
       if (error?.status === 404) gone(true);
       else if (!error) setTimeout(() => closed || zoomed.reload(), RELOAD_MS);
     });
@@ -157,7 +186,15 @@ export function slidePage(address) {
     if (!analysis) {
       return fill(state, askForm(slide));
     }
-    const draw = (now) => fill(state, h("h2", {}, "Analysis"), standing(now), now.status === "queued" ? h("p", { class: "quiet" }, "It begins as soon as a worker is free. The slide can be looked at meanwhile.") : null);
+    const draw = (now) =>
+      fill(
+        state,
+        h("h2", {}, "Analysis"),
+        standing(now),
+        now.status === "queued"
+          ? h("p", { class: "quiet" }, "It begins as soon as a worker is free. The slide can be looked at meanwhile.")
+          : null,
+      );
     draw(analysis);
     if (!["queued", "running"].includes(analysis.status)) return;
     const stop = watch({
@@ -203,7 +240,11 @@ export function slidePage(address) {
       h("h2", {}, "Not analysed yet"),
       fields.elements,
       problem,
-      h("div", { class: "buttons" }, h("button", { type: "submit", class: "main", disabled: !may("submit") }, "Analyse")),
+      h(
+        "div",
+        { class: "buttons" },
+        h("button", { type: "submit", class: "main", disabled: !may("submit") }, "Analyse"),
+      ),
     );
   }
 
@@ -239,7 +280,13 @@ export function slidePage(address) {
       const { width, height } = zoomed.size();
       zoomed.goTo({ x: place.x + 0.5, y: place.y + 0.5, um: (1.15 * size) / Math.min(width, height) });
     };
-    const result = resultPanel({ report, analysis, review, goTo, onSpots: (score) => spots([{ place: score.hotspot, label: `${score.definition} ${score.count}` }]) });
+    const result = resultPanel({
+      report,
+      analysis,
+      review,
+      goTo,
+      onSpots: (score) => spots([{ place: score.hotspot, label: `${score.definition} ${score.count}` }]),
+    });
     closing.push(panel.close);
     review.addEventListener("change", () => {
       result.draw();
@@ -248,7 +295,13 @@ export function slidePage(address) {
       if (panel.selected?.startsWith("d") || chosen) over.set({ selected: chosen ?? null });
     });
     zoomed.onClick((x, y) => panel.clicked(over.itemAt(x, y), zoomed.toSlide(x, y)));
-    fill(side, tabs([["Review", panel.element], ["Result", result.element]]));
+    fill(
+      side,
+      tabs([
+        ["Review", panel.element],
+        ["Result", result.element],
+      ]),
+    );
     over.set({ region: report.region });
     result.draw();
     try {
@@ -256,7 +309,10 @@ export function slidePage(address) {
       panel.draw();
       if (address.selected) panel.selectKey(`d${address.selected}`);
     } catch (error) {
-      fill(panel.element, h("p", { class: "problem" }, advice(error.code), h("span", { class: "quiet" }, error.message)));
+      fill(
+        panel.element,
+        h("p", { class: "problem" }, advice(error.code), h("span", { class: "quiet" }, error.message)),
+      );
     }
     await layers();
   }
@@ -291,9 +347,26 @@ export function slidePage(address) {
 function tabs(given) {
   const list = h("div", { role: "tablist", class: "tabs", "aria-label": "Beside the slide" });
   const panels = given.map(([name, content], place) => {
-    const tab = h("button", { type: "button", role: "tab", id: `tab-${place}`, "aria-controls": `panel-${place}`, onclick: () => show(place) }, name);
+    const tab = h(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `tab-${place}`,
+        "aria-controls": `panel-${place}`,
+        onclick: () => show(place),
+      },
+      name,
+    );
     list.append(tab);
-    return { tab, panel: h("div", { role: "tabpanel", id: `panel-${place}`, "aria-labelledby": `tab-${place}`, tabindex: "0" }, content) };
+    return {
+      tab,
+      panel: h(
+        "div",
+        { role: "tabpanel", id: `panel-${place}`, "aria-labelledby": `tab-${place}`, tabindex: "0" },
+        content,
+      ),
+    };
   });
   function show(chosen) {
     panels.forEach(({ tab, panel }, place) => {

@@ -9,8 +9,14 @@ export function thresholdSlider({ threshold, lowest, um, of, onChange, accept, r
   const text = h("output", { class: "preview", for: "threshold" });
   const value = h("span", { class: "value" });
   const slider = h("input", {
-    type: "range", id: "threshold", min: String(lowest), max: "0.99", step: "0.01", value: String(threshold),
-    oninput: () => draw(), "aria-describedby": "threshold-words",
+    type: "range",
+    id: "threshold",
+    min: String(lowest),
+    max: "0.99",
+    step: "0.01",
+    value: String(threshold),
+    oninput: () => draw(),
+    "aria-describedby": "threshold-words",
   });
   const back = h("button", { type: "button", class: "plain", onclick: () => set(threshold) }, "Back");
   const make = h("button", { type: "button", hidden: true });
@@ -32,10 +38,16 @@ export function thresholdSlider({ threshold, lowest, um, of, onChange, accept, r
     const at = Number(slider.value);
     const moved = Math.abs(at - threshold) >= 0.005;
     const { counted, more, less } = of(moved ? at : threshold);
-    const inside = fullestDisc(counted.map((item) => [item.x * um.x, item.y * um.y]), um.radius);
+    const inside = fullestDisc(
+      counted.map((item) => [item.x * um.x, item.y * um.y]),
+      um.radius,
+    );
     fill(value, number(at, 2), moved ? "" : h("span", { class: "quiet" }, " as analysed"));
     back.hidden = !moved;
-    fill(text, `${plural(counted.length, "mitosis", "mitoses")} would be counted, ${number(inside)} in the fullest ${number(um.area, 2)} mm²`);
+    fill(
+      text,
+      `${plural(counted.length, "mitosis", "mitoses")} would be counted, ${number(inside)} in the fullest ${number(um.area, 2)} mm²`,
+    );
     element.dataset.counted = counted.length;
     element.dataset.mai = inside;
     make.hidden = !may || !moved || !(more.length || less.length);
@@ -49,5 +61,12 @@ export function thresholdSlider({ threshold, lowest, um, of, onChange, accept, r
     onChange(moved ? at : threshold);
   }
 
-  return { element, draw, set, get value() { return Number(slider.value); } };
+  return {
+    element,
+    draw,
+    set,
+    get value() {
+      return Number(slider.value);
+    },
+  };
 }

@@ -21,7 +21,8 @@ export async function upload(file, { onProgress, onState, signal }) {
       if (problem.code === "server-unreachable") await next("back", signal);
       else if (problem.status === 401) await next("signed-in", signal);
       else if (problem.status === 409) await pause(1000, signal);
-      else if ([408, 429, 503].includes(problem.status)) await pause(1000 * (problem.members.retry_after_s ?? 5), signal);
+      else if ([408, 429, 503].includes(problem.status))
+        await pause(1000 * (problem.members.retry_after_s ?? 5), signal);
       else if (problem.status === 404) localStorage.removeItem(memory);
       else {
         localStorage.removeItem(memory);
@@ -85,7 +86,10 @@ function send(address, piece, offset, signal, onLoaded) {
     };
     request.onload = () => {
       if (request.status < 300) {
-        resolve({ offset: Number(request.getResponseHeader("Upload-Offset")), slide: request.getResponseHeader("Slide-Id") });
+        resolve({
+          offset: Number(request.getResponseHeader("Upload-Offset")),
+          slide: request.getResponseHeader("Slide-Id"),
+        });
         return;
       }
       if (request.status === 401) connection.dispatchEvent(new Event("signed-out"));

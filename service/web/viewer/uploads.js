@@ -10,7 +10,13 @@ import { forget, upload } from "./tus.js";
 
 export function uploads() {
   const cards = h("div", { class: "cards" });
-  const input = h("input", { type: "file", id: "files", multiple: true, class: "unseen", onchange: () => take(input.files) });
+  const input = h("input", {
+    type: "file",
+    id: "files",
+    multiple: true,
+    class: "unseen",
+    onchange: () => take(input.files),
+  });
   const zone = h(
     "div",
     { class: "drop" },
@@ -51,7 +57,16 @@ function card(file) {
     h("div", { class: "fields" }, fields.elements),
     h("div", { class: "buttons" }, start, look, drop),
   );
-  const element = h("article", { class: "card", "aria-label": file.name }, h("h3", {}, file.name), bar, state, facts, problem, form);
+  const element = h(
+    "article",
+    { class: "card", "aria-label": file.name },
+    h("h3", {}, file.name),
+    bar,
+    state,
+    facts,
+    problem,
+    form,
+  );
   let slide = null;
   let wanted = false;
 
@@ -59,7 +74,11 @@ function card(file) {
   const told = () => bytes(file.size);
   let stage = "sending";
   let sent = 0;
-  const draw = () => fill(state, `${words[stage]}: ${number((100 * sent) / (file.size || 1))} % of ${told()}${wanted ? "; the analysis starts then" : ""}`);
+  const draw = () =>
+    fill(
+      state,
+      `${words[stage]}: ${number((100 * sent) / (file.size || 1))} % of ${told()}${wanted ? "; the analysis starts then" : ""}`,
+    );
 
   function giveUp() {
     stopping.abort();
