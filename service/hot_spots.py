@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from service.mitotic_definitions import WindowShape
+from service.mitotic_definitions import RECTANGLE_SIDES, WindowShape
 
 EDGE_TOLERANCE = 1e-9  # of the window's size
 
@@ -69,7 +69,8 @@ def most_active_window(points_um: ArrayLike, shape: WindowShape, area_mm2: float
     area_um2 = area_mm2 * 1e6
     if shape == "circle":
         return most_active_circle(points_um, sqrt(area_um2 / pi))
-    return most_active_rectangle(points_um, sqrt(area_um2 * 4 / 3), sqrt(area_um2 * 3 / 4))
+    width, height = RECTANGLE_SIDES
+    return most_active_rectangle(points_um, sqrt(area_um2 * width / height), sqrt(area_um2 * height / width))
 
 
 def most_active_circle(points_um: ArrayLike, radius_um: float) -> Hotspot | None:

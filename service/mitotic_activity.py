@@ -12,6 +12,8 @@ from scipy.stats import chi2
 from service.hot_spots import Hotspot, most_active_window, ranked_hotspots
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition
 
+CONFIDENCE = 0.95  # of the counts' intervals
+
 
 @dataclass(frozen=True, slots=True)
 class MitoticActivityIndex:
@@ -20,7 +22,7 @@ class MitoticActivityIndex:
     definition: str
     table_version: str
     count: int
-    interval: tuple[float, float]  # Poisson, 95 %, of the count
+    interval: tuple[float, float]  # Poisson, at CONFIDENCE, of the count
     area_mm2: float
     area_sufficient: bool
     high_risk: bool | None  # None where too little tissue was examined
@@ -36,7 +38,7 @@ class MitoticScore:
     definition: str
     table_version: str
     count: int
-    interval: tuple[float, float]  # Poisson, 95 %, of the count
+    interval: tuple[float, float]  # Poisson, at CONFIDENCE, of the count
     area_mm2: float
     area_sufficient: bool
     score: int | None  # 1 is the lowest; None where too little tissue was examined or there are no cut-offs
@@ -73,7 +75,7 @@ def count_activity(points_um: ArrayLike, examined_mm2: float) -> ActivityCounts:
     return ActivityCounts(index, tuple(scores))
 
 
-def poisson_interval(count: int, confidence: float = 0.95) -> tuple[float, float]:
+def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the exact (Garwood 1936) two-sided interval of a Poisson mean, given one count.
 
     It tells the sampling error of a window's count; that the window was chosen as the fullest is not in it.

@@ -3,14 +3,18 @@
 Every definition here needs nothing but detections and the slide's um per pixel. Areas are mm2, diameters mm. A high
 power field (HPF) is a disc of its field diameter; ten of them are counted as one window of the same area.
 
-`cutoffs` are the smallest counts of the second and of the third class: (6, 11) reads 0-5 / 6-10 / 11 and more.
+`cutoffs` are the smallest counts of the second and of the third class: (6, 11) reads 0 to 5, 6 to 10, 11 or more.
+
+A definition's words (`summary`, `classes`) are made of its numbers, so that no other place has to repeat them.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import pi
 from typing import Literal
 
-WindowShape = Literal["circle", "rectangle"]  # a rectangle is 4:3, wider than high
+WindowShape = Literal["circle", "rectangle"]
+RECTANGLE_SIDES = (4, 3)  # of a rectangular window: width to height
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +22,34 @@ class CountDefinition:
     """One published way to count mitoses and to class the count."""
 
     id: str
+    title: str
     table_version: str  # names source and year; ids alone do not tell the 1991 table from CAP's
     shape: WindowShape
     area_mm2: float
     cutoffs: tuple[int, ...]  # smallest count of each next class, ascending; empty: the definition has no classes
     source: str
+    field_diameter_mm: float | None = None  # of the microscope, where the area is that of ten of its fields
+    highest_class: str = ""  # the source's name for it
+    remark: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The range of counts of each class in words, the lowest first; none where there are no cut-offs."""
+        if not self.cutoffs:
+            return ()
+        ranges = [f"{first} to {following - 1}" for first, following in pairwise((0, *self.cutoffs))]
+        name = f" ({self.highest_class})" if self.highest_class else ""
+        return (*ranges, f"{self.cutoffs[-1]} or more{name}")
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people: the window, what it is derived from, the classes. Areas to 0.01 mm2."""
+        width, height = RECTANGLE_SIDES
+        window = "circle" if self.shape == "circle" else f"{width}:{height} rectangle"
+        fields = f", ten fields {self.field_diameter_mm:.2f} mm across" if self.field_diameter_mm else ""
+        classes = f"classes {', '.join(self.classes)}" if self.classes else "no classes"
+        remark = f", {self.remark}" if self.remark else ""
+        return f"Mitoses in the most active {window} of {self.area_mm2:.2f} mm²{fields}; {classes}{remark}."
 
 
 def ten_fields_mm2(field_diameter_mm: float) -> float:
@@ -78,34 +105,42 @@ def nottingham_fd(field_diameter_mm: float = DEFAULT_FIELD_DIAMETER_MM) -> Count
     score_1_to, score_2_to = CAP_TABLE_1[field_diameter_mm]
     return CountDefinition(
         id="nottingham_fd",
+        title="Nottingham score (CAP)",
         table_version=f"CAP Breast.Invasive 4.10 Table 1, {field_diameter_mm:.2f} mm",
         shape="circle",
         area_mm2=ten_fields_mm2(field_diameter_mm),
         cutoffs=(score_1_to + 1, score_2_to + 1),
         source="CAP Breast.Invasive 4.10 Table 1 (NHS/RCPath)",
+        field_diameter_mm=field_diameter_mm,
     )
 
 
 MAI_BAAK = CountDefinition(
     id="mai_baak",
+    title="Mitotic activity index (MAI, Baak)",
     table_version="Jannink 1995 definition, Baak 2005 cut-off",
     shape="circle",
     area_mm2=ten_fields_mm2(0.45),
     cutoffs=(10,),
     source="Jannink, van Diest, Baak 1995 Hum Pathol 26:1086; Baak 2005 J Clin Oncol 23:5993",
+    field_diameter_mm=0.45,
+    highest_class="high risk",
 )
 
 MAI_WHO2003 = CountDefinition(
     id="mai_who2003",
+    title="MAI, WHO 2003 classes",
     table_version="WHO 2003 classes, Skaland study group",
     shape="circle",
     area_mm2=ten_fields_mm2(0.45),
     cutoffs=(6, 11),
     source="abstract of the Skaland study group, 433 patients",
+    field_diameter_mm=0.45,
 )
 
 TUPAC16 = CountDefinition(
     id="tupac16",
+    title="TUPAC 2016",
     table_version="TUPAC 2016 challenge page",
     shape="rectangle",
     area_mm2=2.0,
@@ -115,6 +150,7 @@ TUPAC16 = CountDefinition(
 
 MIDOG = CountDefinition(
     id="midog",
+    title="MIDOG region",
     table_version="MIDOG 2021 region of interest",
     shape="rectangle",
     area_mm2=2.0,
@@ -126,11 +162,13 @@ MIDOG = CountDefinition(
 ELSTON_ELLIS_1991 = tuple(
     CountDefinition(
         id="elston_ellis_1991",
+        title="Elston and Ellis 1991",
         table_version=f"Elston & Ellis 1991, field {field_diameter_mm:.2f} mm",
         shape="circle",
         area_mm2=ten_fields_mm2(field_diameter_mm),
         cutoffs=cutoffs,
         source=source,
+        field_diameter_mm=field_diameter_mm,
     )
     for field_diameter_mm, cutoffs, source in (
         (0.44, (6, 11), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
@@ -141,6 +179,7 @@ ELSTON_ELLIS_1991 = tuple(
 
 PER_MM2_CAP = CountDefinition(
     id="per_mm2_cap",
+    title="Mitoses per mm² (CAP)",
     table_version="HL7 breast cancer IG 2018May, 1 mm2",
     shape="circle",
     area_mm2=1.0,
@@ -150,33 +189,40 @@ PER_MM2_CAP = CountDefinition(
 
 IPMIT = CountDefinition(
     id="ipmit",
+    title="IPMIT",
     table_version="Pantanowitz 2020, 0.52 mm",
     shape="circle",
     area_mm2=ten_fields_mm2(0.52),
     cutoffs=(8, 16),
     source="Pantanowitz 2020; equals row 0.52 mm of the CAP table",
+    field_diameter_mm=0.52,
 )
 
 VET_MC = CountDefinition(
     id="vet_mc",
+    title="Veterinary mitotic count",
     table_version="Meuten 2016, 2.37 mm2",
     shape="rectangle",
     area_mm2=2.37,
     cutoffs=(),
-    source="Meuten 2016: veterinary mitotic count; cut-offs are per tumour",
+    source="Meuten 2016: veterinary mitotic count",
+    remark="each tumour has cut-offs of its own",
 )
 
 WHO_SI = CountDefinition(
     id="who_si",
+    title="Mitotic density (WHO)",
     table_version="Cree 2021, hotspot, 2 mm2",
     shape="circle",
     area_mm2=2.0,
     cutoffs=(),
-    source="Cree 2021 Mod Pathol 34:1651: density with area and method stated",
+    source="Cree 2021 Mod Pathol 34:1651",
+    remark="the density is stated with area and method",
 )
 
 GEP_NEN = CountDefinition(
     id="gep_nen",
+    title="Neuroendocrine neoplasms (GEP-NEN)",
     table_version="Rindi 2022, 2 mm2",
     shape="circle",
     area_mm2=2.0,

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from service.mitotic_definitions import MAI_BAAK
 from service.probability_map import ProbabilityMap
 from service.region import outlines_of
 from service.report import CirclePlace, Detection, Report
@@ -94,7 +95,7 @@ def _ring(
 def _caption(report: Report) -> list[str]:
     mai = report.mai
     low, high = mai.interval
-    standing = {True: "high risk (>= 10)", False: "below 10", None: "too little tissue for a class"}[mai.high_risk]
+    standing = "too little tissue for a class" if mai.high_risk is None else MAI_BAAK.classes[int(mai.high_risk)]
     return [
         f"{report.slide.name}: {report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of tissue",
         f"MAI {mai.count} ({low:.1f} to {high:.1f}) in {mai.area_mm2:.2f} mm2: {standing}"

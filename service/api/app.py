@@ -6,7 +6,20 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import analyses, events, fhir, layers, operations, results, review, session, slides, tiles, uploads
+from service.api import (
+    analyses,
+    definitions,
+    events,
+    fhir,
+    layers,
+    operations,
+    results,
+    review,
+    session,
+    slides,
+    tiles,
+    uploads,
+)
 from service.api.docs import add_docs
 from service.api.errors import add_handlers
 from service.api.maintenance import Maintenance
@@ -30,7 +43,8 @@ come out as JSON. **For research use only.**
 1. `POST /v1/analyses` with the slide (or `PUT /v1/slides/{name}`, or a resumable upload at `/v1/uploads`, then
    `POST /v1/analyses` with its `slide_id`): 202 and the analysis' `id`.
 2. `GET /v1/analyses/{id}` until `status` is `succeeded`, or follow `/events`, or give a `callback_url`.
-3. `GET /v1/analyses/{id}/result`: the Report. Coordinates are level-0 pixels of the slide as OpenSlide counts them.
+3. `GET /v1/analyses/{id}/result`: the Report. Coordinates are level-0 pixels of the slide as OpenSlide counts them;
+   `GET /v1/definitions` says what each of its counts means.
 
 Errors are problem details (RFC 9457) with a stable `code`. A repeated `Idempotency-Key` returns the first analysis.
 """
@@ -65,7 +79,20 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (analyses, results, review, layers, events, slides, tiles, uploads, fhir, session, operations):
+    for module in (
+        analyses,
+        results,
+        definitions,
+        review,
+        layers,
+        events,
+        slides,
+        tiles,
+        uploads,
+        fhir,
+        session,
+        operations,
+    ):
         app.include_router(module.router)
     add_handlers(app)
     add_middleware(app, settings)
