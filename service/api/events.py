@@ -24,7 +24,8 @@ router = APIRouter(prefix="/v1/events", tags=["analyses"])
 async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
     """First the newest hundred, oldest first, then whatever changes: `status` with the analysis, `deleted` with its id.
 
-    `ready` comes once, when all that there was has been sent. The stream ends after five minutes; ask again.
+    `ready` comes once, when all that there was has been sent; its `older` says whether there are older ones, which
+    `GET /v1/analyses` lists. The stream ends after five minutes; ask again.
     """
     shown: dict[str, Mapping[str, Any]] = {}
     ends_at, first = time.monotonic() + STREAM_S, True
@@ -39,6 +40,6 @@ async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSent
             for gone in shown.keys() - now.keys():
                 yield ServerSentEvent(data={"id": gone}, event="deleted")
         if first:
-            yield ServerSentEvent(data={}, event="ready")
+            yield ServerSentEvent(data={"older": following is not None}, event="ready")
         shown, first = now, False
         await asyncio.sleep(EVENT_S)

@@ -94,7 +94,7 @@ def test_from_the_upload_to_the_export(
     expected = total + len(more)
     assert int(page.locator(".threshold").get_attribute("data-counted")) in (expected, expected - 1)  # one may be there
     page.screenshot(path=tmp_path / "threshold.png")
-    page.get_by_role("button", name="Back").click()
+    page.get_by_role("button", name="Reset").click()
 
     page.get_by_role("button", name=re.compile("^Sign")).click()
     page.get_by_role("button", name="Sign", exact=True).click()
@@ -138,8 +138,8 @@ def test_a_slide_that_does_not_say_its_pixel_size_is_asked_about(shared: Path, o
     page = open_page()
     page.set_input_files("#files", shared / "data/slides/TCGA-CR-7395-01A-01-TS1.svs")
     page.get_by_text("µm per pixel unknown").wait_for()
-    page.get_by_role("link", name="Look at it first").click()
-    page.get_by_role("button", name="Take what is seen").click()
+    page.get_by_role("link", name="View it first").click()
+    page.get_by_role("button", name="Use the visible part").click()
     left, above, width, height = map(int, page.get_by_label("Region").input_value().split(","))
     assert (left, above) == (0, 0)
     assert width == 4443

@@ -1,23 +1,25 @@
-// The page's address: its fragment says what is shown, so that it can be sent to a colleague. It never leaves the browser.
+// The page's address: its fragment says what is shown, so that it can be sent to a colleague. The browser sends no
+// fragment to the server.
 //   #                                          start page
 //   #analysis=ID&x=5534&y=4383&um=0.25&d=12    a view: its centre (level-0 px), um per screen px, the selected detection
 //   #slide=ID&...                              a slide that was not analysed yet
 
-export function read() {
+export function readAddress() {
   const fields = new URLSearchParams(location.hash.slice(1));
-  const numberOf = (name) =>
-    fields.has(name) && Number.isFinite(Number(fields.get(name))) ? Number(fields.get(name)) : null;
+  const numberOf = (name) => {
+    const value = Number(fields.get(name) ?? NaN);
+    return Number.isFinite(value) ? value : null;
+  };
+  const [x, y] = [numberOf("x"), numberOf("y")];
   return {
     analysis: fields.get("analysis"),
     slide: fields.get("slide"),
-    view:
-      numberOf("x") === null || numberOf("y") === null
-        ? null
-        : { x: numberOf("x"), y: numberOf("y"), um: numberOf("um") },
+    view: x === null || y === null ? null : { x, y, um: numberOf("um") },
     selected: fields.get("d"),
   };
 }
 
+/** The address of a view of an analysis or of a slide (`kind`). */
 export function viewAddress(kind, id, view, selected) {
   const fields = new URLSearchParams({ [kind]: id });
   if (view) {
@@ -29,7 +31,7 @@ export function viewAddress(kind, id, view, selected) {
   return `#${fields}`;
 }
 
-/** Change the address without leaving a step in the history for each move of the slide. */
-export function replace(fragment) {
+/** Change the address without a step in the browser's history, which each move of the slide would leave. */
+export function replaceAddress(fragment) {
   if (location.hash !== fragment) history.replaceState(null, "", fragment);
 }

@@ -1,57 +1,56 @@
-// Requests to the service. Addresses are relative to the page, and no key is ever in one: the session is a cookie.
+// Requests to the service. Addresses are relative to the page, and none ever holds a key: the session is a cookie.
 
 import { Problem } from "./problems.js";
 
-/** Tells `lost` and `back` (the service does not answer, answers again), `signed-out` (401). */
+const [FIRST_RETRY_MS, RETRY_MS] = [1000, 1500];
+
+/** Events: `lost` and `back` (the service does not answer, answers again), `signed-out` (401) and `signed-in`. */
 export const connection = new EventTarget();
 let lost = false;
 
+/** Send a request; resolves with the response, or throws a Problem where the service refuses or does not answer. */
 export async function call(path, { method = "GET", json, headers = {}, body, signal } = {}) {
-  const given = { method, headers: { ...headers }, signal, credentials: "same-origin", cache: "no-store" };
+  const request = { method, headers: { ...headers }, body, signal, credentials: "same-origin", cache: "no-store" };
   if (json !== undefined) {
-    given.body = JSON.stringify(json);
-    given.headers["Content-Type"] = "application/json";
-  } else if (body !== undefined) given.body = body;
-  let answer;
+    request.body = JSON.stringify(json);
+    request.headers["Content-Type"] = "application/json";
+  }
+  let response;
   try {
-    answer = await fetch(path, given);
+    response = await fetch(path, request);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw unreachable();
+    throw reportConnectionLost();
   }
-  if (answer.status === 502 || answer.status === 504) throw unreachable();
-  found();
-  if (answer.ok) return answer;
-  const members = await answer.json().catch(() => ({ detail: `${answer.status} ${answer.statusText}` }));
-  if (answer.status === 401) connection.dispatchEvent(new Event("signed-out"));
-  throw new Problem(answer.status, members);
+  if (response.status === 502 || response.status === 504) throw reportConnectionLost(); // by a proxy
+  reportConnectionBack();
+  if (response.ok) return response;
+  const members = await response.json().catch(() => ({ detail: `${response.status} ${response.statusText}` }));
+  if (response.status === 401) connection.dispatchEvent(new Event("signed-out"));
+  throw new Problem(response.status, members);
 }
 
+/** GET an answer in JSON. */
 export const get = async (path, options) => (await call(path, options)).json();
 
-function unreachable() {
+/** Tell the page, once, that the service does not answer, and ask until it does; returns the Problem to throw. */
+export function reportConnectionLost() {
   if (!lost) {
     lost = true;
     connection.dispatchEvent(new Event("lost"));
-    setTimeout(knock, 1000);
+    setTimeout(askAgain, FIRST_RETRY_MS);
   }
   return new Problem(0, { code: "server-unreachable", detail: "the service does not answer" });
 }
 
-/** Somebody else noticed that the service does not answer. */
-export const noticeLoss = () => void unreachable();
-
-async function knock() {
-  try {
-    if ((await fetch("healthz", { cache: "no-store" })).ok) return found();
-  } catch {
-    // still away
-  }
-  setTimeout(knock, 1500);
-}
-
-function found() {
+function reportConnectionBack() {
   if (!lost) return;
   lost = false;
   connection.dispatchEvent(new Event("back"));
+}
+
+async function askAgain() {
+  const response = await fetch("healthz", { cache: "no-store" }).catch(() => null);
+  if (response?.ok) reportConnectionBack();
+  else setTimeout(askAgain, RETRY_MS);
 }

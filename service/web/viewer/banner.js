@@ -1,39 +1,40 @@
-// One line over the page for what concerns all of it: the connection, and unsent or overtaken decisions.
+// One line over the page for what concerns all of it: the connection, and decisions that are not saved.
 
 import { connection } from "./api.js";
 import { fill, h } from "./dom.js";
 
-const shown = new Map(); // by what it is about: the last one is seen
+const FADE_MS = 5000;
+const messages = new Map(); // by topic; the last one is seen
 let fading = null;
 
-export function tell(about, text, { kind = "note", actions = [], fades = false } = {}) {
-  shown.delete(about);
-  shown.set(about, { text, kind, actions, fades });
+/** Show a message. `actions` are buttons, [label, what to do]; one that `fades` goes away by itself. */
+export function showBanner(topic, text, { kind = "note", actions = [], fades = false } = {}) {
+  messages.delete(topic);
+  messages.set(topic, { text, kind, actions, fades });
   draw();
 }
 
-export function untell(about) {
-  if (shown.delete(about)) draw();
+export function hideBanner(topic) {
+  if (messages.delete(topic)) draw();
 }
 
 function draw() {
   const banner = document.getElementById("banner");
-  const [about, last] = [...shown].at(-1) ?? [];
+  const [topic, message] = [...messages].at(-1) ?? [];
   clearTimeout(fading);
-  banner.hidden = !last;
-  if (!last) return;
-  banner.className = last.kind;
-  const buttons = last.actions.map(([label, act]) => h("button", { type: "button", onclick: act }, label));
-  fill(banner, h("span", {}, last.text), buttons);
-  if (last.fades) fading = setTimeout(() => untell(about), 5000);
+  banner.hidden = !message;
+  if (!message) return;
+  banner.className = message.kind;
+  const buttons = message.actions.map(([label, act]) => h("button", { type: "button", onclick: act }, label));
+  fill(banner, h("span", {}, message.text), buttons);
+  if (message.fades) fading = setTimeout(() => hideBanner(topic), FADE_MS);
 }
 
 connection.addEventListener("lost", () => {
-  tell("connection", "The service does not answer. This page connects again by itself; nothing you entered is lost.", {
-    kind: "bad",
-  });
+  const text = "The service does not answer. This page connects again by itself; nothing you entered is lost.";
+  showBanner("connection", text, { kind: "bad" });
 });
 connection.addEventListener("back", () => {
-  untell("connection");
-  tell("back", "Connected again.", { kind: "good", fades: true });
+  hideBanner("connection");
+  showBanner("back", "Connected again.", { kind: "good", fades: true });
 });

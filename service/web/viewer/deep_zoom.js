@@ -1,121 +1,83 @@
-// The slide on the screen: OpenSeadragon over the service's tiles, and the way between the slide's pixels and the screen's.
+// The slide on the screen: OpenSeadragon over the service's tiles, and the way between the slide's pixels and the
+// screen's.
 //
-// Frames. Places are level-0 px from the slide's corner (the middle of the first px is 0.5); detections count px by their
-// centres, so theirs are half a px less. Screen px are CSS px from the corner of the view.
+// Frames. Places are level-0 px from the slide's corner (the middle of the first px is 0.5); detections count px from
+// the middle of the first one, so theirs are half a px less. Screen px are CSS px from the corner of the view.
 
-const [TILE, OVERLAP] = [512, 1]; // as service/tiles.py has them
+import { call } from "./api.js";
+import { colour } from "./dom.js";
 
-// OpenSeadragon puts a style into the page where it finds none by this name; the page's policy allows no style but files.
-const stands = document.createElementNS("urn:mitosis", "style");
-stands.setAttribute("data-openseadragon-mobile-css", "");
-document.head.append(stands);
+// OpenSeadragon adds a style to the page unless it finds one of this name; the page's policy allows no style but files.
+const placeholder = document.createElementNS("urn:mitosis", "style");
+placeholder.setAttribute("data-openseadragon-mobile-css", "");
+document.head.append(placeholder);
 
-/** `tiles` is the folder of the tiles, or null where the slide is gone. */
-export function deepZoom(element, { width, height, mpp, tiles }) {
-  const top = Math.ceil(Math.log2(Math.max(width, height, 1)));
-  const viewer = OpenSeadragon({
-    element,
-    drawer: "canvas",
-    showNavigationControl: false,
-    showNavigator: true,
-    navigatorPosition: "TOP_RIGHT",
-    navigatorSizeRatio: 0.16,
-    navigatorMaintainSizeRatio: true,
-    navigatorAutoFade: false,
-    navigatorBackground: "#e9eaec",
-    navigatorOpacity: 1,
-    navigatorBorderColor: "#8a929c",
-    navigatorDisplayRegionColor: "#a3211b",
-    animationTime: 0.45,
-    springStiffness: 9,
-    blendTime: 0.1,
-    alwaysBlend: false,
-    maxZoomPixelRatio: 8,
-    minZoomImageRatio: 0.7,
-    visibilityRatio: 0.3,
-    zoomPerScroll: 1.35,
-    zoomPerDoubleClick: 2,
-    imageLoaderLimit: 4, // the browser has six connections to one host; the rest of the page needs some
-    maxImageCacheCount: 400,
-    tileRetryMax: 2,
-    tileRetryDelay: 2500,
-    crossOriginPolicy: false,
-    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
-    gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
-    gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
-  });
-  const source = {
-    width,
-    height,
-    tileSize: TILE,
-    tileOverlap: OVERLAP,
-    minLevel: Math.max(0, top - Math.ceil(Math.log2(Math.max(width, height) / TILE))),
-    maxLevel: top,
-    getTileUrl: (level, column, row) => `${tiles}/${level}/${column}_${row}.jpg`,
-  };
-  if (!tiles) source.tileExists = () => false;
-  let item = null;
-  const opened = new Promise((resolve) => {
-    viewer.addOnceHandler("open", () => {
-      item = viewer.world.getItemAt(0);
-      item.addHandler("fully-loaded-change", ({ fullyLoaded }) => (element.dataset.loading = fullyLoaded ? "" : "yes"));
-      element.dataset.loading = tiles ? "yes" : "";
-      resolve();
-    });
-  });
-  viewer.open(source);
+/** How a slide is cut into tiles, as its Deep Zoom descriptor says. */
+export async function loadTiling(slideId) {
+  const path = `v1/slides/${slideId}`;
+  const descriptor = await (await call(`${path}/tiles.dzi`)).text();
+  const image = new DOMParser().parseFromString(descriptor, "application/xml").documentElement;
+  const [tilePx, overlapPx] = ["TileSize", "Overlap"].map((name) => Number(image.getAttribute(name)));
+  return { folder: `${path}/tiles_files`, format: image.getAttribute("Format"), tilePx, overlapPx };
+}
+
+/** `tiling` is null where the slide was deleted: then the view has no pixels. `mpp` in um per level-0 px. */
+export function createDeepZoom(element, { width, height, mpp, tiling }) {
+  const viewer = OpenSeadragon({ element, ...options() });
+  const { image, opened } = openImage(viewer, element, tileSource(width, height, tiling), Boolean(tiling));
 
   /** Where the slide's corner lies on the screen, and screen px per level-0 px; null before it is open. */
   function frame() {
-    if (!item) return null;
-    const corner = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
-    const far = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(width, height));
+    if (!image()) return null;
+    const corner = image().imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
+    const far = image().imageToViewerElementCoordinates(new OpenSeadragon.Point(width, height));
     return { x: corner.x, y: corner.y, zoom: (far.x - corner.x) / width };
   }
 
   function toSlide(x, y) {
-    const { x: left, y: above, zoom } = frame();
-    return { x: (x - left) / zoom, y: (y - above) / zoom };
+    const { x: left, y: top, zoom } = frame();
+    return { x: (x - left) / zoom, y: (y - top) / zoom };
   }
 
   const size = () => ({ width: element.clientWidth, height: element.clientHeight });
 
+  /** The centre of the view and its um per screen px; null before the slide is open. */
   function view() {
-    const seen = frame();
-    if (!seen) return null;
+    const now = frame();
+    if (!now) return null;
     const { width: across, height: down } = size();
-    return { ...toSlide(across / 2, down / 2), um: mpp / seen.zoom };
+    return { ...toSlide(across / 2, down / 2), um: mpp / now.zoom };
   }
 
   /** Show a place at so many um per screen px; without them, at the present scale. */
   function goTo({ x, y, um }, immediately = false) {
-    if (!item) return;
+    if (!image()) return;
     const { viewport } = viewer;
-    if (um) viewport.zoomTo(item.imageToViewportZoom(mpp / um), undefined, immediately);
-    viewport.panTo(item.imageToViewportCoordinates(new OpenSeadragon.Point(x, y)), immediately);
+    if (um) viewport.zoomTo(image().imageToViewportZoom(mpp / um), undefined, immediately);
+    viewport.panTo(image().imageToViewportCoordinates(new OpenSeadragon.Point(x, y)), immediately);
     viewport.applyConstraints(immediately);
   }
 
+  /** Move by parts of the view's width and height. */
   function move(across, down) {
-    const { width: wide, height: high } = size();
-    const delta = viewer.viewport.deltaPointsFromPixels(new OpenSeadragon.Point(across * wide, down * high));
-    viewer.viewport.panBy(delta);
+    const { width: viewWidth, height: viewHeight } = size();
+    const screenPx = new OpenSeadragon.Point(across * viewWidth, down * viewHeight);
+    viewer.viewport.panBy(viewer.viewport.deltaPointsFromPixels(screenPx));
     viewer.viewport.applyConstraints();
   }
 
-  const zoomBy = (factor) => {
+  function zoomBy(factor) {
     viewer.viewport.zoomBy(factor);
     viewer.viewport.applyConstraints();
-  };
+  }
 
   viewer.addHandler("canvas-key", (event) => {
-    event.preventDefaultAction = true; // its own keys turn and mirror the slide; ours are in keys.js
+    event.preventDefaultAction = true; // OpenSeadragon's own keys turn and mirror the slide; ours are in slide_keys.js
   });
   viewer.canvas.setAttribute("role", "application");
   viewer.canvas.setAttribute("aria-label", "Slide: arrow keys move it, plus and minus zoom");
 
   return {
-    viewer,
     opened,
     frame,
     toSlide,
@@ -125,14 +87,78 @@ export function deepZoom(element, { width, height, mpp, tiles }) {
     move,
     zoomBy,
     home: () => viewer.viewport.goHome(),
-    /** Ask for the tiles again: the service was away, or the session had ended. */
-    reload: () => item?.reset(),
-    /** Every frame in which the slide moves. */
+    /** Ask for all tiles again: the service was away, or the session had ended. */
+    reload: () => image()?.reset(),
+    /** In every frame in which the slide moves. */
     onMove: (act) => viewer.addHandler("update-viewport", act),
     onRest: (act) => viewer.addHandler("animation-finish", act),
     onClick: (act) =>
-      viewer.addHandler("canvas-click", (event) => event.quick && act(event.position.x, event.position.y, event)),
+      viewer.addHandler("canvas-click", (event) => event.quick && act(event.position.x, event.position.y)),
     onTileFailed: (act) => viewer.addHandler("tile-load-failed", act),
     close: () => viewer.destroy(),
   };
+}
+
+const options = () => ({
+  drawer: "canvas",
+  showNavigationControl: false,
+  showNavigator: true,
+  navigatorPosition: "TOP_RIGHT",
+  navigatorSizeRatio: 0.16,
+  navigatorMaintainSizeRatio: true,
+  navigatorAutoFade: false,
+  navigatorBackground: colour("navigator"),
+  navigatorOpacity: 1,
+  navigatorBorderColor: colour("navigator-border"),
+  navigatorDisplayRegionColor: colour("navigator-view"),
+  animationTime: 0.45,
+  springStiffness: 9,
+  blendTime: 0.1,
+  alwaysBlend: false,
+  maxZoomPixelRatio: 8,
+  minZoomImageRatio: 0.7,
+  visibilityRatio: 0.3,
+  zoomPerScroll: 1.35,
+  zoomPerDoubleClick: 2,
+  imageLoaderLimit: 4, // the browser has six connections to one host; the rest of the page needs some
+  maxImageCacheCount: 400,
+  tileRetryMax: 2,
+  tileRetryDelay: 2500,
+  crossOriginPolicy: false,
+  gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+  gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
+  gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
+});
+
+function tileSource(width, height, tiling) {
+  const longest = Math.max(width, height, 1);
+  const top = Math.ceil(Math.log2(longest));
+  if (!tiling) return { width, height, getTileUrl: () => "", tileExists: () => false };
+  const { folder, format, tilePx, overlapPx } = tiling;
+  return {
+    width,
+    height,
+    tileSize: tilePx,
+    tileOverlap: overlapPx,
+    minLevel: Math.max(0, top - Math.ceil(Math.log2(longest / tilePx))),
+    maxLevel: top,
+    getTileUrl: (level, column, row) => `${folder}/${level}/${column}_${row}.${format}`,
+  };
+}
+
+/** Open a source; `image()` is null until it is open, `opened` is a promise. */
+function openImage(viewer, element, source, hasTiles) {
+  let image = null;
+  const opened = new Promise((resolve) => {
+    viewer.addOnceHandler("open", () => {
+      image = viewer.world.getItemAt(0);
+      image.addHandler("fully-loaded-change", ({ fullyLoaded }) => {
+        element.dataset.loading = fullyLoaded ? "" : "yes";
+      });
+      element.dataset.loading = hasTiles ? "yes" : "";
+      resolve();
+    });
+  });
+  viewer.open(source);
+  return { image: () => image, opened };
 }

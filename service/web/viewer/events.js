@@ -1,29 +1,34 @@
-// All analyses as they change: one stream, only while the page is seen (a browser has few connections to one host).
+// All analyses as they change: one stream, only while the page is visible (a browser has few connections to one host).
 
-import { connection, get, noticeLoss } from "./api.js";
+import { connection, get, reportConnectionLost } from "./api.js";
 
-/** Calls `onStatus(analysis)`, `onDeleted(id)` and `onReady()`; gives a function that ends it. */
-export function watch({ onStatus, onDeleted, onReady }) {
+const REOPEN_MS = 2000;
+
+/**
+ * Follow all analyses; returns a function that stops it. `onReady(older)` comes when the newest have been sent: whether
+ * there are older ones.
+ */
+export function watchAnalyses({ onStatus, onDeleted, onReady }) {
   let source = null;
-  let ended = false;
+  let stopped = false;
 
   function open() {
-    if (ended || source || document.hidden) return;
+    if (stopped || source || document.hidden) return;
     source = new EventSource("v1/events");
     source.addEventListener("status", (event) => onStatus(JSON.parse(event.data)));
     source.addEventListener("deleted", (event) => onDeleted(JSON.parse(event.data).id));
-    source.addEventListener("ready", () => onReady?.());
-    source.addEventListener("error", () => {
-      if (source?.readyState !== EventSource.CLOSED) {
-        get("healthz").catch(noticeLoss); // the browser asks again by itself; the banner should know
-        return;
-      }
-      close();
-      get("v1/session").then(
-        () => setTimeout(open, 2000),
-        () => {},
-      );
-    });
+    source.addEventListener("ready", (event) => onReady?.(JSON.parse(event.data).older));
+    source.addEventListener("error", onError);
+  }
+
+  async function onError() {
+    if (source?.readyState !== EventSource.CLOSED) {
+      get("healthz").catch(reportConnectionLost); // the browser connects again by itself; the banner should say so
+      return;
+    }
+    close();
+    const signedIn = await get("v1/session").catch(() => null);
+    if (signedIn) setTimeout(open, REOPEN_MS);
   }
 
   function close() {
@@ -31,22 +36,22 @@ export function watch({ onStatus, onDeleted, onReady }) {
     source = null;
   }
 
-  const onSight = () => (document.hidden ? close() : open());
-  const onBack = () => {
+  const onVisibility = () => (document.hidden ? close() : open());
+  const reopen = () => {
     close();
     open();
   };
-  document.addEventListener("visibilitychange", onSight);
-  connection.addEventListener("back", onBack);
-  connection.addEventListener("signed-in", onBack);
+  document.addEventListener("visibilitychange", onVisibility);
+  connection.addEventListener("back", reopen);
+  connection.addEventListener("signed-in", reopen);
   addEventListener("pagehide", close);
   open();
   return () => {
-    ended = true;
+    stopped = true;
     close();
-    document.removeEventListener("visibilitychange", onSight);
-    connection.removeEventListener("back", onBack);
-    connection.removeEventListener("signed-in", onBack);
+    document.removeEventListener("visibilitychange", onVisibility);
+    connection.removeEventListener("back", reopen);
+    connection.removeEventListener("signed-in", reopen);
     removeEventListener("pagehide", close);
   };
 }

@@ -1,7 +1,16 @@
 // Numbers and times as people read them.
 
-export const um = (value) =>
-  Math.abs(value) >= 1000 ? `${(value / 1000).toFixed(2)} mm` : `${value.toFixed(value < 10 ? 1 : 0)} µm`;
+export const UM_PER_PX_AT_X1 = 10; // a microscope's x40 is shown by 10 / 40 um per pixel
+
+/** A length in um or mm. */
+export const length = (um) =>
+  Math.abs(um) >= 1000 ? `${(um / 1000).toFixed(2)} mm` : `${um.toFixed(um < 10 ? 1 : 0)} µm`;
+
+/** A place on the slide in um, from its place in level-0 px. */
+export const placeInUm = (x, y, mpp) => `${(x * mpp[0]).toFixed(1)}, ${(y * mpp[1]).toFixed(1)} µm`;
+
+/** The magnification of a microscope that shows as much: x40 for 0.25 um per screen px. */
+export const magnification = (umPerPx) => UM_PER_PX_AT_X1 / umPerPx;
 
 export const number = (value, digits = 0) =>
   value === null || value === undefined
@@ -24,7 +33,8 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
-export function when(text) {
+/** Date and time of day, in the browser's time zone. */
+export function dateAndTime(text) {
   const date = new Date(text);
   const today = date.toDateString() === new Date().toDateString();
   const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

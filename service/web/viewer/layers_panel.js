@@ -1,46 +1,51 @@
-// Which layers are seen, and how strongly.
+// Which layers are drawn over the slide, and how strongly.
 
 import { h, newId } from "./dom.js";
 
-const NAMES = {
+const LAYER_NAMES = {
   detections: "Mitoses",
   rejected: "Rejected ones",
   hotspot: "MAI hot-spot",
   tissue: "Tissue outline",
   heatmap: "Heat map",
 };
+const OPEN_FROM_PX = 1100; // on narrower pages the panel would cover the slide
 
-/** `missing` names layers that this analysis does not have. */
-export function layersPanel(over, missing = []) {
-  const rows = Object.entries(over.layers).map(([name, layer]) => {
-    const [box, slider] = [newId("layer"), newId("fade")];
-    const absent = missing.includes(name);
-    const fade = h("input", {
-      type: "range",
-      id: slider,
-      min: "0.1",
-      max: "1",
-      step: "0.05",
-      value: String(layer.opacity),
-      disabled: absent,
-      "aria-label": `Strength of ${NAMES[name]}`,
-      oninput: () => ((layer.opacity = Number(fade.value)), over.redraw()),
-    });
-    const check = h("input", {
-      type: "checkbox",
-      id: box,
-      checked: layer.on && !absent,
-      disabled: absent,
-      dataset: { layer: name },
-      onchange: () => ((layer.on = check.checked), over.redraw()),
-    });
-    return h(
-      "div",
-      { class: "layer" },
-      check,
-      h("label", { for: box }, NAMES[name], absent ? h("span", { class: "quiet" }, " (not kept)") : null),
-      fade,
-    );
+/** `missing` names the layers that this analysis does not have. */
+export function createLayersPanel(overlay, missing = []) {
+  const rows = Object.entries(overlay.layers).map(([name, layer]) =>
+    createRow(name, layer, missing.includes(name), overlay.redraw),
+  );
+  return h("details", { class: "layers", open: innerWidth > OPEN_FROM_PX }, h("summary", {}, "Layers"), rows);
+}
+
+function createRow(name, layer, isMissing, redraw) {
+  const [checkboxId, sliderId] = [newId("layer"), newId("opacity")];
+  const slider = h("input", {
+    type: "range",
+    id: sliderId,
+    min: "0.1",
+    max: "1",
+    step: "0.05",
+    value: String(layer.opacity),
+    disabled: isMissing,
+    "aria-label": `Strength of ${LAYER_NAMES[name]}`,
+    oninput: () => {
+      layer.opacity = Number(slider.value);
+      redraw();
+    },
   });
-  return h("details", { class: "layers", open: innerWidth > 1100 }, h("summary", {}, "Layers"), rows);
+  const checkbox = h("input", {
+    type: "checkbox",
+    id: checkboxId,
+    checked: layer.on && !isMissing,
+    disabled: isMissing,
+    dataset: { layer: name },
+    onchange: () => {
+      layer.on = checkbox.checked;
+      redraw();
+    },
+  });
+  const note = isMissing ? h("span", { class: "quiet" }, " (not kept)") : null;
+  return h("div", { class: "layer" }, checkbox, h("label", { for: checkboxId }, LAYER_NAMES[name], note), slider);
 }

@@ -1,31 +1,30 @@
-// Signing in: a key is sent once, and a session in a cookie stands for it. The key is kept nowhere in the browser.
+// Signing in: a key is sent once, and a session in a cookie takes its place. The browser keeps the key nowhere.
 
 import { call, connection, get } from "./api.js";
 import { fill, h } from "./dom.js";
 
 export let session = { tenant: "", scopes: [], keys: false };
-let open = null;
+let asking = null; // while the dialog is open
 
+/** Whether the session has a scope. */
 export const may = (scope) => session.scopes.includes(scope);
 
-/** Who is signed in; asks for a key where one is needed. */
+/** Find out who is signed in; asks for a key where one is needed. */
 export async function signIn() {
   try {
     session = await get("v1/session");
   } catch (problem) {
     if (problem.status !== 401) throw problem;
-    await ask("Sign in", "This service is open to those who have a key.");
+    await askForKey("Sign in", "This service is open to people with a key.");
   }
 }
 
-/** Once more, because access has ended; whatever is on the page stays there. */
-export async function signInAgain() {
-  if (open) return open;
-  await ask(
+/** Sign in once more, because access has ended; everything on the page stays. */
+export const signInAgain = () =>
+  askForKey(
     "Sign in again",
     "Your access has ended. What you entered is kept on this computer and is sent afterwards.",
   );
-}
 
 export async function signOut() {
   await call("v1/session", { method: "DELETE" }).catch(() => {});
@@ -33,28 +32,30 @@ export async function signOut() {
   location.reload();
 }
 
-function ask(title, words) {
-  open ??= new Promise((resolve) => {
+function askForKey(title, words) {
+  asking ??= new Promise((resolve) => {
     const problem = h("p", { class: "problem", role: "alert", hidden: true });
-    const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false" });
-    const submit = async (event) => {
+    const field = h("input", {
+      id: "key",
+      type: "password",
+      autocomplete: "off",
+      required: true,
+      spellcheck: "false",
+    });
+    const onsubmit = async (event) => {
       event.preventDefault();
       problem.hidden = true;
       try {
         await call("v1/session", { method: "POST", json: { key: field.value } });
         session = await get("v1/session");
       } catch (error) {
-        fill(
-          problem,
-          error.status === 401
-            ? "This key is not valid. Keys begin with mk_ and are shown once, when they are made."
-            : error.message,
-        );
+        const invalid = "This key is not valid. A key is shown once, when it is made.";
+        fill(problem, error.status === 401 ? invalid : error.message);
         problem.hidden = false;
         return;
       }
       field.value = "";
-      open = null;
+      asking = null;
       dialog.close();
       dialog.remove();
       connection.dispatchEvent(new Event("signed-in"));
@@ -65,7 +66,7 @@ function ask(title, words) {
       { class: "login", "aria-labelledby": "login-title", oncancel: (event) => event.preventDefault() },
       h(
         "form",
-        { onsubmit: submit },
+        { onsubmit },
         h("h2", { id: "login-title" }, title),
         h("p", {}, words),
         h("label", { for: "key" }, "Key"),
@@ -78,5 +79,5 @@ function ask(title, words) {
     dialog.showModal();
     field.focus();
   });
-  return open;
+  return asking;
 }

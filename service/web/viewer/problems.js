@@ -1,8 +1,9 @@
-// The service's error codes in plain words, and what to do; its own sentence stands beside them.
+// The service's error codes in plain words, and what to do; the service's own sentence stands beside them.
 
-const ADVICE = {
-  "not-a-slide":
-    "This file is not a slide that can be read. Send SVS, NDPI, MRXS (as a zip with its folder), TIFF, DICOM (as a zip), PNG or JPEG.",
+export const SLIDE_FORMATS = "SVS, NDPI, TIFF, BIF, SCN, PNG, JPEG; MRXS and DICOM as a zip of their folder";
+
+export const ADVICE = {
+  "not-a-slide": `This file is not a slide that can be read. Send ${SLIDE_FORMATS}.`,
   "slide-damaged":
     "The file is damaged or was cut short. Copy it again from the scanner or archive and send it once more.",
   "slide-too-large": "The file claims more pixels than it can hold. Export it again from the scanner's software.",
@@ -17,23 +18,23 @@ const ADVICE = {
   "request-invalid": "One of the entries cannot be used.",
   "archive-unsafe": "The zip holds something other than one slide. Pack the slide's own files again.",
   "upload-too-large": "The file is larger than this service takes.",
-  "upload-incomplete": "The upload was cut short. Drop the same file again: it goes on where it stopped.",
-  "upload-timeout": "The upload stood still. Drop the same file again: it goes on where it stopped.",
-  "storage-full": "The service's disk is full. Tell whoever runs it.",
+  "upload-incomplete": "The upload was cut short. Drop the same file again: it continues where it stopped.",
+  "upload-timeout": "The upload stood still for too long. Drop the same file again: it continues where it stopped.",
+  "storage-full": "The service's disk is full. Tell the people who run it.",
   "queue-unavailable": "The service cannot take work at the moment. Try again in a minute.",
   "database-unavailable": "The service's database does not answer. Try again in a minute.",
   "worker-lost":
-    "The analysis stopped its worker several times. Start it again; if that repeats, tell whoever runs the service.",
+    "The analysis stopped its worker several times. Start it again; if that repeats, tell the people who run the service.",
   "time-limit-exceeded": "The analysis took longer than allowed. Choose a region, or have the limit raised.",
-  "too-many-requests": "Too many requests in a minute. The page goes on by itself.",
+  "too-many-requests": "Too many requests in a minute. The page continues by itself.",
   "key-required": "You are not signed in, or your access has ended. Sign in again.",
-  "scope-missing": "Your key does not allow this. Ask whoever runs the service.",
-  "not-found": "This is not there (any more).",
-  "revision-conflict": "Somebody else has changed this review meanwhile.",
+  "scope-missing": "Your key does not allow this. Ask the people who run the service.",
+  "not-found": "This does not exist, or does not exist any more.",
+  "revision-conflict": "Somebody else has changed this review in the meantime.",
   "server-unreachable": "The service does not answer. The page tries again by itself.",
 };
 
-/** What went wrong with a request, or with an analysis. */
+/** What went wrong with a request, or with an analysis: HTTP status, code, and the problem details' members. */
 export class Problem extends Error {
   constructor(status, members) {
     super(members.detail ?? members.title ?? "something went wrong");
@@ -43,4 +44,4 @@ export class Problem extends Error {
   }
 }
 
-export const advice = (code) => ADVICE[code] ?? "Try again; if that repeats, tell whoever runs the service.";
+export const advice = (code) => ADVICE[code] ?? "Try again; if that repeats, tell the people who run the service.";

@@ -1,236 +1,188 @@
-// What was counted and how: every count with its definition, warnings, model, threshold, exports, who decided what.
+// The result: every count with its definition, warnings, model, threshold, exports, and who decided what.
 
 import { get } from "./api.js";
-import { titleOf, wordsFor } from "./definitions.js";
+import { ACTION_WORDS } from "./contract.js";
+import { definitionOf, loadDefinitions } from "./definitions.js";
 import { fill, h } from "./dom.js";
-import { exportButtons } from "./exports.js";
-import { duration, interval, number, plural, when } from "./format.js";
+import { createExportButtons } from "./exports.js";
+import { dateAndTime, duration, interval, number, plural } from "./format.js";
 import { RESEARCH_USE } from "./research_use.js";
 
-export function resultPanel({ report, analysis, review, goTo, onSpots }) {
+/** `goTo(place)` shows a hot-spot on the slide; `onShowScore(score, title)` draws that of another definition. */
+export function createResultPanel({ report, analysis, review, goTo, onShowScore }) {
   const element = h("div", { class: "result" });
-  let log = null;
-  let card = null;
+  let log = null; // entries of the review's log, once it was opened
+  let card = null; // the model's, once it is loaded
+  let definitions = null; // the service's, once they are loaded
+  let drawn = "";
 
-  get("v1/models").then(
-    ({ models }) => {
-      card = models.find((each) => each.id === report.model.id) ?? null;
-      draw();
-    },
-    () => {},
-  );
+  async function load() {
+    const [models, known] = await Promise.allSettled([get("v1/models"), loadDefinitions()]);
+    card = models.value?.models.find((each) => each.id === report.model.id) ?? null;
+    definitions = known.value ?? null; // without them, the numbers stand alone
+    draw();
+  }
 
-  async function loadLog(details) {
-    if (!details.open) return;
+  async function loadLog() {
     log = (await get(`v1/analyses/${analysis.id}/review`).catch(() => null))?.entries ?? null;
     draw();
   }
 
-  let drawn = "";
   function draw() {
     const { server } = review;
-    const now = JSON.stringify([server?.revision, server?.status, Boolean(card), log?.length]);
-    if (now === drawn) return;
-    drawn = now;
+    const wanted = JSON.stringify([server?.revision, server?.status, Boolean(card), Boolean(definitions), log?.length]);
+    if (wanted === drawn) return; // else what is open would close
+    drawn = wanted;
     const counted = server ?? report;
-    fill(element, signed(), counts(counted), scores(counted), warnings(), exports(), history(), method());
+    const exports = h("section", {}, h("h2", {}, "Export"), createExportButtons(analysis.id, report.slide.name));
+    fill(element, signature(), counts(counted), scores(counted), warnings(), exports, history(), method());
   }
 
-  function signed() {
+  function signature() {
     const { server } = review;
     if (!server) return null;
-    if (!server.signed)
-      return h(
-        "p",
-        { class: "badge-line" },
-        h("span", { class: "badge preliminary" }, "preliminary"),
-        " Nobody has signed this result.",
-      );
+    const badge = h("span", { class: `badge ${server.status}` }, server.status);
+    if (!server.signed) return h("p", { class: "badge-line" }, badge, " Nobody has signed this result.");
     const { reviewer, organization, at, revision } = server.signed;
     const later = server.revision - revision;
+    const note = `${plural(later, "change")} since then; the signed version stays valid until it is signed again.`;
     return h(
       "p",
       { class: "badge-line" },
-      h("span", { class: `badge ${server.status}` }, server.status),
-      ` Signed by ${reviewer}${organization ? `, ${organization}` : ""}, ${when(at)}.`,
-      later > 0
-        ? h(
-            "strong",
-            {},
-            ` ${plural(later, "change")} since then; the signed version stays valid until it is signed again.`,
-          )
-        : null,
+      badge,
+      ` Signed by ${reviewer}${organization ? `, ${organization}` : ""}, ${dateAndTime(at)}.`,
+      later > 0 ? h("strong", {}, ` ${note}`) : null,
     );
   }
 
-  function counts(counted) {
-    const { counts: all, mai } = counted;
-    const risk = { true: "10 or more: high risk", false: "below 10" }[mai.high_risk] ?? "too little tissue for a class";
+  const intervalName = () => (definitions ? `${number(100 * definitions.confidence)} % interval` : "interval");
+
+  function counts({ counts: all, mai }) {
+    const { classes } = definitionOf(definitions, mai);
+    const ofClass = mai.high_risk === null ? "too little tissue for a class" : classes[Number(mai.high_risk)];
+    const region = report.region ? " in the region" : "";
+    const numbers = [
+      ["Mitoses", { count: "total" }, number(all.total)],
+      ["per mm²", {}, number(all.per_mm2, 1)],
+      ["MAI", { count: "mai" }, number(mai.count)],
+    ];
     return h(
       "section",
       { "aria-label": "Counts" },
       h(
         "dl",
         { class: "numbers" },
-        h("div", {}, h("dt", {}, "Mitoses"), h("dd", { dataset: { count: "total" } }, number(all.total))),
-        h("div", {}, h("dt", {}, "per mm²"), h("dd", {}, number(all.per_mm2, 1))),
-        h("div", {}, h("dt", {}, "MAI"), h("dd", { dataset: { count: "mai" } }, number(mai.count))),
+        numbers.map(([name, dataset, value]) => h("div", {}, h("dt", {}, name), h("dd", { dataset }, value))),
       ),
       h(
         "p",
         {},
-        `MAI ${number(mai.count)} (95 % interval ${interval(mai.interval)}) in ${number(mai.area_mm2, 2)} mm²: ${risk}`,
+        `MAI ${number(mai.count)} (${intervalName()} ${interval(mai.interval)}) in ${number(mai.area_mm2, 2)} mm²`,
+        ofClass ? `: ${ofClass}` : null,
         mai.near_cutoff ? h("strong", {}, ", near the cut-off") : null,
-        `. Examined: ${number(report.tissue.examined_mm2, 2)} mm² of tissue${report.region ? " in the region" : ""}.`,
+        `. Examined: ${number(report.tissue.examined_mm2, 2)} mm² of tissue${region}.`,
       ),
-      mai.alternatives?.length
-        ? h(
-            "p",
-            { class: "spots" },
-            "Hot-spots: ",
-            spotButton(mai.hotspot, mai.count, "MAI"),
-            mai.alternatives.map((each, place) => spotButton(each.hotspot, each.count, `${place + 2}.`)),
-          )
-        : mai.hotspot
-          ? h("p", { class: "spots" }, "Hot-spot: ", spotButton(mai.hotspot, mai.count, "MAI"))
-          : null,
+      hotspots(mai),
     );
   }
 
-  const spotButton = (place, count, name) =>
-    h("button", { type: "button", onclick: () => goTo(place) }, `${name} ${number(count)}`);
+  function hotspots({ hotspot, count, alternatives }) {
+    if (!hotspot) return null;
+    const button = (place, value, name) =>
+      h("button", { type: "button", onclick: () => goTo(place) }, `${name} ${number(value)}`);
+    const others = (alternatives ?? []).map((each, index) => button(each.hotspot, each.count, `${index + 2}.`));
+    return h(
+      "p",
+      { class: "spots" },
+      others.length ? "Hot-spots: " : "Hot-spot: ",
+      button(hotspot, count, "MAI"),
+      others,
+    );
+  }
 
   function scores(counted) {
-    const rows = counted.scores.map((each) =>
-      h(
-        "tr",
-        {},
-        h(
-          "th",
-          { scope: "row" },
-          titleOf(each.definition),
-          h("span", { class: "quiet" }, `${wordsFor(each.definition)} Table: ${each.table_version}.`),
-        ),
-        h(
-          "td",
-          {},
-          number(each.count),
-          h("span", { class: "quiet", title: "95 % interval" }, each.interval.map((end) => number(end, 1)).join("–")),
-        ),
-        h("td", {}, number(each.area_mm2, 2)),
-        h(
-          "td",
-          {},
-          each.score === null ? (each.area_sufficient ? "none" : "too little tissue") : number(each.score),
-          each.near_cutoff ? h("span", { class: "quiet" }, "near a cut-off") : null,
-        ),
-        h(
-          "td",
-          {},
-          each.hotspot
-            ? h(
-                "button",
-                {
-                  type: "button",
-                  class: "plain",
-                  "aria-label": `Show the window of ${titleOf(each.definition)}`,
-                  onclick: () => (onSpots(each), goTo(each.hotspot)),
-                },
-                "Show",
-              )
-            : null,
-        ),
-      ),
-    );
+    const headings = ["Definition", "Count", "mm²", "Score"].map((text) => h("th", { scope: "col" }, text));
     return h(
       "details",
       { class: "scores", open: true },
       h("summary", {}, "By other definitions"),
-      h(
-        "table",
-        {},
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            ["Definition", "Count", "mm²", "Score"].map((text) => h("th", { scope: "col" }, text)),
-            h("td"),
-          ),
-        ),
-        h("tbody", {}, rows),
-      ),
+      h("table", {}, h("thead", {}, h("tr", {}, headings, h("td"))), counted.scores.map(scoreRows)),
     );
+  }
+
+  /** A row of numbers, and one of words. */
+  function scoreRows(score) {
+    const { title, summary } = definitionOf(definitions, score);
+    const show = () => {
+      onShowScore(score, title);
+      goTo(score.hotspot);
+    };
+    const button = { type: "button", class: "plain", "aria-label": `Show the window of ${title}`, onclick: show };
+    const without = score.area_sufficient ? "none" : "too little tissue";
+    const ends = score.interval.map((end) => number(end, 1)).join("–");
+    const cells = [
+      h("th", { scope: "row" }, title),
+      h("td", {}, number(score.count), h("span", { class: "quiet", title: intervalName() }, ends)),
+      h("td", {}, number(score.area_mm2, 2)),
+      h(
+        "td",
+        {},
+        score.score === null ? without : number(score.score),
+        score.near_cutoff ? h("span", { class: "quiet" }, "near a cut-off") : null,
+      ),
+      h("td", {}, score.hotspot ? h("button", button, "Show") : null),
+    ];
+    const words = h("td", { colspan: String(cells.length) }, `${summary} Table: ${score.table_version}.`);
+    return h("tbody", {}, h("tr", {}, cells), h("tr", { class: "words" }, words));
   }
 
   function warnings() {
     if (!report.warnings.length) return null;
-    return h(
-      "section",
-      { class: "warnings", "aria-label": "Warnings" },
-      report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
-    );
-  }
-
-  function exports() {
-    return h("section", {}, h("h2", {}, "Export"), exportButtons(analysis.id, report.slide.name));
+    const lines = report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message));
+    return h("section", { class: "warnings", "aria-label": "Warnings" }, lines);
   }
 
   function history() {
-    const told = { accept: "accepted", reject: "rejected", clear: "took back", add: "added", sign: "signed" };
-    const entries = log
-      ?.slice()
-      .reverse()
-      .map((each) =>
-        h(
-          "li",
-          {},
-          `${when(each.at)}: ${each.reviewer} ${told[each.action]}${each.id ? ` no. ${each.id}` : ""}${each.reason ? ` (${each.reason})` : ""}`,
-        ),
+    const lines = (log ?? []).toReversed().map(({ at, reviewer, action, id, reason }) => {
+      const figure = id ? ` no. ${id}` : "";
+      return h(
+        "li",
+        {},
+        `${dateAndTime(at)}: ${reviewer} ${ACTION_WORDS[action]}${figure}${reason ? ` (${reason})` : ""}`,
       );
+    });
+    const nothing = h("p", { class: "quiet" }, log ? "Nobody has decided anything yet." : "");
     const details = h(
       "details",
       { class: "log", open: log !== null },
       h("summary", {}, "Who decided what"),
-      entries?.length
-        ? h("ol", { reversed: true }, entries)
-        : h("p", { class: "quiet" }, log ? "Nobody has decided anything yet." : ""),
+      lines.length ? h("ol", { reversed: true }, lines) : nothing,
     );
-    details.addEventListener("toggle", () => log === null && loadLog(details));
+    details.addEventListener("toggle", () => details.open && log === null && loadLog());
     return details;
   }
 
   function method() {
     const { model, slide, software } = report;
+    const isOwn = !card || card.threshold === model.threshold;
+    const threshold = number(model.threshold, 2);
+    const commit = software.commit ? `, ${software.commit.slice(0, 12)}` : "";
+    const size = `${number(slide.width)} × ${number(slide.height)} px`;
+    const { seconds, created_at: createdAt } = report.analysis;
     const facts = [
       ["Model", `${model.id}, at ${model.mpp} µm per pixel`],
       ["Weights (SHA-256)", h("code", {}, model.sha256)],
-      [
-        "Threshold",
-        `${number(model.threshold, 2)}${card && card.threshold !== model.threshold ? `, asked for; the model's own is ${number(card.threshold, 2)}` : ""}`,
-      ],
+      ["Threshold", isOwn ? threshold : `${threshold}, asked for; the model's own is ${number(card.threshold, 2)}`],
       ["How it was chosen", card?.threshold_note ?? "not known"],
       [
         "Slide",
-        `${slide.name}, ${slide.vendor}, ${number(slide.width)} × ${number(slide.height)} px, ${number(slide.mpp[0], 4)} µm per pixel (${slide.mpp_source})`,
+        `${slide.name}, ${slide.vendor}, ${size}, ${number(slide.mpp[0], 4)} µm per pixel (${slide.mpp_source})`,
       ],
       ["Slide (SHA-256)", h("code", {}, slide.sha256)],
-      [
-        "Software",
-        `${software.name} ${software.version}${software.commit ? `, ${software.commit.slice(0, 12)}` : ""}, ${duration(report.analysis.seconds)} on ${when(report.analysis.created_at)}`,
-      ],
-      card?.limits
-        ? [
-            "Limits",
-            h(
-              "ul",
-              {},
-              card.limits.map((each) => h("li", {}, each)),
-            ),
-          ]
-        : null,
+      ["Software", `${software.name} ${software.version}${commit}, ${duration(seconds)} on ${dateAndTime(createdAt)}`],
     ];
+    const limits = (card?.limits ?? []).map((each) => h("li", {}, each));
+    if (limits.length) facts.push(["Limits", h("ul", {}, limits)]);
     return h(
       "details",
       { class: "method", open: true },
@@ -238,11 +190,12 @@ export function resultPanel({ report, analysis, review, goTo, onSpots }) {
       h(
         "dl",
         { class: "facts" },
-        facts.filter(Boolean).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+        facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
       ),
       h("p", { class: "research" }, RESEARCH_USE),
     );
   }
 
+  load();
   return { element, draw };
 }

@@ -1,41 +1,49 @@
-// A review as this browser sees it: what the service has, the decisions that are not sent yet, and the way back.
+// A review as this browser sees it: what the service has, the decisions that are not sent yet, and how to undo them.
 //
-// A decision is seen at once and sent at once. What cannot be sent (no connection, access ended) waits, is kept in the
-// browser's storage, and is sent when it can be. Where somebody else was faster, nothing is sent until the reviewer has
-// seen theirs.
+// A decision is shown at once and sent at once. What cannot be sent (no connection, access ended) waits in the browser's
+// storage until it can. Where another reviewer has changed the review in between, nothing is sent until this one has
+// seen those changes.
 
 import { call, connection, get } from "./api.js";
+import { CHANGES_PER_REQUEST } from "./contract.js";
+import { awayFrom } from "./figures.js";
+import { applyChange, areSame, undoOf, withoutKey } from "./review_changes.js";
+import { reviewerName } from "./reviewer.js";
 
-const CANDIDATES_FROM = 0.3;
-const MERGE_UM = 7.5; // nearer than this, two are one mitosis
-const BATCH = 500;
-const WATCH_MS = 15000;
+export const LOWEST_CANDIDATE = 0.3; // score of the candidates that are loaded
+const LOOK_MS = 15000; // from one look at what others have changed to the next
+const SAME_PLACE_PX = 0.01; // the service rounds places
 
+/** Events: `change`, `conflict`, `overtaken` (somebody else's changes were loaded), `refused` (one of ours). */
 export class Review extends EventTarget {
-  #sending = null;
-  #steps = []; // what undo takes back: for each step, the changes that do
-  #ids = new Map(); // by the key of an addition: the id it got
-  #numbers = 0;
-  #watching = null;
-  #seen = null; // items and candidates as they are seen now; null when something has changed
+  #sending = null; // a promise, while decisions are sent
+  #undoSteps = []; // for each step, the changes that undo it
+  #savedIds = new Map(); // by the key of an addition: the id that it got
+  #lastNewKey = 0;
+  #timer = null;
+  #merged = null; // figures and candidates with all decisions; null when something has changed
 
-  constructor(analysisId) {
+  /** `mergeUm`: figures nearer than this are one mitosis; `mpp` in um per level-0 px (x, y). */
+  constructor(analysisId, { mergeUm, mpp }) {
     super();
     this.path = `v1/analyses/${analysisId}`;
-    this.memory = `mitosis-draft:${analysisId}`;
-    this.server = null;
+    this.storageKey = `mitosis-draft:${analysisId}`;
+    this.mergeUm = mergeUm;
+    this.mpp = mpp;
+    this.server = null; // the review as the service has it
     this.candidates = [];
-    this.pending = []; // {key, action, id, x, y, reason}
-    this.conflict = null; // {revision, seen: whether theirs is loaded, by: names, differ: ids}
-    this.problem = null; // why the last try to send failed, where that needs somebody
+    this.pending = []; // changes that are not sent yet
+    this.conflict = null; // {loaded: whether theirs is shown, by: their names, differ: ids decided differently}
+    this.problem = null; // why sending failed, where it will not succeed by itself
+    this.refused = null; // why the service refused a change
     this.onBack = () => this.flush();
     connection.addEventListener("back", this.onBack);
     connection.addEventListener("signed-in", this.onBack);
-    this.#watching = setInterval(() => document.hidden || this.look(), WATCH_MS);
+    this.#timer = setInterval(() => document.hidden || this.loadIfChanged(), LOOK_MS);
   }
 
   close() {
-    clearInterval(this.#watching);
+    clearInterval(this.#timer);
     connection.removeEventListener("back", this.onBack);
     connection.removeEventListener("signed-in", this.onBack);
   }
@@ -43,331 +51,285 @@ export class Review extends EventTarget {
   // Loading
 
   async load() {
-    const found = await get(`${this.path}/detections?candidates_from=${CANDIDATES_FROM}`);
-    const first = this.server === null;
-    this.candidates = found.candidates ?? [];
-    this.#seen = null;
-    this.#take(found);
-    if (first) this.#restore();
-    this.#tell();
+    const loaded = await get(`${this.path}/detections?candidates_from=${LOWEST_CANDIDATE}`);
+    const isFirst = this.server === null;
+    this.candidates = loaded.candidates ?? [];
+    this.#setServer(loaded);
+    if (isFirst) this.#restoreDraft();
+    this.#notify();
   }
 
-  /** See whether somebody else has changed something; loads it, unless decisions of this browser wait. */
-  async look() {
+  /** Load what somebody else has changed; while decisions of this browser wait, only say so. */
+  async loadIfChanged() {
     if (!this.server || this.#sending || this.conflict) return;
-    const found = await get(`${this.path}/detections`).catch(() => null);
-    if (!found || this.#sending || found.revision <= this.server.revision) return;
-    if (this.pending.length) return this.#overtaken(found.revision);
-    this.#take(found);
-    this.#tell("overtaken");
+    const loaded = await get(`${this.path}/detections`).catch(() => null);
+    if (!loaded || this.#sending || loaded.revision <= this.server.revision) return;
+    if (this.pending.length) {
+      await this.#setConflict();
+      return;
+    }
+    this.#setServer(loaded);
+    this.#notify("overtaken");
   }
 
-  #take(found) {
-    const { candidates: _, ...server } = found;
-    this.server = server;
-    this.#seen = null;
+  #setServer(loaded) {
+    this.server = { ...loaded };
+    delete this.server.candidates;
+    this.#merged = null;
   }
 
-  #restore() {
-    const draft = JSON.parse(localStorage.getItem(this.memory) ?? "null");
+  #restoreDraft() {
+    const draft = JSON.parse(localStorage.getItem(this.storageKey) ?? "null");
     if (!draft?.pending?.length) return;
     this.pending = draft.pending;
-    this.#seen = null;
-    this.#numbers = Math.max(...this.pending.map((each) => Number(each.key?.slice(1)) || 0));
+    this.#merged = null;
+    this.#lastNewKey = Math.max(...this.pending.map((change) => Number(change.key?.slice(1)) || 0));
     if (draft.revision === this.server.revision) this.flush();
-    else this.#overtaken(this.server.revision, draft.revision);
+    else this.#setConflict(draft.revision);
   }
 
-  #keep() {
-    this.#seen = null;
-    if (this.pending.length) {
-      localStorage.setItem(this.memory, JSON.stringify({ revision: this.server.revision, pending: this.pending }));
-    } else localStorage.removeItem(this.memory);
+  #keepDraft() {
+    this.#merged = null;
+    const draft = { revision: this.server.revision, pending: this.pending };
+    if (this.pending.length) localStorage.setItem(this.storageKey, JSON.stringify(draft));
+    else localStorage.removeItem(this.storageKey);
   }
 
-  #tell(type = "change") {
+  #notify(type = "change") {
     this.dispatchEvent(new Event(type));
     if (type !== "change") this.dispatchEvent(new Event("change"));
   }
 
-  // What is seen
+  // What is shown
 
-  /** Detections with all decisions on them, those not sent yet included. */
-  get items() {
-    return this.#now().items;
+  /** Detections with all decisions on them, also those that are not sent yet. */
+  get figures() {
+    return this.#withDecisions().figures;
   }
 
   get counted() {
-    return this.items.filter((item) => item.decision !== "rejected");
+    return this.figures.filter((figure) => figure.decision !== "rejected");
   }
 
-  /** Figures below the threshold that are not one mitosis with a detection; `mpp` in um per level-0 px. */
-  candidatesFrom(score, mpp) {
-    const seen = this.#now();
-    seen.candidates ??= apart(this.candidates, seen.items, mpp).map((each) => ({
-      ...each,
-      key: `c${each.id}`,
-      candidate: true,
-      origin: "machine",
-      decision: null,
-    }));
-    return seen.candidates.filter((each) => each.score >= score);
+  /** Candidates from a score on that are not one mitosis with a detection. */
+  candidatesFrom(score) {
+    const merged = this.#withDecisions();
+    merged.candidates ??= awayFrom(this.candidates, merged.figures, this.mpp, this.mergeUm).map((each) =>
+      Object.assign({}, each, { key: `c${each.id}`, candidate: true, origin: "machine", decision: null }),
+    );
+    return merged.candidates.filter((each) => each.score >= score);
   }
 
-  #now() {
-    if (this.#seen) return this.#seen;
-    const found = new Map();
-    for (const each of this.server?.detections ?? []) found.set(`d${each.id}`, { ...each, key: `d${each.id}` });
-    for (const change of this.pending) apply(found, change);
-    this.#seen = { items: [...found.values()], candidates: null };
-    return this.#seen;
+  #withDecisions() {
+    if (this.#merged) return this.#merged;
+    const figures = new Map();
+    for (const each of this.server?.detections ?? []) figures.set(`d${each.id}`, { ...each, key: `d${each.id}` });
+    for (const change of this.pending) applyChange(figures, change);
+    this.#merged = { figures: [...figures.values()], candidates: null };
+    return this.#merged;
   }
 
   get canUndo() {
-    return this.#steps.length > 0;
+    return this.#undoSteps.length > 0;
   }
 
-  get sending() {
+  get isSending() {
     return this.#sending !== null;
   }
 
   // Deciding
 
-  decide(items, action, reason) {
-    const back = [];
-    for (const item of items) {
-      const before = { accepted: "accept", rejected: "reject" }[item.decision] ?? "clear";
-      this.pending.push({ action, ...this.#about(item), ...(reason ? { reason } : {}) });
-      back.push(
-        item.origin === "person" && action === "clear"
-          ? { action: "add", x: item.x, y: item.y }
-          : { action: before, key: item.key, ...(item.reason && before !== "clear" ? { reason: item.reason } : {}) },
-      );
+  /** Accept, reject or clear figures. */
+  decide(figures, action, reason) {
+    this.#undoSteps.push(figures.map((figure) => undoOf(figure, action)));
+    for (const figure of figures) {
+      this.pending.push({ action, ...this.#keyAndId(figure), ...(reason ? { reason } : {}) });
     }
-    this.#steps.push(back);
-    this.#keep();
-    this.#tell();
+    this.#keepDraft();
+    this.#notify();
     return this.flush();
   }
 
+  /** Add mitoses at places; returns their keys. */
   add(places, reason) {
-    const back = [];
-    for (const { x, y } of places) {
-      const key = this.#newKey();
-      this.pending.push({ action: "add", key, x, y, ...(reason ? { reason } : {}) });
-      back.push({ action: "clear", key });
-    }
-    this.#steps.push(back);
-    this.#keep();
-    this.#tell();
+    const keys = places.map(() => this.#newKey());
+    places.forEach(({ x, y }, index) => {
+      this.pending.push({ action: "add", key: keys[index], x, y, ...(reason ? { reason } : {}) });
+    });
+    this.#undoSteps.push(keys.map((key) => ({ action: "clear", key })));
+    this.#keepDraft();
+    this.#notify();
     this.flush();
-    return back.map((each) => each.key);
+    return keys;
   }
 
   async undo() {
-    const back = this.#steps.pop();
-    if (!back) return;
+    const step = this.#undoSteps.pop();
+    if (!step) return;
     await this.#sending;
-    for (const change of back.reverse()) {
-      const waits = this.pending.findIndex((each) => each.action === "add" && each.key === change.key);
-      if (change.action === "clear" && waits >= 0) this.pending.splice(waits, 1);
+    for (const change of step.toReversed()) {
+      const waiting = this.pending.findIndex((each) => each.action === "add" && each.key === change.key);
+      if (change.action === "clear" && waiting >= 0) this.pending.splice(waiting, 1);
       else if (change.action === "add") this.pending.push({ ...change, key: this.#newKey() });
-      else this.pending.push({ ...change, ...this.#about(change) });
+      else this.pending.push({ ...change, ...this.#keyAndId(change) });
     }
-    this.#keep();
-    this.#tell();
+    this.#keepDraft();
+    this.#notify();
     await this.flush();
   }
 
   #newKey() {
-    this.#numbers += 1;
-    return `n${this.#numbers}`;
+    this.#lastNewKey += 1;
+    return `n${this.#lastNewKey}`;
   }
 
-  /** The id of an item; of an addition that was sent meanwhile, the one that it got. */
-  #about({ key }) {
-    const id = key.startsWith("d") ? Number(key.slice(1)) : this.#ids.get(key);
+  /** The key and id of a figure; an addition that was saved in the meantime has those of its detection. */
+  #keyAndId({ key }) {
+    const id = key.startsWith("d") ? Number(key.slice(1)) : this.#savedIds.get(key);
     return id === undefined ? { key } : { key: `d${id}`, id };
   }
 
+  /** The key that a figure has now: it changes when an addition is saved. */
   keyNow(key) {
-    return this.#ids.has(key) ? `d${this.#ids.get(key)}` : key;
+    return this.#savedIds.has(key) ? `d${this.#savedIds.get(key)}` : key;
   }
 
   // Sending
 
+  /** Send what waits, as far as it can be sent. */
   flush() {
-    this.#sending ??= this.#send().finally(() => {
+    this.#sending ??= this.#sendAll().finally(() => {
       this.#sending = null;
-      this.#tell();
+      this.#notify();
     });
     return this.#sending;
   }
 
-  async #send() {
-    const reviewer = localStorage.getItem("mitosis-reviewer");
-    while (this.pending.length && !this.conflict && reviewer) {
-      const batch = this.#sendable();
+  async #sendAll() {
+    const reviewer = reviewerName();
+    if (!reviewer) return;
+    while (this.pending.length && !this.conflict) {
+      const changes = this.#sendable();
       try {
-        const changes = batch.map(({ key: _, ...change }) => change);
-        const headers = { "If-Match": `"${this.server.revision}"` };
-        const answer = await call(`${this.path}/detections`, { method: "PATCH", headers, json: { reviewer, changes } });
-        this.#sent(batch, await answer.json());
+        this.#saved(changes, await this.#patch(changes, reviewer));
       } catch (problem) {
-        if (problem.status === 412) {
-          if (await this.#wasMine(batch, reviewer)) continue;
-          return;
-        }
-        const wrong = /^changes\.(\d+): (.*)/.exec(problem.message);
-        if (problem.status === 422 && wrong && batch[Number(wrong[1])]) {
-          this.pending.splice(Number(wrong[1]), 1);
-          this.#keep();
-          this.refused = wrong[2];
-          this.#tell("refused");
-          continue;
-        }
-        this.problem = problem;
-        return;
+        if (!(await this.#canContinueAfter(problem, changes, reviewer))) return;
       }
       this.problem = null;
     }
   }
 
-  /** What can go at once: a decision about an addition waits until that has got its id. */
+  async #patch(changes, reviewer) {
+    const headers = { "If-Match": `"${this.server.revision}"` };
+    const json = { reviewer, changes: changes.map(withoutKey) };
+    return (await call(`${this.path}/detections`, { method: "PATCH", headers, json })).json();
+  }
+
+  async #canContinueAfter(problem, changes, reviewer) {
+    if (problem.status === 412) return this.#isOwnEcho(changes, reviewer);
+    const refusal = problem.status === 422 && /^changes\.(\d+): (.*)/.exec(problem.message);
+    if (!refusal || !changes[Number(refusal[1])]) {
+      this.problem = problem;
+      return false;
+    }
+    this.pending.splice(Number(refusal[1]), 1);
+    this.#keepDraft();
+    this.refused = refusal[2];
+    this.#notify("refused");
+    return true;
+  }
+
+  /** What can be sent now: a decision on an addition waits until that has got its id. */
   #sendable() {
-    const batch = [];
-    for (const change of this.pending.slice(0, BATCH)) {
-      if (change.action !== "add" && change.id === undefined) Object.assign(change, this.#about(change));
+    const changes = [];
+    for (const change of this.pending.slice(0, CHANGES_PER_REQUEST)) {
+      if (change.action !== "add" && change.id === undefined) Object.assign(change, this.#keyAndId(change));
       if (change.action !== "add" && change.id === undefined) break;
-      batch.push(change);
+      changes.push(change);
     }
-    return batch;
+    return changes;
   }
 
-  #sent(batch, found) {
+  #saved(changes, loaded) {
     const known = new Set(this.server.detections.map((each) => each.id));
-    const fresh = found.detections.filter((each) => !known.has(each.id));
-    for (const change of batch.filter((each) => each.action === "add")) {
-      const place = fresh.findIndex((each) => Math.abs(each.x - change.x) < 0.01 && Math.abs(each.y - change.y) < 0.01);
-      if (place >= 0) this.#ids.set(change.key, fresh.splice(place, 1)[0].id);
+    const isAt = (one, other) => Math.hypot(one.x - other.x, one.y - other.y) < SAME_PLACE_PX;
+    const fresh = loaded.detections.filter((each) => !known.has(each.id));
+    for (const change of changes.filter((each) => each.action === "add")) {
+      const index = fresh.findIndex((each) => isAt(each, change));
+      if (index >= 0) this.#savedIds.set(change.key, fresh.splice(index, 1)[0].id);
     }
-    this.pending.splice(0, batch.length);
-    this.#take(found);
-    this.#keep();
-    this.#tell();
+    this.pending.splice(0, changes.length);
+    this.#setServer(loaded);
+    this.#keepDraft();
+    this.#notify();
   }
 
-  /** A refusal may be the echo of one's own decisions, whose answer was lost: then they are there. */
-  async #wasMine(batch, reviewer) {
-    const [{ entries }, found] = await Promise.all([get(`${this.path}/review`), get(`${this.path}/detections`)]);
-    const since = entries.filter((each) => each.revision > this.server.revision);
-    const mine = batch.every((change, place) => {
-      const entry = since[place];
-      const about = change.action === "add" ? entry?.x === change.x && entry?.y === change.y : entry?.id === change.id;
-      return entry && entry.action === change.action && entry.reviewer === reviewer && about;
-    });
-    if (mine) this.#sent(batch, found);
-    else this.#overtaken(found.revision, this.server.revision, since);
-    return mine;
+  /** Whether the review has changed only by these changes: they had arrived, but the answer was lost. */
+  async #isOwnEcho(changes, reviewer) {
+    const [{ entries }, loaded] = await Promise.all([get(`${this.path}/review`), get(`${this.path}/detections`)]);
+    const since = entries.filter((entry) => entry.revision > this.server.revision);
+    const isOwn = areSame(changes, since, reviewer);
+    if (isOwn) this.#saved(changes, loaded);
+    else await this.#setConflict(this.server.revision, entries);
+    return isOwn;
   }
 
   // Two reviewers
 
-  async #overtaken(revision, since = this.server.revision, known = null) {
-    const entries =
-      known ??
-      (await get(`${this.path}/review`).catch(() => ({ entries: [] }))).entries.filter((each) => each.revision > since);
-    const theirs = new Map(entries.map((each) => [each.id, each.action]));
-    const differ = this.pending.filter(
-      (each) => each.id !== undefined && theirs.has(each.id) && theirs.get(each.id) !== each.action,
-    );
-    this.conflict = {
-      revision,
-      loaded: false,
-      by: [...new Set(entries.map((each) => each.reviewer))],
-      differ: differ.map((each) => each.id),
-    };
-    this.#tell("conflict");
+  /** Say that others have changed the review since a revision; nothing is sent until that is settled. */
+  async #setConflict(sinceRevision = this.server.revision, log = null) {
+    const entries = log ?? (await get(`${this.path}/review`).catch(() => ({ entries: [] }))).entries;
+    const theirs = entries.filter((entry) => entry.revision > sinceRevision);
+    const actions = new Map(theirs.map((entry) => [entry.id, entry.action]));
+    const differ = this.pending.filter((each) => actions.has(each.id) && actions.get(each.id) !== each.action);
+    const by = [...new Set(theirs.map((entry) => entry.reviewer))];
+    this.conflict = { loaded: false, by, differ: differ.map((each) => each.id) };
+    this.#notify("conflict");
   }
 
-  /** Show theirs, with the waiting decisions on it; nothing is sent yet. */
+  /** Show the others' changes, with the waiting decisions on them; nothing is sent yet. */
   async loadTheirs() {
-    const found = await get(`${this.path}/detections`);
-    this.#take(found);
-    const ids = new Set(found.detections.map((each) => each.id));
+    const loaded = await get(`${this.path}/detections`);
+    this.#setServer(loaded);
+    const ids = new Set(loaded.detections.map((each) => each.id));
     this.pending = this.pending.filter((each) => each.action === "add" || each.id === undefined || ids.has(each.id));
-    this.#steps = [];
-    this.#keep();
-    if (this.pending.length) this.conflict = { ...this.conflict, loaded: true };
-    else this.conflict = null;
-    this.#tell("conflict");
+    this.#undoSteps = [];
+    this.#keepDraft();
+    this.conflict = this.pending.length ? { ...this.conflict, loaded: true } : null;
+    this.#notify("conflict");
   }
 
   sendMine() {
     this.conflict = null;
-    this.#tell("conflict");
+    this.#notify("conflict");
     return this.flush();
   }
 
   async discardMine() {
     this.pending = [];
-    this.#steps = [];
-    this.#keep();
+    this.#undoSteps = [];
+    this.#keepDraft();
     this.conflict = null;
     await this.load();
-    this.#tell("conflict");
+    this.#notify("conflict");
   }
 
+  // Signing
+
+  /** Sign the review as it is shown. Throws where decisions wait, or where somebody else has changed it. */
   async sign(reviewer, organization) {
     await this.flush();
     if (this.pending.length) throw new Error("There are decisions that could not be sent yet.");
     const headers = { "If-Match": `"${this.server.revision}"` };
     const json = { reviewer, ...(organization ? { organization } : {}) };
     try {
-      const answer = await call(`${this.path}/signature`, { method: "POST", headers, json });
-      this.#take(await answer.json());
+      const response = await call(`${this.path}/signature`, { method: "POST", headers, json });
+      this.#setServer(await response.json());
     } catch (problem) {
-      if (problem.status === 412) await this.look();
+      if (problem.status === 412) await this.loadIfChanged();
       throw problem;
     }
-    this.#steps = []; // what is signed is not undone by a key
-    this.#tell();
+    this.#undoSteps = []; // a key press must not undo what is signed
+    this.#notify();
   }
-}
-
-/** Those that are not within MERGE_UM of any of the others. */
-function apart(some, others, mpp) {
-  const cellOf = (value) => Math.floor(value / MERGE_UM);
-  const cells = new Map();
-  for (const { x, y } of others) {
-    const key = `${cellOf(x * mpp[0])},${cellOf(y * mpp[1])}`;
-    cells.set(key, [...(cells.get(key) ?? []), [x, y]]);
-  }
-  return some.filter(({ x, y }) => {
-    const [column, row] = [cellOf(x * mpp[0]), cellOf(y * mpp[1])];
-    for (let across = -1; across <= 1; across += 1) {
-      for (let down = -1; down <= 1; down += 1) {
-        const near = cells.get(`${column + across},${row + down}`) ?? [];
-        if (near.some((other) => Math.hypot((other[0] - x) * mpp[0], (other[1] - y) * mpp[1]) < MERGE_UM)) return false;
-      }
-    }
-    return true;
-  });
-}
-
-function apply(found, change) {
-  if (change.action === "add") {
-    const { key, x, y, reason } = change;
-    found.set(key, { key, id: null, x, y, score: null, origin: "person", decision: "accepted", reason, unsent: true });
-    return;
-  }
-  const item = found.get(change.key);
-  if (!item) return;
-  if (change.action === "clear" && item.origin === "person") {
-    found.delete(change.key);
-    return;
-  }
-  item.decision = { accept: "accepted", reject: "rejected", clear: null }[change.action];
-  item.reason = change.reason ?? null;
-  item.unsent = true;
 }

@@ -1,48 +1,50 @@
-// The scale bar, the magnification, and where the pointer is.
+// The scale bar, the magnification, and the place under the pointer.
 
-import { h, fill } from "./dom.js";
-import { number, um } from "./format.js";
+import { fill, h } from "./dom.js";
+import { length, magnification, number, placeInUm, UM_PER_PX_AT_X1 } from "./format.js";
 
-const STEPS = [1, 2, 5];
+const LONGEST_PX = 130;
 
-/** The longest round length that is not longer than so many um. */
+/** The longest of 1, 2, 5, 10, 20, ... that is not longer than this. */
 export function roundLength(longest) {
   const power = 10 ** Math.floor(Math.log10(longest));
-  return Math.max(...STEPS.map((step) => step * power).filter((length) => length <= longest));
+  return Math.max(...[1, 2, 5].map((step) => step * power).filter((each) => each <= longest));
 }
 
-export function scaleBar(stage, zoomed, mpp) {
+/** `mpp` in um per level-0 px (x, y), or null where it is not known. */
+export function createScaleBar(stage, deepZoom, mpp) {
   const bar = h("span", { class: "bar" });
-  const length = h("span", { class: "length" });
-  const magnification = h("span", { class: "magnification" });
-  const place = h("span", { class: "place" });
-  const element = h("div", { class: "scale" }, h("div", { class: "ruler" }, length, bar), magnification, place);
+  const barLength = h("span", { class: "length" });
+  const power = h("span", { class: "magnification" });
+  const pointer = h("span", { class: "place" });
+  const element = h("div", { class: "scale" }, h("div", { class: "ruler" }, barLength, bar), power, pointer);
 
   function draw() {
-    const seen = zoomed.frame();
-    if (!seen) return;
+    const frame = deepZoom.frame();
+    if (!frame) return;
     if (!mpp) {
-      fill(length, "µm per pixel unknown");
+      fill(barLength, "µm per pixel unknown");
       bar.hidden = true;
       return;
     }
-    const perPx = mpp[0] / seen.zoom;
-    const round = roundLength(130 * perPx);
-    bar.style.width = `${round / perPx}px`;
-    fill(length, um(round));
-    fill(magnification, `×${number(10 / perPx, 10 / perPx < 10 ? 1 : 0)}`);
-    magnification.title = "As on an objective: ×40 is 0.25 µm per screen pixel";
+    const umPerPx = mpp[0] / frame.zoom;
+    const round = roundLength(LONGEST_PX * umPerPx);
+    const times = magnification(umPerPx);
+    bar.style.width = `${round / umPerPx}px`;
+    fill(barLength, length(round));
+    fill(power, `×${number(times, times < 10 ? 1 : 0)}`);
+    power.title = `As on a microscope: ×40 is ${number(UM_PER_PX_AT_X1 / 40, 2)} µm per screen pixel`;
   }
 
-  function point(event) {
-    if (!zoomed.frame()) return;
+  function onPointer(event) {
+    if (!deepZoom.frame()) return;
     const box = stage.getBoundingClientRect();
-    const { x, y } = zoomed.toSlide(event.clientX - box.left, event.clientY - box.top);
+    const { x, y } = deepZoom.toSlide(event.clientX - box.left, event.clientY - box.top);
     const px = `x ${Math.floor(x)}, y ${Math.floor(y)} px`;
-    fill(place, mpp ? `${px} · ${(x * mpp[0]).toFixed(1)}, ${(y * mpp[1]).toFixed(1)} µm` : px);
+    fill(pointer, mpp ? `${px} · ${placeInUm(x, y, mpp)}` : px);
   }
 
-  zoomed.onMove(draw);
-  stage.addEventListener("pointermove", point);
+  deepZoom.onMove(draw);
+  stage.addEventListener("pointermove", onPointer);
   return { element, draw };
 }

@@ -1,387 +1,321 @@
 // A slide: its pixels with what was found on them, and beside it the review and the result.
 
-import { replace, viewAddress } from "./address.js";
-import { tell, untell } from "./banner.js";
+import { replaceAddress, viewAddress } from "./address.js";
+import { createAnalysisForm, submitAnalysis } from "./analysis_form.js";
+import { statusElements } from "./analysis_status.js";
 import { connection, get } from "./api.js";
-import { analyse, asked } from "./asked.js";
-import { deepZoom } from "./deep_zoom.js";
-import { fill, h, isTyping } from "./dom.js";
-import { watch } from "./events.js";
-import { layersPanel } from "./layers_panel.js";
+import { hideBanner, showBanner } from "./banner.js";
+import { UNFINISHED } from "./contract.js";
+import { createDeepZoom, loadTiling } from "./deep_zoom.js";
+import { fill, h } from "./dom.js";
+import { watchAnalyses } from "./events.js";
+import { UM_PER_PX_AT_X1 } from "./format.js";
+import { createLayersPanel } from "./layers_panel.js";
 import { may } from "./login.js";
-import { overlay, pathOf } from "./overlay.js";
+import { createOverlay, pathOf } from "./overlay.js";
 import { advice } from "./problems.js";
-import { standing } from "./queue.js";
-import { resultPanel } from "./result_panel.js";
-import { Review } from "./review.js";
-import { reviewPanel } from "./review_panel.js";
-import { scaleBar } from "./scale_bar.js";
 import { RESEARCH_USE } from "./research_use.js";
+import { createResultPanel } from "./result_panel.js";
+import { Review } from "./review.js";
+import { createReviewPanel } from "./review_panel.js";
+import { createScaleBar } from "./scale_bar.js";
+import { listenToSlideKeys } from "./slide_keys.js";
+import { createTabs } from "./tabs.js";
 
-const CLOSE_UM = 0.25; // um per screen px when a figure is looked at: x40
+const FIGURE_UM = UM_PER_PX_AT_X1 / 40; // um per screen px when a figure is looked at
 const RELOAD_MS = 4000;
+const MARGIN = 1.15; // round a hot-spot, when the view moves to it
 
-export function slidePage(address) {
+/** `address` as `readAddress` gives it: of an analysis, or of a slide that was not analysed yet. */
+export function createSlidePage(address) {
   const title = h("h1", { tabindex: "-1" }, "Slide");
   const about = h("p", { class: "about quiet" });
-  const copy = h(
+  const copyButton = h(
     "button",
     { type: "button", class: "plain", onclick: copyAddress, title: "An address that shows this view" },
     "Copy link",
   );
   const stage = h("div", { class: "stage" });
   const side = h("aside", { class: "side", "aria-label": "Review and result" });
+  const homeLink = h("a", { href: "#", class: "home", "aria-label": "All slides" }, "‹ Slides");
   const element = h(
     "div",
     { class: "slide" },
-    h(
-      "header",
-      {},
-      h("a", { href: "#", class: "home", "aria-label": "All slides" }, "‹ Slides"),
-      h("div", {}, title, about),
-      copy,
-    ),
+    h("header", {}, homeLink, h("div", {}, title, about), copyButton),
     h("main", {}, stage, side),
     h("footer", { class: "research" }, RESEARCH_USE),
   );
-  const closing = [];
-  let zoomed = null;
-  let over = null;
-  let panel = null;
+  const closers = []; // what closing the page has to undo
+  let isClosed = false;
   let analysis = null;
-  let closed = false;
+  let deepZoom = null;
+  let overlay = null;
+  let reviewPanel = null;
 
-  const kind = address.analysis ? "analysis" : "slide";
-  const here = () => viewAddress(kind, address[kind], zoomed?.view(), /^d(\d+)$/.exec(panel?.selected)?.[1]);
+  function currentAddress() {
+    const kind = address.analysis ? "analysis" : "slide";
+    const selectedId = /^d(\d+)$/.exec(reviewPanel?.selectedKey)?.[1];
+    return viewAddress(kind, address[kind], deepZoom?.view(), selectedId);
+  }
 
   function copyAddress() {
-    replace(here());
+    replaceAddress(currentAddress());
     navigator.clipboard?.writeText(location.href).then(
-      () => tell("copied", "The address of this view is copied.", { kind: "good", fades: true }),
-      () => tell("copied", "Copy the address from the browser's address bar.", { fades: true }),
+      () => showBanner("copied", "The address of this view is copied.", { kind: "good", fades: true }),
+      () => showBanner("copied", "Copy the address from the browser's address bar.", { fades: true }),
     );
   }
 
-  function fail(error) {
-    fill(
-      side,
-      h(
-        "div",
-        { class: "problem", role: "alert" },
-        h("strong", {}, advice(error.code)),
-        h("span", { class: "quiet" }, error.message),
-      ),
-    );
+  function showProblem(error) {
+    fill(side, h("div", { class: "problem", role: "alert" }, problemElements(error)));
   }
 
-  async function begin() {
-    let slideId = address.slide;
+  // Opening
+
+  async function open() {
     if (address.analysis) {
       analysis = await get(`v1/analyses/${address.analysis}`);
-      slideId = analysis.slide_id;
-      fill(title, analysis.slide_name);
+      setTitle(analysis.slide_name, `${analysis.slide_name}, mitoses`);
       fill(about, analysis.accession_number ?? "");
-      document.title = `${analysis.slide_name}, mitoses`;
     }
+    const slideId = analysis?.slide_id ?? address.slide;
     const slide = await get(`v1/slides/${slideId}`).catch((error) => {
       if (error.status === 404) return null;
       throw error;
     });
     const report = analysis?.status === "succeeded" ? await get(`v1/analyses/${analysis.id}/result`) : null;
-    if (closed) return;
-    if (!slide) gone(report);
-    if (!slide && !report)
-      return analysis ? standingOf() : fail({ code: "not-found", message: "this slide is not there (any more)" });
-    if (slide && !analysis) {
-      fill(title, slide.name);
-      document.title = slide.name;
-    }
-    await show(slide, report, slideId);
+    const tiling = slide && (await loadTiling(slideId));
+    if (isClosed) return;
+    if (!slide) showDeleted(Boolean(report));
+    if (slide && !analysis) setTitle(slide.name, slide.name);
+    if (slide || report) await showSlide(slide, report, tiling, slideId);
     if (report) await showReview(report, slideId);
-    else standingOf(slide);
+    else if (analysis) showStatus();
+    else if (slide) fill(side, h("div", { class: "standing" }, createAnalysisRequest(slide)));
+    else showProblem({ code: "not-found", message: "this slide does not exist, or does not exist any more" });
   }
 
-  function gone(report) {
-    tell(
-      "gone",
-      report
-        ? "The slide was deleted. Its result and review are still here, its pixels are not."
-        : "The slide was deleted.",
-      { kind: "bad" },
-    );
-    closing.push(() => untell("gone"));
+  function setTitle(name, windowTitle) {
+    fill(title, name);
+    document.title = windowTitle;
   }
 
-  async function show(slide, report, slideId) {
-    const facts = report?.slide ?? slide.slide;
-    const mpp =
-      report?.slide.mpp ?? (analysis?.request.mpp ? [analysis.request.mpp, analysis.request.mpp] : slide.slide.mpp);
+  function showDeleted(hasResult) {
+    const rest = hasResult ? " Its result and review are still here, its pixels are not." : "";
+    showBanner("deleted", `The slide was deleted.${rest}`, { kind: "bad" });
+    closers.push(() => hideBanner("deleted"));
+  }
+
+  async function showSlide(slide, report, tiling, slideId) {
+    const { width, height } = report?.slide ?? slide.slide;
+    const asked = analysis?.request.mpp;
+    const mpp = report?.slide.mpp ?? (asked ? [asked, asked] : slide.slide.mpp);
     const pixels = h("div", { class: "pixels" });
     fill(stage, pixels);
-    zoomed = deepZoom(pixels, {
-      width: facts.width,
-      height: facts.height,
-      mpp: mpp?.[0] ?? 1,
-      tiles: slide && `v1/slides/${slideId}/tiles_files`,
-    });
-    const scale = scaleBar(stage, zoomed, mpp);
-    stage.append(scale.element);
-    over = overlay(stage, zoomed, mpp ?? [1, 1]);
-    closing.push(over.close, zoomed.close);
-    watchTiles(slideId);
-    onKeys();
-    await zoomed.opened;
-    zoomed.onRest(() => replace(here()));
-    if (address.view) zoomed.goTo(address.view, true);
-    scale.draw();
+    deepZoom = createDeepZoom(pixels, { width, height, mpp: mpp?.[0] ?? 1, tiling });
+    const scaleBar = createScaleBar(stage, deepZoom, mpp);
+    stage.append(scaleBar.element);
+    overlay = createOverlay(stage, deepZoom, mpp ?? [1, 1]);
+    closers.push(overlay.close, deepZoom.close, listenToSlideKeys(deepZoom));
+    reloadFailedTiles(slideId);
+    await deepZoom.opened;
+    deepZoom.onRest(() => replaceAddress(currentAddress()));
+    if (address.view) deepZoom.goTo(address.view, true);
+    scaleBar.draw();
   }
 
-  /** A tile that does not come may mean that the slide was deleted, that the service is away, or access has ended. */
-  function watchTiles(slideId) {
-    let asked = 0;
-    zoomed.onTileFailed(async () => {
-      if (Date.now() - asked < RELOAD_MS) return;
-      asked = Date.now();
-      const error = await get(`v1/slides/${slideId}`).then(
-        () => null,
-        (problem) => problem,
-      );
-      if (error?.status === 404) gone(true);
-      else if (!error) setTimeout(() => closed || zoomed.reload(), RELOAD_MS);
+  /** A tile that does not come may mean that the slide was deleted, the service is away, or access has ended. */
+  function reloadFailedTiles(slideId) {
+    let askedAt = 0;
+    deepZoom.onTileFailed(async () => {
+      if (Date.now() - askedAt < RELOAD_MS) return;
+      askedAt = Date.now();
+      try {
+        await get(`v1/slides/${slideId}`);
+        setTimeout(() => isClosed || deepZoom.reload(), RELOAD_MS);
+      } catch (error) {
+        if (error.status === 404) showDeleted(true);
+      }
     });
-    const reload = () => zoomed.reload();
+    const reload = () => deepZoom.reload();
     for (const event of ["back", "signed-in"]) {
       connection.addEventListener(event, reload);
-      closing.push(() => connection.removeEventListener(event, reload));
+      closers.push(() => connection.removeEventListener(event, reload));
     }
   }
 
-  function onKeys() {
-    const onKey = (event) => {
-      if (isTyping(event) || event.target.closest("select")) return;
-      if (event.key.startsWith("Arrow") && event.target.closest("[role=listbox], [role=tablist], [type=range]")) return;
-      const step = 0.15;
-      const act = {
-        ArrowLeft: () => zoomed.move(-step, 0),
-        ArrowRight: () => zoomed.move(step, 0),
-        ArrowUp: () => zoomed.move(0, -step),
-        ArrowDown: () => zoomed.move(0, step),
-        "+": () => zoomed.zoomBy(1.5),
-        "=": () => zoomed.zoomBy(1.5),
-        "-": () => zoomed.zoomBy(1 / 1.5),
-        0: () => zoomed.home(),
-      }[event.key];
-      if (!act) return;
-      event.preventDefault();
-      act();
+  // Without a result
+
+  /** The status of an analysis that has no result, yet or for ever. */
+  function showStatus() {
+    const content = h("div", { class: "standing" });
+    fill(side, content);
+    const draw = () => {
+      const words = "It begins as soon as a worker is free. The slide can be looked at until then.";
+      const note = analysis.status === "queued" ? h("p", { class: "quiet" }, words) : null;
+      fill(content, h("h2", {}, "Analysis"), statusElements(analysis), note);
     };
-    document.addEventListener("keydown", onKey);
-    closing.push(() => document.removeEventListener("keydown", onKey));
-  }
-
-  /** An analysis without a result, yet or for ever; or a slide that nobody has asked about. */
-  function standingOf(slide = null) {
-    const state = h("div", { class: "standing" });
-    fill(side, state);
-    if (!analysis) {
-      return fill(state, askForm(slide));
-    }
-    const draw = (now) =>
-      fill(
-        state,
-        h("h2", {}, "Analysis"),
-        standing(now),
-        now.status === "queued"
-          ? h("p", { class: "quiet" }, "It begins as soon as a worker is free. The slide can be looked at meanwhile.")
-          : null,
-      );
-    draw(analysis);
-    if (!["queued", "running"].includes(analysis.status)) return;
-    const stop = watch({
+    draw();
+    if (!UNFINISHED.includes(analysis.status)) return;
+    const stop = watchAnalyses({
       onStatus: (now) => {
-        if (now.id !== analysis.id || closed) return;
+        if (now.id !== analysis.id || isClosed) return;
         analysis = now;
-        draw(now);
+        draw();
         if (now.status !== "succeeded") return;
         stop();
-        get(`v1/analyses/${now.id}/result`).then((report) => !closed && showReview(report, now.slide_id), fail);
+        showFinished().catch(showProblem);
       },
-      onDeleted: (id) => id === analysis.id && fail({ code: "not-found", message: "this analysis was deleted" }),
+      onDeleted: (id) => {
+        if (id === analysis.id) showProblem({ code: "not-found", message: "this analysis was deleted" });
+      },
     });
-    closing.push(stop);
+    closers.push(stop);
   }
 
-  /** To have a slide analysed that is looked at; the region may be what is seen. */
-  function askForm(slide) {
+  async function showFinished() {
+    const report = await get(`v1/analyses/${analysis.id}/result`);
+    if (!isClosed) await showReview(report, analysis.slide_id);
+  }
+
+  /** The form to have this slide analysed; the region may be what is visible. */
+  function createAnalysisRequest(slide) {
     const { width, height, mpp } = slide.slide;
-    const seen = (region) =>
-      h("button", { type: "button", onclick: () => (region.value = box().join(", ")) }, "Take what is seen");
-    const box = () => {
-      const { width: across, height: down } = zoomed.size();
-      const [from, to] = [zoomed.toSlide(0, 0), zoomed.toSlide(across, down)];
-      const [left, above] = [Math.max(0, Math.round(from.x)), Math.max(0, Math.round(from.y))];
-      return [left, above, Math.min(width, Math.round(to.x)) - left, Math.min(height, Math.round(to.y)) - above];
+    const visibleRegion = () => {
+      const size = deepZoom.size();
+      const [from, to] = [deepZoom.toSlide(0, 0), deepZoom.toSlide(size.width, size.height)];
+      const [left, top] = [Math.max(0, Math.round(from.x)), Math.max(0, Math.round(from.y))];
+      return [left, top, Math.min(width, Math.round(to.x)) - left, Math.min(height, Math.round(to.y)) - top];
     };
-    const fields = asked(may("submit") ? seen : null);
-    fields.needMpp(mpp);
+    const createRegionButton = (input) => {
+      const onclick = () => {
+        input.value = visibleRegion().join(", ");
+      };
+      return h("button", { type: "button", onclick }, "Use the visible part");
+    };
+    const form = createAnalysisForm(may("submit") ? createRegionButton : null);
+    form.setSlideMpp(mpp);
     const problem = h("div", { class: "problem", role: "alert", hidden: true });
-    const submit = async (event) => {
+    const onsubmit = async (event) => {
       event.preventDefault();
       try {
-        location.hash = viewAddress("analysis", (await analyse(slide.slide_id, fields)).id);
+        const { id } = await submitAnalysis(slide.slide_id, form);
+        location.hash = viewAddress("analysis", id);
       } catch (error) {
-        fill(problem, h("strong", {}, advice(error.code)), h("span", { class: "quiet" }, error.message));
+        fill(problem, problemElements(error));
         problem.hidden = false;
       }
     };
+    const analyseButton = h("button", { type: "submit", class: "main", disabled: !may("submit") }, "Analyse");
     return h(
       "form",
-      { class: "ask", onsubmit: submit },
+      { class: "ask", onsubmit },
       h("h2", {}, "Not analysed yet"),
-      fields.elements,
+      form.elements,
       problem,
-      h(
-        "div",
-        { class: "buttons" },
-        h("button", { type: "submit", class: "main", disabled: !may("submit") }, "Analyse"),
-      ),
+      h("div", { class: "buttons" }, analyseButton),
     );
   }
 
+  // With a result
+
   async function showReview(report, slideId) {
-    const review = new Review(analysis.id);
-    closing.push(() => review.close());
-    const spots = (extra = []) => {
+    const review = new Review(analysis.id, { mergeUm: report.parameters.merge_um, mpp: report.slide.mpp });
+    closers.push(() => review.close());
+    const showHotspots = (more = []) => {
       const { mai } = review.server ?? report;
       const own = mai.hotspot ? [{ place: mai.hotspot, label: `MAI ${mai.count}` }] : [];
-      over.set({ hotspots: [...own, ...extra] });
+      overlay.set({ hotspots: [...own, ...more] });
     };
-    panel = reviewPanel({
-      review,
-      report,
-      slideId,
-      centre: () => {
-        const { x, y } = zoomed.view();
-        return { x: x - 0.5, y: y - 0.5 };
-      },
-      onItems: (items) => over.set({ items }),
-      onAdding: (on) => {
-        over.set({ cross: on });
-        stage.classList.toggle("adding", on);
-      },
-      onSelect: (item, go) => {
-        over.set({ selected: item });
-        if (item && go) zoomed.goTo({ x: item.x + 0.5, y: item.y + 0.5, um: Math.min(zoomed.view().um, CLOSE_UM) });
-        replace(here());
-      },
-    });
-    const goTo = (place) => {
-      const size = place.shape === "circle" ? 2 * place.radius_um : Math.max(place.width_um, place.height_um);
-      const { width, height } = zoomed.size();
-      zoomed.goTo({ x: place.x + 0.5, y: place.y + 0.5, um: (1.15 * size) / Math.min(width, height) });
-    };
-    const result = resultPanel({
+    reviewPanel = createReviewPanel({ review, report, slideId, ...reviewOnSlide() });
+    closers.push(reviewPanel.close);
+    const resultPanel = createResultPanel({
       report,
       analysis,
       review,
-      goTo,
-      onSpots: (score) => spots([{ place: score.hotspot, label: `${score.definition} ${score.count}` }]),
+      goTo: goToHotspot,
+      onShowScore: ({ hotspot, count }, name) =>
+        showHotspots([{ place: hotspot, label: `${name}: ${count}`, isLabelBelow: true }]),
     });
-    closing.push(panel.close);
     review.addEventListener("change", () => {
-      result.draw();
-      spots();
-      const chosen = panel.selected && review.items.find((item) => item.key === panel.selected);
-      if (panel.selected?.startsWith("d") || chosen) over.set({ selected: chosen ?? null });
+      resultPanel.draw();
+      showHotspots();
+      const { selectedKey } = reviewPanel;
+      const selected = review.figures.find((figure) => figure.key === selectedKey) ?? null;
+      if (selected || !selectedKey?.startsWith("c")) overlay.set({ selected }); // a candidate is not in the review
     });
-    zoomed.onClick((x, y) => panel.clicked(over.itemAt(x, y), zoomed.toSlide(x, y)));
-    fill(
-      side,
-      tabs([
-        ["Review", panel.element],
-        ["Result", result.element],
-      ]),
-    );
-    over.set({ region: report.region });
-    result.draw();
+    deepZoom.onClick((x, y) => reviewPanel.clicked(overlay.figureAt(x, y), deepZoom.toSlide(x, y)));
+    const contents = [
+      ["Review", reviewPanel.element],
+      ["Result", resultPanel.element],
+    ];
+    fill(side, createTabs(contents));
+    overlay.set({ region: report.region });
+    resultPanel.draw();
     try {
       await review.load();
-      panel.draw();
-      if (address.selected) panel.selectKey(`d${address.selected}`);
+      reviewPanel.draw();
+      if (address.selected) reviewPanel.selectKey(`d${address.selected}`);
     } catch (error) {
-      fill(
-        panel.element,
-        h("p", { class: "problem" }, advice(error.code), h("span", { class: "quiet" }, error.message)),
-      );
+      fill(reviewPanel.element, h("div", { class: "problem" }, problemElements(error)));
     }
-    await layers();
+    await showLayers();
   }
 
-  async function layers() {
+  /** What the review's panel does on the slide, and asks of it. */
+  function reviewOnSlide() {
+    return {
+      centre: () => {
+        const { x, y } = deepZoom.view();
+        return { x: x - 0.5, y: y - 0.5 };
+      },
+      onFigures: (figures) => overlay.set({ figures }),
+      onAdding: (on) => {
+        overlay.set({ cross: on });
+        stage.classList.toggle("adding", on);
+      },
+      onSelect: (figure, moves) => {
+        overlay.set({ selected: figure });
+        if (figure && moves) {
+          deepZoom.goTo({ x: figure.x + 0.5, y: figure.y + 0.5, um: Math.min(deepZoom.view().um, FIGURE_UM) });
+        }
+        replaceAddress(currentAddress());
+      },
+    };
+  }
+
+  function goToHotspot(place) {
+    const sizeUm = place.shape === "circle" ? 2 * place.radius_um : Math.max(place.width_um, place.height_um);
+    const { width, height } = deepZoom.size();
+    deepZoom.goTo({ x: place.x + 0.5, y: place.y + 0.5, um: (MARGIN * sizeUm) / Math.min(width, height) });
+  }
+
+  async function showLayers() {
     const path = `v1/analyses/${analysis.id}`;
     const { tissue, heatmap } = await get(`${path}/layers`).catch(() => ({ tissue: null, heatmap: null }));
-    if (closed) return;
-    if (tissue) over.set({ tissue: pathOf(tissue.coordinates) });
+    if (isClosed) return;
+    if (tissue) overlay.set({ tissue: pathOf(tissue.coordinates) });
     const missing = [...(tissue ? [] : ["tissue"]), ...(heatmap ? [] : ["heatmap"])];
-    stage.append(layersPanel(over, missing));
+    stage.append(createLayersPanel(overlay, missing));
     if (!heatmap) return;
     const image = h("img", { alt: "" });
-    image.addEventListener("load", () => over.set({ heat: { image, place: heatmap } }));
+    image.addEventListener("load", () => overlay.set({ heat: { image, place: heatmap } }));
     image.src = `${path}/${heatmap.href}`;
   }
 
-  begin().catch(fail);
+  open().catch(showProblem);
   return {
     element,
-    goTo: (now) => {
-      if (now.view && zoomed) zoomed.goTo(now.view);
-      if (now.selected && panel) panel.selectKey(`d${now.selected}`);
+    /** Show another view of the same analysis or slide. */
+    goTo({ view, selected }) {
+      if (view && deepZoom) deepZoom.goTo(view);
+      if (selected && reviewPanel) reviewPanel.selectKey(`d${selected}`);
     },
     close() {
-      closed = true;
-      for (const close of closing.reverse()) close();
+      isClosed = true;
+      for (const close of closers.toReversed()) close();
     },
   };
 }
 
-function tabs(given) {
-  const list = h("div", { role: "tablist", class: "tabs", "aria-label": "Beside the slide" });
-  const panels = given.map(([name, content], place) => {
-    const tab = h(
-      "button",
-      {
-        type: "button",
-        role: "tab",
-        id: `tab-${place}`,
-        "aria-controls": `panel-${place}`,
-        onclick: () => show(place),
-      },
-      name,
-    );
-    list.append(tab);
-    return {
-      tab,
-      panel: h(
-        "div",
-        { role: "tabpanel", id: `panel-${place}`, "aria-labelledby": `tab-${place}`, tabindex: "0" },
-        content,
-      ),
-    };
-  });
-  function show(chosen) {
-    panels.forEach(({ tab, panel }, place) => {
-      tab.setAttribute("aria-selected", String(place === chosen));
-      tab.tabIndex = place === chosen ? 0 : -1;
-      panel.hidden = place !== chosen;
-    });
-  }
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const place = (panels.findIndex(({ panel }) => !panel.hidden) + step + panels.length) % panels.length;
-    show(place);
-    panels[place].tab.focus();
-  });
-  show(0);
-  return [list, panels.map(({ panel }) => panel)];
-}
+const problemElements = (error) => [h("strong", {}, advice(error.code)), h("span", { class: "quiet" }, error.message)];

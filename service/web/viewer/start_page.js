@@ -1,14 +1,14 @@
-// The start page: send slides, and see how they stand.
+// The start page: send slides, and follow their analyses.
 
+import { createAnalysisList } from "./analysis_list.js";
 import { h } from "./dom.js";
 import { may, session, signOut } from "./login.js";
-import { queue } from "./queue.js";
 import { RESEARCH_USE } from "./research_use.js";
-import { uploads } from "./uploads.js";
+import { createUploadPanel } from "./upload_panel.js";
 
-/** One for as long as the page is open: uploads go on while a slide is looked at. */
-export function startPage() {
-  const list = queue();
+export function createStartPage() {
+  const list = createAnalysisList();
+  const signOutButton = h("button", { type: "button", class: "plain", onclick: signOut }, "Sign out");
   const element = h(
     "div",
     { class: "start" },
@@ -17,14 +17,9 @@ export function startPage() {
       {},
       h("h1", { tabindex: "-1" }, "Mitosis service"),
       h("p", { class: "research" }, RESEARCH_USE),
-      h(
-        "nav",
-        { "aria-label": "Service" },
-        h("a", { href: "docs" }, "HTTP API"),
-        session.keys ? h("button", { type: "button", class: "plain", onclick: signOut }, "Sign out") : null,
-      ),
+      h("nav", { "aria-label": "Service" }, h("a", { href: "docs" }, "HTTP API"), session.keys ? signOutButton : null),
     ),
-    h("main", {}, may("submit") ? uploads() : null, list.element),
+    h("main", {}, may("submit") ? createUploadPanel() : null, list.element),
   );
   const open = () => {
     document.title = "Mitosis service";

@@ -1,72 +1,90 @@
-// The threshold slider: what would be counted at another operating point, at once; and the way to make it so.
+// The threshold slider: what would be counted at another threshold, at once, and the decisions that would make it so.
 
 import { fill, h } from "./dom.js";
 import { number, plural } from "./format.js";
-import { fullestDisc } from "./hotspot.js";
+import { countInMostActiveCircle } from "./most_active_circle.js";
 
-/** `of(threshold)` gives what would be counted, taken in and left out there; `accept` and `reject` make it so. */
-export function thresholdSlider({ threshold, lowest, um, of, onChange, accept, reject, may }) {
-  const text = h("output", { class: "preview", for: "threshold" });
-  const value = h("span", { class: "value" });
+const STEP = 0.01;
+
+/**
+ * `countedAt(threshold)` gives what would be `counted`, `added` and `removed` there; `add` and `reject` do it.
+ * `threshold` is the analysis' own; `areaMm2` is that of the MAI's circle; `mpp` in um per level-0 px (x, y).
+ */
+export function createThresholdSlider({
+  threshold,
+  lowest,
+  areaMm2,
+  mpp,
+  countedAt,
+  onChange,
+  add,
+  reject,
+  mayDecide,
+}) {
+  const radiusUm = Math.sqrt((areaMm2 * 1e6) / Math.PI);
+  const preview = h("output", { class: "preview", for: "threshold" });
+  const valueText = h("span", { class: "value" });
   const slider = h("input", {
     type: "range",
     id: "threshold",
     min: String(lowest),
-    max: "0.99",
-    step: "0.01",
+    max: String(1 - STEP),
+    step: String(STEP),
     value: String(threshold),
     oninput: () => draw(),
     "aria-describedby": "threshold-words",
   });
-  const back = h("button", { type: "button", class: "plain", onclick: () => set(threshold) }, "Back");
-  const make = h("button", { type: "button", hidden: true });
+  const resetButton = h("button", { type: "button", class: "plain", onclick: () => setValue(threshold) }, "Reset");
+  const applyButton = h("button", { type: "button", hidden: true, onclick: apply });
+  const label = h("label", { for: "threshold", id: "threshold-label" }, "Threshold");
   const element = h(
     "section",
     { class: "threshold", "aria-labelledby": "threshold-label" },
-    h("div", { class: "line" }, h("label", { for: "threshold", id: "threshold-label" }, "Threshold"), value, back),
+    h("div", { class: "line" }, label, valueText, resetButton),
     slider,
-    h("p", { id: "threshold-words" }, text),
-    make,
+    h("p", { id: "threshold-words" }, preview),
+    applyButton,
   );
 
-  function set(wanted) {
-    slider.value = String(wanted);
+  /** The slider's threshold; the analysis' own where it stands on the step next to that. */
+  function value() {
+    const chosen = Number(slider.value);
+    return Math.abs(chosen - threshold) < STEP / 2 ? threshold : chosen;
+  }
+
+  function setValue(chosen) {
+    slider.value = String(chosen);
     draw();
   }
 
-  function draw() {
-    const at = Number(slider.value);
-    const moved = Math.abs(at - threshold) >= 0.005;
-    const { counted, more, less } = of(moved ? at : threshold);
-    const inside = fullestDisc(
-      counted.map((item) => [item.x * um.x, item.y * um.y]),
-      um.radius,
-    );
-    fill(value, number(at, 2), moved ? "" : h("span", { class: "quiet" }, " as analysed"));
-    back.hidden = !moved;
-    fill(
-      text,
-      `${plural(counted.length, "mitosis", "mitoses")} would be counted, ${number(inside)} in the fullest ${number(um.area, 2)} mm²`,
-    );
-    element.dataset.counted = counted.length;
-    element.dataset.mai = inside;
-    make.hidden = !may || !moved || !(more.length || less.length);
-    const these = (items, one) => (items.length === 1 ? `this ${one}` : `these ${plural(items.length, one)}`);
-    fill(make, at < threshold ? `Add ${these(more, "candidate")}` : `Reject ${these(less, "figure")}`);
-    make.onclick = () => {
-      if (at < threshold) accept(more, at);
-      else reject(less, at);
-      set(threshold);
-    };
-    onChange(moved ? at : threshold);
+  function apply() {
+    const chosen = value();
+    const { added, removed } = countedAt(chosen);
+    if (chosen < threshold) add(added, chosen);
+    else reject(removed, chosen);
+    setValue(threshold);
   }
 
-  return {
-    element,
-    draw,
-    set,
-    get value() {
-      return Number(slider.value);
-    },
-  };
+  function draw() {
+    const chosen = value();
+    const isMoved = chosen !== threshold;
+    const { counted, added, removed } = countedAt(chosen);
+    const inCircle = countInMostActiveCircle(
+      counted.map((figure) => [figure.x * mpp[0], figure.y * mpp[1]]),
+      radiusUm,
+    );
+    const total = plural(counted.length, "mitosis", "mitoses");
+    fill(valueText, number(chosen, 2), isMoved ? "" : h("span", { class: "quiet" }, " as analysed"));
+    fill(preview, `${total} would be counted, ${number(inCircle)} in the most active ${number(areaMm2, 2)} mm²`);
+    element.dataset.counted = counted.length;
+    element.dataset.mai = inCircle;
+    resetButton.hidden = !isMoved;
+    applyButton.hidden = !mayDecide || !(added.length || removed.length);
+    fill(applyButton, chosen < threshold ? `Add ${these(added, "candidate")}` : `Reject ${these(removed, "figure")}`);
+    onChange(chosen);
+  }
+
+  return { element, draw, value };
 }
+
+const these = (figures, one) => (figures.length === 1 ? `this ${one}` : `these ${plural(figures.length, one)}`);

@@ -1,0 +1,39 @@
+// What this page knows of the API beforehand: names, with the words people see for them, and limits. A test compares
+// each with the service (tests/web/test_contract.py). Everything else comes with the answers.
+
+/** An analysis' `status`. */
+export const STATUS_WORDS = {
+  queued: "waiting",
+  running: "running",
+  succeeded: "done",
+  failed: "failed",
+  cancelled: "cancelled",
+};
+export const UNFINISHED = ["queued", "running"];
+
+/** What a reviewer may do, as the review's log tells it. */
+export const ACTION_WORDS = {
+  accept: "accepted",
+  reject: "rejected",
+  clear: "cleared",
+  add: "added",
+  sign: "signed",
+};
+/** The `decision` that an action leaves on a detection. */
+export const DECISIONS = { accept: "accepted", reject: "rejected", clear: null };
+
+/** A result's formats: name, ending of the file's name, what it is for. */
+export const FORMATS = {
+  json: ["JSON", "report.json", "The whole report"],
+  geojson: ["GeoJSON", "geojson", "For QuPath"],
+  csv: ["CSV", "csv", "For a spreadsheet"],
+  fhir: ["FHIR", "fhir.json", "R4 bundle: report and observations"],
+  hl7: ["HL7", "hl7", "v2 message ORU^R01"],
+  dicom: ["DICOM", "zip", "Annotations and structured report"],
+};
+
+export const TUS_VERSION = "1.0.0";
+export const TEXT_LENGTH = 255; // of a name and of an accession number, in characters
+export const CHANGES_PER_REQUEST = 500;
+export const ANALYSES_PER_PAGE = 200;
+export const CROP_UM = 64; // side of the square round a figure that its picture shows
