@@ -242,6 +242,11 @@ class Report(_Part):
         """The part of the slide that was examined; None for all of it."""
         return region_of(self.region.model_dump()) if self.region else None
 
+    @property
+    def merge_um(self) -> float:
+        """The distance in um below which two figures were counted as one mitosis."""
+        return float(self.parameters["merge_um"])
+
     def to_json(self) -> str:
         """Write the report as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from service.errors import ParameterInvalid
 from service.mitotic_activity import ActivityCounts, count_activity
-from service.mitotic_figures import MERGE_UM
 from service.order import Confirmation, ResultStatus
 from service.report import Activity, Detection, Report, Review, ReviewedDetection, Signature, activity_of
 from service.slide import Box
@@ -191,5 +190,7 @@ def _check(report: Report, found: Found, change: Change) -> None:
         raise ParameterInvalid(f"{x:g}, {y:g} is outside of what was analysed")
     new = _added(0, x, y, report.slide.mpp)
     for each in _kept(found):
-        if math.hypot(each.x_um - new.x_um, each.y_um - new.y_um) < MERGE_UM:
-            raise ParameterInvalid(f"detection {each.id} is within {MERGE_UM} um of {x:g}, {y:g}: they are one mitosis")
+        if math.hypot(each.x_um - new.x_um, each.y_um - new.y_um) < report.merge_um:
+            raise ParameterInvalid(
+                f"detection {each.id} is within {report.merge_um:g} um of {x:g}, {y:g}: they are one mitosis"
+            )

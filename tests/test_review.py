@@ -198,6 +198,18 @@ def test_a_change_that_cannot_be_made_is_named(change: Change, reason: str) -> N
         decided(REPORT, [], [Change("accept", id=1), change], BY)
 
 
+@pytest.mark.parametrize(("merge_um", "apart_um", "refused"), [(3.0, 2.9, True), (3.0, 3.1, False), (9.0, 8.9, True)])
+def test_what_is_one_mitosis_is_as_the_report_was_made(merge_um: float, apart_um: float, refused: bool) -> None:
+    report = REPORT.model_copy(update={"parameters": {"merge_um": merge_um}})
+    first = report.detections[0]
+    change = Change("add", x=first.x + apart_um / MPP[0], y=first.y)
+    if refused:
+        with pytest.raises(ParameterInvalid, match=f"within {merge_um:g} um"):
+            decided(report, [], [change], BY)
+    else:
+        assert len(decided(report, [], [change], BY)) == 1
+
+
 def test_what_is_rejected_may_be_added_at_a_better_place() -> None:
     first = REPORT.detections[0]
     entries = made(REPORT, Change("reject", id=1), Change("add", x=first.x + 2, y=first.y))

@@ -56,7 +56,7 @@ from service.store.records import LIVE, Analysis, Status, Submission
 from service.store.slides import StoredSlide, find_slide
 from service.store.storage import on_disk
 
-FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the job store to the next
+FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the database to the next
 Options = TypeVar("Options", bound=AnalysisOptions)
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=ChangesRoute)

@@ -1,6 +1,6 @@
 """What the gateway does in the background, so that nothing is lost: leases, messages, callbacks, results, retention.
 
-Several gateways may do so at once: every step is a compare-and-set in the job store.
+Several gateways may do so at once: every step is a compare-and-set in the database.
 """
 
 import shutil

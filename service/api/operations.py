@@ -82,14 +82,14 @@ def _worker(state: State) -> None:
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 def metrics(state: StateOf) -> Response:
-    """Queue, speed, failures and capacity, read from the job store when asked."""
+    """Queue, speed, failures and capacity, read from the database when asked."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(JobMetrics(state))
+    registry.register(AnalysisMetrics(state))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class JobMetrics(Collector):
-    """The job store as Prometheus sees it. Nothing of it when the database does not answer, but for that fact."""
+class AnalysisMetrics(Collector):
+    """The analyses in the database as Prometheus sees them; where it does not answer, only that fact."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -106,10 +106,10 @@ class JobMetrics(Collector):
             orders_waiting = count_waiting(self._state.engine)
             channels = outbox.statistics(self._state.engine, configured(self._state.settings))
         except DatabaseUnavailable:
-            yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 0)
+            yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 0)
             return
         now = time.time()
-        yield GaugeMetricFamily("mitosis_database_up", "Whether the job store answers", 1)
+        yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 1)
         yield _gauge("mitosis_analyses", "Analyses kept, by status", "status", statistics.by_status)
         yield _gauge("mitosis_failures", "Failed analyses kept, by code", "code", statistics.failures)
         age = now - statistics.oldest_queued_at if statistics.oldest_queued_at else 0.0

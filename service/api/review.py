@@ -13,7 +13,6 @@ from service.api.auth import Caller, Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import NotFinished, NotFound, ParameterInvalid, PreconditionRequired, RevisionConflict
-from service.mitotic_figures import MERGE_UM
 from service.order import Text
 from service.report import Detection, Review
 from service.review import Action, Change, Entry, reviewed
@@ -125,7 +124,8 @@ def get_detections(
     shown = _shown(result, entries, response)
     if candidates_from is None:
         return shown
-    return shown.model_copy(update={"candidates": _unknown(result.candidates(candidates_from), shown.detections)})
+    candidates = _apart(result.candidates(candidates_from), shown.detections, result.report().merge_um)
+    return shown.model_copy(update={"candidates": candidates})
 
 
 @router.patch("/detections", summary="Accept, reject, add", responses=CHANGING)
@@ -185,13 +185,13 @@ def _shown(result: Result, entries: list[Entry], response: Response) -> Reviewed
     return ReviewedDetections(**dict(review), threshold=report.model.threshold)
 
 
-def _unknown(candidates: list[Detection], known: Sequence[Detection]) -> list[Detection]:
-    """Those that are not one mitosis with a detection that is there already, be it a rejected one."""
+def _apart(candidates: list[Detection], known: Sequence[Detection], merge_um: float) -> list[Detection]:
+    """Leave out candidates that are one mitosis with a detection, be it a rejected one."""
     if not candidates or not known:
         return candidates
     places = cKDTree([(each.x_um, each.y_um) for each in known])
     distance_um, _ = places.query([(each.x_um, each.y_um) for each in candidates])
-    return [each for each, apart_um in zip(candidates, distance_um, strict=True) if apart_um >= MERGE_UM]
+    return [each for each, apart_um in zip(candidates, distance_um, strict=True) if apart_um >= merge_um]
 
 
 def _revision(if_match: str | None) -> int:

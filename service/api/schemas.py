@@ -77,7 +77,7 @@ class AnalysisRequest(AnalysisOptions):
         return self
 
     def options(self) -> dict[str, Any]:
-        """Without the slide, as the job store keeps them."""
+        """Without the slide, as the database keeps them."""
         return self.model_dump(mode="json", exclude={"slide_id", "uri"})
 
 
@@ -96,7 +96,7 @@ def described(model: type[BaseModel]) -> Any:
     return inline(schema)
 
 
-class JobError(BaseModel):
+class AnalysisError(BaseModel):
     """Why an analysis failed: a stable code, and words for people."""
 
     code: str
@@ -117,7 +117,7 @@ class AnalysisStatus(BaseModel):
     priority: Priority
     accession_number: str | None
     request: dict[str, Any]
-    error: JobError | None
+    error: AnalysisError | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -125,7 +125,7 @@ class AnalysisStatus(BaseModel):
 
     @classmethod
     def of(cls, analysis: Analysis) -> "AnalysisStatus":
-        """As the job store has it."""
+        """Describe an analysis as the database has it."""
         left = analysis.seconds_left
         return cls(
             id=analysis.id,
@@ -139,7 +139,7 @@ class AnalysisStatus(BaseModel):
             priority=analysis.priority,
             accession_number=analysis.accession_number,
             request=analysis.request,
-            error=JobError(**analysis.error) if analysis.error else None,
+            error=AnalysisError(**analysis.error) if analysis.error else None,
             created_at=datetime.fromtimestamp(analysis.created_at, UTC),
             started_at=_time(analysis.started_at),
             finished_at=_time(analysis.finished_at),

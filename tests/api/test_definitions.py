@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from httpx import Client
 
-from service import keys
 from service.api import definitions
 from service.mitotic_activity import CONFIDENCE, count_activity
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS
+from service.store import keys
 from tests.api.small_app import client_of, small_app
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from httpx import Client
 
-from service import keys
 from service.api.viewer import WEB, add_viewer
+from service.store import keys
 from tests.api.small_app import client_of, small_app
 
 SOURCES = {path.name: path.read_text() for path in sorted((WEB / "viewer").glob("*.js"))}

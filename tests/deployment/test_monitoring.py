@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from service import errors
-from service.api.operations import JobMetrics
+from service.api.operations import AnalysisMetrics
 from service.api.state import State
 from service.errors import MitosisError
 from service.store.analyses import Analyses
@@ -37,7 +37,7 @@ def exposed(tmp_path: Path) -> set[str]:
     settings = Settings(data_dir=tmp_path)
     engine, broker = open_database(settings.database), Broker(settings)
     state = State(settings, engine, Storage(tmp_path), Analyses(engine), broker, None)  # type: ignore[arg-type]
-    names = {metric.name for metric in JobMetrics(state).collect()}
+    names = {metric.name for metric in AnalysisMetrics(state).collect()}
     broker.close()
     engine.dispose()
     return names

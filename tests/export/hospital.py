@@ -6,6 +6,7 @@ import numpy as np
 
 from service.hot_spots import Hotspot
 from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity
+from service.mitotic_figures import MERGE_UM
 from service.order import Confirmation, Order, OrderedService
 from service.report import Counts, Detection, Rectangle, Report
 
@@ -69,7 +70,7 @@ def report_of(
             "slide": {"name": name, "sha256": SLIDE_SHA256, "vendor": "aperio", "width": width, "height": height}
             | {"mpp": mpp, "mpp_source": "slide", "objective_power": 40.0, "bounds": None},
             "region": region,
-            "parameters": {},
+            "parameters": {"merge_um": MERGE_UM},
             "tissue": {"area_mm2": 20.0, "examined_mm2": examined_mm2},
             "detections": detections,
             "counts": {"total": count, "per_mm2": round(count / examined_mm2, 4) if examined_mm2 else None},

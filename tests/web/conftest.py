@@ -4,6 +4,7 @@ import csv
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import Engine
 
 from service.sample import draw_sample_slide
 from service.store import keys
@@ -38,18 +40,20 @@ class Service:
 
     def key(self, *scopes: str) -> tuple[str, str]:
         """A new key's id and secret."""
-        engine = self._engine()
-        made = keys.create(engine, "Somebody", "default", scopes or ("admin",))
-        engine.dispose()
-        return made
+        with self._engine() as engine:
+            return keys.create(engine, "Somebody", "default", scopes or ("admin",))
 
     def revoke(self, key_id: str) -> None:
-        engine = self._engine()
-        keys.revoke(engine, key_id)
-        engine.dispose()
+        with self._engine() as engine:
+            keys.revoke(engine, key_id)
 
-    def _engine(self) -> Any:
-        return open_database(f"sqlite:///{self.running.data_dir / 'jobs.sqlite3'}", migrate=False)
+    @contextmanager
+    def _engine(self) -> Iterator[Engine]:
+        engine = open_database(f"sqlite:///{self.running.data_dir / 'jobs.sqlite3'}", migrate=False)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
     def start(self) -> None:
         """Start, again too; the tests' own requests have a key."""
@@ -88,17 +92,21 @@ def chromium(executable: str) -> Iterator[Any]:
     """For one file only: while the driver runs, so does its event loop, and other tests have loops of their own."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @pytest.fixture(scope="session")
 def service(executable: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("web")
     found = Service(Running(folder / "data", lease_s="3", requests_per_minute="1000000"))
-    found.start()
-    yield found
-    found.running.stop()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +118,8 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return draw_sample_slide(folder / "field.tif", width=1800, height=1800).path
     with (fields / "frames.csv").open() as file:
         frame = max(csv.DictReader(file), key=lambda row: int(row["mitoses"]))["frame"]
-    pixels = np.asarray(Image.open(fields / f"images/{frame}.jpg").convert("RGB"))
+    with Image.open(fields / f"images/{frame}.jpg") as image:
+        pixels = np.asarray(image.convert("RGB"))
     return write_pyramid(folder / "field.tif", pyramid_of(pixels, 2), compression="deflate", mpp=FIELD_MPP, tile_px=256)
 
 
@@ -123,7 +132,7 @@ def analysis(service: Service, slide: Path) -> dict[str, Any]:
 @pytest.fixture
 def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
     """`open_page(fragment)`: a new person's browser at an address, signed in; `secret=None`: not signed in."""
-    contexts: list[Any] = []
+    closing = ExitStack()
     faults: list[str] = []
 
     def heard(message: Any) -> None:
@@ -139,7 +148,7 @@ def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
             **{"viewport": {"width": 1280, "height": 800}, "accept_downloads": True, **options}
         )
         context.set_default_timeout(SEEN_S * 1000)
-        contexts.append(context)
+        closing.callback(context.close)
         page = context.new_page()
         page.on("console", heard)
         page.on("request", asked)
@@ -150,9 +159,8 @@ def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
         page.goto(f"{service.url}{fragment}")
         return page
 
-    yield open_
-    for context in contexts:
-        context.close()
+    with closing:
+        yield open_
     assert faults == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from service import errors, render
 from service.api import formats, uploads
-from service.job_records import LIVE
+from service.store.records import LIVE
 from tests.web.conftest import Service
 
 Exports = Callable[[str], dict[str, Any]]
