@@ -36,8 +36,8 @@ def test_each_definition_is_told_in_numbers_and_words(client: Client) -> None:
 
 
 def test_whatever_a_report_counts_by_is_found_by_id_and_table_version(client: Client) -> None:
-    index, scores = count_activity([(0.0, 0.0)], 10.0)
-    named = [(each.definition, each.table_version) for each in (index, *scores)]
+    counted = count_activity([(0.0, 0.0)], 10.0)
+    named = [(each.definition, each.table_version) for each in (counted.index, *counted.scores)]
     assert [
         (each["id"], each["table_version"]) for each in client.get("/v1/definitions").json()["definitions"]
     ] == named
