@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-service bench-train bench-viewer pictures clean
+.PHONY: setup demo test lint bench bench-service bench-train bench-viewer pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -42,6 +42,9 @@ bench-train: setup
 
 pictures: setup
 	$(BIN)/python docs/take_pictures.py
+
+docs: setup
+	$(BIN)/python docs/write_tables.py
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -14,7 +14,7 @@ from service.tiling import PATCH_PX, Lattice
 from service.tissue import MASK_UM
 
 MPP_TOLERANCE = 0.05  # slides this near to the model's mpp are read as they are: resampling blurs and costs more
-HALO_PX = 32  # of up to 105; see "Overlap" in the README for what each costs and changes
+HALO_PX = 32  # of up to 105; docs/performance.md has what each costs and changes
 PATCHES_PER_SIDE = 2  # per tile
 
 

@@ -33,36 +33,67 @@ class Settings(BaseSettings):
     """What an installation decides. Every name is an environment variable with the prefix MITOSIS_."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MITOSIS_", secrets_dir=SECRETS if SECRETS.is_dir() else None, extra="forbid", frozen=True
+        env_prefix="MITOSIS_",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,  # docs/settings.md is made of them
     )
 
-    data_dir: Path = Path("mitosis-data")  # slides, results, and the embedded database and broker
-    database_url: str = ""  # SQLAlchemy's; empty: SQLite in data_dir
-    broker_url: str = ""  # Redis or Valkey; empty: an embedded Valkey in data_dir
+    data_dir: Path = Path("mitosis-data")
+    """Folder of slides, results, and the embedded database and broker; all processes of a service share it."""
+    database_url: str = ""
+    """SQLAlchemy's URL, `postgresql+psycopg://...` for several machines; empty: SQLite in the data folder."""
+    broker_url: str = ""
+    """Redis or Valkey, `redis://...` or `rediss://...`; empty: an embedded Valkey in the data folder."""
     model: str = DEFAULT_MODEL
+    """Model id, or a folder with weights and card."""
     device: str = "auto"
+    """Where the network runs: `auto`, `cpu` or `cuda`."""
     max_upload_bytes: Annotated[int, Field(gt=0)] = 64 * GIB
-    roots: Names = ()  # folders and URL prefixes that a `uri` may lie below
-    callback_hosts: Names = ()  # that `callback_url` may name
-    callback_secret: SecretStr | None = None  # "whsec_..." of Standard Webhooks
-    slide_id_pattern: str = ""  # of file names; its group `id` is the identifier on the slide's label
-    lis_tenant: str = "default"  # whose orders come by HL7, and whose results go out
-    lis_allow: Names = ()  # addresses and networks that orders may come from; empty: only this machine
-    lis_charset: str = ""  # of messages whose MSH-18 is empty, as HL7's table 0211 calls it
-    hl7_results: str = ""  # host:port of the LIS, by MLLP; empty: no results by HL7
-    hl7_sender: str = "mitosis-service"  # MSH-3^MSH-4
-    hl7_receiver: str = ""  # MSH-5^MSH-6
-    fhir_results: str = ""  # base URL of a server that takes transactions; empty: no results by FHIR
-    fhir_results_token: SecretStr | None = None  # bearer
-    dicomweb: str = ""  # base URL of the archive that results are stored in (STOW-RS); empty: in none
-    dicomweb_login: SecretStr | None = None  # user:password
-    dicomweb_token: SecretStr | None = None  # bearer, instead
+    """Bytes of the largest upload."""
+    roots: Names = ()
+    """Folders and URL prefixes, by commas, that a `uri` may lie below; empty: no `uri` is taken."""
+    callback_hosts: Names = ()
+    """Hosts, by commas, that a `callback_url` may name: `host`, `host:port` or `[ipv6]:port`."""
+    callback_secret: SecretStr | None = None
+    """What signs callbacks, `whsec_...` of Standard Webhooks; empty: no callbacks are made."""
+    slide_id_pattern: str = ""
+    """Regular expression of file names; its group `id` is what the slide's label says: `^(?P<id>S[0-9]+-[0-9]+)`."""
+    lis_tenant: str = "default"
+    """Tenant whose orders come by HL7, and whose results go out."""
+    lis_allow: Names = ()
+    """Addresses and networks, by commas, that orders may come from by HL7; empty: this machine only."""
+    lis_charset: str = ""
+    """Characters of HL7 messages whose MSH-18 is empty, as HL7's table 0211 calls them: `8859/1`, `UNICODE UTF-8`."""
+    hl7_results: str = ""
+    """Where results go by MLLP: `host:port`, or `mllps://host:port` for TLS; empty: nowhere."""
+    hl7_sender: str = "mitosis-service"
+    """Sending application and facility of result messages, `APPLICATION^FACILITY` (MSH-3, MSH-4)."""
+    hl7_receiver: str = ""
+    """Receiving application and facility of result messages, `APPLICATION^FACILITY` (MSH-5, MSH-6)."""
+    fhir_results: str = ""
+    """Base URL of the FHIR server that results go to as transactions; empty: to none."""
+    fhir_results_token: SecretStr | None = None
+    """Bearer token for that server."""
+    dicomweb: str = ""
+    """Base URL of the image archive that results are stored in (STOW-RS); empty: in none."""
+    dicomweb_login: SecretStr | None = None
+    """`user:password` for the archive."""
+    dicomweb_token: SecretStr | None = None
+    """Bearer token for the archive, instead of a login."""
     keep_results_days: Positive = 90.0
+    """Days after which an analysis and its result are deleted, unless it is in use."""
     keep_slides_days: Positive = 14.0
-    requests_per_minute: Annotated[int, Field(gt=0)] = 1200  # of one key
-    time_limit_s: Positive = 4 * 3600.0  # of one analysis on one worker
-    lease_s: Positive = 10.0  # without a sign of life, a worker is taken for dead
-    split_patches: Annotated[int, Field(gt=0)] = 4000  # slides with more are shared between workers
+    """Days after which a slide that nothing uses is deleted."""
+    requests_per_minute: Annotated[int, Field(gt=0)] = 1200
+    """Requests a minute of one key, or of one address without a valid key."""
+    time_limit_s: Positive = 4 * 3600.0
+    """Seconds that one analysis may take on one worker."""
+    lease_s: Positive = 10.0
+    """Seconds without a sign of life, after which a worker is taken for dead."""
+    split_patches: Annotated[int, Field(gt=0)] = 4000
+    """Patches from which a slide is shared between the workers that live."""
 
     @model_validator(mode="after")
     def _absolute(self) -> Self:
