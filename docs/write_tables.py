@@ -9,9 +9,9 @@ import typer.main
 
 from service import errors
 from service.api.errors import STATUSES
-from service.cli import app
+from service.cli.app import app
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition
-from service.settings import Settings
+from service.store.settings import Settings
 
 DOCS = Path(__file__).parent
 PREFIX = Settings.model_config["env_prefix"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from service.cli import app
+from service.cli.app import app
 from tests.docs.pages import PAGES, ROOT, Page
 
 PROGRAM: Any = typer.main.get_command(app)

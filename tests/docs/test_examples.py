@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.demo_command import own_service
+from service.cli.demo import own_service
 from service.sample import draw_sample_slide
 from service.training.fields import Field, read_fields
 from tests.docs.pages import PAGES, Page
