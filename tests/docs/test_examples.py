@@ -15,7 +15,7 @@ from tests.docs.pages import PAGES, Page
 
 WITH_PYTHON = [page for page in PAGES if page.examples("python")]
 FILE = re.compile(r"^`(?P<name>[\w./]+)`:\n\n```\w+\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
-SIDE_PX = 1800  # of the drawn slide; as in the demo, but quicker
+SIDE_PX = 1500  # of the drawn slide; as in the demo, but quicker
 
 [TRAINING_DATA] = [page for page in PAGES if page.name == "docs/training-data.md"]
 
