@@ -1,6 +1,6 @@
 """The mitotic activity index and the mitotic scores of a set of mitotic figures.
 
-Sources: COUNTS.md for the definitions; Garwood 1936 for the Poisson interval.
+Sources: `service.mitotic_definitions` for the definitions; Garwood 1936 for the Poisson interval.
 """
 
 from bisect import bisect_right
