@@ -1,7 +1,5 @@
 """Arrays in a file, compressed or not: written whole or not at all, read back or refused."""
 
-import os
-import uuid
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,18 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.files import write_whole
+
 
 def save_arrays(path: Path, *, compressed: bool = False, **arrays: npt.ArrayLike) -> None:
-    """Write arrays by name, so that they are there after a power cut. Raises OSError."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4()}.partial")
-    try:
-        with partial.open("wb") as file:
-            (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write arrays by name. Raises StorageFull, OutputUnwritable."""
+    save = np.savez_compressed if compressed else np.savez
+    write_whole(path, lambda file: save(file, allow_pickle=False, **arrays))
 
 
 def load_arrays(path: Path, kind: str, *names: str) -> list[npt.NDArray[Any]]:

@@ -18,6 +18,7 @@ import torch
 from service import __version__
 from service.backend import PatchNetwork
 from service.errors import DeviceUnavailable, OutputUnwritable
+from service.extras import needs
 from service.stain import LIGHT
 from service.weights import Model
 
@@ -33,11 +34,9 @@ def to_onnx(model: Model) -> bytes:
     Raises DeviceUnavailable where the packages are missing, OutputUnwritable where the graph does not compute what
     PyTorch does.
     """
-    try:
+    with needs("onnx", DeviceUnavailable):
         import onnx
         import onnxruntime  # noqa: F401  before the export, not after it
-    except ImportError as error:
-        raise DeviceUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[onnx]'") from error
     graph = onnx.load_from_string(_trace(model))
     graph.producer_name, graph.producer_version = "mitosis-service", __version__
     graph.doc_string = (__doc__ or "").partition("\n\n")[2]

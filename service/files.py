@@ -1,37 +1,85 @@
 """Files that are there whole or not at all, also after a power cut."""
 
 import errno
+import hashlib
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from service.errors import OutputUnwritable, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all: bytes, or what a function writes into the open file it is given.
+
+    The content goes to another name in the same folder and is renamed when it is on the disk. Whoever is killed in
+    between leaves the old file as it was, and beside it one that ends in `.partial`. Raises StorageFull,
+    OutputUnwritable.
+    """
+    partial = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}.partial")  # no name has over 255 bytes
+    with writable(path):
+        try:
+            with partial.open("xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
 @contextmanager
-def writable() -> Iterator[None]:
-    """Turn what a disk raises into errors of ours: StorageFull, else OutputUnwritable."""
+def writable(path: Path | None = None) -> Iterator[None]:
+    """Turn what a disk raises into StorageFull or OutputUnwritable, which name the path if one is given.
+
+    Give none where the message goes to people who should not know where the service keeps its data.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise StorageFull("there is no room left on the service's disk; free some, then try again") from error
-        raise OutputUnwritable(f"the service cannot write to its data directory: {error.strerror}") from error
+            what = f" for {path.name}" if path else ""
+            raise StorageFull(f"there is no room left on the disk{what}; free some, then try again") from error
+        reason = error.strerror or error
+        if path is None:
+            raise OutputUnwritable(f"the service cannot write to its data directory: {reason}") from error
+        raise OutputUnwritable(f"{path}: {reason}; choose another place") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises StorageFull, OutputUnwritable."""
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """See that the names in a folder are there after a power cut."""
+    """Wait until the names in a folder are on the disk. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder
+            raise
     finally:
         os.close(handle)
 
 
 def sync_tree(folder: Path) -> None:
-    """As `sync_folder`, with all folders below; files were synced when they were written."""
+    """Sync a folder and all folders below it; their files were synced when they were written. Raises OSError."""
     for below in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync_folder(below)
+
+
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

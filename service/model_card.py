@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import CardInvalid, ModelUnknown
 from service.stain import StainMatrix
+from service.strict import first_error
 
 DEFAULT_MODEL = "r18x3-instance-max"
 # beside the package in a checkout, inside it when installed from a wheel
@@ -127,12 +128,10 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / "card.json"
     try:
         return ModelCard.model_validate(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CardInvalid(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CardInvalid(f"{path}: {place}: {first['msg']}") from error
+        raise CardInvalid(f"{path}: {': '.join(first_error(error))}") from error
+    except (OSError, ValueError) as error:  # no JSON, or no text
+        raise CardInvalid(f"{path}: {error}") from error
 
 
 def find_model(model: str | Path) -> Path:

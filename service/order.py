@@ -7,7 +7,9 @@ as a family name. Identifiers and codes are the laboratory's own: nothing here i
 from datetime import date
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from service.strict import StrictModel
 
 
 def _day(text: str) -> str:
@@ -22,11 +24,7 @@ Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValida
 ResultStatus: TypeAlias = Literal["preliminary", "final", "amended"]
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class OrderedService(_Facts):
+class OrderedService(StrictModel):
     """What was ordered, as the order named it; results repeat it (HL7 OBR-4)."""
 
     code: Text
@@ -34,7 +32,7 @@ class OrderedService(_Facts):
     system: Annotated[Text, Field(description="Of HL7 table 0396: LN, SCT, L, ...")] = "L"
 
 
-class Order(_Facts):
+class Order(StrictModel):
     """Which order of the laboratory an analysis belongs to; it is kept with it, and logged nowhere."""
 
     accession_number: Text | None = None
@@ -54,7 +52,7 @@ class Order(_Facts):
     service: OrderedService | None = None
 
 
-class Confirmation(_Facts):
+class Confirmation(StrictModel):
     """Who vouches for a final or amended result, and since when."""
 
     name: Text

@@ -54,7 +54,7 @@ class Plan:
     def load_or_make(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
         """Read the plan if there is one of the same analysis; else make it and save it, for all who come after.
 
-        Raises as `of`, and OSError where it cannot be saved.
+        Raises as `of`, and StorageFull, OutputUnwritable where it cannot be saved.
         """
         with suppress(ValueError):
             return cls.load(path, slide, card, **options)
@@ -63,7 +63,7 @@ class Plan:
         return plan
 
     def save(self, path: Path) -> None:
-        """Write what cannot be derived, whole or not at all. Raises OSError."""
+        """Write what cannot be derived, whole or not at all. Raises StorageFull, OutputUnwritable."""
         facts = {"key": self.key, "stain": self.stain.as_json()}
         save_arrays(path, compressed=True, facts=json.dumps(facts), **self.tissue.as_arrays())
 

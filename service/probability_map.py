@@ -33,7 +33,10 @@ class ProbabilityMap:
         self.done.add(tile)
 
     def save(self, path: Path, key: str = "") -> None:
-        """Write the map, whole or not at all; `key` says what it was computed from. Raises OSError."""
+        """Write the map, whole or not at all; `key` says what it was computed from.
+
+        Raises StorageFull, OutputUnwritable.
+        """
         facts = {"key": key, "lattice": asdict(self.lattice)}
         tiles = np.array([_numbers(tile) for tile in self.done], np.int64).reshape(-1, 9)
         save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)

@@ -79,7 +79,7 @@ class TissueMask:
         return float(np.count_nonzero(tissue)) / max(1.0, float(np.count_nonzero(inside)))
 
     def save(self, path: Path) -> None:
-        """Write the mask, whole or not at all. Raises OSError."""
+        """Write the mask, whole or not at all. Raises StorageFull, OutputUnwritable."""
         save_arrays(path, compressed=True, **self.as_arrays())
 
     @classmethod

@@ -13,20 +13,19 @@ from pydantic import ValidationError
 
 from service.api.audit import ChangesRoute
 from service.api.auth import Caller, Reader, Submitter
+from service.api.bodies import media_type_of
 from service.api.errors import extended, problems, request_invalid
 from service.api.multipart import read_multipart
 from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, described
+from service.api.slides import FILE_PROBLEMS, UPLOAD_PROBLEMS
 from service.api.state import State, StateOf
 from service.errors import (
-    ArchiveUnsafe,
     CallbackForbidden,
     IdempotencyConflict,
     MitosisError,
     ModelUnknown,
-    NotASlide,
     NotFound,
     ParameterInvalid,
-    PixelsUnsupported,
     QueueUnavailable,
     RegionInvalid,
     RegionOutside,
@@ -34,14 +33,8 @@ from service.errors import (
     ResolutionInvalid,
     ResolutionTooLow,
     ResolutionUnknown,
-    SlideDamaged,
-    SlideTooLarge,
     SourceForbidden,
     SourceUnavailable,
-    StorageFull,
-    UploadIncomplete,
-    UploadTimeout,
-    UploadTooLarge,
 )
 from service.intake.accept import accept, accept_reference
 from service.interop.dicom_series import accept_series, series_url
@@ -87,8 +80,6 @@ SUBMIT_BODY = {
         },
     }
 }
-SLIDE_PROBLEMS = (NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported, ArchiveUnsafe)
-UPLOAD_PROBLEMS = (UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull)
 REQUEST_PROBLEMS = (
     *(RequestInvalid, ResolutionUnknown, ResolutionInvalid, ResolutionTooLow, RegionInvalid, RegionOutside),
     *(ParameterInvalid, ModelUnknown, CallbackForbidden, SourceForbidden, IdempotencyConflict, NotFound),
@@ -100,7 +91,7 @@ REQUEST_PROBLEMS = (
     status_code=202,
     response_model=AnalysisStatus,
     summary="Upload a slide, or name one, and queue its analysis",
-    responses=problems(*REQUEST_PROBLEMS, *SLIDE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable, SourceUnavailable)
+    responses=problems(*REQUEST_PROBLEMS, *FILE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable, SourceUnavailable)
     | {200: {"model": AnalysisStatus, "description": "The analysis that the same Idempotency-Key made before."}},
     openapi_extra=SUBMIT_BODY,
 )
@@ -109,7 +100,7 @@ async def submit(
 ) -> AnalysisStatus:
     """Queue an analysis: `multipart/form-data` with the slide in it, or JSON with `slide_id` or `uri`."""
     await run_in_threadpool(state.broker.ping)  # before a byte of the upload is taken
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
+    if media_type_of(request.headers) == "multipart/form-data":
         stored, options = await _uploaded(request, state, caller)
     else:
         stored, options = await _named(request, state, caller)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from service.errors import UploadIncomplete, UploadTimeout, UploadTooLarge
@@ -19,6 +20,11 @@ def announced_bytes(request: Request) -> int:
     """The body's length as the client says it; 0 if it does not."""
     announced = request.headers.get("content-length", "")
     return int(announced[:20]) if announced.isdecimal() else 0
+
+
+def media_type_of(headers: Headers) -> str:
+    """Read the media type of a body, in lower case and without its parameters; empty where there is none."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def check_announced(request: Request, storage: Storage, limit: int) -> None:

@@ -1,7 +1,6 @@
 """/v1/analyses/{id}/layers: what a viewer lays over the slide, from what the analysis stored; the slide may be gone."""
 
 from dataclasses import asdict
-from pathlib import Path as FilePath
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
@@ -9,10 +8,11 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from service.api.audit import AuditedRoute
-from service.api.auth import Caller, Reader
+from service.api.auth import Reader
 from service.api.errors import problems
-from service.api.state import State, StateOf
+from service.api.state import StateOf
 from service.errors import NotFinished, NotFound, StorageFull
+from service.files import write_whole
 from service.intake.overlays import heat_picture, heat_place, tissue_outline
 from service.probability_map import ProbabilityMap
 from service.tissue import TissueMask
@@ -47,7 +47,8 @@ class Layers(BaseModel):
 @router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished))
 def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     """The outline of the tissue, and where the heat map lies."""
-    tissue, probabilities = (_stored(state, caller, analysis_id, kind) for kind in ("tissue", "map"))
+    _, result = state.result(analysis_id, caller.tenant)
+    tissue, probabilities = result.path("tissue"), result.path("map")
     place = heat_place(ProbabilityMap.load(probabilities)) if probabilities.exists() else None
     return Layers(
         tissue=Outline(**tissue_outline(TissueMask.load(tissue))) if tissue.exists() else None,
@@ -64,17 +65,10 @@ def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
 )
 def get_heat_map(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Nothing but the map, to be laid over the slide; a pixel shows the highest probability in it."""
-    probabilities = _stored(state, caller, analysis_id, "map")
+    probabilities = state.result(analysis_id, caller.tenant)[1].path("map")
     if not probabilities.exists():
         raise NotFound("this analysis kept no probability map")
     kept = probabilities.with_name(f"layer-{probabilities.stem}.png")
     if not kept.exists():
-        state.storage.write(kept, heat_picture(ProbabilityMap.load(probabilities)))
+        write_whole(kept, heat_picture(ProbabilityMap.load(probabilities)))
     return FileResponse(kept, media_type="image/png")
-
-
-def _stored(state: State, caller: Caller, analysis_id: str, kind: str) -> FilePath:
-    analysis = state.analyses.get(analysis_id, caller.tenant)
-    if analysis.status != "succeeded":
-        raise NotFinished(f"analysis {analysis.id} is {analysis.status}; there is nothing to lay over its slide")
-    return state.storage.result_folder(analysis.id) / f"{kind}-{analysis.result_sha256}.npz"

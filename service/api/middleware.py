@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.auth import Caller, identify
+from service.api.bodies import media_type_of
 from service.api.errors import extended, problem_response, response_to
 from service.errors import DatabaseUnavailable, KeyRequired, TooManyRequests, UploadTimeout, UploadTooLarge
 from service.store.settings import Settings
@@ -198,7 +199,6 @@ def _is_upload(scope: Scope) -> bool:
     """Whether a request's body is a slide."""
     method, path = scope["method"], scope["path"]
     if path == "/v1/analyses":
-        media_type = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
-        return method == "POST" and media_type == "multipart/form-data"
+        return method == "POST" and media_type_of(Headers(scope=scope)) == "multipart/form-data"
     below = {"PUT": ("/v1/slides/",), "POST": ("/v1/uploads",), "PATCH": ("/v1/uploads/",)}
     return bool(path.startswith(below.get(method, ("\n",))))

@@ -1,16 +1,14 @@
 """What came of an analysis: the report in its formats, and its pictures. Pictures are drawn once and kept."""
 
 import hashlib
-import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import FileResponse
 
 from service.api.audit import AuditedRoute
-from service.api.auth import Caller, Reader
+from service.api.auth import Reader
 from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
@@ -57,7 +55,7 @@ def get_result(
     an order with patient, order number and orderer.
     """
     choice = wanted(asked, accept)
-    result = Result.of(state.storage, _succeeded(state, analysis_id, caller))
+    _, result = state.result(analysis_id, caller.tenant)
     if choice.format == "json":
         entries = Reviews(state.engine).entries(analysis_id)
         content, kind = _with_review(result, entries) if entries else result.content(), media_type("json")
@@ -95,7 +93,8 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
 async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """The slide alone, at most 1600 px wide and high; no label, no macro image."""
     analysis = await on_disk(state.analyses.get, analysis_id, caller.tenant)
-    return await _picture(state, analysis, "thumbnail")
+    shown = Result(state.storage.result_folder(analysis.id), analysis.result_sha256 or "slide")  # there may be none yet
+    return await _picture(state, analysis, shown, "thumbnail")
 
 
 @router.get(
@@ -106,8 +105,7 @@ async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Res
 )
 async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """The thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
-    analysis = await on_disk(_succeeded, state, analysis_id, caller)
-    return await _picture(state, analysis, "overlay")
+    return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "overlay")
 
 
 @router.get(
@@ -118,8 +116,7 @@ async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Respo
 )
 async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Each pixel shows the highest probability in it."""
-    analysis = await on_disk(_succeeded, state, analysis_id, caller)
-    return await _picture(state, analysis, "heatmap")
+    return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "heatmap")
 
 
 @router.get(
@@ -132,29 +129,16 @@ async def get_detection(
     analysis_id: str, number: Annotated[int, Path(ge=1, le=10**9)], state: StateOf, caller: Reader
 ) -> Response:
     """The surroundings of the detection with that `id` in the report."""
-    analysis = await on_disk(_succeeded, state, analysis_id, caller)
-    report = await on_disk(Result.of(state.storage, analysis).report)
-    found = len(report.detections)  # their ids are 1, 2, 3 ...
+    analysis, result = await on_disk(state.result, analysis_id, caller.tenant)
+    found = len((await on_disk(result.report)).detections)  # their ids are 1, 2, 3 ...
     if number > found:
         raise NotFound(f"there is no detection {number}; there are {found}")
-    return await _picture(state, analysis, "detection", number)
+    return await _picture(state, analysis, result, "detection", number)
 
 
-def _succeeded(state: State, analysis_id: str, caller: Caller) -> Analysis:
-    analysis = state.analyses.get(analysis_id, caller.tenant)
-    if analysis.status != "succeeded":
-        reason = f": {analysis.error['detail']}" if analysis.error else ""
-        raise NotFinished(f"analysis {analysis.id} is {analysis.status}{reason}; there is no result")
-    return analysis
-
-
-def _file(state: State, analysis: Analysis, kind: str, extension: str) -> FilePath:
-    return state.storage.result_folder(analysis.id) / f"{kind}-{analysis.result_sha256 or 'slide'}.{extension}"
-
-
-async def _picture(state: State, analysis: Analysis, kind: str, number: int = 0) -> Response:
-    """A picture of an analysis, from the disk or drawn now in another process."""
-    kept = _file(state, analysis, f"{kind}-{number}" if number else kind, "png")
+async def _picture(state: State, analysis: Analysis, result: Result, kind: str, number: int = 0) -> Response:
+    """Send a picture from the disk, drawn now in another process if it is not there."""
+    kept = result.path(f"{kind}-{number}" if number else kind, "png")
     if not kept.exists():
         stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
         picture = Picture(
@@ -163,15 +147,10 @@ async def _picture(state: State, analysis: Analysis, kind: str, number: int = 0)
             name=stored.name,
             sha256=stored.facts["sha256"],
             mpp=analysis.request.get("mpp"),
-            report=str(_file(state, analysis, "report", "json")),
-            map=str(_file(state, analysis, "map", "npz")),
-            tissue=str(_file(state, analysis, "tissue", "npz")),
+            report=str(result.path("report", "json")),
+            map=str(result.path("map")),
+            tissue=str(result.path("tissue")),
             number=number,
         )
-        partial = kept.with_name(f"{uuid.uuid4()}.partial")
-        try:
-            await state.sandbox.draw(picture, partial)
-            partial.replace(kept)
-        finally:
-            partial.unlink(missing_ok=True)
+        await state.sandbox.draw(picture, kept)
     return FileResponse(kept, media_type="image/png")

@@ -5,21 +5,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from scipy.spatial import cKDTree
 
 from service.api.audit import DecisionsRoute
-from service.api.auth import Caller, Reader, Reviewer
+from service.api.auth import Reader, Reviewer
 from service.api.errors import problems
-from service.api.state import State, StateOf
+from service.api.state import StateOf
 from service.errors import NotFinished, NotFound, ParameterInvalid, PreconditionRequired, RevisionConflict
 from service.order import Text
 from service.report import Detection, Review
 from service.review import Action, Change, Entry, reviewed
 from service.review import Reviewer as Person
-from service.store.records import Analysis
 from service.store.results import Result
 from service.store.reviews import Reviews
+from service.strict import StrictModel
 
 MAX_CHANGES = 1000
 LEAST_PROBABILITY = 0.05  # of a candidate
@@ -34,11 +34,7 @@ Revision = Annotated[
 ]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class Decision(_Request):
+class Decision(StrictModel):
     """Accept or reject a detection, or take back what was decided; one that a person added goes away then."""
 
     action: Literal["accept", "reject", "clear"]
@@ -46,7 +42,7 @@ class Decision(_Request):
     reason: Reason = None
 
 
-class Addition(_Request):
+class Addition(StrictModel):
     """A mitosis that the machine did not find."""
 
     action: Literal["add"]
@@ -55,7 +51,7 @@ class Addition(_Request):
     reason: Reason = None
 
 
-class Changes(_Request):
+class Changes(StrictModel):
     """All of them are made, or none."""
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
@@ -65,7 +61,7 @@ class Changes(_Request):
     ]
 
 
-class SignatureRequest(_Request):
+class SignatureRequest(StrictModel):
     """Who vouches for the review as it stands."""
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
@@ -119,7 +115,7 @@ def get_detections(
     ] = None,
 ) -> ReviewedDetections:
     """The review as it stands; `candidates` are figures that the machine saw, but not surely enough to count."""
-    analysis, result = _result(state, analysis_id, caller)
+    analysis, result = state.result(analysis_id, caller.tenant)
     entries = Reviews(state.engine).entries(analysis.id)
     shown = _shown(result, entries, response)
     if candidates_from is None:
@@ -139,7 +135,7 @@ def change_detections(
 ) -> ReviewedDetections:
     """Make all the changes, or none where one of them cannot be made or somebody else was faster."""
     revision = _revision(if_match)
-    analysis, result = _result(state, analysis_id, caller)
+    analysis, result = state.result(analysis_id, caller.tenant)
     result.tissue()  # what could not be counted again, must not be changed
     changes = [Change(**each.model_dump()) for each in asked.changes]
     by = Person(asked.reviewer, None, caller.key_id)
@@ -158,7 +154,7 @@ def sign(
 ) -> ReviewedDetections:
     """The result becomes `final`, or `amended` where it was signed before; what is changed later awaits another."""
     revision = _revision(if_match)
-    analysis, result = _result(state, analysis_id, caller)
+    analysis, result = state.result(analysis_id, caller.tenant)
     by = Person(asked.reviewer, asked.organization, caller.key_id)
     entries = Reviews(state.engine).sign(analysis, result.report(), result.tissue(), revision, by)
     return _shown(result, entries, response)
@@ -167,15 +163,10 @@ def sign(
 @router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))
 def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
     """All entries; none is ever changed or taken out."""
-    analysis, _ = _result(state, analysis_id, caller)
+    analysis, _ = state.result(analysis_id, caller.tenant)
     names = tuple(ReviewEntry.model_fields)
     entries = Reviews(state.engine).entries(analysis.id)
     return ReviewLog(entries=[ReviewEntry(**{name: getattr(entry, name) for name in names}) for entry in entries])
-
-
-def _result(state: State, analysis_id: str, caller: Caller) -> tuple[Analysis, Result]:
-    analysis = state.analyses.get(analysis_id, caller.tenant)
-    return analysis, Result.of(state.storage, analysis)
 
 
 def _shown(result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:

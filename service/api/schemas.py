@@ -8,16 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service.model_card import ModelCard
 from service.order import Order, Text
 from service.store.records import Analysis, Priority, Status
+from service.strict import StrictModel
 
 Pixels = Annotated[int, Field(ge=0, le=2**31)]
 MAX_PARTS = 64
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class Region(_Request):
+class Region(StrictModel):
     """A rectangle in level-0 px."""
 
     x: Pixels
@@ -35,7 +32,7 @@ class Outlines(BaseModel):
     unit: Literal["px", "um"] = "px"
 
 
-class AnalysisOptions(_Request):
+class AnalysisOptions(StrictModel):
     """What is asked of an analysis; everything has a default."""
 
     region: Annotated[Region | Outlines | None, Field(description="Only this part of the slide.")] = None

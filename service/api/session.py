@@ -4,21 +4,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.api.auth import SESSION_COOKIE, identify, refuse_foreign_origin
 from service.api.errors import problems
 from service.api.state import StateOf
 from service.errors import DatabaseUnavailable, KeyRequired, RequestInvalid
 from service.store import keys, sessions
+from service.strict import StrictModel
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
 
 
-class SignIn(BaseModel):
+class SignIn(StrictModel):
     """A key, to be exchanged for a session."""
-
-    model_config = ConfigDict(extra="forbid")
 
     key: Annotated[str, Field(min_length=1, max_length=200, description="As `mitosis keys create` showed it.")]
 

@@ -10,9 +10,12 @@ from sqlalchemy import Engine
 from service.errors import QueueUnavailable
 from service.intake.sandbox import Sandbox
 from service.store.analyses import Analyses
+from service.store.records import Analysis
+from service.store.results import Result
 from service.store.settings import Settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
+from service.worker.recovery import send_queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,15 @@ class State:
     sandbox: Sandbox
     written: set[str] = field(default_factory=set)  # ids of the uploads that requests are writing to now
 
+    def result(self, analysis_id: str, tenant: str) -> tuple[Analysis, Result]:
+        """Find an analysis that succeeded, and its files. Raises NotFound, NotFinished."""
+        analysis = self.analyses.get(analysis_id, tenant)
+        return analysis, Result.of(self.storage, analysis)
+
     def send(self, analysis_id: str) -> None:
         """Queue an analysis' tasks now; what the broker does not take, maintenance sends as soon as it does."""
         with suppress(QueueUnavailable):
-            for task_id, priority in self.analyses.to_send(analysis_id):
-                self.broker.send(task_id, priority)
-                self.analyses.mark_sent(task_id)
+            send_queued(self.analyses, self.broker, analysis_id)
 
 
 def _state(request: Request) -> State:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from service.api.audit import ChangesRoute
 from service.api.auth import Submitter
-from service.api.bodies import announced_bytes, chunks
+from service.api.bodies import announced_bytes, chunks, media_type_of
 from service.api.errors import MEDIA_TYPE, PROBLEM_SCHEMA, problems
 from service.api.slides import FILE_PROBLEMS
 from service.api.state import State, StateOf
@@ -35,7 +35,7 @@ from service.errors import (
     UploadTimeout,
     UploadTooLarge,
 )
-from service.files import writable
+from service.files import writable, write_whole
 from service.intake.accept import accept
 from service.intake.names import clean_name
 from service.store.storage import Incoming, Storage, on_disk, part_path, remove_upload
@@ -61,7 +61,7 @@ class Upload:
 
     def save(self, storage: Storage) -> None:
         """Keep it. Raises StorageFull."""
-        storage.write(part_path(storage, self.id).with_suffix(".json"), json.dumps(asdict(self)).encode())
+        write_whole(part_path(storage, self.id).with_suffix(".json"), json.dumps(asdict(self)).encode())
 
 
 class UploadStatus(BaseModel):
@@ -136,7 +136,7 @@ async def create_upload(
     name = clean_name(_filename(upload_metadata))
     upload = Upload(str(uuid.uuid4()), caller.tenant, upload_length, name, upload_metadata)
     await on_disk(_create, state.storage, upload)
-    begins = request.headers.get("content-type", "").strip().lower() == BYTES
+    begins = media_type_of(request.headers) == BYTES
     if begins or not upload_length:
         try:
             await _append(state, upload, request, response)
@@ -187,7 +187,7 @@ async def patch_upload(
     upload_offset: Annotated[int, Header(ge=0, description="Where the body goes on; as HEAD tells it.")],
 ) -> None:
     """Send bytes; with the last one the upload becomes a slide, and the answer has its `Slide-Id`."""
-    if request.headers.get("content-type", "").strip().lower() != BYTES:
+    if media_type_of(request.headers) != BYTES:
         raise HTTPException(415, f"the body is {BYTES}", headers={"Accept-Patch": BYTES})
     upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
     if upload.slide_id is not None:

@@ -71,8 +71,8 @@ def ablate_command(
     """Train and measure the paper's ablations, all with the same budget: Table 2 and Figure 3."""
     import torch
 
+    from service.files import make_folder
     from service.training import ablation
-    from service.training.checkpoint import make_folder
     from service.training.train import TrainingSettings
 
     chosen = ablation.select(only)
@@ -147,7 +147,7 @@ def _ablate(
 
 def write_ablation(out: Path, found: "Sequence[Measured]") -> None:
     """Write table2.csv, and figure3.png if there is a run for it. Raises OutputUnwritable."""
-    from service.training.checkpoint import write_whole
+    from service.files import write_whole
     from service.training.figures import stages_plot
 
     rows = [as_row(each) for each in found]

@@ -36,6 +36,7 @@ from service.cli.evaluate import evaluate_command
 from service.cli.keys import keys_app
 from service.cli.lis import lis_app
 from service.cli.migrate import migrate_command
+from service.cli.options import Model, Mpp, RegionOption, Threshold
 from service.cli.serve import api_command, serve_command, worker_command
 from service.cli.submit import submit_command
 from service.cli.train import train_command
@@ -83,23 +84,16 @@ WRITERS: dict[Format, Callable[[Report], bytes]] = {
     Format.CSV: to_csv,
 }
 
-Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it or is wrong.")]
-
 
 @app.command()
 def analyze(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Slides, images, DICOM folders, URLs, or a folder of them.")
     ],
-    region: Annotated[
-        Optional[str],
-        typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
-    ] = None,
+    region: RegionOption = None,
     mpp: Mpp = None,
-    threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
-    model: Annotated[
-        Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")
-    ] = None,
+    threshold: Threshold = None,
+    model: Model = None,
     device: Annotated[DeviceName, typer.Option()] = DeviceName.AUTO,
     file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSON,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,

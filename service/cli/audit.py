@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from service.cli.options import DataDir
+from service.cli.stores import open_stores, record_command
+
 if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
     from collections.abc import Iterator
-
-    from sqlalchemy import Engine
 
     from service.store.audit import AuditEntry
 
@@ -20,21 +21,19 @@ audit_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]
-
 
 @audit_app.command("export")
 def export_command(
     after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0, data_dir: DataDir = None
 ) -> None:
     """The log as JSON lines on standard output, oldest first."""
-    from service.store.audit import command_line_user, entries, record
+    from service.store.audit import entries
 
-    engine, number = _database(data_dir), after
+    (_, engine), number = open_stores(data_dir), after
     for entry in entries(engine, after):
         sys.stdout.write(entry.to_json() + "\n")
         number = entry.number
-    record(engine, "", command_line_user(), "export_audit", "", after=after, to=number)
+    record_command(engine, "", "export_audit", "", after=after, to=number)
 
 
 @audit_app.command("verify")
@@ -50,7 +49,7 @@ def verify_command(
     """Check the chain; exit 1 and name the first entry that is not what was written. Prints the last checksum."""
     from service.store.audit import entries, verify
 
-    number, last = verify(_lines(file) if file else entries(_database(data_dir)), known)
+    number, last = verify(_lines(file) if file else entries(open_stores(data_dir)[1]), known)
     typer.echo(last)
     typer.echo(f"{number} entries, unbroken. Keep the last one's checksum elsewhere: --known looks for it.", err=True)
 
@@ -65,10 +64,3 @@ def _lines(file: Path) -> "Iterator[AuditEntry]":
                 yield AuditEntry.from_json(line)
             except ValueError as error:
                 raise AuditBroken(f"line {number} of {file} is no entry: {error}") from error
-
-
-def _database(data_dir: Path | None) -> "Engine":
-    from service.store.database import open_database
-    from service.store.settings import load_settings
-
-    return open_database(load_settings(data_dir=data_dir).database)

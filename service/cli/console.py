@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from service.errors import FileMissing, MitosisError, OutputUnwritable, ParameterInvalid
+from service.errors import FileMissing, MitosisError, ParameterInvalid
+from service.files import writable, write_whole
 from service.readers import slide_name
 from service.slide import is_slide_folder
 
@@ -79,7 +80,7 @@ def report_files(slides: list[str], out: Path | None, file_format: Format, sever
     """Where each slide's report goes; None: standard output."""
     if out is None:
         return [None] * len(slides)
-    with writing(out):
+    with writable(out):
         into_folder = several or out.is_dir()
     if not into_folder:
         return [out] * len(slides)
@@ -95,11 +96,11 @@ def check_outputs(slides: list[str], files: list[Path]) -> None:
     for file in files:
         if os.path.realpath(file) in {os.path.realpath(slide) for slide in slides}:
             raise ParameterInvalid(f"{file} is the slide; write to another file")
-        with writing(file):
+        with writable(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=file.parent).close()
-            if file.is_dir():
-                raise IsADirectoryError(None, "is a folder")
+            if file.exists() and not file.is_file():  # a device would be replaced by a file of its name
+                raise OSError(None, "is a folder" if file.is_dir() else "is not a file")
 
 
 def write(content: bytes, file: Path | None) -> None:
@@ -107,22 +108,7 @@ def write(content: bytes, file: Path | None) -> None:
     if file is None:
         typer.echo(content, nl=False)
         return
-    partial = file.with_name(file.name + ".partial")
-    with writing(file):
-        try:
-            partial.write_bytes(content)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """Make what a disk raises an OutputUnwritable."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputUnwritable(f"{file}: {error.strerror}; choose another place") from error
+    write_whole(file, content)
 
 
 class _Rate(ProgressColumn):

@@ -141,7 +141,7 @@ def _run(
     """The whole road: folds, thresholds, report, final model."""
     import torch
 
-    from service.training.checkpoint import make_folder
+    from service.files import make_folder
     from service.training.cross_validation import cross_validate, plan_folds, refuse_left_behind
     from service.training.cross_validation_report import Study, write_study
     from service.training.final_model import FINAL, card_facts, train_final

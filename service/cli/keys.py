@@ -1,18 +1,15 @@
 """`mitosis keys`: make, list and revoke the bearer keys of the service's database."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
-    from sqlalchemy import Engine
+from service.cli.options import DataDir
+from service.cli.stores import open_stores, record_command, utc
 
 keys_app = typer.Typer(
     name="keys", help="Bearer keys of the service.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-
-DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]
 
 
 @keys_app.command("create")
@@ -23,13 +20,12 @@ def create_command(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key; its secret alone goes to standard output, once."""
-    from service.store.audit import command_line_user, record
     from service.store.keys import create
 
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    engine = _database(data_dir)
+    _, engine = open_stores(data_dir)
     key_id, secret = create(engine, name, tenant, wanted)
-    record(engine, tenant, command_line_user(), "create_key", key_id, name=name, scopes=wanted)
+    record_command(engine, tenant, "create_key", key_id, name=name, scopes=wanted)
     typer.echo(secret)
     typer.echo(
         f"Key {key_id} of {name} (tenant {tenant}, {', '.join(wanted)}). Keep the secret: only its hash is stored.",
@@ -44,8 +40,8 @@ def list_command(data_dir: DataDir = None) -> None:
 
     line = "{:<16}  {:<20}  {:<16}  {:<18}  {:<16}  {}"
     typer.echo(line.format("ID", "NAME", "TENANT", "SCOPES", "CREATED", "REVOKED").rstrip())
-    for key in list_all(_database(data_dir)):
-        times = _time(key.created_at), _time(key.revoked_at)
+    for key in list_all(open_stores(data_dir)[1]):
+        times = utc(key.created_at), utc(key.revoked_at)
         typer.echo(line.format(key.id, key.name, key.tenant, ",".join(sorted(key.scopes)), *times).rstrip())
 
 
@@ -54,23 +50,9 @@ def revoke_command(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")], data_dir: DataDir = None
 ) -> None:
     """End a key's validity, at once and for good."""
-    from service.store.audit import command_line_user, record
     from service.store.keys import revoke
 
-    engine = _database(data_dir)
+    _, engine = open_stores(data_dir)
     revoke(engine, key_id)
-    record(engine, "", command_line_user(), "revoke_key", key_id)
+    record_command(engine, "", "revoke_key", key_id)
     typer.echo(f"Key {key_id} is revoked.", err=True)
-
-
-def _database(data_dir: Path | None) -> "Engine":
-    from service.store.database import open_database
-    from service.store.settings import load_settings
-
-    return open_database(load_settings(data_dir=data_dir).database)
-
-
-def _time(seconds: float | None) -> str:
-    from datetime import UTC, datetime
-
-    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

@@ -5,18 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from service.cli.options import DataDir
+from service.cli.stores import open_stores, record_command, utc
 from service.errors import ParameterInvalid
 
 if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
-    from sqlalchemy import Engine
-
-    from service.store.settings import Settings
+    from sqlalchemy import Engine, Row
 
 lis_app = typer.Typer(
     name="lis", help="Orders in and results out, by HL7.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
-DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `queue` shows it.")]
 
 
@@ -37,7 +36,7 @@ def listen_command(
     from service.interop.mllp import Listener, networks
     from service.store.logs import set_up_logs
 
-    settings, engine = _opened(data_dir)
+    settings, engine = open_stores(data_dir)
     tls = _tls(certificate, certificate_key) if certificate is not None else None
     listener = Listener(
         lambda content: answer(engine, content, settings.lis_tenant, settings.lis_charset),
@@ -60,9 +59,9 @@ def queue_command(data_dir: DataDir = None) -> None:
     typer.echo(
         line.format("NUMBER", "CHANNEL", "STATUS", "ANALYSIS", "REVISION", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR")
     )
-    for row in undelivered(_opened(data_dir)[1]):
-        following = _time(row.next_at) if row.status == "waiting" else ""
-        facts = (row.id, row.channel, row.status, row.analysis_id, row.revision, row.attempts, _time(row.created_at))
+    for row in undelivered(open_stores(data_dir)[1]):
+        following = utc(row.next_at) if row.status == "waiting" else ""
+        facts = (row.id, row.channel, row.status, row.analysis_id, row.revision, row.attempts, utc(row.created_at))
         typer.echo(line.format(*facts, following, row.last_error or "").rstrip())
 
 
@@ -71,9 +70,8 @@ def retry_command(number: Number, data_dir: DataDir = None) -> None:
     """Try one now, also if it was refused; not where a later version of that result is there already."""
     from service.store.outbox import retry
 
-    settings, engine = _opened(data_dir)
-    retry(engine, number)
-    _record(engine, settings, "retry_result", number)
+    _, engine = open_stores(data_dir)
+    _record(engine, "retry_result", retry(engine, number))
     typer.echo(f"{number} is tried again.", err=True)
 
 
@@ -82,9 +80,8 @@ def drop_command(number: Number, data_dir: DataDir = None) -> None:
     """Give one up for good, so that what waits behind it goes on."""
     from service.store.outbox import drop
 
-    settings, engine = _opened(data_dir)
-    drop(engine, number)
-    _record(engine, settings, "drop_result", number)
+    _, engine = open_stores(data_dir)
+    _record(engine, "drop_result", drop(engine, number))
     typer.echo(f"{number} is dropped.", err=True)
 
 
@@ -93,25 +90,16 @@ def orders_command(data_dir: DataDir = None) -> None:
     """Orders whose slide has not come; times are UTC."""
     from service.store.orders import waiting
 
-    settings, engine = _opened(data_dir)
+    settings, engine = open_stores(data_dir)
     line = "{:<36}  {:<16}  {:<24}  {:<24}  {}"
     typer.echo(line.format("ID", "SINCE", "SLIDE", "NUMBER", "LAST MESSAGE"))
     for row in waiting(engine, settings.lis_tenant):
-        typer.echo(line.format(row.id, _time(row.created_at), row.identifier, row.number, row.message))
+        typer.echo(line.format(row.id, utc(row.created_at), row.identifier, row.number, row.message))
 
 
-def _opened(data_dir: Path | None) -> "tuple[Settings, Engine]":
-    from service.store.database import open_database
-    from service.store.settings import load_settings
-
-    settings = load_settings(data_dir=data_dir)
-    return settings, open_database(settings.database)
-
-
-def _record(engine: "Engine", settings: "Settings", action: str, number: int) -> None:
-    from service.store.audit import record
-
-    record(engine, settings.lis_tenant, "command line", action, f"outbox {number}")
+def _record(engine: "Engine", action: str, row: "Row[Any]") -> None:
+    facts = {"number": row.id, "channel": row.channel, "revision": row.revision}
+    record_command(engine, row.tenant, action, row.analysis_id, **facts)
 
 
 def _tls(certificate: Path, key: Path | None) -> Any:
@@ -123,9 +111,3 @@ def _tls(certificate: Path, key: Path | None) -> Any:
     except OSError as error:  # SSLError is one
         raise ParameterInvalid(f"{certificate}: {error.strerror or error}") from error
     return context
-
-
-def _time(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

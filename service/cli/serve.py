@@ -5,13 +5,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from service.cli.options import Model
 from service.errors import ParameterInvalid
 from service.store.settings import load_settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on; beyond loopback only with keys.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
 DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="Slides, results, embedded database and broker.")]
-Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]
 Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda.")]
 
 

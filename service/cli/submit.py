@@ -10,7 +10,8 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from service.cli.console import Format, check_outputs, complain, report_files, slides_below, stderr, write
-from service.client.client import AnalysisStatus, Client, Priority
+from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
+from service.client.client import AnalysisStatus, Client
 from service.errors import (
     DatabaseUnavailable,
     KeyRequired,
@@ -65,18 +66,13 @@ def submit_command(
     paths: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="Slides, images, DICOM folders, or a folder of them; URIs.")
     ],
-    server: Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")] = DEFAULT_SERVER,
-    key: Annotated[
-        Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
-    ] = None,
-    region: Annotated[
-        Optional[str],
-        typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
-    ] = None,
-    mpp: Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it.")] = None,
-    threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
-    model: Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")] = None,
-    priority: Annotated[Priority, typer.Option(help="stat goes first.")] = "routine",
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    region: RegionOption = None,
+    mpp: Mpp = None,
+    threshold: Threshold = None,
+    model: ServedModel = None,
+    priority: Priority = "routine",
     accession_number: Annotated[Optional[str], typer.Option(metavar="TEXT", help="Of the laboratory's order.")] = None,
     file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSON,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,

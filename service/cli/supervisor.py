@@ -22,7 +22,6 @@ from service.worker.process import check_weights
 
 RESTART_S = 2.0
 STOP_S = 30.0
-GIVEN = ("data_dir", "model", "device")  # what the command line may have set
 NICE = 10  # the gateway answers before the workers compute
 
 log = structlog.get_logger(__name__)

@@ -167,7 +167,7 @@ def _train(
 ) -> None:
     import torch
 
-    from service.training.checkpoint import make_folder
+    from service.files import make_folder
     from service.training.patches import load_fields
     from service.training.train import train
 

@@ -1,28 +1,25 @@
 """`mitosis verify`: an analysis of the service, run again here, and what differs."""
 
-from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from service.cli.console import progress
+from service.cli.options import DataDir
+from service.cli.stores import open_stores, record_command
 
 MAX_LINES = 40
 
 
 def verify_command(
     analysis_id: Annotated[str, typer.Argument(metavar="ID", help="Of an analysis that succeeded.")],
-    data_dir: Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Run an analysis again from its stored slide and compare. Exit 0: the same; 1: it differs, and where."""
-    from service.store.audit import command_line_user, record
-    from service.store.database import open_database
-    from service.store.settings import load_settings
     from service.store.storage import Storage
     from service.worker.verification import verify
 
-    settings = load_settings(data_dir=data_dir)
-    engine = open_database(settings.database, migrate=False)
+    settings, engine = open_stores(data_dir, migrate=False)
     with progress(analysis_id[:36]) as on_progress:
         found = verify(engine, Storage(settings.data_dir), analysis_id, on_progress)
     for note in found.notes:
@@ -35,5 +32,5 @@ def verify_command(
     if same:
         typer.echo("The same: slide, model, parameters, detections and counts.")
     about = {"same": same, "differences": len(found.differences)}
-    record(engine, found.analysis.tenant, command_line_user(), "verify", found.analysis.id, **about)
+    record_command(engine, found.analysis.tenant, "verify", found.analysis.id, **about)
     raise typer.Exit(0 if same else 1)

@@ -17,8 +17,9 @@ from typing import Annotated, Optional
 import typer
 
 from service.cli.console import complain
+from service.cli.options import Key, Mpp, Priority, ServedModel, Server
 from service.cli.submit import DEFAULT_SERVER
-from service.client.client import Client, Priority
+from service.client.client import Client
 from service.client.watched_folder import Candidate, Stillness, Taken, candidates
 from service.errors import BadInput, FileMissing, IdempotencyConflict, MitosisError, UploadTooLarge
 
@@ -27,15 +28,13 @@ FIRST_S, LONGEST_S = 5.0, 600.0  # until what failed is tried again
 
 def watch_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where a scanner writes; nothing in it is changed.")],
-    server: Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")] = DEFAULT_SERVER,
-    key: Annotated[
-        Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
-    ] = None,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
     still: Annotated[float, typer.Option(min=0.1, help="Seconds without a change before a slide is taken.")] = 60.0,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds from one look to the next.")] = 10.0,
-    priority: Annotated[Priority, typer.Option(help="stat goes first.")] = "routine",
-    mpp: Annotated[Optional[float], typer.Option(help="Um per pixel, where the files do not say it.")] = None,
-    model: Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")] = None,
+    priority: Priority = "routine",
+    mpp: Mpp = None,
+    model: ServedModel = None,
     state: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="What was taken; in the data directory if not given.")
     ] = None,

@@ -1,6 +1,5 @@
 """Slides that are several files, as the one that is uploaded: a zip that stores them as they are."""
 
-import errno
 import os
 import tempfile
 import zipfile
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import FileMissing, NotASlide, SlideDamaged, StorageFull
+from service.files import FULL
 
 MIRAX = ".mrxs"
 
@@ -32,7 +32,7 @@ def packed(path: Path) -> Iterator[tuple[Path, str]]:
                     archive.write(part, os.fsencode(inside).decode(errors="replace"))
             file.flush()
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in FULL:
                 raise StorageFull(f"no room to pack {path.name} in {tempfile.gettempdir()}; set TMPDIR") from error
             raise FileMissing(f"{error.filename or path}: {error.strerror}") from error
         yield Path(file.name), f"{name}.zip"

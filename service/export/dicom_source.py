@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import FormatUnavailable
+from service.extras import needs
 from service.order import Order
 from service.readers import dicom_file_in
 from service.report import Report
@@ -95,10 +96,8 @@ def _header(file: Path) -> "Dataset | None":
 
 def highdicom() -> Any:
     """Import the library, which takes a second. Raises FormatUnavailable where it is not installed."""
-    try:
+    with needs("interop"):
         import highdicom
-    except ImportError as error:
-        raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
     logging.getLogger("highdicom").setLevel(logging.ERROR)  # it warns of odd names, and writes them out
     warnings.filterwarnings("ignore", module="highdicom")
     return highdicom

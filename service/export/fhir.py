@@ -26,8 +26,10 @@ from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.export.findings import Finding, Measure, findings, place_measures, place_words, remarks
+from service.extras import needs
 from service.order import Confirmation, Order, ResultStatus
 from service.report import Report
+from service.strict import first_error
 
 Resource = dict[str, Any]
 
@@ -67,16 +69,13 @@ def to_fhir(
 
 def check_fhir(bundle: Resource) -> None:
     """Raise FormatUnavailable where a Bundle does not follow R4's structure or required value sets."""
-    try:
+    with needs("interop"):
         from fhir.resources.R4B.bundle import Bundle
-    except ImportError as error:
-        raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
     try:
         Bundle.model_validate(bundle)
     except ValidationError as error:  # in full it quotes values
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise FormatUnavailable(f"the report makes no valid FHIR bundle: {place}: {first['msg']}") from error
+        place, words = first_error(error)
+        raise FormatUnavailable(f"the report makes no valid FHIR bundle: {place}: {words}") from error
     for resource in (bundle, *(entry["resource"] for entry in bundle["entry"])):
         for path, allowed in REQUIRED_CODES.items():
             kind, *names = path.split(".")

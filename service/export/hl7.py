@@ -22,6 +22,7 @@ from service.export import codes
 from service.export.codes import Code, Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks
 from service.export.hl7_text import SEX, escaped
+from service.extras import needs
 from service.order import Confirmation, Order, ResultStatus, split_name
 from service.report import Report
 
@@ -133,13 +134,11 @@ def _check_value(kind: str, value: str, status: str) -> None:
 
 
 def _hl7apy() -> Any:
-    try:
+    with needs("interop"):
         import hl7apy.consts
         import hl7apy.core
         import hl7apy.exceptions
         import hl7apy.parser
-    except ImportError as error:
-        raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
     return hl7apy
 
 

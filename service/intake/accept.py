@@ -15,7 +15,7 @@ import anyio.to_thread
 from sqlalchemy import Engine
 
 from service.errors import OffsetConflict
-from service.files import writable
+from service.files import writable, write_whole
 from service.intake import archive
 from service.intake.names import clean_name, resolve_reference
 from service.intake.sandbox import InspectedSlide, Sandbox
@@ -76,7 +76,8 @@ def _place(part: Path, folder: Path, name: str) -> Path:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # some network shares have no links
                 raise
-            shutil.copyfile(part, path)
+            with part.open("rb") as source:
+                write_whole(path, partial(shutil.copyfileobj, source))
     return path
 
 

@@ -4,7 +4,6 @@ Everything is judged before the first byte is unpacked, and bytes are counted wh
 What is unpacked lies below a new folder, under names that cannot lead out of it; no link is ever made.
 """
 
-import errno
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 import openslide
 
 from service.errors import ArchiveUnsafe, NotASlide, StorageFull
+from service.files import FULL
 from service.readers import KNOWN_MAGIC, dicom_file_in
 
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip, and of one without entries
@@ -64,7 +64,7 @@ def unpack(path: Path, folder: Path, limit: int) -> None:
     except DAMAGE as error:
         raise ArchiveUnsafe(f"the zip is damaged ({error}); make it again") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise StorageFull("the service's disk has no room for what the zip holds") from error
         raise ArchiveUnsafe(f"the zip cannot be unpacked ({error.strerror}); make it again") from error
 

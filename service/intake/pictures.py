@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from service import render
+from service.files import write_whole
 from service.probability_map import ProbabilityMap
 from service.report import Report
 from service.slide import Slide, open_slide
@@ -29,9 +31,9 @@ class Picture:
 
 
 def draw(picture: Picture, out: Path) -> None:
-    """Draw into a file, as PNG. Raises as `open_slide` and `Slide.read`."""
+    """Draw into a file, as PNG. Raises as `open_slide`, `Slide.read` and `write_whole`."""
     with open_slide(picture.path, mpp=picture.mpp, name=picture.name, sha256=picture.sha256) as slide:
-        KINDS[picture.kind](slide, picture).save(out, "PNG")
+        write_whole(out, partial(KINDS[picture.kind](slide, picture).save, format="PNG"))
 
 
 def _thumbnail(slide: Slide, _: Picture) -> Image.Image:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from service.errors import MitosisError, NotASlide, SlideDamaged, SlideTooLarge
-from service.files import writable
 from service.intake import archive
 from service.slide import Box, open_slide
 
@@ -77,8 +76,7 @@ def _unpack(question: dict[str, Any]) -> dict[str, Any]:
 def _draw(question: dict[str, Any]) -> dict[str, Any]:
     from service.intake.pictures import Picture, draw
 
-    with writable():
-        draw(Picture(**question["picture"]), Path(question["out"]))
+    draw(Picture(**question["picture"]), Path(question["out"]))
     return {}
 
 

@@ -1,7 +1,7 @@
 """The header of the DICOM slide that an analysis was of, kept beside its result: results outlive slides."""
 
-import io
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from service.errors import FormatUnavailable, NotFound, OutputUnwritable, StorageFull
 from service.export.dicom_source import highdicom, read_source
+from service.files import write_whole
 from service.readers import is_url
 from service.store.records import Analysis
 from service.store.results import Result
@@ -42,8 +43,6 @@ def find_header(engine: Engine, storage: Storage, analysis: Analysis) -> "Datase
     except OSError as error:
         raise FormatUnavailable(f"{stored.name} is not there any more; DICOM objects refer to it") from error
     if header is not None:
-        content = io.BytesIO()
-        header.save_as(content, enforce_file_format=True)
         with suppress(StorageFull, OutputUnwritable):
-            storage.write(kept, content.getvalue())
+            write_whole(kept, partial(header.save_as, enforce_file_format=True))
     return header

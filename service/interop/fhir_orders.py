@@ -14,10 +14,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 from sqlalchemy import Row
 
-from service.errors import FormatUnavailable, RequestInvalid
+from service.errors import RequestInvalid
 from service.export import codes
+from service.extras import needs
 from service.order import Order, split_name
 from service.store.orders import Control, Request, identifier_of
+from service.strict import first_error
 
 Resource = dict[str, Any]
 
@@ -47,10 +49,8 @@ def read_requests(content: bytes) -> list[Request]:
 
 def _parsed(content: bytes) -> Resource:
     """Parse a ServiceRequest or Bundle that follows R4's structure, which for these is R4B's."""
-    try:
+    with needs("interop"):
         from fhir.resources import R4B
-    except ImportError as error:
-        raise FormatUnavailable(f"{error.name} is not installed; pip install 'mitosis-service[interop]'") from error
     try:
         resource = json.loads(content)
         if resource["resourceType"] not in ("ServiceRequest", "Bundle"):
@@ -58,8 +58,7 @@ def _parsed(content: bytes) -> Resource:
         model: Any = R4B.get_fhir_model_class(resource["resourceType"])
         model.model_validate(resource)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        raise RequestInvalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:500]) from error
+        raise RequestInvalid(": ".join(first_error(error))[:500]) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise RequestInvalid("the body is no ServiceRequest and no Bundle, as FHIR R4 writes them in JSON") from error
     return dict(resource)
@@ -122,8 +121,7 @@ def _order(common: Resource, specimen: Resource) -> Order:
     try:
         return Order.model_validate({name: value for name, value in facts.items() if value})
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        raise RequestInvalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RequestInvalid(": ".join(first_error(error))) from error
 
 
 def _type(identifier: Resource) -> str:

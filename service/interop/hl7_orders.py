@@ -30,6 +30,7 @@ from service.interop.hl7_message import (
 )
 from service.order import Order
 from service.store.orders import Control, Request, identifier_of
+from service.strict import first_error
 
 CONTROLS: Final[dict[str, Control]] = {  # ORC-1, of table 0119
     "NW": "place",
@@ -164,8 +165,7 @@ def _order(common: dict[str, Any], slide: dict[str, str]) -> Order:
     try:
         return Order.model_validate({name: value for name, value in facts.items() if value})
     except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise MessageRejected("AE", DATA_TYPE, "ORC", f"{place}: {error.errors()[0]['msg']}") from error
+        raise MessageRejected("AE", DATA_TYPE, "ORC", ": ".join(first_error(error))) from error
 
 
 def _common(group: Group) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
 
-from service.errors import IdempotencyConflict, NotFound, WorkerLost
+from service.errors import IdempotencyConflict, WorkerLost
 from service.store.callback_queue import enqueue
-from service.store.database import analyses, idempotency, reading, tasks, writing
+from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
 from service.store.orders import merged, order_for
 from service.store.outbox import announce
 from service.store.records import (
@@ -39,6 +39,7 @@ from service.store.records import (
     Submission,
     as_cursor,
     find_analyses,
+    find_analysis,
     find_statistics,
     from_cursor,
 )
@@ -87,31 +88,22 @@ class Analyses:
             if key is not None:
                 row = {"tenant": submission.tenant, "key": key, "request_sha256": request_sha256}
                 connection.execute(insert(idempotency).values(**row, analysis_id=analysis_id, created_at=now))
-            return self._get(connection, analysis_id, submission.tenant), True
+            return find_analysis(connection, analysis_id), True
 
     def _known(self, connection: Connection, tenant: str, key: str, request_sha256: str) -> Analysis | None:
-        lock = func.pg_advisory_xact_lock(func.hashtext(f"{tenant}:{key}"))
-        if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
-            connection.execute(select(lock))
+        hold_lock(connection, f"idempotency:{tenant}:{key}")
         where = and_(idempotency.c.tenant == tenant, idempotency.c.key == key)
         row = connection.execute(select(idempotency).where(where)).one_or_none()
         if row is None:
             return None
         if row.request_sha256 != request_sha256:
             raise IdempotencyConflict("this Idempotency-Key came before with another request; use a new one")
-        return self._get(connection, row.analysis_id, tenant)
+        return find_analysis(connection, row.analysis_id, tenant)
 
     def get(self, analysis_id: str, tenant: str) -> Analysis:
         """An analysis. Raises NotFound, for somebody else's too."""
         with reading(self.engine) as connection:
-            return self._get(connection, analysis_id, tenant)
-
-    def _get(self, connection: Connection, analysis_id: str, tenant: str) -> Analysis:
-        where = and_(analyses.c.id == analysis_id, analyses.c.tenant == tenant)
-        found = find_analyses(connection, where, limit=1)
-        if not found:
-            raise NotFound(f"there is no analysis {analysis_id[:64]}")
-        return found[0]
+            return find_analysis(connection, analysis_id, tenant)
 
     def list(
         self,
@@ -141,7 +133,7 @@ class Analyses:
         """Stop an analysis, queued or running; False where it had ended already. Raises NotFound."""
         with writing(self.engine) as connection:
             self._lock(connection, analysis_id)
-            if self._get(connection, analysis_id, tenant).status not in LIVE:
+            if find_analysis(connection, analysis_id, tenant).status not in LIVE:
                 return False
             self._end(connection, analysis_id, "cancelled")
             return True
@@ -149,17 +141,8 @@ class Analyses:
     def delete(self, analysis_id: str, tenant: str) -> None:
         """Forget an analysis that has ended. Raises NotFound."""
         with writing(self.engine) as connection:
-            self._get(connection, analysis_id, tenant)
+            find_analysis(connection, analysis_id, tenant)
             connection.execute(analyses.delete().where(analyses.c.id == analysis_id, analyses.c.status.not_in(LIVE)))
-
-    def withdraw(self, analysis_id: str) -> bool:
-        """Undo a submission that could not be queued, as if it had never been; False where it runs already."""
-        with writing(self.engine) as connection:
-            where = and_(analyses.c.id == analysis_id, analyses.c.status == "queued")
-            gone = connection.execute(analyses.delete().where(where)).rowcount == 1
-            if gone:
-                connection.execute(idempotency.delete().where(idempotency.c.analysis_id == analysis_id))
-            return gone
 
     # What workers do
 
@@ -179,7 +162,7 @@ class Analyses:
             started = func.coalesce(analyses.c.started_at, time.time())
             self._set(connection, row.analysis_id, status="running", started_at=started)
             task = connection.execute(select(tasks).where(tasks.c.id == task_id)).one()
-            analysis = find_analyses(connection, analyses.c.id == row.analysis_id, limit=1)[0]
+            analysis = find_analysis(connection, row.analysis_id)
         return Claim(task_id, lease, task.kind, task.part, task.parts, task.claims, task.attempts, analysis)
 
     def beat(self, claim: Claim, done: int, total: int, patches_per_s: float) -> bool:
@@ -334,7 +317,7 @@ class Analyses:
         self._set(connection, analysis_id, status=status, finished_at=time.time(), **values)
         mine = tasks.c.analysis_id == analysis_id
         connection.execute(update(tasks).where(mine).values(status="done", lease=None))
-        analysis = find_analyses(connection, analyses.c.id == analysis_id, limit=1)[0]
+        analysis = find_analysis(connection, analysis_id)
         if status == "succeeded":
             announce(connection, analysis_id, analysis.tenant, 0)
         if url := analysis.request.get("callback_url"):

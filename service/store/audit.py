@@ -11,7 +11,6 @@ that works again, with its own time.
 
 import hashlib
 import json
-import os
 import re
 import threading
 import time
@@ -21,14 +20,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import AuditBroken, MitosisError
-from service.store.database import audit_entries, reading, writing
+from service.store.database import audit_entries, hold_lock, reading, writing
 
 BEFORE_THE_FIRST: Final = "0" * 64
-WRITING: Final = 0x61756469  # the number of PostgreSQL's advisory lock
 AT_A_TIME: Final = 1000
 NOBODY: Final = "no key"  # the actor on a service without keys, which serves its own machine only
 UNSTORABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -72,11 +70,6 @@ class AuditEntry(Event):
             raise ValueError(f"no entry of an audit log: {error}") from error
 
 
-def command_line_user() -> str:
-    """The actor of a command."""
-    return f"command line, uid {os.getuid()}"
-
-
 def record(where: Engine | Connection, tenant: str, actor: str, action: str, object: str, **detail: Any) -> None:  # noqa: A002
     """Write an event down; never raises what a database does.
 
@@ -116,8 +109,7 @@ def _write(engine: Engine, *events: Event) -> None:
 
 
 def _append(connection: Connection, events: Iterable[Event]) -> None:
-    if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
-        connection.execute(select(func.pg_advisory_xact_lock(WRITING)))
+    hold_lock(connection, "audit")
     table = audit_entries.c
     last = connection.execute(select(table.number, table.sha256).order_by(table.number.desc()).limit(1)).one_or_none()
     number, previous = (last.number, last.sha256) if last else (0, BEFORE_THE_FIRST)

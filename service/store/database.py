@@ -31,6 +31,8 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
+    select,
 )
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -48,7 +50,6 @@ POSTGRESQL = {
     "tcp_user_timeout": 10_000,  # ms
     "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
 }
-MIGRATING = 0x6D69746F  # the number of PostgreSQL's advisory lock
 
 metadata = MetaData()
 _writer = threading.Lock()
@@ -293,7 +294,7 @@ def _upgrade(engine: Engine) -> None:
     with engine.execution_options(writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":  # several gateways may start at once
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+        hold_lock(connection, "migrations")
         try:
             alembic.command.upgrade(_alembic(connection), "head")
         except CommandError as error:
@@ -349,6 +350,15 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction: all of it or nothing. Raises DatabaseUnavailable."""
     with _turn(engine), available(), engine.execution_options(writes=True).begin() as connection:
         yield connection
+
+
+def hold_lock(connection: Connection, name: str) -> None:
+    """Wait until no other transaction holds the lock of that name, and hold it until this transaction ends.
+
+    SQLite needs none: there, `writing` lets in one transaction at a time.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
 @contextmanager

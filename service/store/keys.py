@@ -45,7 +45,7 @@ def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> t
     if not scopes or not set(scopes) <= set(SCOPES):
         raise ParameterInvalid(f"scopes are some of {', '.join(SCOPES)}, not {', '.join(sorted(scopes)) or 'none'}")
     key_id, secret = secrets.token_hex(8), PREFIX + secrets.token_urlsafe(32)
-    row = {"id": key_id, "name": name, "tenant": tenant, "sha256": _digest(secret)}
+    row = {"id": key_id, "name": name, "tenant": tenant, "sha256": secret_sha256(secret)}
     with writing(engine) as connection:
         connection.execute(insert(keys).values(**row, scopes=sorted(set(scopes)), created_at=time.time()))
     return key_id, secret
@@ -68,7 +68,7 @@ def revoke(engine: Engine, key_id: str) -> None:
 
 def find(engine: Engine, secret: str) -> Key | None:
     """The valid key of a secret. Raises DatabaseUnavailable."""
-    digest = _digest(secret)
+    digest = secret_sha256(secret)
     with reading(engine) as connection:
         row = connection.execute(select(keys).where(keys.c.sha256 == digest)).one_or_none()
     if row is None or row.revoked_at is not None or not hmac.compare_digest(row.sha256, digest):
@@ -82,5 +82,6 @@ def exist(engine: Engine) -> bool:
         return connection.execute(select(keys.c.id).limit(1)).first() is not None
 
 
-def _digest(secret: str) -> str:
+def secret_sha256(secret: str) -> str:
+    """Hash a key's or a session's secret, as it is stored."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, sele
 from service.errors import NotFound, SettingsInvalid
 from service.order import Order
 from service.store import outbox
-from service.store.database import analyses, messages, orders, reading
+from service.store.database import analyses, hold_lock, messages, orders, reading
 
 Control = Literal["place", "change", "cancel"]
 Outcome = Literal["placed", "changed", "cancelled", "stale", "too-late", "unknown"]
@@ -151,8 +151,7 @@ def forget(connection: Connection, before: float) -> None:
 
 def lock(connection: Connection, tenant: str) -> None:
     """One at a time of those who look for an order, and those who look for its slide; until the transaction ends."""
-    if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"orders:{tenant}"))))
+    hold_lock(connection, f"orders:{tenant}")
 
 
 def _cancel(connection: Connection, sent: Sent, request: Request, about: Sequence[Row[Any]]) -> Outcome:

@@ -121,8 +121,11 @@ def undelivered(engine: Engine) -> Sequence[Row[Any]]:
         return connection.execute(which.order_by(outbox.c.id)).all()
 
 
-def retry(engine: Engine, number: int) -> None:
-    """Try a row now, a refused one too. Raises NotFound; ParameterInvalid where a later version was delivered."""
+def retry(engine: Engine, number: int) -> Row[Any]:
+    """Try a row now, a refused one too, and give it as it was.
+
+    Raises NotFound; ParameterInvalid where a later version of the result was delivered.
+    """
     with writing(engine) as connection:
         row = _undelivered(connection, number)
         later = and_(outbox.c.analysis_id == row.analysis_id, outbox.c.channel == row.channel, outbox.c.id > row.id)
@@ -130,13 +133,15 @@ def retry(engine: Engine, number: int) -> None:
             raise ParameterInvalid(f"{number}: a later version of this result was delivered; it would be undone")
         values = {"status": "waiting", "next_at": time.time()}
         connection.execute(update(outbox).where(outbox.c.id == number).values(**values))
+        return row
 
 
-def drop(engine: Engine, number: int) -> None:
-    """Give a row up, so that the next one goes on. Raises NotFound."""
+def drop(engine: Engine, number: int) -> Row[Any]:
+    """Give a row up, so that the next one goes on, and give it as it was. Raises NotFound."""
     with writing(engine) as connection:
         row = _undelivered(connection, number)
         connection.execute(update(outbox).where(outbox.c.id == row.id).values(status="dropped"))
+        return row
 
 
 def _undelivered(connection: Connection, number: int) -> Row[Any]:

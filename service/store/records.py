@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select
 
-from service.errors import RequestInvalid
+from service.errors import NotFound, RequestInvalid
 from service.store.database import analyses, callbacks, tasks
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -79,6 +79,15 @@ def find_analyses(connection: Connection, where: Any, limit: int) -> list[Analys
     of_these = work.where(tasks.c.analysis_id.in_([row.id for row in rows])).group_by(tasks.c.analysis_id)
     worked = {row.analysis_id: row for row in connection.execute(of_these)}
     return [_analysis(row, worked.get(row.id)) for row in rows]
+
+
+def find_analysis(connection: Connection, analysis_id: str, tenant: str | None = None) -> Analysis:
+    """Find one analysis, of a tenant if one is given. Raises NotFound, for somebody else's too."""
+    where = analyses.c.id == analysis_id
+    found = find_analyses(connection, where if tenant is None else where & (analyses.c.tenant == tenant), limit=1)
+    if not found:
+        raise NotFound(f"there is no analysis {analysis_id[:64]}")
+    return found[0]
 
 
 def _analysis(row: Any, work: Any) -> Analysis:

@@ -4,7 +4,6 @@ A browser keeps that secret in a cookie that no script can read, so the key itse
 storage of the browser. A session ends with its key, after SESSION_S, or when its user signs out.
 """
 
-import hashlib
 import secrets
 import time
 from typing import Final
@@ -16,7 +15,7 @@ from service.store import keys
 from service.store.audit import record
 from service.store.database import keys as keys_table
 from service.store.database import reading, sessions, writing
-from service.store.keys import Key
+from service.store.keys import Key, secret_sha256
 
 SESSION_S: Final = 12 * 3600.0  # a working day
 
@@ -29,14 +28,16 @@ def begin(engine: Engine, key_secret: str) -> str:
     secret, now = secrets.token_urlsafe(32), time.time()
     with writing(engine) as connection:
         connection.execute(delete(sessions).where(sessions.c.ends_at < now))
-        connection.execute(insert(sessions).values(sha256=_digest(secret), key_id=key.id, ends_at=now + SESSION_S))
+        connection.execute(
+            insert(sessions).values(sha256=secret_sha256(secret), key_id=key.id, ends_at=now + SESSION_S)
+        )
         record(connection, key.tenant, key.id, "sign_in", "")
     return secret
 
 
 def find(engine: Engine, secret: str) -> Key | None:
     """The valid key behind a session that has not ended. Raises DatabaseUnavailable."""
-    mine = (sessions.c.sha256 == _digest(secret)) & (sessions.c.ends_at > time.time())
+    mine = (sessions.c.sha256 == secret_sha256(secret)) & (sessions.c.ends_at > time.time())
     valid = select(keys_table).join(sessions, sessions.c.key_id == keys_table.c.id)
     with reading(engine) as connection:
         row = connection.execute(valid.where(mine, keys_table.c.revoked_at.is_(None))).one_or_none()
@@ -48,8 +49,4 @@ def find(engine: Engine, secret: str) -> Key | None:
 def end(engine: Engine, secret: str) -> None:
     """End a session, if there is one. Raises DatabaseUnavailable."""
     with writing(engine) as connection:
-        connection.execute(delete(sessions).where(sessions.c.sha256 == _digest(secret)))
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+        connection.execute(delete(sessions).where(sessions.c.sha256 == secret_sha256(secret)))

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsInvalid
 from service.model_card import DEFAULT_MODEL
+from service.strict import first_error
 
 GIB = 1 << 30
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes mount them: one file per setting
@@ -125,6 +126,5 @@ def load_settings(**given: object) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SettingsInvalid(f"MITOSIS_{name.upper()}: {first['msg']}") from error
+        name, words = first_error(error)
+        raise SettingsInvalid(f"MITOSIS_{name.upper()}: {words}") from error

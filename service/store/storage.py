@@ -24,7 +24,7 @@ from typing import Any, Self, TypeVar
 import anyio.to_thread
 
 from service.errors import MitosisError, NotFound, OffsetConflict, OutputUnwritable, StorageFull, UploadTooLarge
-from service.files import sync_folder, sync_tree, writable
+from service.files import file_sha256, sync_folder, sync_tree, writable
 
 BUFFER_BYTES = 1 << 20  # a thread is worth starting for so much
 KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing when uploads cannot
@@ -73,20 +73,6 @@ class Storage:
         with writable():
             folder.mkdir(mode=0o700, exist_ok=True)
         return folder
-
-    def write(self, path: Path, content: bytes) -> None:
-        """Write a file whole or not at all, so that it is there after a power cut. Raises StorageFull."""
-        partial = path.with_name(f"{path.name}.{uuid.uuid4()}.partial")
-        try:
-            with writable():
-                with partial.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-                sync_folder(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def delete_result(self, analysis_id: str) -> None:
         """Delete what came of an analysis, if anything did."""
@@ -203,8 +189,7 @@ class Incoming:
             os.fsync(self._file.fileno())
         if not self._resumed:
             return self._digest.hexdigest()
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
 
 def part_path(storage: Storage, upload_id: str) -> Path:

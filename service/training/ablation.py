@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import DataInvalid, ParameterInvalid
+from service.files import make_folder
 from service.model_card import Architecture, read_card
-from service.training.checkpoint import make_folder
 from service.training.patches import LoadedField
 from service.training.train import OnProgress, TrainingSettings, train
 from service.training.validation import Validation

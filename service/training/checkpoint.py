@@ -1,13 +1,9 @@
-"""What a run leaves behind: the checkpoint it can be gone on from, the model, the learning curves.
-
-Every file is written whole or not at all: under another name first, then renamed.
-"""
+"""What a run leaves behind: the checkpoint it can be gone on from, the model, the learning curves."""
 
 import csv
 import hashlib
 import io
 import json
-import os
 import pickle
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,32 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from service.errors import OutputUnwritable, ParameterInvalid
+from service.errors import ParameterInvalid
+from service.files import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 CURVES = "learning_curves.png"
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, unless there is one. Raises OutputUnwritable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputUnwritable(f"{folder}: {error.strerror}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all. Raises OutputUnwritable."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputUnwritable(f"{path}: {error.strerror}") from error
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:

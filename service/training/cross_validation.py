@@ -8,7 +8,6 @@ is measured on them. So by default a fold is judged by the weights of its last e
 which are what training on all cases, with none left to choose by, will ship.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from service.calibration import calibrated, score_level
-from service.errors import DataInvalid, OutputUnwritable, ParameterInvalid
+from service.errors import DataInvalid, ParameterInvalid
+from service.files import file_sha256, make_folder
 from service.inference import Detector
 from service.model_card import Architecture, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
 from service.tissue import TissueMask, find_tissue
-from service.training.checkpoint import CHECKPOINT, load_checkpoint, make_folder, write_model
+from service.training.checkpoint import CHECKPOINT, load_checkpoint, write_model
 from service.training.evaluate import ExaminedField, examine, open_field
 from service.training.fields import Field
 from service.training.held_out import ANY_THRESHOLD, HeldOutCase
@@ -229,14 +229,16 @@ def examine_held_out(
     make_folder(fold.folder / MAPS)
     for field in fields:
         path = fold.folder / MAPS / f"{field.name.replace('/', '-')}.npz"
-        key = f"{card.sha256} {card.offset_px} {_checksum(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
+        key = f"{card.sha256} {card.offset_px} {file_sha256(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
         try:
             probabilities = ProbabilityMap.load(path, key)
             examined.append(ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities))
         except ValueError:  # there is none, or of another network or image
             detector = detector or Detector.load(model, device=device)
-            examined.append(examine(field, detector, halo_px=halo_px))
-            _save(examined[-1], path, key)
+            found = examine(field, detector, halo_px=halo_px)
+            assert found.probabilities is not None  # `examine` gives a map
+            found.probabilities.save(path, key)
+            examined.append(found)
         on_examined(fold, len(examined), len(fields))
     return examined
 
@@ -245,16 +247,3 @@ def full_halo_px(architecture: Architecture) -> int:
     """Context (model px) that makes a tile's cells those of one pass: half the receptive field, in whole strides."""
     stride = architecture.stride_px
     return -(-(architecture.receptive_field_px // 2) // stride) * stride
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _save(examined: ExaminedField, path: Path, key: str) -> None:
-    assert examined.probabilities is not None  # `examine` gives a map
-    try:
-        examined.probabilities.save(path, key)
-    except OSError as error:
-        raise OutputUnwritable(f"{path}: {error.strerror}") from error

@@ -17,8 +17,8 @@ from typing import Any
 from rich.table import Table
 
 from service.errors import DataInvalid
+from service.files import write_whole
 from service.model_card import ScoreCalibration, read_card
-from service.training.checkpoint import write_whole
 from service.training.cross_validation import JUDGED, Fold, Judge, full_halo_px
 from service.training.evaluation_report import write_evaluation
 from service.training.held_out import HeldOutCase, by_source, evaluation_at, image_level, known, measured, spread

@@ -27,6 +27,7 @@ from service.parameters import scale_to
 from service.probability_map import ProbabilityMap
 from service.report import Report
 from service.slide import Slide, open_slide
+from service.strict import first_error
 from service.tiling import PATCH_PX
 from service.training.fields import Field
 from service.training.scoring import (
@@ -189,9 +190,8 @@ def _read_report(path: Path) -> Report:
     except OSError as error:
         raise FileMissing(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {first['msg']}") from error
+        place, words = first_error(error)
+        raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {words}") from error
 
 
 def _report_of(field: Field, candidates: list[tuple[Path, Report]], folder: Path) -> tuple[Path, Report]:

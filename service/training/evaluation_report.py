@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 import numpy as np
 from rich.table import Table
 
-from service.errors import OutputUnwritable
+from service.files import make_folder, write_whole
 from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, Measure, bootstrap_interval, pooled
 
 if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command runs
@@ -27,38 +27,38 @@ OPTIMISTIC = "chosen on these very fields, so optimistic"
 def write_evaluation(
     evaluation: "Evaluation", examined: "Sequence[ExaminedField]", out: Path, about: dict[str, Any]
 ) -> list[Path]:
-    """Write evaluation.json, cases.csv, the plots and the pictures into a folder; raises OutputUnwritable."""
+    """Write evaluation.json, cases.csv, the plots and the pictures into a folder.
+
+    Raises StorageFull, OutputUnwritable.
+    """
     written: list[Path] = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, save in _outputs(evaluation, examined, about):
-            save(out / name)
-            written.append(out / name)
-    except OSError as error:
-        raise OutputUnwritable(f"{out}: {error.strerror or error}") from error
+    make_folder(out)
+    for name, content in _outputs(evaluation, examined, about):
+        write_whole(out / name, content)
+        written.append(out / name)
     return written
 
 
 def _outputs(
     evaluation: "Evaluation", examined: "Sequence[ExaminedField]", about: dict[str, Any]
-) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Names of files, and what writes each."""
+) -> Iterator[tuple[str, bytes | Callable[[BinaryIO], object]]]:
+    """Names of files, with the content of each or what writes it."""
     from service.training import figures as gallery
 
     content = json.dumps(as_json(evaluation, about), indent=2, allow_nan=False) + "\n"
-    yield "evaluation.json", lambda path: path.write_text(content)
-    yield "cases.csv", lambda path: path.write_text(_cases_csv(evaluation))
+    yield "evaluation.json", content.encode()
+    yield "cases.csv", _cases_csv(evaluation).encode()
     yield "pr.png", gallery.precision_recall_plot(evaluation).savefig
     yield "froc.png", gallery.froc_plot(evaluation).savefig
     yield "roc.png", gallery.roc_plot(evaluation.image_level).savefig
     yield "calibration.png", gallery.calibration_plot(evaluation).savefig
     for each in gallery.most_to_see(examined, evaluation.threshold, MARKED_FIELDS):
         picture = gallery.marked_field(each, evaluation.threshold)
-        yield f"field-{each.field.name.replace('/', '-')}.jpg", partial(picture.save, quality=90)
+        yield f"field-{each.field.name.replace('/', '-')}.jpg", partial(picture.save, format="JPEG", quality=90)
     for kind in ("false positive", "false negative"):
         marks = gallery.mistakes(examined, evaluation.threshold, kind)
         for number, page in enumerate(gallery.crop_pages(marks, f"{kind.capitalize()}s"), start=1):
-            yield f"{kind.replace(' ', '-')}s-{number:02}.png", page.save
+            yield f"{kind.replace(' ', '-')}s-{number:02}.png", partial(page.save, format="PNG")
 
 
 def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:

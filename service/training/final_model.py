@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ParameterInvalid
-from service.training.checkpoint import make_folder, write_model
+from service.files import make_folder
+from service.training.checkpoint import write_model
 from service.training.cross_validation import refuse_left_behind, refuse_other_start
 from service.training.cross_validation_report import Study
 from service.training.fields import Field

@@ -4,7 +4,6 @@ The child loads and warms the model when it starts: CUDA cannot be used after a 
 On SIGTERM, to one of them or to both, the running task is handed back with its checkpoint, and the worker ends.
 """
 
-import hashlib
 import logging
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ import structlog
 from celery import Celery, signals
 
 from service.errors import MitosisError, WeightsDamaged
+from service.files import file_sha256
 from service.model_card import find_model, read_card
 from service.store.logs import set_up_logs
 from service.store.settings import Settings
@@ -57,9 +57,12 @@ def run_worker(settings: Settings, *, with_parent: bool = False) -> int:
 def check_weights(model: str) -> None:
     """Refuse weights that are not those of their card, without loading them."""
     folder = find_model(model)
-    with (folder / "weights.safetensors").open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != read_card(folder).sha256:
-            raise WeightsDamaged(f"{folder}: the weights' checksum is not the model card's; install them again")
+    try:
+        damaged = file_sha256(folder / "weights.safetensors") != read_card(folder).sha256
+    except OSError as error:
+        raise WeightsDamaged(f"{error.filename}: {error.strerror}; install the model again") from error
+    if damaged:
+        raise WeightsDamaged(f"{folder}: the weights' checksum is not the model card's; install the model again")
 
 
 def _app(settings: Settings) -> Celery:

@@ -51,9 +51,7 @@ class Messages:
 
     def send(self) -> None:
         """Send what was never sent. Raises DatabaseUnavailable, QueueUnavailable."""
-        for task_id, priority in self._analyses.to_send():
-            self._broker.send(task_id, priority)
-            self._analyses.mark_sent(task_id)
+        send_queued(self._analyses, self._broker)
 
     def send_lost(self) -> int:
         """Send again what is queued, sent, and in two looks not with the broker; once, it may be on its way."""
@@ -68,3 +66,13 @@ class Messages:
             self._broker.send(task_id, priority)
         self._missing = {task_id for task_id, _ in missing} - {task_id for task_id, _ in lost}
         return len(lost)
+
+
+def send_queued(analyses: Analyses, broker: Broker, analysis_id: str | None = None) -> None:
+    """Send the queued tasks (of one analysis) that the broker was never given.
+
+    Raises DatabaseUnavailable, QueueUnavailable.
+    """
+    for task_id, priority in analyses.to_send(analysis_id):
+        broker.send(task_id, priority)
+        analyses.mark_sent(task_id)

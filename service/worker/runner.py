@@ -4,7 +4,6 @@ The result of one start never overwrites another's: checkpoints carry the number
 checksum, and the job store says which one counts.
 """
 
-import errno
 import hashlib
 import os
 import socket
@@ -24,10 +23,12 @@ from service.errors import (
     DatabaseUnavailable,
     InternalError,
     MitosisError,
+    OutputUnwritable,
     QueueUnavailable,
     StorageFull,
     WeightsMismatch,
 )
+from service.files import sync_folder, write_whole
 from service.inference import Detector
 from service.parameters import AnalysisOptions
 from service.plan import Plan
@@ -46,7 +47,9 @@ from service.store.workers import LiveWorker, announce, live_workers, retire
 from service.tiling import PATCH_PX
 from service.worker.broker import Broker
 from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
+from service.worker.recovery import send_queued
 
+TEMPORARY = (OSError, MemoryError, StorageFull, OutputUnwritable, WeightsMismatch, DatabaseUnavailable)
 COMMIT_S = 60.0  # how long a finished result waits for a database that does not answer
 
 log = structlog.get_logger(__name__)
@@ -135,9 +138,10 @@ class Runner:
             facts = facts.model_copy(update={"seconds": round(seconds, 3)})
         content = report.model_copy(update={"analysis": facts}).to_json().encode()
         digest = hashlib.sha256(content).hexdigest()
-        self._storage.write(folder / f"report-{digest}.json", content)
-        saved.with_suffix(".map").replace(folder / f"map-{digest}.npz")
-        saved.with_suffix(".tissue").replace(folder / f"tissue-{digest}.npz")
+        write_whole(folder / f"report-{digest}.json", content)
+        for kind in ("map", "tissue"):
+            saved.with_suffix(f".{kind}").replace(folder / f"{kind}-{digest}.npz")
+        sync_folder(folder)
         limit = time.monotonic() + COMMIT_S
         while True:
             try:
@@ -155,9 +159,10 @@ class Runner:
 
     def _report(self, claim: Claim, error: Exception) -> None:
         """Fail the task, or have it tried again where that may help."""
-        again = isinstance(error, OSError | MemoryError | StorageFull | WeightsMismatch | DatabaseUnavailable)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            error = StorageFull("there is no room left on the service's disk; free some, then analyse again")
+        again = isinstance(error, TEMPORARY)
+        if isinstance(error, OutputUnwritable):  # who asks for the analysis need not know where its files lie
+            log.error("the result cannot be written", reason=str(error))
+            error = OutputUnwritable("the service cannot write to its data directory; the worker's log has the reason")
         if not isinstance(error, MitosisError):
             log.exception("task failed")
             error = InternalError("the analysis failed by a fault of the program; the worker's log has it")
@@ -169,9 +174,7 @@ class Runner:
     def _send_next(self, claim: Claim) -> None:
         """Queue at once what follows; what cannot be sent now, the gateway's maintenance sends."""
         with suppress(DatabaseUnavailable, QueueUnavailable):
-            for task_id, priority in self._analyses.to_send(claim.analysis.id):
-                self._broker.send(task_id, priority)
-                self._analyses.mark_sent(task_id)
+            send_queued(self._analyses, self._broker, claim.analysis.id)
 
     def _detector(self, model: str) -> Detector:
         """The detector of a model, warmed; only the last one stays loaded."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from scipy.spatial import cKDTree
 from sqlalchemy import Engine
 
-from service.errors import DeviceUnavailable, NotFound
+from service.errors import DeviceUnavailable
 from service.report import Report
 from service.slide import Slide, open_slide
-from service.store.database import analyses, reading
-from service.store.records import Analysis, find_analyses
+from service.store.database import reading
+from service.store.records import Analysis, find_analysis
 from service.store.results import Result
 from service.store.slides import find_slide
 from service.store.storage import Storage
@@ -45,7 +45,8 @@ def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnP
 
     Raises NotFound, also where the slide was deleted; NotFinished; and as `open_slide`, `Detector.load`, `analyze`.
     """
-    analysis = _find(engine, analysis_id)
+    with reading(engine) as connection:
+        analysis = find_analysis(connection, analysis_id)
     result = Result.of(storage, analysis)
     content = result.content()
     if (digest := hashlib.sha256(content).hexdigest()) != result.sha256:
@@ -61,14 +62,6 @@ def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnP
     if isinstance(again, str):
         return Verification(analysis, [again], [])
     return Verification(analysis, list(differences(json.loads(content), again)), _notes(report, again))
-
-
-def _find(engine: Engine, analysis_id: str) -> Analysis:
-    with reading(engine) as connection:
-        found = find_analyses(connection, analyses.c.id == analysis_id, limit=1)
-    if not found:
-        raise NotFound(f"there is no analysis {analysis_id[:64]}")
-    return found[0]
 
 
 def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress | None") -> Report | str:

@@ -110,6 +110,12 @@ def gateway(data_dir: Path, *, stall_s: float = 30.0, port: int = 0, **settings:
         process.communicate()
 
 
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of problem details."""
+    assert response.headers["content-type"] == PROBLEM, response.text
+    return response.status_code, response.json()["code"]
+
+
 def main(data_dir: str, port: str, stall_s: str, settings: str) -> None:
     set_up_logs("gateway")
     bodies.STALL_S = float(stall_s)

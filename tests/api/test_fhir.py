@@ -13,6 +13,7 @@ from httpx import Client
 from service.api import fhir
 from service.api.errors import add_handlers
 from service.api.state import State
+from service.files import write_whole
 from service.intake.sandbox import Sandbox
 from service.store import keys
 from service.store.analyses import Analyses
@@ -187,7 +188,7 @@ def test_a_report_is_a_bundle_for_those_who_may_read(client: Client, state: Stat
     claim = state.analyses.claim(state.analyses.to_send(analysis.id)[0][0])
     assert claim
     folder = state.storage.result_folder(analysis.id)
-    state.storage.write(folder / f"report-{'a' * 64}.json", report_of(12).to_json().encode())
+    write_whole(folder / f"report-{'a' * 64}.json", report_of(12).to_json().encode())
     assert state.analyses.succeed(claim, "a" * 64)
     bundle = valid(client.get(f"/fhir/DiagnosticReport/{analysis.id}"))
     report = bundle["entry"][0]["resource"]

@@ -24,6 +24,7 @@ from service.api.errors import add_handlers
 from service.api.formats import Wanted, wanted
 from service.api.state import State
 from service.errors import FormatUnavailable
+from service.files import write_whole
 from service.intake.accept import accept_reference
 from service.intake.sandbox import Sandbox
 from service.order import Order
@@ -78,7 +79,7 @@ def analysed(state: State, path: Path, order: Order | None = ORDER) -> str:
     report = the_report()
     report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
     name = f"report-{'a' * 64}.json"
-    state.storage.write(state.storage.result_folder(analysis.id) / name, report.to_json().encode())
+    write_whole(state.storage.result_folder(analysis.id) / name, report.to_json().encode())
     assert state.analyses.succeed(claim, "a" * 64)
     return analysis.id
 

@@ -18,7 +18,7 @@ from service.store import keys
 from service.store.analyses import Analyses
 from service.store.database import open_database
 from service.store.records import Submission
-from tests.api.slide_app import PROBLEM, Gateway, gateway
+from tests.api.slide_app import Gateway, gateway, problem
 from tests.disks import fill, small_disk
 from tests.slides import draw_tissue, write_svs
 from tests.zips import write_zip, zip_folder
@@ -42,11 +42,6 @@ def http(served: Gateway) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_svs(tmp_path_factory.mktemp("slide") / "slide.svs", draw_tissue(300, 200)).read_bytes()
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    assert response.headers["content-type"] == PROBLEM, response.text
-    return response.status_code, response.json()["code"]
 
 
 def eventually(found: Callable[[], object], expected: object, within_s: float = 5.0) -> None:

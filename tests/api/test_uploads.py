@@ -24,7 +24,7 @@ from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
 from service.store import keys
 from service.store.database import open_database
-from tests.api.slide_app import PROBLEM, Gateway, gateway
+from tests.api.slide_app import Gateway, gateway, problem
 from tests.disks import fill, small_disk
 from tests.slides import draw_tissue, write_svs
 from tests.zips import write_zip
@@ -51,11 +51,6 @@ def http(served: Gateway) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_svs(tmp_path_factory.mktemp("slide") / "slide.svs", draw_tissue(600, 500)).read_bytes()
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    assert response.headers["content-type"] == PROBLEM, response.text
-    return response.status_code, response.json()["code"]
 
 
 def begin(http: httpx.Client, length: int, name: str = "case 7.svs") -> str:

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from service.cli.app import app
 from service.errors import NotFound, ParameterInvalid, SettingsInvalid
+from service.files import write_whole
 from service.interop import channels, mllp
 from service.interop.channels import send_due
 from service.order import Order
@@ -62,7 +63,7 @@ class Service:
         report = report_of(count)
         report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
         folder = self.storage.result_folder(analysis.id)
-        self.storage.write(folder / f"report-{SHA256}.json", report.to_json().encode())
+        write_whole(folder / f"report-{SHA256}.json", report.to_json().encode())
         assert self.analyses.succeed(claim, SHA256)
         return analysis.id
 

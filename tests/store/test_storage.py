@@ -15,7 +15,7 @@ import pytest
 
 from service.errors import NotFound, OffsetConflict, OutputUnwritable, StorageFull, UploadTooLarge
 from service.store.storage import BUFFER_BYTES, Incoming, Storage, part_path
-from tests.disks import fill, small_disk
+from tests.disks import small_disk
 
 CONTENT = np.random.default_rng(0).bytes(3 * BUFFER_BYTES + 12_345)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -147,14 +147,6 @@ def test_the_lock_of_a_process_that_was_killed_is_free(storage: Storage) -> None
     storage.delete_upload(upload_id)
 
 
-def test_a_file_is_written_whole_over_an_older_one(storage: Storage) -> None:
-    path = storage.result_folder(str(uuid.uuid4())) / "report.json"
-    storage.write(path, b"older and longer")
-    storage.write(path, b"newer")
-    assert path.read_bytes() == b"newer"
-    assert names(path.parent) == ["report.json"]
-
-
 # Full disks
 
 
@@ -194,19 +186,6 @@ def test_a_resumed_upload_waits_for_room_and_goes_on(small: Storage) -> None:
     assert CONTENT.startswith(kept)
     filler.unlink()
     assert asyncio.run(upload()) == SHA256
-
-
-def test_a_write_on_a_full_disk_keeps_what_was_there(small: Storage) -> None:
-    path = small.result_folder(str(uuid.uuid4())) / "report.json"
-    small.write(path, b"old")
-    filler = fill(small.folder)
-    with pytest.raises(StorageFull):
-        small.write(path, bytes(100_000))
-    assert path.read_bytes() == b"old"
-    assert names(path.parent) == ["report.json"]
-    filler.unlink()
-    small.write(path, bytes(100_000))
-    assert path.stat().st_size == 100_000
 
 
 def test_a_disk_without_room_for_one_more_name_is_full(tmp_path: Path) -> None:
@@ -262,7 +241,7 @@ def test_a_slide_is_deleted_and_deleting_it_again_does_nothing(storage: Storage)
 
 def test_results_are_deleted_with_their_folder(storage: Storage) -> None:
     analysis_id = str(uuid.uuid4())
-    storage.write(storage.result_folder(analysis_id) / "report.json", b"{}")
+    (storage.result_folder(analysis_id) / "report.json").write_bytes(b"{}")
     storage.delete_result(analysis_id)
     storage.delete_result(analysis_id)
     assert names(storage.results) == []

@@ -1,0 +1,25 @@
+"""Options that several commands have, each with one help text."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from service.client.client import Priority as ClientPriority
+
+RegionOption = Annotated[
+    Optional[str],
+    typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
+]
+Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it or is wrong.")]
+Threshold = Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")]
+Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]
+
+Server = Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")]
+Key = Annotated[
+    Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
+]
+ServedModel = Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")]
+Priority = Annotated[ClientPriority, typer.Option(help="stat goes first.")]
+
+DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]

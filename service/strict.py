@@ -1,0 +1,15 @@
+"""Values from outside as pydantic checks them: nothing unknown is taken, and what is wrong is told in one line."""
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class StrictModel(BaseModel):
+    """A value that refuses unknown fields, NaN, and one type given for another (true for 1, "1" for 1)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+def first_error(error: ValidationError) -> tuple[str, str]:
+    """Tell the place (`a.b.0`) of the first thing that is wrong, and what is; no value that was given is repeated."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
