@@ -83,6 +83,7 @@ def _candidates(result: Result, above: float) -> list[Detection]:
             probabilities = ProbabilityMap.load(result.path("map"))
         except ValueError as error:
             raise NotFinished("the probabilities of this slide were not kept: analyse it again") from error
-        figures = within(find_mitotic_figures(probabilities, above, mpp, merge_um=report.merge_um), report.examined_region)
+        found = find_mitotic_figures(probabilities, above, mpp, merge_um=report.merge_um)
+    figures = within(found, report.examined_region)
     below = [figure for figure in figures if figure.score < threshold][:MAX_CANDIDATES]
     return [detection_of(number, figure, mpp) for number, figure in enumerate(below, start=1)]
