@@ -6,6 +6,9 @@ MitosisError
 |   |-- NotASlide             not-a-slide           no reader knows this file
 |   |-- SlideDamaged          slide-damaged         a slide, but cut short or corrupt; names the place
 |   |-- SlideTooLarge         slide-too-large       claims more pixels than any slide, or than its bytes can hold
+|   |-- SlideUnsupported      slide-unsupported     sound, but of a kind that is not read; says what to convert it to
+|   |-- SlideAmbiguous        slide-ambiguous       several pictures, each of which could be the slide
+|   |-- ReferenceForbidden    reference-forbidden   a slide that names files outside its own folder
 |   |-- PixelsUnsupported     pixels-unsupported    not 8-bit RGB
 |   |-- ResolutionUnknown     mpp-unknown           neither the request nor the slide says um per pixel
 |   |-- ResolutionInvalid     mpp-invalid           zero, negative or not a number
@@ -93,6 +96,24 @@ class SlideTooLarge(BadInput):
     """The header claims more pixels than any slide has, or than the file can hold."""
 
     code = "slide-too-large"
+
+
+class SlideUnsupported(BadInput):
+    """A sound slide of a kind that is not read here; says which, and what to convert it to."""
+
+    code = "slide-unsupported"
+
+
+class SlideAmbiguous(BadInput):
+    """A file or folder with several pictures, each of which could be the slide."""
+
+    code = "slide-ambiguous"
+
+
+class ReferenceForbidden(BadInput):
+    """A slide that names files outside its own folder."""
+
+    code = "reference-forbidden"
 
 
 class PixelsUnsupported(BadInput):

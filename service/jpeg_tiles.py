@@ -2,27 +2,35 @@
 
 OpenSlide paints every tile through a compositor, which costs more than decoding it (measured: about 25 against 150
 megapixels a second). Where a level is nothing but a grid of JPEG tiles, they can be decoded straight into place.
-Whatever is unusual (other compressions and vendors, missing tiles, any doubt of the decoder) is left to OpenSlide,
-which so stays the judge of what is damaged.
+Whatever is unusual (other compressions and vendors, two pages of a level's size, missing tiles, any doubt of the
+decoder) is left to OpenSlide, which so stays the judge of what is damaged. And a second decoder is not believed: on
+opening, some tiles of each level are compared with OpenSlide's, and a level that differs has no short way.
 """
 
 import math
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import tifffile
+from scipy.ndimage import maximum_filter, minimum_filter
 
 VENDORS = ("generic-tiff", "aperio")  # others place tiles with overlaps or in several areas
 LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
 CACHED_PIXELS = 1 << 23  # 24 MiB: neighbouring reads share tiles
-# says that the components are R, G, B: without it the decoder takes them for Y, Cb, Cr
+START, SCAN, JFIF, ADOBE = b"\xff\xd8", 0xDA, 0xE0, 0xEE  # markers of a JPEG stream
+# what makes a decoder take the components for R, G, B, or for Y, Cb, Cr, whatever their ids are
 RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+YCBCR_MARKER = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+COMPARED_PX = 256  # side of what is compared of a tile
+ROUNDING = 2  # of 255, where OpenSlide interpolates
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -37,12 +45,18 @@ class Level:
     tile_height: int
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
-    prefix: bytes
+    tables: bytes  # what all streams share
+    photometric: int  # TIFF's
 
     @property
     def columns(self) -> int:
         """Tiles in a row."""
         return -(-self.width // self.tile_width)
+
+    def sampled(self) -> list[int]:
+        """The tiles to compare: the first, the fullest (glass is the same in every plane), and the middle one."""
+        fullest = max(range(len(self.counts)), key=self.counts.__getitem__)
+        return sorted({0, fullest, len(self.counts) // 2})
 
 
 class JpegTiles:
@@ -55,23 +69,64 @@ class JpegTiles:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the file; a read after it is left to OpenSlide."""
+        """Close the file; a read after it is left to OpenSlide."""
         self.levels = {}
         os.close(self._file)
 
     @classmethod
-    def of(cls, path: Path, vendor: str, level_dimensions: tuple[tuple[int, int], ...]) -> "JpegTiles | None":
-        """The short way for a slide that OpenSlide has opened, if any of its levels has one."""
+    def of(cls, path: Path, vendor: str, level_dimensions: Sequence[tuple[int, int]]) -> "JpegTiles | None":
+        """Find the short way for a slide that OpenSlide has opened, if any of its levels has one."""
         if vendor not in VENDORS:
             return None
         try:
             with tifffile.TiffFile(path) as tiff:
-                pages = [_level(page) for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-        except (tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
+                pages: list[Any] = list(tiff.pages)
+                sizes = Counter((page.imagewidth, page.imagelength) for page in pages)
+                found = {(page.imagewidth, page.imagelength): _level(page) for page in pages}
+        except (tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
             return None
-        by_size = {(page.width, page.height): page for page in pages if page}
-        levels = {number: by_size[size] for number, size in enumerate(level_dimensions) if size in by_size}
+        levels = {
+            number: level
+            for number, size in enumerate(level_dimensions)
+            if sizes[size] == level_dimensions.count(size) == 1 and (level := found[size])
+        }
         return cls(path, levels) if levels else None
+
+    def drop_differing(self, open_judge: Callable[[], Any], downsamples: Sequence[float]) -> None:
+        """Compare some tiles of each level with OpenSlide's, and leave the levels that differ to it."""
+        judge = open_judge()
+        for number, level in list(self.levels.items()):
+            try:
+                if all(self._agrees(judge, number, index, downsamples[number]) for index in level.sampled()):
+                    continue
+            except Exception:  # noqa: BLE001  damaged: whoever reads the tile will be told
+                judge.close()
+                judge = open_judge()
+            del self.levels[number]
+        judge.close()
+
+    def _agrees(self, judge: Any, number: int, index: int, downsample: float) -> bool:
+        """Whether a tile is OpenSlide's; where that interpolates, each pixel lies between its neighbours."""
+        level = self.levels[number]
+        row, column = divmod(index, level.columns)
+        x, y = column * level.tile_width, row * level.tile_height
+        width = min(level.tile_width, level.width - x, COMPARED_PX)
+        height = min(level.tile_height, level.height - y, COMPARED_PX)
+        ours = self.read(number, x, y, width, height)
+        if ours is None:  # not in the file, or for OpenSlide to judge
+            return True
+        place = (round(x * downsample), round(y * downsample))
+        theirs = np.asarray(judge.read_region(place, number, (width, height)))[..., :3]
+        if np.array_equal(ours, theirs):
+            return True
+        if all(float(start * downsample).is_integer() for start in (x, y)):
+            return False
+        inside = np.s_[1:-1, 1:-1]
+        lowest, highest = (
+            limit(ours.astype(np.int16), size=(3, 3, 1))[inside] for limit in (minimum_filter, maximum_filter)
+        )
+        theirs = theirs[inside]
+        return bool(((theirs >= lowest - ROUNDING) & (theirs <= highest + ROUNDING)).all())
 
     def read(self, number: int, x: int, y: int, width: int, height: int) -> Rgb | None:
         """A box that lies inside a level (level px), (height, width, 3); None where OpenSlide must be asked."""
@@ -98,9 +153,8 @@ class JpegTiles:
                 return cached
         try:
             stream = os.pread(self._file, level.counts[index], level.offsets[index])
-            tile = simplejpeg.decode_jpeg(
-                level.prefix + stream[2:], "RGB", fastdct=False, fastupsample=False, strict=True
-            )
+            whole = marked(START + level.tables + stream[2:], level.photometric)
+            tile = simplejpeg.decode_jpeg(whole, "RGB", fastdct=False, fastupsample=False, strict=True)
         except (OSError, ValueError):  # corrupt or empty, the decoder's warnings included
             return None
         if tile.shape != (level.tile_height, level.tile_width, 3):
@@ -112,7 +166,19 @@ class JpegTiles:
         return np.asarray(tile)
 
 
-def _level(page: tifffile.TiffPage) -> Level | None:
+def marked(stream: bytes, photometric: int) -> bytes:
+    """Make a JPEG stream say of its colours what TIFF's photometric tag says, whatever it said itself."""
+    place, kept = len(START), []
+    while place + 4 <= len(stream) and stream[place] == 0xFF and stream[place + 1] != SCAN:
+        end = place + 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+        if stream[place + 1] not in (JFIF, ADOBE):
+            kept.append(stream[place:end])
+        place = end
+    marker = RGB_MARKER if photometric == tifffile.PHOTOMETRIC.RGB else YCBCR_MARKER
+    return b"".join((START, marker, *kept, stream[place:]))
+
+
+def _level(page: Any) -> Level | None:
     """A page as a grid of JPEG tiles, None if it is anything else."""
     plain = page.is_tiled and page.compression == tifffile.COMPRESSION.JPEG and page.samplesperpixel == 3
     colours = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
@@ -122,8 +188,6 @@ def _level(page: tifffile.TiffPage) -> Level | None:
         return None
     if max(page.databytecounts) > LONGEST_STREAM:
         return None
-    marker = RGB_MARKER if page.photometric == tifffile.PHOTOMETRIC.RGB else b""
-    tables = page.jpegtables[2:-2] if page.jpegtables else b""
     return Level(
         page.imagewidth,
         page.imagelength,
@@ -131,5 +195,6 @@ def _level(page: tifffile.TiffPage) -> Level | None:
         page.tilelength,
         tuple(page.dataoffsets),
         tuple(page.databytecounts),
-        b"\xff\xd8" + marker + tables,
+        page.jpegtables[2:-2] if page.jpegtables else b"",
+        int(page.photometric),
     )

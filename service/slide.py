@@ -3,15 +3,12 @@
 Frames. Level-0 px are the slide's own pixels, as OpenSlide counts them. Grid px belong to a caller's grid whose
 pixel (i, j) covers the level-0 box [i * scale_x, (i + 1) * scale_x) x [j * scale_y, (j + 1) * scale_y). At
 scale 1 both are the same.
-
-Readers differ past the slide's edge (OpenSlide transparent, TiffSlide black). Here everything that is not slide
-is white, as glass is.
 """
 
+import copy
 import hashlib
 import math
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,53 +16,20 @@ from typing import Any, Literal, Self, TypeAlias
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from service.errors import ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideDamaged
-from service.jpeg_tiles import JpegTiles
-from service.readers import Reader, dicom_file_in, is_url, ome_mpp, open_reader, slide_name
+from service.box import Box as Box
+from service.colour_profile import ColourProfile
+from service.errors import ResolutionInvalid, ResolutionTooLow, ResolutionUnknown
+from service.levels import Levels
+from service.levels import Rgb as Rgb
+from service.readers import open_reader, slide_name
+from service.slide_metadata import positive_number
 
-Rgb: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # outside, a header's value is a print resolution, not a microscope's
 LOWEST_MPP = 0.6  # x20 scanners write up to 0.55
-CHUNK_PX = 256  # level px; see `Slide._read_chunks`
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle of pixels, half-open: x <= px < x + width."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    @property
-    def right(self) -> int:
-        """First x past the box."""
-        return self.x + self.width
-
-    @property
-    def bottom(self) -> int:
-        """First y past the box."""
-        return self.y + self.height
-
-    def contains(self, x: float, y: float) -> bool:
-        """Whether a point lies inside (half-open)."""
-        return self.x <= x < self.right and self.y <= y < self.bottom
-
-    def overlap(self, other: "Box") -> "Box":
-        """What two boxes share; without width or height if that is nothing."""
-        x, y = max(self.x, other.x), max(self.y, other.y)
-        return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
-
-    def slices_of(self, part: "Box") -> tuple[slice, slice]:
-        """Rows and columns of a part of this box, in an array of the whole box."""
-        left, top = part.x - self.x, part.y - self.y
-        return slice(top, top + part.height), slice(left, left + part.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +83,17 @@ class Slide:
         self.path = path
         self.name = name or slide_name(path)
         self._sha256 = sha256
-        self._reader, self.reader_name = open_reader(path)
-        self._lock = threading.Lock()
-        self.width, self.height = self._reader.dimensions
-        self.level_dimensions = self._reader.level_dimensions
-        self._properties = dict(self._reader.properties)  # a handle that failed a read tells nothing any more
-        self._reader_downsamples = self._reader.level_downsamples
-        self.level_downsamples = _meant_downsamples(self._reader)
+        opened = open_reader(path)
+        self.reader_name, self._files = opened.name, opened.files
+        self.claimed_mpp, self.notices = opened.mpp, opened.notices
+        self.colour_profile = ColourProfile(opened.icc) if opened.icc else None
+        self.is_srgb = False  # whether pixels are converted by the profile
+        self._levels = Levels(opened, self.name)
+        self.level_dimensions, self.level_downsamples = self._levels.dimensions, self._levels.downsamples
+        self.width, self.height = self.level_dimensions[0]
         self.objective_power = self._number("objective-power")
         self.vendor = self._property("vendor") or self.reader_name
         self.mpp, self.mpp_source = self._resolution(mpp)
-        self._jpeg_tiles = None
-        if self.reader_name == "openslide":
-            self._jpeg_tiles = JpegTiles.of(Path(path), self.vendor, self.level_dimensions)
 
     def __enter__(self) -> Self:
         return self
@@ -140,29 +102,15 @@ class Slide:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._reader.close()
-        if self._jpeg_tiles is not None:
-            self._jpeg_tiles.close()
+        """Close the file."""
+        self._levels.close()
 
     def _property(self, name: str) -> Any:
-        return self._properties.get(f"openslide.{name}", self._properties.get(f"tiffslide.{name}"))
+        properties = self._levels.properties
+        return properties.get(f"openslide.{name}", properties.get(f"tiffslide.{name}"))
 
     def _number(self, name: str) -> float | None:
-        try:
-            number = float(self._property(name))
-        except (TypeError, ValueError):
-            return None
-        return number if math.isfinite(number) and number > 0 else None
-
-    @property
-    def claimed_mpp(self) -> tuple[float, float] | None:
-        """Um per pixel (x, y) as the file has it, plausible or not; OME-XML is more exact than TIFF tags."""
-        x, y = ome_mpp(str(self._properties.get("tiff.ImageDescription"))) or (
-            self._number("mpp-x"),
-            self._number("mpp-y"),
-        )
-        return (x, y) if x and y else None
+        return positive_number(self._property(name))
 
     def _resolution(self, requested: float | None) -> tuple[tuple[float, float] | None, MppSource | None]:
         """The request's word, else the slide's, else the objective's; never a guess."""
@@ -218,19 +166,22 @@ class Slide:
             "claimed_mpp": self.claimed_mpp,
             "objective_power": self.objective_power,
             "bounds": bounds and [bounds.x, bounds.y, bounds.width, bounds.height],
+            "icc": self.colour_profile and self.colour_profile.description,
+            "warnings": [{"code": code, "message": message} for code, message in self.notices],
             "sha256": self.sha256,
         }
 
     def files(self) -> list[str | Path]:
-        """What the slide is made of: one file or URL, or all files of a DICOM folder or MIRAX slide."""
-        if is_url(self.path):
-            return [self.path]
-        path = Path(self.path)
-        if path.is_dir():
-            return sorted(file for file in path.iterdir() if file.is_file())
-        if path.suffix.lower() == ".mrxs":
-            return [path, *sorted(file for file in path.with_suffix("").rglob("*") if file.is_file())]
-        return [path]
+        """List what the slide is made of: one file or URL, or all files of a DICOM series or MIRAX slide."""
+        return list(self._files)
+
+    def in_srgb(self) -> "Slide":
+        """Give the same slide with its colours converted to sRGB by its profile; itself where that cannot be."""
+        if self.colour_profile is None or not self.colour_profile.converts:
+            return self
+        converted = copy.copy(self)
+        converted.is_srgb = True
+        return converted
 
     def read(self, box: Box, scale: tuple[float, float] = (1.0, 1.0)) -> Rgb:
         """The pixels of a box of a grid (grid px), white where there is no slide.
@@ -239,7 +190,7 @@ class Slide:
         (area-weighted when shrinking, bilinear when enlarging), placed by absolute coordinates so that a pixel
         does not depend on the box it is read in. Raises SlideDamaged, naming the place.
         """
-        level = self._level_for(min(scale))
+        level = self._levels.finest_within(min(scale))
         x, width = self._span(box.x, box.width, scale[0], level)
         y, height = self._span(box.y, box.height, scale[1], level)
         if width == box.width and height == box.height and float(x).is_integer() and float(y).is_integer():
@@ -251,90 +202,15 @@ class Slide:
         pixels = Image.fromarray(self.read_level(level, around))
         return np.asarray(pixels.resize((box.width, box.height), Image.Resampling.BILINEAR, source))
 
-    def _level_for(self, downsample: float) -> int:
-        fitting = [level for level, size in enumerate(self.level_downsamples) if size <= downsample * 1.001]
-        return fitting[-1] if fitting else 0
-
     def _span(self, start: int, length: int, scale: float, level: int) -> tuple[float, float]:
         """Where grid px [start, start + length) lie on a level, along one axis."""
         factor = scale / self.level_downsamples[level]
         return start * factor, length * factor
 
     def read_level(self, level: int, box: Box) -> Rgb:
-        """The pixels of a box of one level (level px), white where there is no slide. Raises SlideDamaged."""
-        inside = box.overlap(Box(0, 0, *self.level_dimensions[level]))
-        if inside == box:
-            return self._read_inside(level, box)
-        pixels = np.full((box.height, box.width, 3), 255, np.uint8)
-        if inside.width and inside.height:
-            pixels[box.slices_of(inside)] = self._read_inside(level, inside)
-        return pixels
-
-    def _read_inside(self, level: int, box: Box) -> Rgb:
-        if self._jpeg_tiles is not None:
-            pixels = self._jpeg_tiles.read(level, box.x, box.y, box.width, box.height)
-            if pixels is not None:
-                return pixels
-        if self.reader_name == "openslide" and self._reader_downsamples[level] % 1:
-            return self._read_chunks(level, box)
-        return self._decode(level, box)
-
-    def _read_chunks(self, level: int, box: Box) -> Rgb:
-        """OpenSlide takes places in whole level-0 px only. Where a level's downsample is no whole number most of
-        its pixels lie between those, and OpenSlide interpolates, differently for each place that a read begins at.
-        So reads begin at the corners of fixed chunks, and a pixel does not depend on the box it is read in.
-        """
-        pixels = np.empty((box.height, box.width, 3), np.uint8)
-        for chunk in _grid(box, CHUNK_PX, CHUNK_PX):
-            part = chunk.overlap(box)
-            whole = Box(chunk.x, chunk.y, part.right - chunk.x, part.bottom - chunk.y)
-            pixels[box.slices_of(part)] = self._decode(level, whole)[whole.slices_of(part)]
-        return pixels
-
-    def _decode(self, level: int, box: Box, *, again: bool = False) -> Rgb:
-        reader, location = self._reader, self._location(level, box)
-        try:
-            if self.reader_name == "openslide":  # its handle may be shared; the others' may not
-                image = reader.read_region(location, level, (box.width, box.height))
-            else:
-                with self._lock:
-                    image = reader.read_region(location, level, (box.width, box.height))
-        except Exception as error:  # what a reader raises on damaged tiles depends on the codec
-            self._reopen(reader)
-            tile = self._damaged_tile(level, box)
-            if tile is None and not again:  # it was in another thread's box
-                return self._decode(level, box, again=True)
-            tile = tile or box
-            raise SlideDamaged(
-                f"{self.name}: the tile at x {tile.x}, y {tile.y} of level {level} cannot be decoded ({error}); "
-                "copy the file again"
-            ) from error
-        return _on_white(np.asarray(image))
-
-    def _location(self, level: int, box: Box) -> tuple[int, int]:
-        """Where a box of a level begins, as readers want it: in whole level-0 px."""
-        downsample = self._reader_downsamples[level]
-        to_whole = round if self.reader_name == "openslide" else math.ceil  # TiffSlide rounds down on the level
-        return to_whole(box.x * downsample), to_whole(box.y * downsample)
-
-    def _damaged_tile(self, level: int, box: Box) -> Box | None:
-        """The first tile in a box that cannot be decoded (level px)."""
-        width, height = self._number(f"level[{level}].tile-width"), self._number(f"level[{level}].tile-height")
-        reader, _ = open_reader(self.path)
-        try:
-            for tile in _grid(box, int(width or box.width), int(height or box.height)):
-                reader.read_region(self._location(level, tile.overlap(box)), level, (1, 1))
-        except Exception:  # noqa: BLE001  as above
-            return tile
-        finally:
-            reader.close()
-        return None
-
-    def _reopen(self, failed: Reader) -> None:
-        """An OpenSlide handle that failed once fails for ever, so the next read gets a new one."""
-        with self._lock:
-            if self._reader is failed and self.reader_name == "openslide":
-                self._reader, _ = open_reader(self.path)
+        """Read a box of one level (level px), white where there is no slide. Raises SlideDamaged."""
+        pixels = self._levels.read(level, box)
+        return self.colour_profile.to_srgb(pixels) if self.is_srgb and self.colour_profile else pixels
 
     def thumbnail(self, longest_px: int) -> Rgb:
         """The whole slide, its longer side at most `longest_px`."""
@@ -343,7 +219,7 @@ class Slide:
 
     def read_large(self, box: Box, scale: tuple[float, float]) -> Rgb:
         """As `read`, in pieces, so that a slide without a pyramid does not have to fit into memory."""
-        step = max(16, int(2048 * self.level_downsamples[self._level_for(min(scale))] / max(scale)))
+        step = max(16, int(2048 * self.level_downsamples[self._levels.finest_within(min(scale))] / max(scale)))
         pixels = np.empty((box.height, box.width, 3), np.uint8)
         for top in range(0, box.height, step):
             for left in range(0, box.width, step):
@@ -360,36 +236,3 @@ def open_slide(
     `mpp` (um per px) and `name` override the file's; `sha256` is its checksum where that is known already.
     """
     return Slide(path, mpp=mpp, name=name, sha256=sha256)
-
-
-def is_slide_folder(path: Path) -> bool:
-    """Whether a folder is itself a slide (DICOM) and not a folder of slides."""
-    return path.is_dir() and dicom_file_in(path) is not None
-
-
-def _grid(box: Box, width: int, height: int) -> Iterator[Box]:
-    """The cells of a grid, from x, y 0 on, that a box touches."""
-    for y in range(box.y // height * height, box.bottom, height):
-        for x in range(box.x // width * width, box.right, width):
-            yield Box(x, y, width, height)
-
-
-def _meant_downsamples(reader: Reader) -> tuple[float, ...]:
-    """Levels are rounded to whole pixels: where 4443 px became 2221, 2 is meant and not 2.0005."""
-    width, height = reader.dimensions
-    meant = []
-    for size, downsample in zip(reader.level_dimensions, reader.level_downsamples, strict=True):
-        whole = round(downsample)
-        fits = abs(width / whole - size[0]) < 1 and abs(height / whole - size[1]) < 1
-        meant.append(float(whole) if fits else downsample)
-    return tuple(meant)
-
-
-def _on_white(pixels: npt.NDArray[np.uint8]) -> Rgb:
-    if pixels.shape[-1] == 3:
-        return pixels
-    alpha = pixels[..., 3]
-    if alpha.min(initial=255) == 255:
-        return np.ascontiguousarray(pixels[..., :3])
-    opacity = alpha[..., None] / np.float32(255)
-    return (pixels[..., :3] * opacity + 255 * (1 - opacity) + 0.5).astype(np.uint8)

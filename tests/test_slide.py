@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideDamaged
-from service.slide import Box, Rgb, Slide, is_slide_folder, open_slide
+from service.slide import Box, Rgb, Slide, open_slide
+from service.slide_folders import is_slide_folder
 from tests.slides import MPP, damage_tile, draw_tissue, pyramid_of, write_ome_tiff, write_pyramid, write_svs
 
 WIDTH, HEIGHT = 637, 451  # odd, so that levels are rounded
@@ -449,6 +450,8 @@ def test_a_slide_describes_itself(small_region: Slide) -> None:
         "claimed_mpp": (0.499, 0.499),
         "objective_power": 20.0,
         "bounds": None,
+        "icc": None,
+        "warnings": [],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
 

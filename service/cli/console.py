@@ -16,7 +16,7 @@ from rich.text import Text
 from service.errors import FileMissing, MitosisError, ParameterInvalid
 from service.files import writable, write_whole
 from service.readers import slide_name
-from service.slide import is_slide_folder
+from service.slide_folders import slides_in
 
 stderr = Console(stderr=True, markup=False, highlight=False)
 
@@ -66,14 +66,12 @@ def slides_below(paths: list[str]) -> tuple[list[str], bool]:
 
 
 def _slides_in(folder: Path) -> list[str] | None:
-    """The files and slide folders in a folder, dead links too; None for what is itself a slide, or cannot be read."""
+    """The slides in a folder, dead links too; None for what is itself a slide, or cannot be read."""
     try:
-        if not folder.is_dir() or is_slide_folder(folder):
-            return None
-        inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-        return [str(each) for each in inside if not each.is_dir() or is_slide_folder(each)]
+        inside = slides_in(folder) if folder.is_dir() else None
     except (OSError, ValueError):  # which, the reader will say
         return None
+    return None if inside is None else [str(each) for each in inside]
 
 
 def report_files(slides: list[str], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:

@@ -56,8 +56,8 @@ def _parts(path: Path) -> list[tuple[Path, Path]] | None:
 
 
 def _dicom(folder: Path) -> list[tuple[Path, Path]]:
-    from service.readers import dicom_file_in  # brings OpenSlide
+    from service.dicom_images import files_below, instances_of  # brings pydicom
 
-    if dicom_file_in(folder) is None:
+    if not instances_of(folder):
         raise NotASlide(f"{folder.name} is a folder without a DICOM slide; name a slide file")
-    return [(file, file.relative_to(folder.parent)) for file in sorted(folder.iterdir()) if file.is_file()]
+    return [(file, file.relative_to(folder.parent)) for file in files_below(folder)]

@@ -4,11 +4,9 @@ Slides are worse than the standard. Dates and codes that are none are left out; 
 its pixels lie is refused. Nothing of a patient gets into a message.
 """
 
-import io
 import logging
 import math
 import re
-import struct
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from service.dicom_images import UNFIT, WHOLE_SLIDE, instances_of
 from service.errors import FormatUnavailable
 from service.extras import needs
 from service.order import Order
-from service.readers import dicom_file_in
 from service.report import Report
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 Points: TypeAlias = npt.NDArray[np.float64]
 
-WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # SOP class VL Whole Slide Microscopy Image
 REQUIRED = (
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("TotalPixelMatrixOriginSequence", "ImageOrientationSlide", "SharedFunctionalGroupsSequence"),
@@ -41,10 +38,7 @@ COPIED = (  # type 2: a source must have them, but may be worse than the standar
 )
 DATES = {"PatientBirthDate": "%Y%m%d", "StudyDate": "%Y%m%d"}
 TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a source raises that breaks the standard
 SAME = {"PatientID": "patient_id", "AccessionNumber": "accession_number", "ContainerIdentifier": "container_id"}
-PER_FRAME = 0x52009230  # what is wanted of a header lies before the functional groups of each frame
-HEADER_BYTES, LONG_BYTES = 16 << 20, 1 << 20  # of a header; of a value in it
 
 
 def base_level(instances: "Iterable[Dataset]") -> "Dataset":
@@ -66,32 +60,8 @@ def read_source(path: Path) -> "Dataset | None":
     None where the slide is not DICOM. Raises FormatUnavailable.
     """
     highdicom()
-    first = dicom_file_in(path) if path.is_dir() else path
-    headers = {file: header for file in sorted(first.parent.iterdir()) if (header := _header(file))} if first else {}
-    if first not in headers:
-        return None
-    series = headers[first].get("SeriesInstanceUID")
-    return base_level(each for each in headers.values() if each.get("SeriesInstanceUID") == series)
-
-
-def _header(file: Path) -> "Dataset | None":
-    """Read what lies before the pixels, without large values; None of what is no DICOM file, or too damaged."""
-    from pydicom.errors import InvalidDicomError
-    from pydicom.filereader import read_file_meta_info, read_partial
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    try:
-        if read_file_meta_info(file).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            return None  # OpenSlide reads none either; 16 MiB could become as many GiB
-        with file.open("rb") as opened:
-            start = io.BytesIO(opened.read(HEADER_BYTES))
-        header = read_partial(start, lambda tag, *_: tag >= PER_FRAME, defer_size=LONG_BYTES)
-    except (InvalidDicomError, EOFError, OSError, NotImplementedError, RecursionError, struct.error, *UNFIT):
-        return None
-    for tag in list(header.keys()):
-        if getattr(header.get_item(tag, keep_deferred=True), "length", 0) > LONG_BYTES:
-            del header[tag]
-    return header
+    instances = instances_of(path)
+    return base_level(each.header for each in instances) if instances else None
 
 
 def highdicom() -> Any:

@@ -5,7 +5,6 @@ What is unpacked lies below a new folder, under names that cannot lead out of it
 """
 
 import os
-import re
 import shutil
 import stat
 import struct
@@ -15,11 +14,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import openslide
-
-from service.errors import ArchiveUnsafe, NotASlide, StorageFull
+from service.dicom_images import files_below, instances_of, require_whole_slide, slides_among
+from service.errors import ArchiveUnsafe, NotASlide, ReferenceForbidden, StorageFull
 from service.files import FULL
-from service.readers import KNOWN_MAGIC, dicom_file_in
+from service.readers import MIRAX_INDEX, check_references
+from service.slide_folders import common_folder, is_slide_file
 
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip, and of one without entries
 MAX_ENTRIES = 20_000
@@ -37,9 +36,6 @@ DAMAGE = (
     *(EOFError, RuntimeError, ValueError, OverflowError, MemoryError),
 )
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
-MIRAX_INI = "Slidedat.ini"
-MAX_INI_BYTES = 8 << 20
-MIRAX_FILE = re.compile(rb"\W*(FILE_\d+|INDEXFILE)\s*=")
 
 
 def is_zip(path: Path) -> bool:
@@ -138,7 +134,10 @@ def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> Non
 
 
 def slide_in(folder: Path) -> Path:
-    """The one slide in a folder: a file, or the folder of a DICOM slide. Raises NotASlide, ArchiveUnsafe."""
+    """Find the one slide in a folder: a file, or the folder of a DICOM slide.
+
+    Raises NotASlide, ArchiveUnsafe, SlideUnsupported.
+    """
     found = sorted(_slides_in(folder))
     if not found:
         raise NotASlide("the zip holds no slide: no file in it is one, and no folder a DICOM slide")
@@ -146,35 +145,36 @@ def slide_in(folder: Path) -> Path:
         names = ", ".join(path.name for path in found[:3])
         raise ArchiveUnsafe(f"the zip holds {len(found)} slides ({names}); send each by itself")
     if found[0].suffix.lower() == ".mrxs":
-        _check_mirax(found[0].with_suffix(""))
+        _check_mirax(found[0])
     return found[0]
 
 
 def _slides_in(folder: Path) -> Iterator[Path]:
-    """MIRAX slides, DICOM folders, and the files that are slides by themselves and belong to none of those."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """MIRAX slides, DICOM slides, and the files that are slides by themselves and belong to none of those."""
+    files = files_below(folder)
     mirax = [path for path in files if path.suffix.lower() == ".mrxs"]
-    dicom = {parent for parent in {path.parent for path in files} if dicom_file_in(parent)}
-    yield from (*mirax, *dicom)
-    owned = {path.with_suffix("") for path in mirax} | dicom
-    for path in files:
-        if path not in mirax and not owned & set(path.parents) and _is_slide(path):
-            yield path
+    instances = instances_of(folder)
+    dicom = slides_among(instances)
+    owned = {path.with_suffix("") for path in mirax} | ({common_folder(dicom[0])} if len(dicom) == 1 else set())
+    alone = [
+        path
+        for path in files
+        if path not in {*mirax, *(each.path for each in instances)}
+        and not owned & set(path.parents)
+        and is_slide_file(path)
+    ]
+    if not (mirax or dicom or alone):
+        require_whole_slide(instances, "the zip")
+    yield from mirax
+    yield from alone
+    yield from [common_folder(dicom[0])] if len(dicom) == 1 else [slide.files[0] for slide in dicom]
 
 
-def _is_slide(path: Path) -> bool:
-    with path.open("rb") as file:
-        known = file.read(4).startswith(KNOWN_MAGIC)
-    return known or openslide.OpenSlide.detect_format(path) is not None
-
-
-def _check_mirax(folder: Path) -> None:
+def _check_mirax(path: Path) -> None:
     """OpenSlide opens what the index of a MIRAX slide names, wherever that is."""
-    index = folder / MIRAX_INI
-    if not index.is_file():
-        raise NotASlide(f"{folder.name}.mrxs needs its folder {folder.name}/ with {MIRAX_INI} in the same zip")
-    if index.stat().st_size > MAX_INI_BYTES:
-        raise ArchiveUnsafe(f"{MIRAX_INI} is far larger than any scanner's")
-    for line in index.read_bytes().split(b"\n"):
-        if MIRAX_FILE.match(line) and (b"/" in line or b"\\" in line):
-            raise ArchiveUnsafe(f"{MIRAX_INI} names a file outside its folder")
+    if not (path.with_suffix("") / MIRAX_INDEX).is_file():
+        raise NotASlide(f"{path.name} needs its folder {path.stem}/ with {MIRAX_INDEX} in the same zip")
+    try:
+        check_references(path)
+    except ReferenceForbidden as error:
+        raise ArchiveUnsafe(str(error)) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from service.errors import MitosisError, NotASlide, SlideDamaged, SlideTooLarge
+from service.errors import MitosisError, SlideDamaged, SlideTooLarge
 from service.intake import archive
 from service.slide import Box, open_slide
 
@@ -62,8 +62,6 @@ def _named(detail: str, question: dict[str, Any]) -> str:
 def _inspect(question: dict[str, Any]) -> dict[str, Any]:
     path, name = question["path"], question["name"]
     with open_slide(path, name=name, sha256=question["sha256"]) as slide:
-        if Path(path).suffix.lower() == ".mrxs" and slide.vendor != "mirax":
-            raise NotASlide(f"{name} is only the index of a MIRAX slide; send a zip of it with its folder")
         return {"facts": _finite(slide.describe()), "size": sum(map(_size, slide.files()))}
 
 

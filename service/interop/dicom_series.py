@@ -26,7 +26,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from sqlalchemy import Engine
 
 from service.errors import FileMissing, NotASlide, SourceUnavailable, UploadTooLarge
-from service.export.dicom_source import WHOLE_SLIDE
+from service.dicom_images import WHOLE_SLIDE
 from service.files import writable
 from service.intake.accept import accept_fetched
 from service.intake.names import resolve_reference

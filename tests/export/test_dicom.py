@@ -19,9 +19,10 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.uid import ExplicitVRLittleEndian
 
+from service.dicom_images import WHOLE_SLIDE
 from service.errors import FormatUnavailable
 from service.export.dicom import to_annotations, to_dicom, to_structured_report
-from service.export.dicom_source import WHOLE_SLIDE, base_level, read_source
+from service.export.dicom_source import base_level, read_source
 from service.order import Order, OrderedService, ResultStatus
 from service.report import Report
 from tests.export.hospital import NASTY, ORDER, SIZE, confirmation, report_of, with_detections
@@ -357,6 +358,7 @@ def test_a_real_slide_is_referred_to_by_its_base_level(shared: Path, tmp_path: P
 def test_the_header_of_a_slide_is_read_without_what_is_large(tmp_path: Path) -> None:
     first, second = slide_instance(size=(100, 80)), slide_instance()
     other = slide_instance(size=(30_000, 30_000), SeriesInstanceUID="1.2.3.99")
+    other.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     second.add_new(0x00091001, "OB", bytes(2 << 20))
     second.PerFrameFunctionalGroupsSequence = [of()] * 3
     for number, instance in enumerate((first, second, other)):

@@ -23,7 +23,7 @@ from service.errors import (
     StorageFull,
     UploadTooLarge,
 )
-from service.export.dicom_source import WHOLE_SLIDE
+from service.dicom_images import WHOLE_SLIDE
 from service.intake.sandbox import Sandbox
 from service.interop import dicom_series
 from service.interop.dicom_series import accept_series, fetch_series, series_url

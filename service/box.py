@@ -1,0 +1,44 @@
+"""A rectangle of pixels, in whichever frame its owner says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels, half-open: x <= px < x + width."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        """First x past the box."""
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        """First y past the box."""
+        return self.y + self.height
+
+    def contains(self, x: float, y: float) -> bool:
+        """Whether a point lies inside (half-open)."""
+        return self.x <= x < self.right and self.y <= y < self.bottom
+
+    def overlap(self, other: "Box") -> "Box":
+        """What two boxes share; without width or height if that is nothing."""
+        x, y = max(self.x, other.x), max(self.y, other.y)
+        return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
+
+    def slices_of(self, part: "Box") -> tuple[slice, slice]:
+        """Rows and columns of a part of this box, in an array of the whole box."""
+        left, top = part.x - self.x, part.y - self.y
+        return slice(top, top + part.height), slice(left, left + part.width)
+
+    def cells(self, width: int, height: int) -> Iterator["Box"]:
+        """Go through the cells of a grid, from x, y 0 on, that the box touches."""
+        for y in range(self.y // height * height, self.bottom, height):
+            for x in range(self.x // width * width, self.right, width):
+                yield Box(x, y, width, height)

@@ -1,0 +1,139 @@
+"""TiffSlide, told which picture of a TIFF is the slide and how its pixels are meant.
+
+By itself it takes the first image, believes colour markers inside JPEG streams, gives black where a tile is missing,
+takes an unknown fourth sample for transparency and knows nothing of orientation. It is asked only for files that
+have passed `service.tiff_images`.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+import tiffslide
+import zarr
+from PIL import Image
+
+from service.jpeg_tiles import marked
+from service.tiff_images import JPEG, TiffContents, page_at
+
+WHITE: Final = 255
+SEPARATE: Final = 2  # PlanarConfiguration
+PREMULTIPLIED, TRANSPARENCY = 1, 2  # ExtraSamples
+# TIFF's orientation -> the stored picture is transposed, then mirrored along x, then along y
+TURNS = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+
+class ChosenTiffSlide(tiffslide.TiffSlide):
+    """A picture of a TIFF, as it is stored, in the interface of OpenSlide; closes the file."""
+
+    def __init__(self, file: BinaryIO, contents: TiffContents) -> None:
+        super().__init__(file)  # type: ignore[arg-type]  # an fsspec file has no `readinto`
+        self._opened, self._facts = file, contents.properties
+        self._pages = [page_at(self.ts_tifffile, page) for page in contents.slide.pages]
+        for page in self._pages:
+            if page.compression in JPEG:
+                _decode_by_tag(page)
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        self._opened.close()
+
+    @cached_property
+    def properties(self) -> dict[str, Any]:
+        """What TiffSlide itself needs to know, and what `service.slide` asks for."""
+        known = {f"tiffslide.{key}": value for key, value in self._facts.items()}
+        known["tiffslide.series-axes"] = "CYX" if self._pages[0].planarconfig == SEPARATE else "YXS"
+        for number, page in enumerate(self._pages):
+            sides = {"width": page.imagewidth, "height": page.imagelength}
+            if page.is_tiled:
+                sides |= {"tile-width": page.tilewidth, "tile-height": page.tilelength}
+            known |= {f"tiffslide.level[{number}].{side}": length for side, length in sides.items()}
+        return known
+
+    @cached_property
+    def zarr_group(self) -> Any:
+        """The levels as arrays, white where a tile is not in the file."""
+        levels = [tifffile.TiffPageSeries([page], page.shape, page.dtype, page.axes) for page in self._pages]
+        levels[0].levels = levels
+        store = levels[0].aszarr(multiscales=True, fillvalue=WHITE, squeeze=False, maxworkers=1)
+        return zarr.open_group(store, mode="r", zarr_format=2)
+
+    def read_region(  # type: ignore[override]  # as OpenSlide has it
+        self, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Image.Image:
+        """Read a box of a level as RGB or RGBA; `location` is in level-0 px."""
+        samples: Any = super().read_region(location, level, size, as_array=True)
+        return Image.fromarray(_as_meant(samples, self._pages[level].extrasamples))
+
+
+class Oriented:
+    """A reader's picture, turned and mirrored as a whole by TIFF's orientation (2 to 8)."""
+
+    def __init__(self, reader: Any, orientation: int) -> None:
+        self._reader = reader
+        self._transposed, self._mirrored_x, self._mirrored_y = TURNS[orientation]
+        order = -1 if self._transposed else 1
+        self.level_dimensions = tuple(size[::order] for size in reader.level_dimensions)
+        self.dimensions = self.level_dimensions[0]
+        self.level_downsamples = reader.level_downsamples
+        self.properties: Mapping[str, Any] = {
+            _turned(key) if self._transposed else key: value for key, value in reader.properties.items()
+        }
+
+    def close(self) -> None:
+        """Close the reader."""
+        self._reader.close()
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        """Read a box of a level; `location` is in level-0 px of the turned picture."""
+        downsample = self.level_downsamples[level]
+        place = [int(start / downsample) for start in location]
+        for axis, mirrored in enumerate((self._mirrored_x, self._mirrored_y)):
+            if mirrored:
+                place[axis] = self.level_dimensions[level][axis] - place[axis] - size[axis]
+        order = -1 if self._transposed else 1
+        stored = [-int(-start * downsample // 1) for start in place[::order]]  # rounded up: TiffSlide rounds down
+        pixels = np.asarray(self._reader.read_region(tuple(stored), level, size[::order]))
+        pixels = pixels.swapaxes(0, 1) if self._transposed else pixels
+        return Image.fromarray(pixels[:: -1 if self._mirrored_y else 1, :: -1 if self._mirrored_x else 1])
+
+
+def _turned(key: str) -> str:
+    swapped = {"width": "height", "height": "width", "mpp-x": "mpp-y", "mpp-y": "mpp-x"}
+    stem, word = next(((key.removesuffix(word), word) for word in swapped if key.endswith(word)), (key, ""))
+    return stem + swapped.get(word, "")
+
+
+def _decode_by_tag(page: Any) -> None:
+    """Make tifffile take the colours of JPEG tiles from the page's tag, and not from what the streams say."""
+    page.is_jfif = False  # with it, tifffile leaves RGB to the decoder's guess
+    decode = page.decode
+
+    def decode_marked(data: bytes | None, index: int, **options: Any) -> Any:
+        return decode(data and marked(data, page.photometric), index, **options)
+
+    page.decode = decode_marked
+
+
+def _as_meant(samples: npt.NDArray[np.uint8], extra: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """(H, W, 3 or more) to RGB, or to RGBA with colours that are not multiplied by it."""
+    if not extra or extra[0] not in (PREMULTIPLIED, TRANSPARENCY):
+        return np.ascontiguousarray(samples[..., :3])
+    colours = samples[..., :4]
+    if extra[0] == PREMULTIPLIED:
+        opacity = np.maximum(colours[..., 3:], 1).astype(np.uint16)
+        straight = np.minimum((colours[..., :3].astype(np.uint16) * 255 + opacity // 2) // opacity, 255)
+        colours = np.concatenate([straight.astype(np.uint8), colours[..., 3:]], axis=-1)
+    return np.ascontiguousarray(colours)
