@@ -49,7 +49,7 @@ def analyze(
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
     counts = count_activity(positions_um, plan.tissue.area_mm2(parameters.region))
     return compose_report(
-        slide,
+        slide.in_colours(detector.card.colour),
         plan,
         figures,
         counts,

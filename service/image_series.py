@@ -16,7 +16,7 @@ from service.errors import SlideAmbiguous
 from service.slide_metadata import Mpp
 
 Page: TypeAlias = tuple[int, ...]  # a TIFF page: its number, and that of the SubIFD below it
-Notices: TypeAlias = tuple[tuple[str, str], ...]  # code and message of each warning
+Warnings: TypeAlias = tuple[tuple[str, str], ...]  # code and message of each warning
 
 ASSOCIATED = re.compile(r"\b(label|macro|overview|thumbnail|preview)\b", re.IGNORECASE)
 ROUNDING_PX = 1.0  # a level's sides may be rounded up or down
@@ -67,7 +67,7 @@ def is_reduced(size: tuple[int, int], whole: tuple[int, int]) -> bool:
     return size[0] < whole[0] and size[1] < whole[1] and max(fewest) <= min(most)
 
 
-def choose_slide(pictures: Sequence[Picture], name: str, *, told_apart: bool) -> tuple[Picture, Notices]:
+def choose_slide(pictures: Sequence[Picture], name: str, *, told_apart: bool) -> tuple[Picture, Warnings]:
     """Choose the picture that is the slide, and say what must be known of the others.
 
     `told_apart`: the file itself says that they are different images. Raises SlideAmbiguous, and ValueError where
@@ -78,11 +78,11 @@ def choose_slide(pictures: Sequence[Picture], name: str, *, told_apart: bool) ->
     if others and told_apart:
         names = ", ".join(each.name for each in (slide, *others[:3]))
         raise SlideAmbiguous(f"{name} holds {1 + len(others)} slides ({names}); export each into a file of its own")
-    notices = []
+    warnings = []
     if others:
         left_out = ", ".join(each.name for each in others[:3])
         what = f"the file holds {1 + len(others)} pictures of this kind; {slide.name} was analysed, not {left_out}"
-        notices.append(("pictures-left-out", what))
+        warnings.append(("pictures-left-out", what))
     if slide.planes > 1:
-        notices.append(("focal-plane", f"the slide has {slide.planes} focal planes; the first was analysed"))
-    return slide, tuple(notices)
+        warnings.append(("focal-plane", f"the slide has {slide.planes} focal planes; the first was analysed"))
+    return slide, tuple(warnings)

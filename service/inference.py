@@ -70,6 +70,7 @@ class Detector:
         `on_progress` is called before the first tile and after each, and may raise to stop: what is done by then is
         in the checkpoint. Raises SlideDamaged, and OSError where the finished map cannot be saved.
         """
+        slide = slide.in_colours(self.card.colour)
         lattice, key = plan.parameters.lattice, self.map_key(plan)
         found = ProbabilityMap.resume(checkpoint, lattice, key)
         total, done = plan.patches, sum(tile.patches for tile in found.done)

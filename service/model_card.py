@@ -109,6 +109,7 @@ class ModelCard(BaseModel):
     stain: StainReference | None = None
     threshold: Probability
     calibration: ScoreCalibration | None = None
+    colour: Colour = "as-scanned"  # of the training's pixels; slides are converted to it
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from PIL import Image
 
-from service.image_series import Notices
+from service.image_series import Warnings
 from service.slide_metadata import Mpp
 
 ReaderName: TypeAlias = Literal["openslide", "pillow", "tiffslide"]
@@ -37,5 +37,5 @@ class OpenedSlide:
     open_again: Callable[[], Reader]
     files: tuple[str | Path, ...]  # what the slide is made of
     mpp: Mpp | None
-    notices: Notices = ()
+    warnings: Warnings = ()
     icc: bytes | None = None

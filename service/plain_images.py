@@ -42,7 +42,7 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
     reader: Reader = openslide.ImageSlide(colours)
     mpp = None if contents is None else contents.slide.mpp
     turned = mpp[::-1] if mpp and contents and contents.orientation > 4 else mpp
-    return OpenedSlide(reader, "pillow", lambda: reader, (path,), turned, contents.notices if contents else (), icc)
+    return OpenedSlide(reader, "pillow", lambda: reader, (path,), turned, contents.warnings if contents else (), icc)
 
 
 def _check_plain(image: ImageFile.ImageFile, path: Path) -> None:

@@ -34,6 +34,7 @@ class Plan:
         """Look for the slide's tissue and its stains. Raises what `Parameters.of` does, and SlideDamaged."""
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
+        slide = slide.in_colours(card.colour)
         tissue = find_tissue(slide)
         stain = match_stain(slide, tissue, card.stain_matrix(), parameters.lattice.scale, parameters.region)
         return cls._covering(parameters, tissue, stain, _key(slide, card, parameters), started)
@@ -90,4 +91,4 @@ class Plan:
 
 
 def _key(slide: Slide, card: ModelCard, parameters: Parameters) -> str:
-    return f"{slide.sha256} {card.sha256} mpp {parameters.mpp} {parameters.geometry}"
+    return f"{slide.sha256} {card.sha256} {card.colour} mpp {parameters.mpp} {parameters.geometry}"

@@ -29,7 +29,7 @@ import tiffslide
 
 from service.dicom_images import instances_of, is_dicom, require_whole_slide, slides_among
 from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
-from service.image_series import Notices, choose_slide
+from service.image_series import Warnings, choose_slide
 from service.opened_slide import OpenedSlide, Reader
 from service.plain_images import open_plain
 from service.slide_metadata import Mpp, positive_number
@@ -84,7 +84,7 @@ def open_reader(path: str | Path) -> OpenedSlide:
         return _open_tiff(path, vendor)
     if vendor is None:
         if path.suffix.lower() == MIRAX:  # begins as a JPEG does: a thumbnail
-            raise NotASlide(f"{path.name} is only the index of a MIRAX slide; it needs its folder (both in one zip)")
+            raise NotASlide(f"{path.name} is only the index of a MIRAX slide; put its folder beside it, or send a zip of both")
         return open_plain(path)
     check_references(path)
     return _open_openslide(path)
@@ -130,15 +130,15 @@ def _open_openslide(path: Path) -> OpenedSlide:
     reader = _openslide(path)
     planes = ndpi_planes(path) if reader.properties.get("openslide.vendor") == "hamamatsu" else 1
     what = f"the slide has {planes} focal planes; the scanner's own, at offset 0, was analysed"
-    notices = (("focal-plane", what),) if planes > 1 else ()
-    return _opened_by_openslide(reader, path, (path, *_files_beside(path)), notices, _mpp_of(reader))
+    warnings = (("focal-plane", what),) if planes > 1 else ()
+    return _opened_by_openslide(reader, path, (path, *_files_beside(path)), warnings, _mpp_of(reader))
 
 
 def _opened_by_openslide(
     reader: openslide.OpenSlide,
     path: Path,
     files: tuple[Path, ...],
-    notices: Notices,
+    warnings: Warnings,
     mpp: Mpp | None,
     open_again: Callable[[], Reader] | None = None,
 ) -> OpenedSlide:
@@ -150,7 +150,7 @@ def _opened_by_openslide(
         if math.prod(int(side or 0) for side in sides) > MAX_TILE_PIXELS:
             raise SlideDamaged(f"{path.name}: its tiles would be larger than any scanner's; copy the file again")
     again = open_again or (lambda: _openslide(path))
-    return OpenedSlide(reader, "openslide", again, files, mpp, notices, _icc_of(reader))
+    return OpenedSlide(reader, "openslide", again, files, mpp, warnings, _icc_of(reader))
 
 
 def _openslide(path: Path) -> openslide.OpenSlide:
@@ -210,7 +210,7 @@ def _open_dicom(path: Path) -> OpenedSlide:
             raise NotASlide(f"{path.name} is a folder without a DICOM slide; name a slide file")
         raise SlideDamaged(f"{path.name}: its DICOM header is damaged or cut short; copy the file again")
     require_whole_slide(instances, path.name)
-    slide, notices = choose_slide(slides_among(instances), path.name, told_apart=True)
+    slide, warnings = choose_slide(slides_among(instances), path.name, told_apart=True)
     try:
         reader = _LinkedDicom(slide.files)
     except openslide.OpenSlideError as error:
@@ -223,7 +223,7 @@ def _open_dicom(path: Path) -> OpenedSlide:
         raise SlideUnsupported(f"{path.name}: its largest image is of a type that is not read; export it anew")
     series = {each.series for each in instances if each.path in slide.files}
     files = tuple(each.path for each in instances if each.series in series)
-    return _opened_by_openslide(reader, path, files, notices, _mpp_of(reader), lambda: _LinkedDicom(slide.files))
+    return _opened_by_openslide(reader, path, files, warnings, _mpp_of(reader), lambda: _LinkedDicom(slide.files))
 
 
 # TIFF
@@ -246,9 +246,9 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
         except SlideUnsupported:
             return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
         if vendor == "aperio":
-            return _opened_by_openslide(reader, path, (path,), contents.notices, _mpp_of(reader))
+            return _opened_by_openslide(reader, path, (path,), contents.warnings, _mpp_of(reader))
         if reader.level_dimensions == contents.level_dimensions:
-            return _opened_by_openslide(reader, path, (path,), contents.notices, contents.slide.mpp)
+            return _opened_by_openslide(reader, path, (path,), contents.warnings, contents.slide.mpp)
         reader.close()
     return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
 
@@ -270,7 +270,7 @@ def _open_tiffslide(
 
     mpp = contents.slide.mpp
     turned = mpp[::-1] if mpp and contents.orientation > 4 else mpp
-    return OpenedSlide(opened(), "tiffslide", opened, (file,), turned, contents.notices, contents.icc)
+    return OpenedSlide(opened(), "tiffslide", opened, (file,), turned, contents.warnings, contents.icc)
 
 
 def _open_url(url: str) -> OpenedSlide:

@@ -76,6 +76,14 @@ class MultiPolygonRegion(_Part):
     coordinates: list[list[list[tuple[float, float]]]]
 
 
+class IccFacts(_Part):
+    """The slide's colour profile, and whether the pixels were converted to sRGB by it."""
+
+    description: str | None
+    sha256: str
+    applied: bool
+
+
 class SlideFacts(_Part):
     """What was understood of the slide."""
 
@@ -88,6 +96,7 @@ class SlideFacts(_Part):
     mpp_source: str
     objective_power: float | None
     bounds: Rectangle | None
+    icc: IccFacts | None = None
 
 
 class TissueFacts(_Part):
@@ -302,6 +311,8 @@ def _region_part(region: Region | None) -> Rectangle | PolygonRegion | MultiPoly
 
 
 def _slide_facts(slide: Slide) -> SlideFacts:
+    profile = slide.colour_profile
+    icc = IccFacts(description=profile.description, sha256=profile.sha256, applied=slide.is_srgb) if profile else None
     return SlideFacts(
         name=slide.name,
         sha256=slide.sha256,
@@ -312,6 +323,7 @@ def _slide_facts(slide: Slide) -> SlideFacts:
         mpp_source=slide.mpp_source or "",
         objective_power=slide.objective_power,
         bounds=Rectangle(**region_json(slide.bounds)) if slide.bounds else None,
+        icc=icc,
     )
 
 

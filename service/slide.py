@@ -26,6 +26,7 @@ from service.levels import Rgb as Rgb
 from service.readers import open_reader, slide_name
 from service.slide_metadata import positive_number
 
+Colour: TypeAlias = Literal["as-scanned", "srgb"]
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # outside, a header's value is a print resolution, not a microscope's
@@ -85,7 +86,7 @@ class Slide:
         self._sha256 = sha256
         opened = open_reader(path)
         self.reader_name, self._files = opened.name, opened.files
-        self.claimed_mpp, self.notices = opened.mpp, opened.notices
+        self.claimed_mpp, self.warnings = opened.mpp, opened.warnings
         self.colour_profile = ColourProfile(opened.icc) if opened.icc else None
         self.is_srgb = False  # whether pixels are converted by the profile
         self._levels = Levels(opened, self.name)
@@ -167,7 +168,7 @@ class Slide:
             "objective_power": self.objective_power,
             "bounds": bounds and [bounds.x, bounds.y, bounds.width, bounds.height],
             "icc": self.colour_profile and self.colour_profile.description,
-            "warnings": [{"code": code, "message": message} for code, message in self.notices],
+            "warnings": [{"code": code, "message": message} for code, message in self.warnings],
             "sha256": self.sha256,
         }
 
@@ -175,9 +176,9 @@ class Slide:
         """List what the slide is made of: one file or URL, or all files of a DICOM series or MIRAX slide."""
         return list(self._files)
 
-    def in_srgb(self) -> "Slide":
-        """Give the same slide with its colours converted to sRGB by its profile; itself where that cannot be."""
-        if self.colour_profile is None or not self.colour_profile.converts:
+    def in_colours(self, colour: Colour) -> "Slide":
+        """Give the slide as it was scanned, or converted to sRGB by its profile, if it has one that is sound."""
+        if colour == "as-scanned" or self.colour_profile is None or not self.colour_profile.converts:
             return self
         converted = copy.copy(self)
         converted.is_srgb = True

@@ -22,7 +22,7 @@ from service.errors import (
     SlideTooLarge,
     SlideUnsupported,
 )
-from service.image_series import ASSOCIATED, Notices, Page, Picture, choose_slide, is_reduced
+from service.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
 from service.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -46,7 +46,7 @@ class TiffContents:
     """The slide in a TIFF file, and how it is stored."""
 
     slide: Picture
-    notices: Notices
+    warnings: Warnings
     orientation: int  # TIFF's, 1 to 8
     icc: bytes | None
     plain: bool  # one level in strips, or a palette: best decoded whole
@@ -92,7 +92,7 @@ def check_size(dimensions: tuple[int, int], name: str, size: int | None) -> None
 
 def _contents(tiff: tifffile.TiffFile, name: str, size: int) -> TiffContents:
     description = description_of(tiff.pages.first)
-    slide, notices = choose_slide(_pictures(tiff, description, name), name, told_apart=is_ome(description))
+    slide, warnings = choose_slide(_pictures(tiff, description, name), name, told_apart=is_ome(description))
     if slide.unsupported:
         raise SlideUnsupported(f"{name}: {slide.name} {slide.unsupported}")
     pages = [page_at(tiff, page) for page in slide.pages]
@@ -109,7 +109,7 @@ def _contents(tiff: tifffile.TiffFile, name: str, size: int) -> TiffContents:
     flat = len(pages) == 1 and not top.is_tiled and not is_ome(description) and not sparse
     return TiffContents(
         slide,
-        notices,
+        warnings,
         orientation,
         icc if isinstance(icc, bytes) else None,
         plain=top.compression in WHOLE and (flat or top.photometric == tifffile.PHOTOMETRIC.PALETTE),

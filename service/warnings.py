@@ -51,4 +51,4 @@ def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> li
             f"{examined_mm2:.2f} mm2 of tissue was examined; the MAI needs {index.area_mm2:.2f} mm2",
         ),
     )
-    return [(code, message) for applies, code, message in candidates if applies]
+    return [*slide.warnings, *((code, message) for applies, code, message in candidates if applies)]

@@ -25,6 +25,9 @@ STATUSES: Mapping[type[MitosisError], int] = {
     errors.NotASlide: 422,
     errors.SlideDamaged: 422,
     errors.SlideTooLarge: 422,
+    errors.SlideUnsupported: 422,
+    errors.SlideAmbiguous: 422,
+    errors.ReferenceForbidden: 422,
     errors.PixelsUnsupported: 422,
     errors.ResolutionUnknown: 422,
     errors.ResolutionInvalid: 422,
@@ -59,6 +62,11 @@ STATUSES: Mapping[type[MitosisError], int] = {
     errors.OutputUnwritable: 500,
     errors.StorageFull: 507,
 }
+# what opening a slide may end with
+SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
+    *(errors.NotASlide, errors.SlideDamaged, errors.SlideTooLarge, errors.SlideUnsupported, errors.SlideAmbiguous),
+    *(errors.ReferenceForbidden, errors.PixelsUnsupported),
+)
 
 # What only workers, the start of the service, its client and the command line meet; in a request: a fault of ours.
 NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(

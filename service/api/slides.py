@@ -8,16 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.audit import ChangesRoute
 from service.api.auth import Reader, Submitter
 from service.api.bodies import check_announced, chunks
-from service.api.errors import problems
+from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import StateOf
 from service.errors import (
     ArchiveUnsafe,
-    NotASlide,
     NotFinished,
     NotFound,
-    PixelsUnsupported,
-    SlideDamaged,
-    SlideTooLarge,
     StorageFull,
     UploadIncomplete,
     UploadTimeout,
@@ -27,10 +23,17 @@ from service.intake.accept import accept
 from service.store.slides import StoredSlide, delete_slide, find_slide
 from service.store.storage import Incoming
 
-FILE_PROBLEMS = (NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported, ArchiveUnsafe)
+FILE_PROBLEMS = (*SLIDE_PROBLEMS, ArchiveUnsafe)
 UPLOAD_PROBLEMS = (UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull)
 
 router = APIRouter(prefix="/v1/slides", tags=["slides"], route_class=ChangesRoute)
+
+
+class SlideWarning(BaseModel):
+    """What must be known of which picture was taken for the slide."""
+
+    code: str
+    message: str
 
 
 class SlideFacts(BaseModel):
@@ -52,6 +55,8 @@ class SlideFacts(BaseModel):
     bounds: Annotated[
         tuple[int, int, int, int] | None, Field(description="x, y, width, height of what was scanned (MIRAX).")
     ]
+    icc: Annotated[str | None, Field(description="What the slide's colour profile calls itself.")] = None
+    warnings: Annotated[list[SlideWarning], Field(description="As reports have them.")] = []
     sha256: Annotated[str, Field(description="Of the slide's file, or of all its files; as in reports.")]
 
 
@@ -85,6 +90,8 @@ class SlideDescription(BaseModel):
                         "claimed_mpp": [0.499, 0.499],
                         "objective_power": 20.0,
                         "bounds": None,
+                        "icc": None,
+                        "warnings": [],
                         "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
                     },
                 }

@@ -9,16 +9,13 @@ from fastapi import APIRouter, Header, Path, Query, Response
 
 from service.api.audit import LookedAtRoute
 from service.api.auth import Caller, Reader
-from service.api.errors import problems
+from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import State, StateOf
 from service.errors import (
     FileMissing,
-    NotASlide,
+    MitosisError,
     NotFound,
-    PixelsUnsupported,
     RequestInvalid,
-    SlideDamaged,
-    SlideTooLarge,
 )
 from service.intake.deep_zoom import Pyramid, place_box
 from service.slide import Box
@@ -26,7 +23,7 @@ from service.store.slides import StoredSlide, find_slide
 from service.store.storage import on_disk
 
 KEPT_S = 3600  # by the browser: bytes behind a slide's id never change, but a slide may be deleted
-READING = (NotFound, RequestInvalid, FileMissing, NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported)
+READING: tuple[type[MitosisError], ...] = (NotFound, RequestInvalid, FileMissing, *SLIDE_PROBLEMS)
 JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "The picture."},
     304: {"description": "It is known."},

@@ -22,8 +22,8 @@ from service.cli.ablate import ablate_command
 from service.cli.audit import audit_app
 from service.cli.console import (
     Format,
+    Tally,
     check_outputs,
-    complain,
     progress,
     report_files,
     reported_errors,
@@ -42,7 +42,7 @@ from service.cli.submit import submit_command
 from service.cli.train import train_command
 from service.cli.verify import verify_command
 from service.cli.watch import watch_command
-from service.errors import BadInput, ParameterInvalid
+from service.errors import ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.model_card import DEFAULT_MODEL
@@ -114,20 +114,15 @@ def analyze(
     box = parse_region(region) if region is not None else None
     reports = report_files(slides, out, file_format, several)
     check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
-    failed = 0
+    tally = Tally(several)
     for path, file in zip(slides, reports, strict=True):
-        try:
+        with tally.slide(path):
             with open_slide(path, mpp=mpp) as slide:
                 slide.require_mpp()  # fails at once, where loading the model takes seconds
                 detector = load_detector(model or DEFAULT_MODEL, device)
                 report = _analyze_one(slide, detector, box, threshold, halo, overlay, heatmap)
             write(WRITERS[file_format](report), file)
-        except BadInput as error:
-            if not several:
-                raise
-            complain(error, path)
-            failed = error.exit_code
-    raise typer.Exit(failed)
+    raise typer.Exit(tally.tell())
 
 
 @app.command()

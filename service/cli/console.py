@@ -13,10 +13,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from service.errors import FileMissing, MitosisError, ParameterInvalid
+from service.errors import (
+    CardInvalid,
+    DeviceUnavailable,
+    FileMissing,
+    InternalError,
+    MitosisError,
+    ModelUnknown,
+    ParameterInvalid,
+    WeightsDamaged,
+    WeightsMismatch,
+)
 from service.files import writable, write_whole
 from service.readers import slide_name
 from service.slide_folders import slides_in
+
+# what every slide of a run would end with: the model is loaded with the first
+OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable)
 
 stderr = Console(stderr=True, markup=False, highlight=False)
 
@@ -50,6 +63,36 @@ def complain(error: MitosisError, path: str | None = None) -> None:
     where = f"{path}: " if path is not None and not str(error).startswith(Path(path).name) else ""
     line = f"error: {error.code}: {where}{error}"
     typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
+
+
+class Tally:
+    """How the slides of a run end: of several, one that fails in whatever way does not end the run."""
+
+    def __init__(self, several: bool) -> None:
+        self._several = several
+        self._slides = 0
+        self._failed: list[MitosisError] = []
+
+    @contextmanager
+    def slide(self, path: str) -> Iterator[None]:
+        """Analyse one slide inside; an error is told with its path."""
+        self._slides += 1
+        try:
+            yield
+        except Exception as error:
+            if not self._several or isinstance(error, OF_EVERY_SLIDE):
+                raise
+            if not isinstance(error, MitosisError):
+                error = InternalError(f"{type(error).__name__}: {error}; please report it")
+            complain(error, path)
+            self._failed.append(error)
+
+    def tell(self) -> int:
+        """Say how many failed, if any, and give the exit status: 1 if the installation was at fault, else 2, or 0."""
+        if self._failed:
+            done = self._slides - len(self._failed)
+            typer.echo(f"{done} of {self._slides} slides reported, {len(self._failed)} failed", err=True)
+        return min((error.exit_code for error in self._failed), default=0)
 
 
 def slides_below(paths: list[str]) -> tuple[list[str], bool]:

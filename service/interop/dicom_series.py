@@ -25,8 +25,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from sqlalchemy import Engine
 
-from service.errors import FileMissing, NotASlide, SourceUnavailable, UploadTooLarge
 from service.dicom_images import WHOLE_SLIDE
+from service.errors import FileMissing, NotASlide, SourceUnavailable, UploadTooLarge
 from service.files import writable
 from service.intake.accept import accept_fetched
 from service.intake.names import resolve_reference

@@ -189,7 +189,8 @@ def test_a_folder_of_slides_goes_on_past_a_bad_one(tmp_path: Path) -> None:
     (folder / ".hidden").write_text("no slide")
     run = mitosis_process("analyze", folder, "--out", out)
     assert run.stdout == ""
-    damaged, text, dead = run.stderr.splitlines()
+    damaged, text, dead, tally = run.stderr.splitlines()
+    assert tally == "1 of 4 slides reported, 3 failed"
     assert damaged.startswith("error: slide-damaged: a damaged.tif: the tile at x 256, y 128 of level 0 ")
     assert text.startswith("error: not-a-slide: c.svs")
     assert dead.startswith("error: file-missing: ")
@@ -295,7 +296,9 @@ def test_all_bad_files_together_are_a_line_each(tmp_path: Path) -> None:
     for name, (_, write) in BAD_FILES.items():
         write(tmp_path / "slides" / name)
     run = mitosis_process("analyze", tmp_path / "slides", "--out", tmp_path / "out")
-    codes = [line.split(": ")[:2] for line in run.stderr.splitlines()]
+    *lines, tally = run.stderr.splitlines()
+    assert tally == f"0 of {len(BAD_FILES)} slides reported, {len(BAD_FILES)} failed"
+    codes = [line.split(": ")[:2] for line in lines]
     assert sorted(codes) == sorted(["error", code] for code, _ in BAD_FILES.values())
     assert (run.returncode, run.stdout) == (2, "")
     assert not any((tmp_path / "out").iterdir())

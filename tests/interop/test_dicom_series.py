@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from pydicom import dcmread
 
+from service.dicom_images import WHOLE_SLIDE
 from service.errors import (
     FileMissing,
     MitosisError,
@@ -23,7 +24,6 @@ from service.errors import (
     StorageFull,
     UploadTooLarge,
 )
-from service.dicom_images import WHOLE_SLIDE
 from service.intake.sandbox import Sandbox
 from service.interop import dicom_series
 from service.interop.dicom_series import accept_series, fetch_series, series_url
