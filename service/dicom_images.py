@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from service.errors import SlideUnsupported
+from service.errors import NotASlide, SlideUnsupported
 from service.image_series import Picture
 
 if TYPE_CHECKING:
@@ -182,8 +182,12 @@ def _slide(uid: str, levels: list[Instance]) -> Picture:
 
 
 def require_whole_slide(instances: list[Instance], name: str) -> None:
-    """Raise SlideUnsupported where there are DICOM images, but none of a slide."""
-    images = [each for each in instances if each.size != (0, 0)]
-    if images and not any(each.is_level for each in images):
-        kinds = ", ".join(sorted({each.sop_class for each in images}))
+    """Raise SlideUnsupported where there are DICOM images, but none of a slide's tissue, and NotASlide without any."""
+    if any(each.is_level for each in instances):
+        return
+    if any(each.is_whole_slide for each in instances):
+        raise NotASlide(f"{name} holds only a label, overview or thumbnail of a slide; name the slide itself")
+    kinds = ", ".join(sorted({each.sop_class for each in instances}))
+    if any(each.size != (0, 0) for each in instances):
         raise SlideUnsupported(f"{name} holds {kinds}; what is read is DICOM's VL Whole Slide Microscopy Image")
+    raise NotASlide(f"{name} holds {kinds} and no image of a slide")

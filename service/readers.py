@@ -27,7 +27,7 @@ import fsspec
 import openslide
 import tiffslide
 
-from service.dicom_images import instances_of, is_dicom, require_whole_slide, slides_among
+from service.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
 from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
 from service.image_series import Warnings, choose_slide
 from service.opened_slide import OpenedSlide, Reader
@@ -72,11 +72,13 @@ def open_reader(path: str | Path) -> OpenedSlide:
     if isinstance(path, str):
         return _open_url(path)
     try:
-        if path.is_dir() or (is_dicom(path) and not _is_tiff_by_name(path)):
-            return _open_dicom(path)
-        magic = _magic(path, 4)
+        dicom = path.is_dir() or (is_dicom(path) and not _is_tiff_by_name(path))
+        instances = instances_of(path) if dicom else []
+        magic = b"" if dicom else _magic(path, 4)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if dicom:
+        return _open_dicom(path, instances)
     if not magic:
         raise NotASlide(f"{path.name} is empty (0 bytes); copy it again")
     vendor = openslide.OpenSlide.detect_format(path)
@@ -84,7 +86,9 @@ def open_reader(path: str | Path) -> OpenedSlide:
         return _open_tiff(path, vendor)
     if vendor is None:
         if path.suffix.lower() == MIRAX:  # begins as a JPEG does: a thumbnail
-            raise NotASlide(f"{path.name} is only the index of a MIRAX slide; put its folder beside it, or send a zip of both")
+            raise NotASlide(
+                f"{path.name} is only the index of a MIRAX slide; put its folder beside it, or send a zip of both"
+            )
         return open_plain(path)
     check_references(path)
     return _open_openslide(path)
@@ -203,8 +207,7 @@ class _LinkedDicom(openslide.OpenSlide):
         self._remove()
 
 
-def _open_dicom(path: Path) -> OpenedSlide:
-    instances = instances_of(path)
+def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
     if not instances:
         if path.is_dir():
             raise NotASlide(f"{path.name} is a folder without a DICOM slide; name a slide file")
@@ -243,7 +246,9 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
     if vendor is not None and contents.like_openslide:
         try:
             reader = _openslide(path)
-        except SlideUnsupported:
+        except (SlideUnsupported, SlideDamaged) as error:
+            if isinstance(error, SlideDamaged) and contents.slide.pages[0] == (0,):  # OpenSlide's own first picture
+                raise
             return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
         if vendor == "aperio":
             return _opened_by_openslide(reader, path, (path,), contents.warnings, _mpp_of(reader))

@@ -136,7 +136,7 @@ def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> Non
 def slide_in(folder: Path) -> Path:
     """Find the one slide in a folder: a file, or the folder of a DICOM slide.
 
-    Raises NotASlide, ArchiveUnsafe, SlideUnsupported.
+    Raises NotASlide, SlideUnsupported, ArchiveUnsafe.
     """
     found = sorted(_slides_in(folder))
     if not found:
@@ -163,7 +163,7 @@ def _slides_in(folder: Path) -> Iterator[Path]:
         and not owned & set(path.parents)
         and is_slide_file(path)
     ]
-    if not (mirax or dicom or alone):
+    if instances and not (mirax or dicom or alone):
         require_whole_slide(instances, "the zip")
     yield from mirax
     yield from alone
