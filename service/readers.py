@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -29,7 +30,7 @@ import tiffslide
 
 from service.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
 from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
-from service.image_series import Warnings, choose_slide
+from service.image_series import choose_slide
 from service.opened_slide import OpenedSlide, Reader
 from service.plain_images import open_plain
 from service.slide_metadata import Mpp, positive_number
@@ -132,20 +133,16 @@ def _magic(path: Path, count: int) -> bytes:
 
 def _open_openslide(path: Path) -> OpenedSlide:
     reader = _openslide(path)
+    opened = _checked(reader, path, (path, *_files_beside(path)), lambda: _openslide(path))
     planes = ndpi_planes(path) if reader.properties.get("openslide.vendor") == "hamamatsu" else 1
     what = f"the slide has {planes} focal planes; the scanner's own, at offset 0, was analysed"
-    warnings = (("focal-plane", what),) if planes > 1 else ()
-    return _opened_by_openslide(reader, path, (path, *_files_beside(path)), warnings, _mpp_of(reader))
+    return replace(opened, warnings=(("focal-plane", what),) if planes > 1 else ())
 
 
-def _opened_by_openslide(
-    reader: openslide.OpenSlide,
-    path: Path,
-    files: tuple[Path, ...],
-    warnings: Warnings,
-    mpp: Mpp | None,
-    open_again: Callable[[], Reader] | None = None,
+def _checked(
+    reader: openslide.OpenSlide, path: Path, files: tuple[Path, ...], open_again: Callable[[], Reader]
 ) -> OpenedSlide:
+    """What OpenSlide has opened, if its size and its tiles are plausible."""
     properties = reader.properties
     several = properties.get("openslide.vendor") in SEVERAL_FILES
     check_size(reader.dimensions, path.name, None if several else path.stat().st_size)
@@ -153,8 +150,7 @@ def _opened_by_openslide(
         sides = (properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
         if math.prod(int(side or 0) for side in sides) > MAX_TILE_PIXELS:
             raise SlideDamaged(f"{path.name}: its tiles would be larger than any scanner's; copy the file again")
-    again = open_again or (lambda: _openslide(path))
-    return OpenedSlide(reader, "openslide", again, files, mpp, warnings, _icc_of(reader))
+    return OpenedSlide(reader, "openslide", open_again, files, _mpp_of(reader), icc=_icc_of(reader))
 
 
 def _openslide(path: Path) -> openslide.OpenSlide:
@@ -226,7 +222,7 @@ def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
         raise SlideUnsupported(f"{path.name}: its largest image is of a type that is not read; export it anew")
     series = {each.series for each in instances if each.path in slide.files}
     files = tuple(each.path for each in instances if each.series in series)
-    return _opened_by_openslide(reader, path, files, warnings, _mpp_of(reader), lambda: _LinkedDicom(slide.files))
+    return replace(_checked(reader, path, files, lambda: _LinkedDicom(slide.files)), warnings=warnings)
 
 
 # TIFF
@@ -250,10 +246,10 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
             if isinstance(error, SlideDamaged) and contents.slide.pages[0] == (0,):  # OpenSlide's own first picture
                 raise
             return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
-        if vendor == "aperio":
-            return _opened_by_openslide(reader, path, (path,), contents.warnings, _mpp_of(reader))
-        if reader.level_dimensions == contents.level_dimensions:
-            return _opened_by_openslide(reader, path, (path,), contents.warnings, contents.slide.mpp)
+        if vendor == "aperio" or reader.level_dimensions == contents.level_dimensions:
+            opened = _checked(reader, path, (path,), lambda: _openslide(path))
+            mpp = opened.mpp if vendor == "aperio" else contents.slide.mpp
+            return replace(opened, mpp=mpp, warnings=contents.warnings, icc=contents.icc)
         reader.close()
     return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,48 @@ def test_a_folder_of_slides_goes_on_past_a_bad_one(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["b grün.svs.json"]
     report = Report.model_validate_json((out / "b grün.svs.json").read_bytes())
     assert report.slide.name == "b grün.svs"
+
+
+def test_a_folder_of_a_hundred_files_of_which_thirty_are_bad_ends_with_seventy_reports(tmp_path: Path) -> None:
+    folder, out = tmp_path / "slides", tmp_path / "reports"
+    folder.mkdir()
+    for number in range(70):
+        Image.new("RGB", (48, 32), "white").save(folder / f"good {number}.png")
+    for number in range(6):
+        Image.new("L", (48, 32)).save(folder / f"grey {number}.png")
+        (folder / f"text {number}.svs").write_text("no slide")
+        tifffile.imwrite(folder / f"jpeg 2000 {number}.tif", PIXELS, photometric="ycbcr", compression=33003)
+        (folder / f"cut {number}.png").write_bytes((folder / "good 0.png").read_bytes()[:60])
+        regions = folder / f"two regions {number}.ome.tif"
+        with tifffile.TiffWriter(regions, ome=True) as tiff:
+            for _ in range(2):
+                tiff.write(PIXELS, photometric="rgb", metadata={"axes": "YXS"})
+    run = mitosis("analyze", folder, "--mpp", "0.25", "--out", out)
+    *lines, tally = run.stderr.splitlines()
+    assert (run.exit_code, run.stdout, tally) == (2, "", "70 of 100 slides reported, 30 failed")
+    assert len(list(out.iterdir())) == 70
+    codes = Counter(line.split(": ")[1] for line in lines)
+    assert set(codes.values()) == {6}
+    assert set(codes) == {"pixels-unsupported", "not-a-slide", "slide-unsupported", "slide-damaged", "slide-ambiguous"}
+    assert all(line.split(": ", 2)[2].startswith(("grey", "text", "jpeg 2000", "cut", "two regions")) for line in lines)
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError("x"), RecursionError(), MemoryError(), KeyError("Pixels")])
+def test_whatever_a_slide_raises_the_run_goes_on_and_says_so(raised: Exception, capsys: Any) -> None:
+    tally = console.Tally(several=True)
+    for error in (raised, None):
+        with tally.slide("folder/a.svs"):
+            if error:
+                raise error
+    assert tally.tell() == 1, "the program's fault, and not the slide's"
+    line, last = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: internal-error: folder/a.svs: {type(raised).__name__}")
+    assert last == "1 of 2 slides reported, 1 failed"
+
+
+def test_what_every_slide_would_end_with_ends_the_run(slide: Path, image: Path, tmp_path: Path) -> None:
+    run = mitosis("analyze", slide, image, "--mpp", "0.25", "--out", tmp_path / "out", "--model", "none")
+    assert_error(run, "model-unknown")
 
 
 def test_several_slides_are_written_into_a_folder(slide: Path, image: Path, tmp_path: Path) -> None:

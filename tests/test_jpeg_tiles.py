@@ -1,0 +1,128 @@
+"""The short way to JPEG tiles: the same detections as through the other readers, and given up where it differs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+
+from service.analysis import analyze
+from service.inference import Detector
+from service.jpeg_tiles import JpegTiles
+from service.model_card import DEFAULT_MODEL
+from service.sample import draw_sample_slide
+from service.slide import Box, Slide, open_slide
+from tests.slides import draw_tissue, pyramid_of, write_pyramid
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    levels = pyramid_of(draw_tissue(700, 500), 3)  # whose sizes are rounded
+    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tif", levels, compression="jpeg")
+
+
+def short_way(path: Path) -> JpegTiles:
+    with openslide.OpenSlide(path) as slide:
+        found = JpegTiles.of(path, "generic-tiff", slide.level_dimensions)
+        assert found is not None
+        return found
+
+
+def agreeing(path: Path, tiles: JpegTiles) -> set[int]:
+    with openslide.OpenSlide(path) as slide:
+        tiles.drop_differing(lambda: openslide.OpenSlide(path), slide.level_downsamples)
+    left = set(tiles.levels)
+    tiles.close()
+    return left
+
+
+def test_levels_that_agree_with_openslide_stay(pyramid: Path) -> None:
+    assert agreeing(pyramid, short_way(pyramid)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_level_that_shows_something_else_is_left_to_openslide(pyramid: Path, level: int) -> None:
+    """Whatever the reason: here its tiles are in another order, or in other colours."""
+    right = short_way(pyramid).levels[level]
+    turned = {"offsets": right.offsets[::-1], "counts": right.counts[::-1]}
+    for wrong in (turned, {"photometric": int(tifffile.PHOTOMETRIC.RGB)}):
+        tiles = short_way(pyramid)
+        if len(right.offsets) == 1 and wrong is turned:
+            continue
+        tiles.levels[level] = replace(right, **wrong)
+        assert agreeing(pyramid, tiles) == {0, 1, 2} - {level}
+
+
+def test_two_pages_of_a_levels_size_have_no_short_way(tmp_path: Path) -> None:
+    pixels = draw_tissue(300, 200)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for each in (pixels, pixels[::-1]):
+            tiff.write(each, tile=(128, 128), compression="jpeg", photometric="rgb", metadata=None)
+    assert JpegTiles.of(tmp_path / "a.tif", "generic-tiff", ((300, 200),)) is None
+
+
+def test_a_damaged_tile_among_those_that_are_compared_spoils_no_others(pyramid: Path, tmp_path: Path) -> None:
+    tiles = short_way(pyramid)
+    first = tiles.levels[0].sampled()[1]
+    content = bytearray(pyramid.read_bytes())
+    place = tiles.levels[0].offsets[first]
+    content[place : place + tiles.levels[0].counts[first]] = bytes(tiles.levels[0].counts[first])
+    tiles.close()
+    (tmp_path / "a.tif").write_bytes(content)
+    with open_slide(tmp_path / "a.tif") as slide, open_slide(pyramid) as whole:
+        for level in (1, 2):
+            box = Box(0, 0, *slide.level_dimensions[level])
+            np.testing.assert_array_equal(slide.read_level(level, box), whole.read_level(level, box))
+
+
+# One slide, three ways
+
+
+def raw_tiles(page: Any) -> Iterator[bytes]:
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        page.parent.filehandle.seek(offset)
+        yield page.parent.filehandle.read(count)
+
+
+def rewrapped(path: Path, out: Path, *, ome: bool) -> Path:
+    """The same JPEG tiles as levels of an OME-TIFF, or as they were with each page once more behind them."""
+    with tifffile.TiffFile(path) as tiff, tifffile.TiffWriter(out, ome=ome) as writer:
+        pages: list[Any] = list(tiff.pages)
+        for number, page in enumerate(pages if ome else pages * 2):
+            options = {"tile": (page.tilelength, page.tilewidth), "photometric": page.photometric, "dtype": np.uint8}
+            options |= {"compression": "jpeg", "shape": page.shape, "subsampling": page.subsampling}
+            if ome and number == 0:
+                options |= {"subifds": len(pages) - 1}
+                options["metadata"] = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+            else:
+                options |= {"metadata": None, "subfiletype": int(0 < number < len(pages))}
+                options |= {"resolution": (4e4, 4e4), "resolutionunit": "CENTIMETER"}
+            writer.write(raw_tiles(page), **options)
+    return out
+
+
+def ways(slide: Slide) -> tuple[str, int]:
+    tiles = slide._levels._jpeg_tiles
+    return slide.reader_name, len(tiles.levels) if tiles else 0
+
+
+def test_a_slide_gives_the_same_detections_through_each_of_the_three_ways(tmp_path: Path) -> None:
+    sample = draw_sample_slide(tmp_path / "short.tif", width=2000, height=2000)
+    rewrapped(sample.path, tmp_path / "openslide.tif", ome=False)
+    rewrapped(sample.path, tmp_path / "tiffslide.ome.tif", ome=True)
+    detector = Detector.load(DEFAULT_MODEL)
+    found, through = {}, {}
+    for path in sorted(tmp_path.iterdir()):
+        with open_slide(path) as slide:
+            through[path.name] = ways(slide)
+            report = analyze(slide, detector)
+            found[path.name] = [(each.x, each.y, each.score) for each in report.detections]
+    assert through["short.tif"] == ("openslide", 4)
+    assert through["openslide.tif"] == ("openslide", 0)
+    assert through["tiffslide.ome.tif"] == ("tiffslide", 0)
+    assert len(found["short.tif"]) > 3
+    assert found["short.tif"] == found["openslide.tif"] == found["tiffslide.ome.tif"]
