@@ -1,6 +1,7 @@
 """Colour profiles: named in the report, and applied only where the model was trained on such colours."""
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from tests.slides import draw_tissue, halved
 PIXELS = draw_tissue(512, 512)
 
 
+@cache  # it holds the time that it was made at
 def profile(name: str) -> bytes:
-    """A profile that a library makes: sRGB, or grey, or one whose red and blue are exchanged."""
+    """A profile that a library makes: sRGB, one whose red and blue are exchanged, or one that was cut short."""
     content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     if name == "exchanged":
         return content.replace(b"rXYZ", b"tmpX").replace(b"bXYZ", b"rXYZ").replace(b"tmpX", b"bXYZ")
