@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import CardInvalid, ModelUnknown
+from service.slide import Colour
 from service.stain import StainMatrix
 from service.strict import first_error
 

@@ -58,7 +58,7 @@ def test_the_profile_is_found_whoever_reads_the_slide(tmp_path: Path, kind: str)
 
 def test_pixels_are_converted_when_that_is_wanted_and_glass_stays_white(tmp_path: Path) -> None:
     with opened(tmp_path, "exchanged", "plain.png") as slide:
-        converted = slide.in_srgb()
+        converted = slide.in_colours("srgb")
         assert (slide.is_srgb, converted.is_srgb) == (False, True)
         box = Box(-10, -10, 532, 532)
         image = Image.fromarray(slide.read(box))
@@ -74,7 +74,7 @@ def test_a_damaged_profile_is_named_by_its_checksum_and_converts_nothing(tmp_pat
     with opened(tmp_path, "damaged", "tiled.tif") as slide:
         assert slide.colour_profile is not None
         assert (slide.colour_profile.description, slide.colour_profile.converts) == (None, False)
-        assert slide.in_srgb() is slide
+        assert slide.in_colours("srgb") is slide
 
 
 @pytest.mark.parametrize("colour", ["as-scanned", "srgb"])
