@@ -9,6 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
+from pydantic import BaseModel, ConfigDict
+
+
+class IccFacts(BaseModel):
+    """A colour profile in the report, and whether the pixels were converted to sRGB by it."""
+
+    model_config = ConfigDict(frozen=True)
+    description: str | None
+    sha256: str
+    applied: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,10 @@ class ColourProfile:
     def converts(self) -> bool:
         """Whether colours can be converted: the profile is sound, and one of RGB."""
         return self._transform is not None
+
+    def facts(self, *, applied: bool) -> IccFacts:
+        """Describe the profile for the report."""
+        return IccFacts(description=self.description, sha256=self.sha256, applied=applied)
 
     def to_srgb(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Convert pixels (H, W, 3) of a slide with this profile, which `converts`, to sRGB."""

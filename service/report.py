@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
+from service.colour_profile import IccFacts
 from service.commit import source_commit
 from service.hot_spots import Hotspot
 from service.mitotic_activity import ActivityCounts, MitoticActivityIndex, MitoticScore
@@ -74,14 +75,6 @@ class MultiPolygonRegion(_Part):
 
     type: Literal["MultiPolygon"]
     coordinates: list[list[list[tuple[float, float]]]]
-
-
-class IccFacts(_Part):
-    """The slide's colour profile, and whether the pixels were converted to sRGB by it."""
-
-    description: str | None
-    sha256: str
-    applied: bool
 
 
 class SlideFacts(_Part):
@@ -311,8 +304,6 @@ def _region_part(region: Region | None) -> Rectangle | PolygonRegion | MultiPoly
 
 
 def _slide_facts(slide: Slide) -> SlideFacts:
-    profile = slide.colour_profile
-    icc = IccFacts(description=profile.description, sha256=profile.sha256, applied=slide.is_srgb) if profile else None
     return SlideFacts(
         name=slide.name,
         sha256=slide.sha256,
@@ -323,7 +314,7 @@ def _slide_facts(slide: Slide) -> SlideFacts:
         mpp_source=slide.mpp_source or "",
         objective_power=slide.objective_power,
         bounds=Rectangle(**region_json(slide.bounds)) if slide.bounds else None,
-        icc=icc,
+        icc=slide.colour_profile.facts(applied=slide.is_srgb) if slide.colour_profile else None,
     )
 
 
