@@ -11,5 +11,7 @@ from tests.integration.running import Running
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service with one worker, ready."""
     running = Running(tmp_path_factory.mktemp("data"), lease_s="3", requests_per_minute="1000000").start()
-    yield running
-    running.stop()
+    try:
+        yield running
+    finally:
+        running.stop()

@@ -40,6 +40,14 @@ class Running:
         self.http.close()
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        try:
+            self._wait_for_start(ready)
+        except BaseException:  # else it would outlive its test, and be missed in another's
+            self.stop()
+            raise
+        return self
+
+    def _wait_for_start(self, ready: bool) -> None:
         if self.cores:
             os.sched_setaffinity(self.process.pid, self.cores)
         self.wait_until(lambda: "Listening on " in self.log.read_text())
@@ -47,7 +55,6 @@ class Running:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         if ready:
             self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 90)
-        return self
 
     def told(self) -> str:
         """The last of what the service logged."""
