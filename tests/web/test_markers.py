@@ -49,6 +49,30 @@ def test_the_ring_is_centred_on_the_figure(
     assert np.abs(shift).max() < 1, f"{shift} px at {um} um per px"
 
 
+@pytest.mark.parametrize(
+    "region",
+    [
+        {"x": 10, "y": 20, "width": 30, "height": 40},
+        {"type": "Polygon", "coordinates": [[[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]]},
+        {"type": "MultiPolygon", "coordinates": [[[[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]]]},
+    ],
+    ids=lambda region: region.get("type", "Rectangle"),
+)
+def test_the_outline_of_a_region_lies_where_the_region_does(open_page: Any, region: dict[str, Any]) -> None:
+    page = open_page()
+    on_line = page.evaluate(
+        """async region => {
+          const { regionPath } = await import("/viewer/overlay.js");
+          const context = document.createElement("canvas").getContext("2d");
+          const path = regionPath(region);
+          const places = [[10, 40], [40, 40], [25, 20], [25, 60], [25, 40], [5, 40]];
+          return places.map(([x, y]) => context.isPointInStroke(path, x, y));
+        }""",
+        region,
+    )
+    assert on_line == [True, True, True, True, False, False]
+
+
 def alone(detections: list[dict[str, Any]]) -> tuple[float, float]:
     """The detection that is farthest from the others, and from the slide's edge."""
     places = np.array([(each["x"], each["y"]) for each in detections])

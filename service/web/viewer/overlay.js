@@ -60,8 +60,13 @@ export function createOverlay(stage, deepZoom, mpp) {
     if (!place) return;
     const frame = { ...place, width, height, density };
     if (layers.heatmap.on && content.heat) drawHeat(frame);
-    if (layers.tissue.on && content.tissue) drawTissue(frame);
-    if (content.region) drawRegion(frame, content.region);
+    if (layers.tissue.on && content.tissue) {
+      const { opacity } = layers.tissue;
+      drawOutline(frame, content.tissue, { strokeColour: colours["tissue-outline"], widthPx: 2, opacity });
+    }
+    if (content.region) {
+      drawOutline(frame, content.region, { strokeColour: colours.region, widthPx: 1.5, dashPx: [8, 5] });
+    }
     if (layers.hotspot.on) for (const hotspot of content.hotspots) drawHotspot(frame, hotspot);
     if (layers.detections.on) drawFigures(frame);
     if (content.cross) drawCross(frame);
@@ -75,22 +80,16 @@ export function createOverlay(stage, deepZoom, mpp) {
     context.globalAlpha = 1;
   }
 
-  function drawTissue({ x, y, zoom, density }) {
+  /** A line of the same width on the screen at every zoom, along a path in px of the slide. */
+  function drawOutline({ x, y, zoom, density }, path, { strokeColour, widthPx, dashPx = [], opacity = 1 }) {
     context.save();
     context.setTransform(density * zoom, 0, 0, density * zoom, density * x, density * y);
-    context.globalAlpha = layers.tissue.opacity;
-    context.strokeStyle = colours["tissue-outline"];
-    context.lineWidth = 2 / zoom;
-    context.stroke(content.tissue);
+    context.globalAlpha = opacity;
+    context.strokeStyle = strokeColour;
+    context.lineWidth = widthPx / zoom;
+    context.setLineDash(dashPx.map((length) => length / zoom));
+    context.stroke(path);
     context.restore();
-  }
-
-  function drawRegion({ x, y, zoom }, region) {
-    context.strokeStyle = colours.region;
-    context.lineWidth = 1.5;
-    context.setLineDash([8, 5]);
-    context.strokeRect(x + region.x * zoom, y + region.y * zoom, region.width * zoom, region.height * zoom);
-    context.setLineDash([]);
   }
 
   function drawHotspot({ x, y, zoom, height }, { place, label, isLabelBelow }) {
@@ -284,5 +283,14 @@ export function pathOf(lines) {
     line.forEach(([x, y], index) => (index ? path.lineTo(x, y) : path.moveTo(x, y)));
     path.closePath();
   }
+  return path;
+}
+
+/** The outline of a report's region as one path, in px of the slide: a rectangle, or a GeoJSON (Multi)Polygon. */
+export function regionPath(region) {
+  if (region.type === "MultiPolygon") return pathOf(region.coordinates.flat());
+  if (region.type === "Polygon") return pathOf(region.coordinates);
+  const path = new Path2D();
+  path.rect(region.x, region.y, region.width, region.height);
   return path;
 }

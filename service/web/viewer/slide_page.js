@@ -12,7 +12,7 @@ import { watchAnalyses } from "./events.js";
 import { UM_PER_PX_AT_X1 } from "./format.js";
 import { createLayersPanel } from "./layers_panel.js";
 import { may } from "./login.js";
-import { createOverlay, pathOf } from "./overlay.js";
+import { createOverlay, pathOf, regionPath } from "./overlay.js";
 import { advice } from "./problems.js";
 import { RESEARCH_USE } from "./research_use.js";
 import { createResultPanel } from "./result_panel.js";
@@ -250,7 +250,7 @@ export function createSlidePage(address) {
       ["Result", resultPanel.element],
     ];
     fill(side, createTabs(contents));
-    overlay.set({ region: report.region });
+    overlay.set({ region: report.region && regionPath(report.region) });
     resultPanel.draw();
     try {
       await review.load();
