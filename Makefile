@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/oxfmt --check service/web/viewer
 
 bench: setup
-	$(BIN)/python tests/benchmarks/bench_analysis.py
+	$(BIN)/python -m tests.benchmarks.bench_analysis
 
 bench-service: setup
 	$(BIN)/python -m tests.benchmarks.bench_service

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.region import Region
-from service.slide import Box, Rgb, Slide
+from service.slide import Box, Slide
 from service.tissue import TissueMask
 
 LIGHT = 240.0  # intensity of the light without tissue
@@ -65,12 +65,6 @@ def density_transform(source: StainMatrix, reference: StainMatrix) -> npt.NDArra
     """The matrix (3, 3) that takes the source's optical densities to the reference's."""
     gain = np.diag(reference.max_concentrations / source.max_concentrations)
     return (reference.matrix @ gain @ np.linalg.pinv(source.matrix)).astype(np.float32)
-
-
-def normalise(pixels: Rgb, transform: npt.NDArray[np.float32]) -> Rgb:
-    """RGB pixels (..., 3) with a `density_transform` applied, as the detector does on its device."""
-    density = optical_density(pixels) @ transform.T.astype(np.float64)
-    return np.clip(np.rint(LIGHT * np.exp(-density) - 1), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from service.export_onnx import TOLERANCE, to_onnx, verify
 from service.inference import Detector
 from service.model_card import DEFAULT_MODEL, Architecture, ModelCard, StainReference, find_model
 from service.network import MitosisNetwork
-from service.stain import density_transform, normalise
+from service.stain import density_transform
 from service.weights import Model, load_model
 from tests.slides import draw_tissue
+from tests.stains import normalise
 
 REFERENCE = StainReference(matrix=((0.42, 0.14), (0.81, 0.92), (0.40, 0.36)), max_concentrations=(2.1, 1.5))
 

@@ -9,8 +9,9 @@ from PIL import Image
 from service.inference import Detector
 from service.mitotic_figures import components
 from service.model_card import StainReference
-from service.stain import density_transform, estimate_stain, normalise
+from service.stain import density_transform, estimate_stain
 from service.weights import Model, load_model
+from tests.stains import normalise
 
 IDENTITY = np.eye(3, dtype=np.float32)
 # bfloat16 keeps 8 bits of a number: logits move by hundredths, probabilities near 0.5 by as much

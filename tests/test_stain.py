@@ -9,8 +9,9 @@ from PIL import Image
 from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
 from service.slide import Rgb, open_slide
-from service.stain import StainMatrix, density_transform, estimate_stain, match_stain, normalise, sample_tissue
+from service.stain import StainMatrix, density_transform, estimate_stain, match_stain, sample_tissue
 from service.tissue import find_tissue
+from tests.stains import normalise
 
 
 def field(shared: Path, name: str) -> Rgb:

@@ -59,7 +59,6 @@ def caller(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 Reader = Annotated[Caller, Depends(caller("read"))]
 Submitter = Annotated[Caller, Depends(caller("submit"))]
 Reviewer = Annotated[Caller, Depends(caller("review"))]
-Admin = Annotated[Caller, Depends(caller("admin"))]
 
 
 async def identify(request: HTTPConnection) -> Caller:

@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Engine, insert, select
 
 from service.errors import NotFound, RevisionConflict
-from service.order import Confirmation, ResultStatus
 from service.report import Report
-from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of, signed_report
+from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of
 from service.store import audit, outbox
 from service.store.database import analyses, reading, review_entries, writing
 from service.store.records import Analysis
-from service.store.results import Result
-from service.store.storage import Storage
 from service.tissue import TissueMask
 
 
@@ -64,13 +61,6 @@ class Reviews:
                 conflict.revision = revision_of(entries)
                 raise conflict
             yield connection, entries
-
-
-def signed_result(
-    engine: Engine, storage: Storage, analysis: Analysis
-) -> tuple[Report, ResultStatus, Confirmation | None, int]:
-    """`signed_report` of an analysis that is stored. Raises NotFinished, NotFound, DatabaseUnavailable."""
-    return signed_report(Result.of(storage, analysis).report(), Reviews(engine).entries(analysis.id))
 
 
 def _entries(connection: Connection, analysis_id: str) -> list[Entry]:

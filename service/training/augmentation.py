@@ -50,11 +50,6 @@ class Augmentation:
     restain: float = 0.0  # share of patches whose stains are moved towards another case's, by any part of the way
 
 
-NO_AUGMENTATION = Augmentation(
-    free_rotation=0.0, flips=False, blur=0.0, stain_gain=0.0, stain_shift=0.0, brightness=0.0
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Orientation:
     """A reflection (x turned round, first) and a rotation by an angle (radians, clockwise on the screen)."""

@@ -31,8 +31,6 @@ Points = npt.NDArray[np.float64]  # (n, 2): x, y
 
 TUPAC16_MPP = 0.25
 TUPAC16_LABELS = "mitoses_ground_truth"  # the folder of the published archive
-TUPAC16_VALIDATION = tuple(f"{case:02}" for case in (30, 37, 44, 51, 58, 65, 72))  # the split of Li 2018
-TUPAC16_TEST = tuple(f"{case:02}" for case in (31, 38, 45, 52, 59, 66, 73))
 MIDOG_MITOSIS = 1  # category_id; 2 is an imposter
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
@@ -210,15 +208,6 @@ def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[l
     if not train:
         raise DataInvalid("every case is a validation case: nothing is left to train on")
     return train, [field for field in fields if field.case in validation]
-
-
-def tupac16_split(fields: Sequence[Field]) -> dict[str, list[Field]]:
-    """The paper's split of the TUPAC16 auxiliary set: `training`, `validation`, `test`."""
-    return {
-        "training": [field for field in fields if field.case not in TUPAC16_VALIDATION + TUPAC16_TEST],
-        "validation": [field for field in fields if field.case in TUPAC16_VALIDATION],
-        "test": [field for field in fields if field.case in TUPAC16_TEST],
-    }
 
 
 def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:

@@ -20,12 +20,12 @@ from typing import Annotated, Any
 
 import httpx
 import uvicorn
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
 
-from service.api.auth import Admin, Reader, Submitter
+from service.api.auth import Caller, Reader, Submitter, caller
 from service.api.docs import add_docs
 from service.api.errors import add_handlers, extended, problems
 from service.api.middleware import add_middleware
@@ -61,7 +61,7 @@ def post_thing(thing: Thing, caller: Submitter) -> dict[str, float]:
 
 
 @router.delete("/v1/things/{number}")
-def delete_thing(number: int, caller: Admin) -> dict[str, int]:
+def delete_thing(number: int, _: Annotated[Caller, Depends(caller("admin"))]) -> dict[str, int]:
     return {"deleted": number}
 
 

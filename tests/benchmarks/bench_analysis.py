@@ -30,10 +30,11 @@ from service.inference import Detector
 from service.mitotic_figures import MitoticFigure, find_mitotic_figures
 from service.plan import Plan
 from service.slide import open_slide
-from service.stain import density_transform, estimate_stain, normalise
+from service.stain import density_transform, estimate_stain
 from service.tiling import PATCH_PX, cover
 from service.training.scoring import match
 from service.weights import load_model
+from tests.stains import normalise
 
 GFLOP_PER_PATCH = 14.24  # 500 x 500 px; tests/test_network.py counts it
 NAIVE_PATCHES = 24

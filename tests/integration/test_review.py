@@ -11,13 +11,15 @@ import httpx
 import pytest
 
 from service.commit import source_commit
+from service.order import Confirmation, ResultStatus
 from service.report import Report
+from service.review import Entry, signed_report
 from service.sample import draw_sample_slide
 from service.store.analyses import Analyses
 from service.store.audit import entries, verify
 from service.store.database import open_database
 from service.store.results import Result
-from service.store.reviews import signed_result
+from service.store.reviews import Reviews
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from tests.integration.running import Running
@@ -139,8 +141,7 @@ def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, 
     changed = change(server, analysis_id, 4, {"action": "clear", "id": 1}).json()
     assert (changed["status"], changed["signed"]["revision"], changed["counts"]["total"]) == ("final", 4, total)
     assert result(server, analysis_id, format="csv").splitlines() == rows  # still what was signed
-    engine, storage, analysis = stored(server, analysis_id)
-    version, status, confirmed, revision = signed_result(engine, storage, analysis)
+    version, status, confirmed, revision = signed_version(server, analysis_id)
     assert (version.counts.total, status, confirmed and confirmed.name, revision) == (
         total - 1,
         "final",
@@ -149,7 +150,7 @@ def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, 
     )
     assert sign(server, analysis_id, 5).json()["status"] == "amended"
     assert len(result(server, analysis_id, format="csv").splitlines()) == total + 1
-    version, status, _, revision = signed_result(engine, storage, analysis)
+    version, status, _, revision = signed_version(server, analysis_id)
     assert (version.counts.total, status, revision) == (total, "amended", 6)
     log = server.http.get(f"/v1/analyses/{analysis_id}/review").json()["entries"]
     assert [(each["revision"], each["action"], each["id"]) for each in log] == [
@@ -161,14 +162,21 @@ def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, 
         (6, "sign", None),
     ]
     assert Report.model_validate(result(server, analysis_id)).review is not None
-    engine.dispose()
 
 
-def stored(server: Running, analysis_id: str) -> Any:
+def stored(server: Running, analysis_id: str) -> tuple[Result, list[Entry]]:
     engine = open_database(load_settings(data_dir=server.data_dir).database, migrate=False)
-    analysis = Analyses(engine).get(analysis_id, "default")
-    assert Result.of(Storage(server.data_dir), analysis).tissue().mask.any()
-    return engine, Storage(server.data_dir), analysis
+    try:
+        result = Result.of(Storage(server.data_dir), Analyses(engine).get(analysis_id, "default"))
+        return result, Reviews(engine).entries(analysis_id)
+    finally:
+        engine.dispose()
+
+
+def signed_version(server: Running, analysis_id: str) -> tuple[Report, ResultStatus, Confirmation | None, int]:
+    result, entries = stored(server, analysis_id)
+    assert result.tissue().mask.any()
+    return signed_report(result.report(), entries)
 
 
 def test_of_two_reviewers_the_second_is_told(server: Running, slide: Path) -> None:
@@ -275,8 +283,7 @@ def test_an_analysis_is_verified(server: Running, slide: Path) -> None:
     assert (told.returncode, told.stdout.splitlines()[-1:]) == (0, [SAME]), told
     assert command(server, "verify", "none").returncode == 1
 
-    _, storage, analysis = stored(server, analysis_id)
-    path = Result.of(storage, analysis).path("report", "json")
+    path = stored(server, analysis_id)[0].path("report", "json")
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"total": ', b'"total": 1', 1))
     told = command(server, "verify", analysis_id)

@@ -9,11 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.stain import StainMatrix, density_transform, normalise
+from service.stain import StainMatrix, density_transform
 from service.training.augmentation import (
     GLASS,
     IMAGENET,
-    NO_AUGMENTATION,
     RIGHT_ANGLE,
     Augmentation,
     Orientation,
@@ -24,6 +23,11 @@ from service.training.augmentation import (
     draw_orientation,
     match_colour,
     network_input,
+)
+from tests.stains import normalise
+
+NO_AUGMENTATION = Augmentation(
+    free_rotation=0.0, flips=False, blur=0.0, stain_gain=0.0, stain_shift=0.0, brightness=0.0
 )
 
 REFERENCE = StainMatrix(np.array([[0.42, 0.14], [0.81, 0.92], [0.40, 0.36]]), np.array([2.1, 1.5]))

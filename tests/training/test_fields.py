@@ -18,7 +18,6 @@ from service.training.fields import (
     read_tupac16,
     refuse_shared_cases,
     split_cases,
-    tupac16_split,
 )
 
 
@@ -128,11 +127,6 @@ def test_tupac16_labels_beside_the_images(tmp_path: Path) -> None:
     fields = read_tupac16(tmp_path)
     assert [len(field.mitoses) for field in fields] == [1, 0, 0, 0]
     assert fields[0].mitoses.tolist() == [[99, 79]]
-    assert {name: len(part) for name, part in tupac16_split(fields).items()} == {
-        "training": 2,
-        "validation": 1,
-        "test": 1,
-    }
 
 
 @pytest.mark.parametrize(
@@ -151,14 +145,6 @@ def test_a_tupac16_label_without_its_image(tmp_path: Path) -> None:
     (tmp_path / "01" / "02.csv").write_text("1,1\n")
     with pytest.raises(DataInvalid, match=r"02.csv: the image 01/02.tif is missing"):
         read_tupac16(tmp_path)
-
-
-def test_the_papers_split_of_all_cases(tmp_path: Path) -> None:
-    for case in range(1, 74):
-        blank(tmp_path / f"{case:02}" / "01.tif", (20, 20))
-    split = tupac16_split(read_fields(tmp_path))
-    assert {name: len(part) for name, part in split.items()} == {"training": 59, "validation": 7, "test": 7}
-    refuse_shared_cases(split)
 
 
 def test_midog_layout_with_real_labels(shared: Path, tmp_path: Path) -> None:
