@@ -1,15 +1,19 @@
 """Imports go one way: the library knows no wing, wings know only those below them, and the gateway needs no torch."""
 
 import ast
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 import service
+from tests.slides import draw_tissue, write_pyramid
 
 PACKAGE = Path(service.__file__).parent
 SERVERS = {"fastapi", "starlette", "uvicorn", "celery", "kombu", "redis", "sqlalchemy", "alembic", "pydantic_settings"}
@@ -113,6 +117,52 @@ def test_the_client_imports_neither_torch_nor_celery() -> None:
     assert run.stdout.split() == []
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """A service that wants a key."""
+
+    def refuse(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b'{"code": "key-required"}')
+
+    do_PUT = do_POST = do_GET = refuse  # noqa: N815  names of the base class
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("command", [["submit", "slide.tif"], ["watch", ".", "--still", "0.1", "--every", "0.1"]])
+def test_who_sends_slides_to_a_service_does_without_what_runs_one(tmp_path: Path, command: list[str]) -> None:
+    write_pyramid(tmp_path / "slide.tif", [draw_tissue(300, 300)])
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "MITOSIS_DATA_DIR": str(tmp_path / "data")}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        asked = [*command, "--server", f"http://127.0.0.1:{server.server_address[1]}"]
+        process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "service", *asked],
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            lines: list[str] = []
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line)
+                if line.startswith("error: key-required"):  # it has opened the slide and sent it
+                    break
+        finally:
+            process.kill()
+            process.communicate()
+            server.shutdown()
+    assert lines[-1].startswith("error: key-required"), lines[-5:]
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
+    assert "httpx" in loaded
+    assert not loaded & {"torch", "openvino", "celery", "sqlalchemy", "fastapi"}
+
+
 def test_what_is_slow_or_optional_is_imported_when_it_is_used() -> None:
     modules = ("fhir", "hl7", "dicom")
     code = f"import sys, {', '.join(f'service.export.{name}' for name in modules)}; print(*sys.modules)"
@@ -124,3 +174,7 @@ def test_the_package_itself_holds_its_version_only() -> None:
     code = "import sys, service; print(*(name for name in sys.modules if name.startswith('service')))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.split() == ["service"]
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()  # PEP 561

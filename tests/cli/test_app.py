@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -287,6 +288,13 @@ def test_a_folder_without_permission_is_neither_written_nor_read(slide: Path, lo
 
 def test_a_picture_is_no_folder(image: Path, tmp_path: Path) -> None:
     assert_error(mitosis("analyze", image, "--mpp", "0.25", "--overlay", tmp_path), "output-unwritable", 1)
+
+
+def test_a_device_is_not_replaced_by_a_file(image: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    line = assert_error(mitosis("analyze", image, "--mpp", "0.25", "--out", tmp_path / "pipe"), "output-unwritable", 1)
+    assert "is not a file" in line
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # What can be wrong with a file

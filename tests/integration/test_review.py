@@ -291,6 +291,7 @@ def test_an_analysis_is_verified(server: Running, slide: Path) -> None:
     assert told.stdout.startswith("report: its checksum is ")
     path.write_bytes(content)
 
+    storage = Storage(server.data_dir)
     [sha256] = storage.stored()
     [file] = storage.slide_folder(sha256).iterdir()
     pixels = file.read_bytes()

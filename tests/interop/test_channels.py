@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
@@ -32,6 +33,7 @@ from service.order import Order
 from service.report import Activity
 from service.store import outbox
 from service.store.analyses import Analyses
+from service.store.audit import entries
 from service.store.database import open_database, reading, review_entries, writing
 from service.store.database import outbox as table
 from service.store.orders import Request, Sent, take
@@ -465,6 +467,11 @@ def test_operators_see_what_waits_and_can_drop_it(service: Service, lis: Lis) ->
     assert all(word in shown[1] for word in ("hl7", "waiting", analysis_id, "AE"))
     assert run("retry", str(row.id)).exit_code == 0
     assert run("drop", str(row.id)).exit_code == 0
+    written = [entry for entry in entries(service.engine) if entry.actor != "maintenance"]
+    assert [(entry.action, entry.object, entry.actor) for entry in written] == [
+        (action, analysis_id, f"command line, uid {os.getuid()}") for action in ("retry_result", "drop_result")
+    ]
+    assert written[1].detail == {"number": row.id, "channel": "hl7", "revision": 0}
     assert len(run("queue").stdout.splitlines()) == 1
     assert "not-found" in run("drop", str(row.id)).stderr
     assert run("orders").stdout.startswith("ID")
