@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.backend import Device, Precision, load_backend
+from service.errors import OutputUnwritable, StorageFull
 from service.model_card import DEFAULT_MODEL
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
@@ -68,7 +69,7 @@ class Detector:
         """Compute the map of a plan's tiles; a checkpoint file of the same key is gone on from, and kept up to date.
 
         `on_progress` is called before the first tile and after each, and may raise to stop: what is done by then is
-        in the checkpoint. Raises SlideDamaged, and OSError where the finished map cannot be saved.
+        in the checkpoint. Raises SlideDamaged; StorageFull, OutputUnwritable where the finished map cannot be saved.
         """
         slide = slide.in_colours(self.card.colour)
         lattice, key = plan.parameters.lattice, self.map_key(plan)
@@ -94,9 +95,9 @@ class Detector:
 
 
 def _save_if_possible(found: ProbabilityMap, checkpoint: Path | None, key: str) -> None:
-    """A checkpoint on the way only saves time: a full disk now need not end the analysis."""
+    """Save a checkpoint on the way; it only saves time: a full disk now need not end the analysis."""
     if checkpoint is not None:
-        with suppress(OSError):
+        with suppress(StorageFull, OutputUnwritable):
             found.save(checkpoint, key)
 
 
