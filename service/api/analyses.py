@@ -185,7 +185,7 @@ def list_analyses(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> AnalysisList:
-    """Analyses of the caller's tenant; `next_cursor` goes on where a page ends."""
+    """List analyses of the caller's tenant; `next_cursor` goes on where a page ends."""
     found, following = state.analyses.list(
         caller.tenant, status=status, accession_number=accession_number, limit=limit, cursor=cursor
     )
@@ -194,7 +194,7 @@ def list_analyses(
 
 @router.get("/{analysis_id}", summary="Where an analysis stands", responses=problems(NotFound))
 def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisStatus:
-    """`status`, `progress`, and the `error` of one that failed."""
+    """Return `status`, `progress`, and the `error` of one that failed."""
     return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
 
 
@@ -205,7 +205,7 @@ def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisSt
     responses=problems(NotFound),
 )
 async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
-    """An event `status` with the analysis whenever something changes; the stream ends with the analysis."""
+    """Send an event `status` with the analysis whenever something changes; the stream ends with the analysis."""
     shown: Mapping[str, Any] | None = None
     wait_s = FIRST_EVENT_S
     while True:
@@ -228,7 +228,7 @@ async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncItera
     | {200: {"description": "It was queued or running, and is cancelled."}, 204: {"description": "It is deleted."}},
 )
 def delete(analysis_id: str, state: StateOf, caller: Submitter) -> Any:
-    """Queued or running: cancelled, within seconds. Ended: deleted with its result; the slide stays."""
+    """Cancel one that is queued or running, within seconds; delete one that has ended, but not its slide."""
     if state.analyses.cancel(analysis_id, caller.tenant):
         return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
     state.analyses.delete(analysis_id, caller.tenant)

@@ -51,7 +51,7 @@ Errors are problem details (RFC 9457) with a stable `code`. A repeated `Idempote
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; stores are opened, and maintenance runs, while it is served."""
+    """Make the application; stores are opened, and maintenance runs, while it is served."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -28,10 +28,10 @@ MAX_LOOKS: Final = 10_000
 
 
 class AuditedRoute(APIRoute):
-    """Every use is written down."""
+    """A route of which every use is written into the audit log."""
 
     def get_route_handler(self) -> Handler:
-        """As FastAPI wants it."""
+        """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
 
         async def audited(request: Request) -> Response:
@@ -46,7 +46,7 @@ class AuditedRoute(APIRoute):
         return audited
 
     def concerns(self, _request: Request, _response: Response | None) -> bool:
-        """Whether a use is worth an entry."""
+        """Tell whether a use is worth an entry."""
         return True
 
     async def _record(self, request: Request, status: int, response: Response | None) -> None:
@@ -64,30 +64,30 @@ class AuditedRoute(APIRoute):
 
 
 class ChangesRoute(AuditedRoute):
-    """Changes are written down; questions are not. Of a resumable upload only its beginning and end."""
+    """A route of which changes are written down and questions are not; of a resumable upload, its beginning and end."""
 
     def concerns(self, request: Request, response: Response | None) -> bool:
-        """No entry for each piece of an upload."""
+        """Leave out the pieces of an upload."""
         if request.method == "PATCH" and response is not None and "upload-offset" in response.headers:
             return "slide-id" in response.headers
         return request.method not in SAFE_METHODS
 
 
 class DecisionsRoute(AuditedRoute):
-    """What was decided is written down with the decision itself (`service.review`); here, all the rest."""
+    """A route whose decisions are written down where they are stored (`service.store.reviews`); here, all the rest."""
 
     def concerns(self, request: Request, response: Response | None) -> bool:
-        """Questions, and what was refused."""
+        """Count questions, and what was refused."""
         return request.method in SAFE_METHODS or response is None
 
 
 class LookedAtRoute(AuditedRoute):
-    """Written down once an hour for each key and slide: hundreds of tiles are one look."""
+    """A route that is written down once an hour for each key and slide: hundreds of tiles are one look."""
 
     looks: Final[dict[tuple[str | None, str], float]] = {}
 
     def concerns(self, request: Request, _response: Response | None) -> bool:
-        """The first tile of an hour."""
+        """Count the first tile of an hour only."""
         key, now = (request.state.caller.key_id, _object(request, None)), time.monotonic()
         if now - self.looks.get(key, -LOOK_S) < LOOK_S:
             return False
@@ -98,7 +98,7 @@ class LookedAtRoute(AuditedRoute):
 
 
 def _object(request: Request, response: Response | None) -> str:
-    """What is made by a request, or else what it names; never a file's name."""
+    """Name what a request makes, or else what it is about; never a file's name."""
     if response is not None and (location := response.headers.get("location")):
         return location.rsplit("/", 1)[-1]
     return next((str(request.path_params[name]) for name in OBJECTS if name in request.path_params), "")

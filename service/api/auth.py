@@ -31,7 +31,7 @@ class Caller:
     key_id: str | None
 
     def may(self, scope: str) -> bool:
-        """Whether the caller has a scope; "admin" has all."""
+        """Tell whether the caller has a scope; "admin" has all."""
         return scope in self.scopes or "admin" in self.scopes
 
 
@@ -45,7 +45,7 @@ bearer = HTTPBearer(
 
 
 def caller(scope: Scope) -> Callable[..., Awaitable[Caller]]:
-    """A dependency: the caller, who has a scope. Raises KeyRequired, ScopeMissing, DatabaseUnavailable."""
+    """Make a dependency: the caller, who has a scope. It raises KeyRequired, ScopeMissing, DatabaseUnavailable."""
 
     async def check(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> Caller:
         found = await identify(request)
@@ -62,7 +62,7 @@ Reviewer = Annotated[Caller, Depends(caller("review"))]
 
 
 async def identify(request: HTTPConnection) -> Caller:
-    """Who sends a request; looked up once per request. Raises KeyRequired, DatabaseUnavailable."""
+    """Find out who sends a request, once per request. Raises KeyRequired, DatabaseUnavailable."""
     known = getattr(request.state, "caller", None)
     if isinstance(known, Caller):
         return known
@@ -86,7 +86,7 @@ def _identify(engine: Engine, request: HTTPConnection) -> Caller:
 
 
 def refuse_other_sites(request: HTTPConnection) -> None:
-    """Without keys, whatever runs in a browser here could ask too: pages of other sites are refused.
+    """Refuse pages of other sites: without keys, whatever runs in a browser here could ask too.
 
     A name that its owner points at 127.0.0.1 (DNS rebinding) is seen in Host, a form that is sent from another site
     in Origin. A name without a dot is no public one. Raises KeyRequired.
@@ -100,9 +100,9 @@ def refuse_other_sites(request: HTTPConnection) -> None:
 
 
 def refuse_foreign_origin(request: HTTPConnection) -> None:
-    """A cookie goes along with whatever page asks: only our own may change anything by it. Raises KeyRequired.
+    """Refuse changes by a cookie from pages that are not ours: a cookie goes along with whatever page asks.
 
-    SameSite=Strict alone would let in what another port of this host serves.
+    SameSite=Strict alone would let in what another port of this host serves. Raises KeyRequired.
     """
     if request.scope["method"] in SAFE_METHODS:
         return
@@ -125,7 +125,7 @@ def _host(url: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host: 127.0.0.0/8, ::1, localhost and the names below it."""
+    """Tell whether only this machine can reach a host: 127.0.0.0/8, ::1, localhost and the names below it."""
     name = host.strip("[]").rstrip(".").lower()
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -134,6 +134,6 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_listener(host: str, engine: Engine) -> None:
-    """Raises SettingsInvalid where others than this machine could reach the service without any key."""
+    """Raise SettingsInvalid where others than this machine could reach the service without any key."""
     if not is_loopback(host) and not keys.exist(engine):
         raise SettingsInvalid(f"{host} is open to others and there is no key; run `mitosis keys create NAME` first")

@@ -17,7 +17,7 @@ SLOWEST_BYTES_PER_S = 1024  # on average, beyond the first STALL_S: a byte now a
 
 
 def announced_bytes(request: Request) -> int:
-    """The body's length as the client says it; 0 if it does not."""
+    """Read the body's length as the client says it; 0 if it does not."""
     announced = request.headers.get("content-length", "")
     return int(announced[:20]) if announced.isdecimal() else 0
 
@@ -36,7 +36,7 @@ def check_announced(request: Request, storage: Storage, limit: int) -> None:
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body, piece by piece. Raises UploadIncomplete where the client leaves, UploadTimeout where it stalls."""
+    """Yield the body piece by piece. Raises UploadIncomplete where the client leaves, UploadTimeout where it stalls."""
     started, size = time.monotonic(), 0
     async with aclosing(request.stream()) as stream:
         while True:

@@ -57,7 +57,7 @@ def add_docs(app: FastAPI) -> None:
 
 
 def described(document: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI description with the errors that routes need not list: those of every request, and of keys."""
+    """Add the errors that routes need not list to an OpenAPI description: those of every request, and of keys."""
     for address, path in document["paths"].items():
         for method in METHODS & path.keys():
             _describe_errors(path[method], counted=address not in NOT_COUNTED)

@@ -124,23 +124,23 @@ E = TypeVar("E", bound=MitosisError)
 
 
 def extended(error: E, **members: Any) -> E:
-    """The error, with extension members for its problem details: `raise extended(NotASlide("..."), slide_id=...)`."""
+    """Give an error extension members for its problem details: `raise extended(NotASlide("..."), slide_id=...)`."""
     vars(error).update(members)
     return error
 
 
 def status_of(error: type[MitosisError]) -> int:
-    """The HTTP status of a class of errors."""
+    """Look up the HTTP status of a class of errors."""
     return next((STATUSES[each] for each in error.__mro__ if each in STATUSES), 500)
 
 
 def title_of(error: type[MitosisError]) -> str:
-    """The first line of a class' docstring."""
+    """Return the first line of a class' docstring."""
     return (error.__doc__ or error.code).splitlines()[0]
 
 
 def request_id(scope: Scope) -> str | None:
-    """The id that `service.api.middleware` gave the request."""
+    """Return the id that `service.api.middleware` gave the request."""
     found = scope.get("state", {}).get("request_id")
     return found if isinstance(found, str) else None
 
@@ -151,12 +151,12 @@ class ProblemResponse(Response):
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        """JSON, whatever a request has smuggled into it: halves of surrogate pairs become question marks."""
+        """Write JSON in which halves of surrogate pairs, which a request may hold, become question marks."""
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def problem_response(error: MitosisError, scope: Scope) -> ProblemResponse:
-    """What a client is told of an error; what is a fault of ours is logged here."""
+    """Make what a client is told of an error; a fault of the service is logged here."""
     kind = InternalError if type(error) in NOT_IN_REQUESTS else type(error)
     status = status_of(kind)
     detail, members = str(error), {name: value for name, value in vars(error).items() if name[0] != "_"}
@@ -198,7 +198,7 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def response_to(error: Exception, scope: Scope) -> ProblemResponse:
-    """What a client is told of any exception: of one that nobody foresaw, nothing but that there was one."""
+    """Make what a client is told of any exception: of one that nobody foresaw, only that there was one."""
     if isinstance(error, MitosisError):
         return problem_response(error, scope)
     unforeseen = InternalError(f"unforeseen {type(error).__name__}")
@@ -216,7 +216,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 
 def request_invalid(found: Sequence[Mapping[str, Any]]) -> RequestInvalid:
-    """pydantic's errors as one of ours; none of the values that were sent is repeated."""
+    """Make pydantic's errors one RequestInvalid; none of the values that were sent is repeated."""
     told: list[dict[str, Any]] = [
         {"loc": [_short(part) for part in each["loc"]], "msg": _short(each["msg"])} for each in found[:MAX_ERRORS]
     ]
@@ -230,7 +230,7 @@ def _short(value: Any) -> str | int:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette and FastAPI refuse: routes and methods that do not exist, bodies that cannot be parsed."""
+    """Answer what Starlette and FastAPI refuse: routes and methods that do not exist, bodies that cannot be parsed."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, MitosisError):  # FastAPI makes a 400 of whatever is raised while a body is read
         return problem_response(error.__cause__, request.scope)
@@ -244,7 +244,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def problems(*kinds: type[MitosisError]) -> dict[int | str, Any]:
-    """FastAPI's `responses=` for the errors of a route: one entry per status, one example per class."""
+    """Describe the errors of a route for FastAPI's `responses=`: one entry per status, one example per class."""
     entries: dict[int | str, Any] = {}
     for kind in sorted(kinds, key=status_of):
         status, title = status_of(kind), title_of(kind)

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/events", tags=["analyses"])
 
 @router.get("", summary="Follow all analyses by server-sent events", response_class=EventSourceResponse)
 async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
-    """First the newest hundred, oldest first, then whatever changes: `status` with the analysis, `deleted` with its id.
+    """Send the newest hundred, oldest first, then what changes: `status` with the analysis, `deleted` with its id.
 
     `ready` comes once, when all that there was has been sent; its `older` says whether there are older ones, which
     `GET /v1/analyses` lists. The stream ends after five minutes; ask again.

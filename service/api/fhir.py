@@ -51,7 +51,7 @@ class FhirRoute(AuditedRoute):
     """A route whose errors are OperationOutcomes."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's, with our errors."""
+        """Wrap FastAPI's handler, so that errors are OperationOutcomes."""
         plain = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -66,7 +66,7 @@ class FhirRoute(AuditedRoute):
 
 
 def outcome(error: MitosisError, scope: Scope) -> Response:
-    """An error, as FHIR says it; status and headers are those of the problem details elsewhere."""
+    """Make an OperationOutcome of an error; status and headers are those of the problem details elsewhere."""
     problem = response_to(error, scope)
     told = json.loads(bytes(problem.body))
     issue = {"severity": "error", "code": ISSUES.get(problem.status_code, "exception"), "diagnostics": told["detail"]}
@@ -76,12 +76,12 @@ def outcome(error: MitosisError, scope: Scope) -> Response:
 
 
 def answer(resource: Resource, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A resource."""
+    """Make the response that holds a resource."""
     return Response(json.dumps(resource, ensure_ascii=False).encode(), status, headers, MEDIA_TYPE)
 
 
 def outcomes(*kinds: type[MitosisError]) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses=`: the same statuses as elsewhere, in FHIR's words."""
+    """Describe errors for FastAPI's `responses=`: the same statuses as elsewhere, in FHIR's words."""
     found = problems(*COMMON, *kinds)
     content: dict[str, Any] = {MEDIA_TYPE: {}}
     return {status: {"description": entry["description"], "content": content} for status, entry in found.items()}
@@ -107,7 +107,7 @@ ORDER_BODY = {
     openapi_extra=ORDER_BODY,
 )
 async def place(request: Request, state: StateOf, caller: Submitter) -> Response:
-    """A ServiceRequest, or a Bundle of several with their Patients and Specimens: all or nothing.
+    """Take a ServiceRequest, or a Bundle of several with their Patients and Specimens: all or nothing.
 
     An order is known by its identifier: one that comes again replaces itself, with status `revoked` it is cancelled.
     """
@@ -145,7 +145,7 @@ def _collected(found: Sequence[Resource]) -> Resource:
     responses=outcomes(NotFound) | {200: {"description": "The ServiceRequest.", "content": {MEDIA_TYPE: {}}}},
 )
 def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
-    """With its Patient and Specimens; it stays active when its slide has come."""
+    """Return an order with its Patient and Specimens; it stays active when its slide has come."""
     return answer(to_service_request(orders.find(state.engine, caller.tenant, order_id)))
 
 
@@ -157,7 +157,7 @@ def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
     | {200: {"description": "The Bundle.", "content": {MEDIA_TYPE: {}}}},
 )
 def get_report(analysis_id: str, state: StateOf, caller: Reader) -> Response:
-    """The last signed version (final, amended), else what the machine found (preliminary)."""
+    """Return the last signed version (final, amended), else what the machine found (preliminary)."""
     version = find_version(state.engine, state.storage, analysis_id, caller.tenant)
     return Response(version.fhir("collection"), media_type=MEDIA_TYPE, headers={"ETag": f'W/"{version.revision}"'})
 
@@ -169,7 +169,7 @@ def get_report(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     responses={200: {"description": "The CapabilityStatement.", "content": {MEDIA_TYPE: {}}}},
 )
 def get_capabilities() -> Response:
-    """A CapabilityStatement; it needs no key."""
+    """Return the CapabilityStatement; it needs no key."""
     placed = [{"code": "create"}, {"code": "read"}]
     resources = [
         {"type": "ServiceRequest", "interaction": placed, "updateCreate": False, "conditionalCreate": False},

@@ -36,14 +36,14 @@ OLDEST = (1980, 1, 1, 0, 0, 0)  # no time of day in a zip: the same result is th
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request asks for; `dicomweb`: in DICOMweb's way."""
+    """The format that a request asks for; `dicomweb`: in DICOMweb's way."""
 
     format: Format
     dicomweb: bool = False
 
 
 def wanted(asked: str | None, accept: str) -> Wanted:
-    """By the query's word, else by `Accept`, the highest q first. Raises FormatUnavailable."""
+    """Choose the format by the query's word, else by `Accept`, the highest q first. Raises FormatUnavailable."""
     if asked is not None and asked not in FORMATS:
         raise FormatUnavailable(f"there is no format {asked}; ask for {', '.join(FORMATS)}")
     named = [media_type for media_type in _by_quality(accept) if media_type in (*MEDIA_TYPES, *ANYTHING)]
@@ -55,7 +55,7 @@ def wanted(asked: str | None, accept: str) -> Wanted:
 
 
 def _by_quality(accept: str) -> list[str]:
-    """The media types of an `Accept`, without their parameters, best first; those with q=0 are none."""
+    """List the media types of an `Accept` without their parameters, best first; those with q=0 are left out."""
     found = []
     for part in accept.split(",") if accept.strip() else ["*/*"]:
         media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -76,19 +76,19 @@ def _number(text: str) -> float:
 
 
 def media_type(kind: Format) -> str:
-    """What a format is sent as, but for DICOM in DICOMweb's way."""
+    """Return the media type of a format, but for DICOM in DICOMweb's way."""
     return next(name for name, known in MEDIA_TYPES.items() if known == kind) + CHARACTERS.get(kind, "")
 
 
 def related(objects: Sequence[bytes]) -> tuple[bytes, str]:
-    """DICOM files as one body, and its media type with the boundary."""
+    """Put DICOM files into one body; gives it and its media type with the boundary."""
     boundary = hashlib.sha256(b"".join(objects)).hexdigest()
     parts = [f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + each + b"\r\n" for each in objects]
     return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"{MULTIPART}; boundary={boundary}"
 
 
 def zipped(objects: Sequence[bytes]) -> bytes:
-    """DICOM files as a zip, in the order of `to_dicom`."""
+    """Put DICOM files, in the order of `to_dicom`, into a zip."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, each in zip(("report.dcm", "annotations.dcm"), objects, strict=False):

@@ -38,7 +38,7 @@ class HeatMap(BaseModel):
 
 
 class Layers(BaseModel):
-    """Null is what the analysis did not keep."""
+    """The layers of an analysis; null is what it did not keep."""
 
     tissue: Outline | None
     heatmap: HeatMap | None
@@ -46,7 +46,7 @@ class Layers(BaseModel):
 
 @router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished))
 def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
-    """The outline of the tissue, and where the heat map lies."""
+    """Return the outline of the tissue, and where the heat map lies."""
     _, result = state.result(analysis_id, caller.tenant)
     tissue, probabilities = result.path("tissue"), result.path("map")
     place = heat_place(ProbabilityMap.load(probabilities)) if probabilities.exists() else None
@@ -64,7 +64,7 @@ def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     | {200: {"content": {"image/png": {}}, "description": "The picture."}},
 )
 def get_heat_map(analysis_id: str, state: StateOf, caller: Reader) -> Response:
-    """Nothing but the map, to be laid over the slide; a pixel shows the highest probability in it."""
+    """Return the map alone, to be laid over the slide; a pixel shows the highest probability in it."""
     probabilities = state.result(analysis_id, caller.tenant)[1].path("map")
     if not probabilities.exists():
         raise NotFound("this analysis kept no probability map")

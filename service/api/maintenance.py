@@ -60,12 +60,12 @@ class Maintenance:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End; waits for the steps under way."""
+        """Stop the threads; waits for the steps under way."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(5)
@@ -99,7 +99,7 @@ class Maintenance:
         outbox.share_out(self._analyses.engine, list(self._channels), self._settings.lis_tenant)
 
     def _sender(self, name: str, channel: Channel) -> Callable[[], None]:
-        """A round of its own for each channel: one that hangs does not hold up the others."""
+        """Make a round for a channel alone: one that hangs does not hold up the others."""
 
         def send() -> None:
             send_due(self._analyses.engine, self._storage, name, channel)
@@ -122,7 +122,7 @@ class Maintenance:
         forget_slides(self._analyses.engine, self._storage, now - self._settings.keep_slides_days * DAY_S)
 
     def _orphans(self, before: float) -> list[Path]:
-        """Result folders of no analysis, untouched since a time (Unix seconds)."""
+        """Find result folders of no analysis, untouched since a time (Unix seconds)."""
         old = [folder for folder in self._storage.results.iterdir() if folder.stat().st_mtime < before]
         known = self._analyses.known([folder.name for folder in old])
         return [folder for folder in old if folder.name not in known]

@@ -51,7 +51,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 class Envelope:
-    """A request's id, its line in the log, the headers of its answer, and an answer where nothing else made one."""
+    """The outermost layer: a request's id, its line in the log, safe headers, an answer where none was made."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,13 +102,13 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _told(scope: Scope) -> str:
-    """The route's template; of what has no route only the beginning: what follows may be the name of a slide."""
+    """Return the route's template; without a route only the path's beginning: what follows may be a slide's name."""
     template = getattr(scope.get("route"), "path", None)
     return template if isinstance(template, str) else "/".join(scope["path"].split("/")[:3])[:100]
 
 
 class RateLimit:
-    """So many requests a minute, in any minute, of one key, or of one address without a valid key."""
+    """A limit of requests in any minute of one key, or of one address without a valid key."""
 
     def __init__(self, app: ASGIApp, requests_per_minute: int) -> None:
         self._app = app
@@ -124,7 +124,7 @@ class RateLimit:
         await self._app(scope, receive, send)
 
     async def _wait_s(self, scope: Scope) -> float:
-        """Count a request; how long to wait where it is one too many, else 0."""
+        """Count a request, and return how long to wait where it is one too many, else 0."""
         caller = await _caller(scope)
         if caller and scope["method"] == "PATCH" and _is_upload(scope):  # a slide is hundreds of these
             return 0.0
@@ -143,7 +143,7 @@ async def _caller(scope: Scope) -> Caller | None:
 
 
 def _network(scope: Scope) -> str:
-    """Whose address a request came from; of IPv6 the network, as every house has 2^64 addresses."""
+    """Return the address a request came from; of IPv6 the network, as every household has 2^64 addresses."""
     client = scope.get("client")
     with suppress(ValueError, TypeError):
         address = ipaddress.ip_address(client[0] if client else "")
@@ -152,7 +152,7 @@ def _network(scope: Scope) -> str:
 
 
 class BodyLimit:
-    """Ends bodies that are too long or too slow; uploads have limits of their own (`service.api.uploads`)."""
+    """A limit of length and time for bodies; uploads have limits of their own (`service.api.uploads`)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -196,7 +196,7 @@ def _too_large() -> UploadTooLarge:
 
 
 def _is_upload(scope: Scope) -> bool:
-    """Whether a request's body is a slide."""
+    """Tell whether a request's body is a slide."""
     method, path = scope["method"], scope["path"]
     if path == "/v1/analyses":
         return method == "POST" and media_type_of(Headers(scope=scope)) == "multipart/form-data"

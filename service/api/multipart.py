@@ -23,7 +23,7 @@ MULTIPART_BYTES = 1 << 20  # boundaries, headers and that JSON
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What a multipart body brought: a file, what it is called, and the JSON beside it."""
+    """The content of a multipart body: a file, what it is called, and the JSON beside it."""
 
     incoming: Incoming
     name: str
@@ -93,7 +93,7 @@ class _Parts:
         )
 
     def feed(self, chunk: bytes) -> Iterator[tuple[tuple[str, str] | None, bytes]]:
-        """What a chunk brings: (name, file name) of a part that begins, or some of its bytes."""
+        """Parse a chunk: yields (name, file name) of each part that begins, and pieces of the parts' bytes."""
         self._parser.write(chunk)
         found, self._found = self._found, []
         yield from found

@@ -28,13 +28,13 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/v1/models", summary="The models that can be asked for", dependencies=[Depends(caller("read"))])
 def get_models(state: StateOf) -> ModelList:
-    """Their cards: architecture, um per pixel, threshold and how it was chosen, data, metrics, checksum."""
+    """Return their cards: architecture, um per pixel, threshold and how it was chosen, data, metrics, checksum."""
     return ModelList(default=state.settings.model, models=[read_card(folder) for folder in models().values()])
 
 
 @router.get("/healthz", summary="Is the gateway alive?")
 def healthz() -> Health:
-    """Depends on nothing: a process that answers need not be restarted."""
+    """Answer without asking anything else: a process that answers need not be restarted."""
     return Health(status="ok", parts={})
 
 
@@ -44,7 +44,7 @@ def healthz() -> Health:
     responses={503: {"model": Health, "description": "It cannot; `parts` says why."}},
 )
 def readyz(state: StateOf, response: Response) -> Health:
-    """Broker, database, disk, and a live worker with its model loaded."""
+    """Check broker, database, disk, and that a live worker has its model loaded."""
     checks = {"database": _database, "broker": _broker, "disk": _disk, "worker": _worker}
     parts = {name: _checked(check, state) for name, check in checks.items()}
     ready = all(part == "ok" for part in parts.values())
@@ -82,7 +82,7 @@ def _worker(state: State) -> None:
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 def metrics(state: StateOf) -> Response:
-    """Queue, speed, failures and capacity, read from the database when asked."""
+    """Return queue, speed, failures and capacity, read from the database when asked."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(AnalysisMetrics(state))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -95,7 +95,7 @@ class AnalysisMetrics(Collector):
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics."""
+        """Yield all metrics."""
         disk = shutil.disk_usage(self._state.settings.data_dir)
         yield GaugeMetricFamily("mitosis_disk_bytes", "Size of the disk of the data directory", disk.total)
         yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", disk.free)

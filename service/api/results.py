@@ -44,7 +44,7 @@ def get_result(
     asked: Annotated[str | None, Query(alias="format", max_length=32, description=", ".join(FORMATS))] = None,
     accept: Annotated[str, Header()] = "application/json",
 ) -> Response:
-    """As JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1 or DICOM, by `format` or `Accept`.
+    """Return JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1 or DICOM, by `format` or `Accept`.
 
     JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything.
 
@@ -71,7 +71,7 @@ def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
 
 
 def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
-    """A version in a format, and its media type."""
+    """Write a version in a format; gives its media type too."""
     writers: dict[Format, Callable[[], bytes]] = {
         "geojson": lambda: to_geojson(version.report),
         "csv": lambda: to_csv(version.report),
@@ -91,7 +91,7 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
     responses=problems(NotFound, SlideDamaged, StorageFull) | PNG,
 )
 async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
-    """The slide alone, at most 1600 px wide and high; no label, no macro image."""
+    """Return the slide alone, at most 1600 px wide and high; no label, no macro image."""
     analysis = await on_disk(state.analyses.get, analysis_id, caller.tenant)
     shown = Result(state.storage.result_folder(analysis.id), analysis.result_sha256 or "slide")  # there may be none yet
     return await _picture(state, analysis, shown, "thumbnail")
@@ -104,7 +104,7 @@ async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Res
     responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
 )
 async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
-    """The thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
+    """Return the thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
     return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "overlay")
 
 
@@ -115,7 +115,7 @@ async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Respo
     responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
 )
 async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
-    """Each pixel shows the highest probability in it."""
+    """Return the probability map over the thumbnail; each pixel shows the highest probability in it."""
     return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "heatmap")
 
 
@@ -128,7 +128,7 @@ async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Respo
 async def get_detection(
     analysis_id: str, number: Annotated[int, Path(ge=1, le=10**9)], state: StateOf, caller: Reader
 ) -> Response:
-    """The surroundings of the detection with that `id` in the report."""
+    """Return the surroundings of the detection with that `id` in the report."""
     analysis, result = await on_disk(state.result, analysis_id, caller.tenant)
     found = len((await on_disk(result.report)).detections)  # their ids are 1, 2, 3 ...
     if number > found:

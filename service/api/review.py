@@ -52,7 +52,7 @@ class Addition(StrictModel):
 
 
 class Changes(StrictModel):
-    """All of them are made, or none."""
+    """Changes of which all are made, or none."""
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
     changes: Annotated[
@@ -62,7 +62,7 @@ class Changes(StrictModel):
 
 
 class SignatureRequest(StrictModel):
-    """Who vouches for the review as it stands."""
+    """The person who vouches for the review as it stands."""
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
     organization: Text | None = None
@@ -114,7 +114,7 @@ def get_detections(
         float | None, Query(ge=LEAST_PROBABILITY, lt=1, description="Also figures from this score on.")
     ] = None,
 ) -> ReviewedDetections:
-    """The review as it stands; `candidates` are figures that the machine saw, but not surely enough to count."""
+    """Return the review as it stands; `candidates` are figures that the machine saw, but not surely enough to count."""
     analysis, result = state.result(analysis_id, caller.tenant)
     entries = Reviews(state.engine).entries(analysis.id)
     shown = _shown(result, entries, response)
@@ -152,7 +152,7 @@ def sign(
     asked: SignatureRequest,
     if_match: Revision = None,
 ) -> ReviewedDetections:
-    """The result becomes `final`, or `amended` where it was signed before; what is changed later awaits another."""
+    """Make the result `final`, or `amended` where it was signed before; later changes await another signature."""
     revision = _revision(if_match)
     analysis, result = state.result(analysis_id, caller.tenant)
     by = Person(asked.reviewer, asked.organization, caller.key_id)
@@ -162,7 +162,7 @@ def sign(
 
 @router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))
 def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
-    """All entries; none is ever changed or taken out."""
+    """Return all entries; none is ever changed or taken out."""
     analysis, _ = state.result(analysis_id, caller.tenant)
     names = tuple(ReviewEntry.model_fields)
     entries = Reviews(state.engine).entries(analysis.id)

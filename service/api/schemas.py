@@ -33,7 +33,7 @@ class Outlines(BaseModel):
 
 
 class AnalysisOptions(StrictModel):
-    """What is asked of an analysis; everything has a default."""
+    """The options of an analysis; everything has a default."""
 
     region: Annotated[Region | Outlines | None, Field(description="Only this part of the slide.")] = None
     mpp: Annotated[
@@ -74,12 +74,12 @@ class AnalysisRequest(AnalysisOptions):
         return self
 
     def options(self) -> dict[str, Any]:
-        """Without the slide, as the database keeps them."""
+        """Return the options without the slide, as the database keeps them."""
         return self.model_dump(mode="json", exclude={"slide_id", "uri"})
 
 
 def described(model: type[BaseModel]) -> Any:
-    """A model's JSON schema in one piece: FastAPI has no place for definitions that a hand-written body refers to."""
+    """Write a model's JSON schema in one piece: FastAPI keeps no definitions for a body that is described by hand."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -101,7 +101,7 @@ class AnalysisError(BaseModel):
 
 
 class AnalysisStatus(BaseModel):
-    """Where an analysis stands."""
+    """The state of an analysis."""
 
     id: str
     status: Status
@@ -159,7 +159,7 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service can work: each part, `ok` or what is wrong with it."""
+    """The health of the service: each part, `ok` or what is wrong with it."""
 
     status: Literal["ok", "unavailable"]
     parts: dict[str, str]

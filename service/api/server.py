@@ -32,7 +32,7 @@ OPEN_FILES: Final = 65536  # as many as the system allows, up to this: a connect
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a connection may take (s), and how large a request's headers may be."""
+    """The times that a connection may take (s), and the largest headers of a request."""
 
     headers_s: float = 10.0
     idle_s: int = 10
@@ -43,7 +43,7 @@ class Limits:
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's, with our limits."""
+    """A configuration of uvicorn with this service's limits."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.limits = limits
@@ -65,7 +65,7 @@ class GuardedConfig(uvicorn.Config):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """A connection with limits to its patience."""
+    """A connection that is closed when a client is too slow or sends too much."""
 
     def __init__(
         self,
@@ -118,13 +118,13 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count; also what follows a chunked body."""
+        """Count a header; also what follows a chunked body."""
         self._header_count += 1
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """From here, the route has the time."""
+        """Stop waiting for headers; from here, the route has the time."""
         self._pending_bytes, self._body_left = 0, True
         if self._headers_due is not None:
             self._headers_due.cancel()
@@ -132,23 +132,23 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """From here, the next request's headers come."""
+        """Note that the next request's headers come from here."""
         self._body_left = False
         super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read; wait, but not for ever."""
+        """Wait for a client that does not read, but not for ever."""
         super().pause_writing()
         self._write_due = self.loop.call_later(self._limits.write_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """Stop the wait: the client has read."""
         if self._write_due is not None:
             self._write_due.cancel()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """What cannot be parsed as HTTP, or is too much of it."""
+        """Refuse what cannot be parsed as HTTP, or is too much of it."""
         too_large = self._over()
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
 
@@ -194,13 +194,13 @@ class _Server(uvicorn.Server):
             self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Stop; uvicorn's own would end the process with the signal afterwards, and nothing of ours would be undone."""
+        """Stop; uvicorn's own method would end the process by the signal, before the service has cleaned up."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
 
 class _Startup:
-    """The app; keeps what its start raises, which uvicorn only logs."""
+    """The application, which keeps what its start raises: uvicorn only logs it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -23,7 +23,7 @@ class SignIn(StrictModel):
 
 
 class Session(BaseModel):
-    """Who asks, and what that key may do. `keys` is false where the service is open to this machine alone."""
+    """The caller, and what that key may do. `keys` is false where the service is open to this machine alone."""
 
     tenant: str
     scopes: list[str]
@@ -32,7 +32,7 @@ class Session(BaseModel):
 
 @router.get("", summary="Who am I?", responses=problems(KeyRequired, DatabaseUnavailable))
 async def get_session(request: Request) -> Session:
-    """The caller, by session or key; 401 without either, where there are keys."""
+    """Return the caller, by session or key; 401 without either, where there are keys."""
     caller = await identify(request)
     scopes = keys.SCOPES if "admin" in caller.scopes else caller.scopes
     return Session(tenant=caller.tenant, scopes=sorted(scopes), keys=caller.key_id is not None)

@@ -37,7 +37,7 @@ class SlideWarning(BaseModel):
 
 
 class SlideFacts(BaseModel):
-    """What the reader sees. Sizes are px of the level, `mpp` um per level-0 px (x, y)."""
+    """The facts that the reader sees. Sizes are px of the level, `mpp` um per level-0 px (x, y)."""
 
     name: str
     reader: str
@@ -101,7 +101,7 @@ class SlideDescription(BaseModel):
 
     @classmethod
     def of(cls, stored: StoredSlide) -> "SlideDescription":
-        """As it is stored."""
+        """Describe a slide as it is stored."""
         facts = SlideFacts.model_validate(stored.facts)
         return cls(slide_id=stored.id, sha256=stored.sha256, name=stored.name, size=stored.size, slide=facts)
 
@@ -142,7 +142,7 @@ async def put_slide(
 
 @router.get("/{slide_id}", summary="What the reader sees in a slide", responses=problems(NotFound))
 def get_slide(slide_id: str, state: StateOf, caller: Reader) -> SlideDescription:
-    """A slide that was uploaded or referred to."""
+    """Return a slide that was uploaded or referred to."""
     return SlideDescription.of(find_slide(state.engine, caller.tenant, slide_id, use=False))
 
 

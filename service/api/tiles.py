@@ -40,7 +40,7 @@ router = APIRouter(prefix="/v1/slides/{slide_id}", tags=["slides"], route_class=
     responses=problems(NotFound) | {200: {"content": {"application/xml": {}}, "description": "Sizes."}},
 )
 def get_descriptor(slide_id: str, state: StateOf, caller: Reader) -> Response:
-    """Size and tiles, for any viewer of Deep Zoom Images; the tiles lie at `tiles_files/LEVEL/COLUMN_ROW.jpg`."""
+    """Return size and tiling for any Deep Zoom viewer; the tiles lie at `tiles_files/LEVEL/COLUMN_ROW.jpg`."""
     stored = find_slide(state.engine, caller.tenant, slide_id)
     return Response(_pyramid(stored).descriptor(), media_type="application/xml")
 
@@ -60,7 +60,7 @@ async def get_tile(
     caller: Reader,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """At most 514 px wide and high, one of them its neighbours' on each side; glass where the slide ends."""
+    """Return a tile of at most 514 px a side, one of them its neighbours' on each side; glass where the slide ends."""
     stored = await _looked_at(state, caller, slide_id)
     box, scale = _pyramid(stored).tile(level, column, row)
     return await _picture(state, stored, box, scale, if_none_match)
@@ -82,7 +82,7 @@ async def get_crop(
     size: Annotated[int, Query(ge=16, le=512, description="Px of the picture.")] = 160,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """A square round a place, as one looks at a single figure."""
+    """Return a square round a place, as one looks at a single figure."""
     stored = await _looked_at(state, caller, slide_id)
     return await _picture(state, stored, *place_box(x, y, side, size), if_none_match)
 

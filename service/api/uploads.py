@@ -50,7 +50,7 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=ChangesRo
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is known of an upload; kept beside its bytes."""
+    """The facts of an upload, kept beside its bytes."""
 
     id: str
     tenant: str
@@ -60,12 +60,12 @@ class Upload:
     slide_id: str | None = None
 
     def save(self, storage: Storage) -> None:
-        """Keep it. Raises StorageFull."""
+        """Write what is known of the upload. Raises StorageFull, OutputUnwritable."""
         write_whole(part_path(storage, self.id).with_suffix(".json"), json.dumps(asdict(self)).encode())
 
 
 class UploadStatus(BaseModel):
-    """How far an upload is (bytes); with its last byte it has a slide."""
+    """The progress of an upload (bytes); with its last byte it has a slide."""
 
     offset: int
     length: int
@@ -103,7 +103,7 @@ tus = [Depends(speak_tus)]
 @router.options("", status_code=204, summary="What of tus this service speaks")
 @router.options("/{upload_id}", status_code=204, include_in_schema=False)
 def get_options(response: Response, state: StateOf) -> None:
-    """Version, extensions and the largest upload."""
+    """Return version, extensions and the largest upload."""
     response.headers["Tus-Resumable"] = response.headers["Tus-Version"] = VERSION
     response.headers["Tus-Extension"] = EXTENSIONS
     response.headers["Tus-Max-Size"] = str(state.settings.max_upload_bytes)
@@ -156,7 +156,7 @@ async def create_upload(
     | {200: _headers("Upload-Offset", "Upload-Length", "Upload-Metadata", "Slide-Id")},
 )
 async def head_upload(upload_id: str, response: Response, state: StateOf, caller: Submitter) -> None:
-    """The offset, and of a complete upload its slide."""
+    """Return the offset, and of a complete upload its slide."""
     await _settle(state, upload_id)
     upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
     if await on_disk(_offset, state.storage, upload) == upload.length and upload.slide_id is None:
@@ -200,7 +200,7 @@ async def patch_upload(
 
 @router.get("/{upload_id}", summary="How far an upload is", responses=problems(NotFound))
 async def get_upload(upload_id: str, state: StateOf, caller: Submitter) -> UploadStatus:
-    """The offset, and of a complete upload its slide, as JSON."""
+    """Return the offset, and of a complete upload its slide, as JSON."""
     await _settle(state, upload_id)
     upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
     offset = await on_disk(_offset, state.storage, upload)
@@ -225,7 +225,7 @@ def delete_upload(upload_id: str, state: StateOf, caller: Submitter) -> None:
 
 @asynccontextmanager
 async def _writing(state: State, upload: Upload) -> AsyncIterator[Incoming]:
-    """An upload's bytes, for this request alone. Raises NotFound, OffsetConflict."""
+    """Open an upload's bytes for this request alone. Raises NotFound, OffsetConflict."""
     async with Incoming(state.storage, state.settings.max_upload_bytes, resumed=upload.id) as incoming:
         if (await on_disk(_load, state.storage, upload.tenant, upload.id)).slide_id is not None:
             raise OffsetConflict("another request has completed this upload; ask for its slide")
@@ -281,7 +281,7 @@ def _create(storage: Storage, upload: Upload) -> None:
 
 
 def _load(storage: Storage, tenant: str, upload_id: str) -> Upload:
-    """What is known of an upload. Raises NotFound, for somebody else's too."""
+    """Read what is known of an upload. Raises NotFound, for somebody else's too."""
     try:
         upload = Upload(**json.loads(part_path(storage, upload_id).with_suffix(".json").read_bytes()))
     except (ValueError, TypeError, FileNotFoundError) as error:
@@ -307,7 +307,7 @@ def _tell(response: Response, storage: Storage, upload: Upload) -> None:
 
 
 def _filename(metadata: str) -> str:
-    """The value of `filename` in Upload-Metadata. Raises RequestInvalid."""
+    """Read the value of `filename` in Upload-Metadata. Raises RequestInvalid."""
     for pair in metadata.split(","):
         key, _, value = pair.strip().partition(" ")
         if key == "filename":

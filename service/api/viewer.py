@@ -17,7 +17,7 @@ POLICY: Final = (
 
 
 class _Files(StaticFiles):
-    """Asked for again each time, so that files of two versions never work together."""
+    """Static files that browsers ask for again each time, so that files of two versions never work together."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

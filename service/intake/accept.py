@@ -58,7 +58,7 @@ async def accept(
 
 
 async def _unpacked(sandbox: Sandbox, incoming: Incoming, folder: Path, name: str) -> tuple[Path, InspectedSlide]:
-    """The slide in a zip goes by its own name; a DICOM slide that lies in no folder, by the zip's."""
+    """Unpack a zip: its slide goes by its own name; a DICOM slide that lies in no folder, by the zip's."""
     unpacked = folder / "unpacked"
     await on_disk(unpacked.mkdir)
     path = await sandbox.unpack(incoming.path, unpacked, incoming.limit, name)
@@ -67,7 +67,7 @@ async def _unpacked(sandbox: Sandbox, incoming: Incoming, folder: Path, name: st
 
 
 def _place(part: Path, folder: Path, name: str) -> Path:
-    """A second name for the upload's bytes: the first stays until the slide is there."""
+    """Give the upload's bytes a second name: the first stays until the slide is there."""
     suffix = SUFFIX.search(name.lower())
     path = folder / f"slide{suffix[0] if suffix else ''}"
     with writable():

@@ -39,7 +39,7 @@ JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file begins as zips do."""
+    """Tell whether a file begins as zips do."""
     with path.open("rb") as file:
         return file.read(4) in MAGIC
 
@@ -66,7 +66,7 @@ def unpack(path: Path, folder: Path, limit: int) -> None:
 
 
 def _checked(entries: Sequence[zipfile.ZipInfo], limit: int) -> list[zipfile.ZipInfo]:
-    """The files to unpack, if nothing is wrong with any entry."""
+    """List the files to unpack, if nothing is wrong with any entry."""
     if len(entries) > MAX_ENTRIES:
         raise ArchiveUnsafe(f"the zip has {len(entries)} entries; a slide has at most {MAX_ENTRIES}")
     for entry in entries:
@@ -102,7 +102,7 @@ def _check_size(size: int, packed: int, what: str) -> None:
 
 
 def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
-    """Folders and name; `orig_filename` is not yet cut at a null byte. Some programs of Windows write backslashes."""
+    """Split folders and name; `orig_filename` is not yet cut at a null byte. Windows programs may write backslashes."""
     name = unicodedata.normalize("NFC", entry.orig_filename.replace("\\", "/"))
     return tuple(name.removesuffix("/").split("/"))
 
@@ -150,7 +150,7 @@ def slide_in(folder: Path) -> Path:
 
 
 def _slides_in(folder: Path) -> Iterator[Path]:
-    """MIRAX slides, DICOM slides, and the files that are slides by themselves and belong to none of those."""
+    """Find MIRAX slides, DICOM slides, and files that are slides by themselves and belong to none of those."""
     files = files_below(folder)
     mirax = [path for path in files if path.suffix.lower() == ".mrxs"]
     instances = instances_of(folder)
@@ -171,7 +171,7 @@ def _slides_in(folder: Path) -> Iterator[Path]:
 
 
 def _check_mirax(path: Path) -> None:
-    """OpenSlide opens what the index of a MIRAX slide names, wherever that is."""
+    """Check what the index of a MIRAX slide names: OpenSlide opens it, wherever that is."""
     if not (path.with_suffix("") / MIRAX_INDEX).is_file():
         raise NotASlide(f"{path.name} needs its folder {path.stem}/ with {MIRAX_INDEX} in the same zip")
     try:

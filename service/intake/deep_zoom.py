@@ -41,7 +41,7 @@ class Pyramid:
         return math.ceil(math.log2(max(self.width, self.height, 1)))
 
     def tile(self, level: int, column: int, row: int) -> tuple[Box, int]:
-        """Where a tile lies on its level, and the level-0 px in one px of it. Raises NotFound."""
+        """Find where a tile lies on its level, and the level-0 px in one px of it. Raises NotFound."""
         if not 0 <= level <= self.top:
             raise NotFound(f"there is no level {level}; there are 0 to {self.top}")
         scale = 1 << (self.top - level)
@@ -53,7 +53,7 @@ class Pyramid:
         return reach.overlap(level_box), scale
 
     def descriptor(self) -> str:
-        """The Deep Zoom Image, as XML."""
+        """Write the Deep Zoom Image as XML."""
         return (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="jpg" '
@@ -71,7 +71,7 @@ class ShownSlide:
         self._overview: Rgb | None = None
 
     def read(self, box: Box, scale: float) -> Rgb:
-        """The pixels of a box of a grid (grid px). Raises SlideDamaged."""
+        """Read the pixels of a box of a grid (grid px). Raises SlideDamaged."""
         own = max(size for size in self.slide.level_downsamples if size <= max(1.0, scale * 1.001))
         if scale < self._coarse or scale <= MOST_SHRUNK * own or scale % self._coarse:
             return self.slide.read(box, (scale, scale))
@@ -92,7 +92,7 @@ class ShownSlides:
         self._closing: threading.Timer | None = None
 
     def cut(self, path: str, box: Box, scale: float, **given: Any) -> bytes:
-        """A box of a slide's grid as JPEG. Raises as `open_slide` and `Slide.read`."""
+        """Cut a box out of a slide's grid, as JPEG. Raises as `open_slide` and `Slide.read`."""
         with self._lock:
             if self._closing is not None:
                 self._closing.cancel()
@@ -108,7 +108,7 @@ class ShownSlides:
         return bytes(simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="444"))
 
     def close(self) -> None:
-        """Let go of all slides."""
+        """Close all slides."""
         with self._lock:
             while self._open:
                 self._open.popitem()[1].slide.close()
@@ -121,7 +121,7 @@ class ShownSlides:
 
 
 def place_box(x: float, y: float, side: float, size_px: int) -> tuple[Box, float]:
-    """A square round a place (level-0 px), as a box of a grid, and the grid's scale."""
+    """Make a square round a place (level-0 px): a box of a grid, and the grid's scale."""
     scale = side / size_px
     return Box(round(x / scale - size_px / 2), round(y / scale - size_px / 2), size_px, size_px), scale
 

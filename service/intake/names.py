@@ -16,7 +16,7 @@ FORBIDDEN = "the uri is not below a folder or URL that this service may read"
 
 
 def clean_name(name: str) -> str:
-    """A file name fit to be shown: its last part, without what is invisible or turns the text round."""
+    """Make a file name fit to be shown: its last part, without what is invisible or reverses the text."""
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name).rstrip("/\\"))[-1]
     visible = "".join(_visible(character) for character in last).strip(" .")
     if RESERVED.match(visible):
@@ -36,7 +36,7 @@ def _visible(character: str) -> str:
 
 
 def resolve_reference(uri: str, roots: Sequence[str]) -> str:
-    """The path or URL that a `uri` means, if it lies below one of the roots (folders and URL prefixes).
+    """Find the path or URL that a `uri` means, if it lies below one of the roots (folders and URL prefixes).
 
     Raises SourceForbidden, and FileMissing where there is nothing below the root.
     """
@@ -50,7 +50,7 @@ def resolve_reference(uri: str, roots: Sequence[str]) -> str:
 
 
 def _local(path: str, roots: Sequence[Path]) -> str:
-    """Judged twice: as written, so that nothing is said about files elsewhere; and where its links lead."""
+    """Judge a path twice: as written, so that nothing is said about files elsewhere; and where its links lead."""
     given = Path(path)
     if not given.is_absolute() or ".." in given.parts:
         raise SourceForbidden(FORBIDDEN)
@@ -69,7 +69,7 @@ def _local(path: str, roots: Sequence[Path]) -> str:
 
 
 def _below(url: str, root: str) -> bool:
-    """Whether a URL lies below another, by whole parts of its path, and says nothing that a server could read anew."""
+    """Tell whether a URL lies below another, by whole parts of its path, and no server can read it otherwise."""
     try:
         given, above = urlsplit(url), urlsplit(root)
     except ValueError:

@@ -31,7 +31,7 @@ Geometry: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a picture lies on the slide, in level-0 px from the slide's corner."""
+    """The place of a picture on the slide, in level-0 px from the slide's corner."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Place:
 
 
 def tissue_outline(tissue: TissueMask) -> Geometry:
-    """A GeoJSON MultiLineString of closed lines round the tissue and its holes."""
+    """Draw closed lines round the tissue and its holes, as a GeoJSON MultiLineString."""
     rings = find_contours(np.pad(tissue.mask, 1).astype(np.float32), 0.5)
     lines = [approximate_polygon(ring, 0.7)[:, ::-1] - 0.5 for ring in rings]  # x, y; the padding is one px
     scaled = [np.round(line * tissue.scale, 1).tolist() for line in lines]
@@ -48,7 +48,7 @@ def tissue_outline(tissue: TissueMask) -> Geometry:
 
 
 def heat_place(probabilities: ProbabilityMap) -> Place:
-    """Where the map's picture lies: each cell is centred on the model px that it is of."""
+    """Find where the map's picture lies: each cell is centred on the model px that it is of."""
     lattice, shrunk = probabilities.lattice, _shrunk(probabilities)
     rows, columns = (math.ceil(cells / shrunk) * shrunk for cells in probabilities.values.shape)
     stride = (lattice.stride_px * lattice.scale[0], lattice.stride_px * lattice.scale[1])
@@ -57,7 +57,7 @@ def heat_place(probabilities: ProbabilityMap) -> Place:
 
 
 def heat_picture(probabilities: ProbabilityMap) -> bytes:
-    """The map as a PNG; a pixel shows the highest probability in it."""
+    """Draw the map as a PNG; a pixel shows the highest probability in it."""
     values, shrunk = probabilities.values, _shrunk(probabilities)
     height, width = (math.ceil(cells / shrunk) for cells in values.shape)
     padded = np.zeros((height * shrunk, width * shrunk), np.float32)
@@ -77,7 +77,7 @@ def _shrunk(probabilities: ProbabilityMap) -> int:
 
 
 def _colours() -> npt.NDArray[np.uint8]:
-    """256 times red, green, blue, opacity."""
+    """Make the palette: 256 times red, green, blue, opacity."""
     values, at = np.arange(256) / 255, [place for place, _ in RAMP]
     channels = [np.interp(values, at, [colour[channel] for _, colour in RAMP]) for channel in range(4)]
     colours = np.stack(channels, 1)

@@ -17,7 +17,7 @@ from service.tissue import TissueMask, find_tissue
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What to draw, as JSON can say it: a key of KINDS, a slide, what came of it; `number` is a detection's id."""
+    """A picture to draw, as JSON can say it: a key of KINDS, a slide, what came of it; `number` is a detection's id."""
 
     kind: str
     path: str

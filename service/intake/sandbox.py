@@ -33,14 +33,14 @@ QUICK_CHILDREN = 2
 DRAWING_CHILDREN = 2
 CUTTING_CHILDREN = 2  # of their own: they keep open what is looked at
 SLOW_CHILDREN = 1  # unpack and hash, which takes long for large slides; small ones do not wait for it
-OPEN_S = 60.0  # milliseconds, were it not for machines on which everything waits
+OPEN_S = 60.0  # it takes milliseconds, but a busy machine may be far slower
 DRAW_S = 120.0  # a slide without a pyramid is read whole for its thumbnail
 SLOW_BYTES_PER_S = 20e6
 URL_S = 1800.0
 MAX_REPLY_BYTES = 1 << 20
 QUESTIONS = 1000  # of one child
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-OURS = "MITOSIS_"  # settings, secrets among them, are no business of what opens strangers' files
+OURS = "MITOSIS_"  # settings, secrets among them, are kept from the processes that open strangers' files
 SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull)  # by children, of slides
 ERRORS = {each.code: each for each in SAYABLE}
 
@@ -49,18 +49,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InspectedSlide:
-    """What the reader sees (`Slide.describe`), and the bytes of all the slide's files."""
+    """The facts that the reader sees (`Slide.describe`), and the size of all the slide's files in bytes."""
 
     facts: dict[str, Any]
     size: int
 
 
 class _Lost(Exception):
-    """A child died or hung; `guilty`: the question was the reason, as far as can be told."""
+    """The loss of a child; `by_question`: the slide it was asked about was the reason, as far as can be told."""
 
-    def __init__(self, reason: str, *, guilty: bool) -> None:
+    def __init__(self, reason: str, *, by_question: bool) -> None:
         super().__init__(reason)
-        self.guilty = guilty
+        self.by_question = by_question
 
 
 class Sandbox:
@@ -111,7 +111,7 @@ class Sandbox:
         await self._ask(self._drawing, question | {"picture": asdict(picture), "out": str(out)}, lambda: DRAW_S)
 
     async def cut(self, path: str | Path, name: str, sha256: str, box: Box, scale: float) -> bytes:
-        """A box of a slide's grid (grid px) as JPEG, from a child that keeps the slide open. Raises as `inspect`."""
+        """Cut a box (grid px) out of a slide as JPEG, in a child that keeps the slide open. Raises as `inspect`."""
         question = {"do": "cut", "path": str(path), "name": name, "sha256": sha256, "box": astuple(box), "scale": scale}
         reply = await self._ask(self._cutting, question, lambda: DRAW_S)
         return base64.b64decode(reply["jpeg"])
@@ -125,7 +125,7 @@ class Sandbox:
         return reply
 
     def _answer(self, question: dict[str, Any], seconds: Callable[[], float]) -> dict[str, Any]:
-        """Ask a child; once more, another one, where the first died for a reason of its own."""
+        """Ask a child, and another one where the first died for a reason that is not the slide's."""
         question |= {"seconds": seconds()}
         for last in (False, True):
             try:
@@ -133,7 +133,7 @@ class Sandbox:
                     return child.ask(question)
             except _Lost as lost:
                 log.warning("a reader's process was lost", reason=str(lost), question=question["do"])
-                if last or lost.guilty:
+                if last or lost.by_question:
                     what = f"{question['name']}: the reader {lost}"
                     raise SlideDamaged(f"{what}; copy the file again or export it anew") from lost
         raise AssertionError("unreachable")
@@ -176,7 +176,7 @@ class _Child:
                 pipe.close()  # type: ignore[union-attr]
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer. Raises _Lost."""
+        """Ask one question and return the answer. Raises _Lost."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         started, self.asked = time.monotonic(), self.asked + 1
@@ -184,12 +184,12 @@ class _Child:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise _Lost("was not there any more", guilty=False) from error
+            raise _Lost("had ended before it was asked", by_question=False) from error
         reply = self._read(self._process.stdout, started + question["seconds"])
         try:
             found: dict[str, Any] = json.loads(reply)
         except ValueError as error:
-            raise _Lost("lost its mind over it", guilty=True) from error
+            raise _Lost("gave an answer that is no JSON", by_question=True) from error
         return found
 
     def _read(self, pipe: IO[bytes], until: float) -> bytes:
@@ -198,26 +198,26 @@ class _Child:
         while not reply.endswith(b"\n"):
             left_ms = (until - time.monotonic()) * 1000
             if left_ms <= 0 or not waiting.poll(left_ms):
-                raise _Lost("did not come to an end with it", guilty=True)
+                raise _Lost("did not finish in time", by_question=True)
             chunk = os.read(pipe.fileno(), 1 << 16)
             if not chunk:
                 raise self._death()
             reply += chunk
             if len(reply) > MAX_REPLY_BYTES:
-                raise _Lost("found no end of levels in it", guilty=True)
+                raise _Lost("gave an answer that is too long", by_question=True)
         return reply
 
     def _death(self) -> _Lost:
         status = self._process.wait()
         if status == -signal.SIGKILL:  # not by us: the system was short of memory, maybe for other reasons
-            return _Lost("was killed", guilty=False)
+            return _Lost("was killed", by_question=False)
         if status == -signal.SIGALRM:
-            return _Lost("did not come to an end with it", guilty=True)
-        return _Lost("crashed on it", guilty=True)
+            return _Lost("did not finish in time", by_question=True)
+        return _Lost("crashed on it", by_question=True)
 
 
 def _slow_s(path: Path) -> float:
-    """Seconds that a file, or the files below a folder, may take to be opened and read."""
+    """Estimate the seconds that a file, or the files below a folder, may take to be opened and read."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     if path.suffix.lower() == ".mrxs":
         files += [each for each in path.with_suffix("").rglob("*") if each.is_file()]

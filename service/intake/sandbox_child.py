@@ -52,7 +52,7 @@ def _reply(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(detail: str, question: dict[str, Any]) -> str:
-    """With the name that the client knows instead of where we keep the file."""
+    """Put the name that the client knows in place of the path that the service keeps the file at."""
     for ours in (question["path"], Path(question["path"]).name):
         if detail.startswith(ours):
             return f"{question['name']}{detail[len(ours) :]}"
@@ -105,7 +105,7 @@ def _size(file: str | Path) -> int:
 
 
 def _finite(value: Any) -> Any:
-    """Without numbers that JSON does not have; OME-XML may hold them."""
+    """Replace numbers that JSON does not have by null; OME-XML may hold them."""
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -52,20 +52,20 @@ RETRY_S = (0.0, 5.0, 30.0)  # before the second, third ... attempt
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to run a task, and what is to be done."""
+    """The right to run a task, and what the task is."""
 
     task_id: str
     lease: str
     kind: Kind
     part: int
     parts: int
-    claims: int  # this is the how manieth start
-    attempts: int
+    claims: int  # how often the task was started, this start included
+    attempts: int  # the same without starts that were handed back
     analysis: Analysis
 
 
 class Analyses:
-    """All transitions. Every method raises DatabaseUnavailable where the database cannot be reached."""
+    """The store of analyses and their transitions. Every method raises DatabaseUnavailable if it is away."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -73,7 +73,7 @@ class Analyses:
     # What callers of the API do
 
     def submit(self, submission: Submission, key: str | None = None, request_sha256: str = "") -> tuple[Analysis, bool]:
-        """A new analysis, queued; or the one that the same idempotency key made before, and False.
+        """Queue a new analysis; or find the one that the same idempotency key made before, and give False with it.
 
         Raises IdempotencyConflict where the key came with another request.
         """
@@ -101,7 +101,7 @@ class Analyses:
         return find_analysis(connection, row.analysis_id, tenant)
 
     def get(self, analysis_id: str, tenant: str) -> Analysis:
-        """An analysis. Raises NotFound, for somebody else's too."""
+        """Find an analysis. Raises NotFound, for somebody else's too."""
         with reading(self.engine) as connection:
             return find_analysis(connection, analysis_id, tenant)
 
@@ -114,7 +114,7 @@ class Analyses:
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[Sequence[Analysis], str | None]:
-        """Analyses, newest first, and where to go on. Raises RequestInvalid for a cursor that is none."""
+        """List analyses, newest first, and where to go on. Raises RequestInvalid for a cursor that is none."""
         where = analyses.c.tenant == tenant
         if status is not None:
             where &= analyses.c.status == status
@@ -147,7 +147,7 @@ class Analyses:
     # What workers do
 
     def claim(self, task_id: str) -> Claim | None:
-        """The lease of a queued task; None where somebody has it, or there is nothing to do any more."""
+        """Take the lease of a queued task; None where somebody else has it, or the task needs no work any more."""
         lease = str(uuid.uuid4())
         with writing(self.engine) as connection:
             row = connection.execute(select(tasks.c.analysis_id).where(tasks.c.id == task_id)).one_or_none()
@@ -166,13 +166,13 @@ class Analyses:
         return Claim(task_id, lease, task.kind, task.part, task.parts, task.claims, task.attempts, analysis)
 
     def beat(self, claim: Claim, done: int, total: int, patches_per_s: float) -> bool:
-        """Say that the holder lives, and how far it is; False where the lease is lost: then it must stop."""
+        """Record that the holder lives, and how far it is; False where the lease is lost: then the holder must stop."""
         values = {"beat": tasks.c.beat + 1, "done": done, "total": total, "patches_per_s": patches_per_s}
         with writing(self.engine) as connection:
             return connection.execute(update(tasks).where(_held(claim)).values(**values)).rowcount == 1
 
     def succeed(self, claim: Claim, result_sha256: str) -> bool:
-        """The analysis is done and its report stored; False where the lease was lost: then it is somebody else's."""
+        """End an analysis whose report is stored; False where the lease was lost: then it is another worker's."""
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
@@ -191,7 +191,7 @@ class Analyses:
             return True
 
     def finish_part(self, claim: Claim) -> bool:
-        """A part of the map is saved; the last one makes the merge. False where the lease was lost."""
+        """End a part whose map is saved; the last one queues the merge. False where the lease was lost."""
         analysis = claim.analysis
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
@@ -203,7 +203,7 @@ class Analyses:
             return True
 
     def fail(self, claim: Claim, problem: Problem) -> bool:
-        """The analysis cannot be done, and trying again would not help. False where the lease was lost."""
+        """Fail an analysis for good: trying again would not help. False where the lease was lost."""
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
@@ -234,7 +234,7 @@ class Analyses:
     # What maintenance does
 
     def running(self) -> Mapping[tuple[str, str], int]:
-        """The beat of every lease, by (task, lease)."""
+        """Read the beat of every lease, by (task, lease)."""
         with reading(self.engine) as connection:
             rows = connection.execute(
                 select(tasks.c.id, tasks.c.lease, tasks.c.beat).where(tasks.c.status == "running")
@@ -264,12 +264,12 @@ class Analyses:
             return True
 
     def to_send(self, analysis_id: str | None = None) -> Sequence[tuple[str, Priority]]:
-        """Queued tasks (of one analysis) that the broker does not have yet, oldest first."""
+        """List queued tasks (of one analysis) that the broker does not have yet, oldest first."""
         where = and_(tasks.c.status == "queued", tasks.c.sent.is_(False), tasks.c.send_after <= time.time())
         return self._queued(where if analysis_id is None else and_(where, tasks.c.analysis_id == analysis_id))
 
     def sent_and_queued(self) -> Sequence[tuple[str, Priority]]:
-        """Queued tasks that the broker should have."""
+        """List queued tasks that the broker should have."""
         return self._queued(and_(tasks.c.status == "queued", tasks.c.sent.is_(True)))
 
     def _queued(self, where: Any) -> Sequence[tuple[str, Priority]]:
@@ -279,7 +279,7 @@ class Analyses:
             return [(row.id, row.priority) for row in rows]
 
     def mark_sent(self, task_id: str) -> None:
-        """The broker has taken a task's id."""
+        """Record that the broker has taken a task's id."""
         with writing(self.engine) as connection:
             connection.execute(update(tasks).where(tasks.c.id == task_id).values(sent=True))
 
@@ -293,19 +293,19 @@ class Analyses:
         return ids
 
     def statistics(self) -> Statistics:
-        """All analyses at a glance."""
+        """Count all analyses."""
         with reading(self.engine) as connection:
             return find_statistics(connection)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of some ids that are analyses."""
+        """Tell which of some ids are analyses."""
         with reading(self.engine) as connection:
             return set(connection.execute(select(analyses.c.id).where(analyses.c.id.in_(ids))).scalars())
 
     # Inside a transaction
 
     def _lock(self, connection: Connection, analysis_id: str) -> None:
-        """One transition of an analysis at a time, on databases that would allow more."""
+        """Let one transition of an analysis happen at a time, on databases that would allow more."""
         connection.execute(select(analyses.c.id).where(analyses.c.id == analysis_id).with_for_update())
 
     def _done(self, connection: Connection, claim: Claim, **values: Any) -> bool:
@@ -330,7 +330,7 @@ class Analyses:
 
 
 def _ordered(connection: Connection, submission: Submission) -> dict[str, Any]:
-    """What changes in a submission whose order came before it."""
+    """Find what changes in a submission whose order came before it."""
     identifier = submission.slide_identifier
     order = order_for(connection, submission.tenant, identifier) if identifier else None
     if order is None:
@@ -350,11 +350,11 @@ def _held(claim: Claim) -> Any:
 
 
 def _text(told: str) -> str:
-    """What a library said of a file, without what PostgreSQL cannot read out of JSON again: NULs, half surrogates."""
+    """Replace what PostgreSQL cannot read out of JSON again (NULs, half surrogates) in a library's words."""
     return told.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _announcement(analysis: Analysis) -> str:
-    """What a callback says: which analysis ended, and how; the result is fetched with a key."""
+    """Write a callback's body: which analysis ended, and how; the result is fetched with a key."""
     facts: dict[str, Any] = {"id": analysis.id, "status": analysis.status, "error": analysis.error}
     return json.dumps({"type": f"analysis.{analysis.status}", "timestamp": analysis.finished_at, "data": facts})

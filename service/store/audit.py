@@ -39,7 +39,7 @@ _late_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened: `actor` is a key's id or a part of the service, `at` Unix seconds."""
+    """A recorded action: `actor` is a key's id or a part of the service, `at` Unix seconds."""
 
     at: float
     tenant: str
@@ -58,12 +58,12 @@ class AuditEntry(Event):
     sha256: str
 
     def to_json(self) -> str:
-        """One line."""
+        """Write the entry as one line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> "AuditEntry":
-        """What `to_json` gave. Raises ValueError."""
+        """Read what `to_json` wrote. Raises ValueError."""
         try:
             return cls(**json.loads(line))
         except TypeError as error:
@@ -132,7 +132,7 @@ def _storable(text: str, length: int) -> str:
 
 
 def entries(engine: Engine, after: int = 0) -> Iterator[AuditEntry]:
-    """All entries after a number, in order, a thousand at a time. Raises DatabaseUnavailable."""
+    """Yield all entries after a number, in order. Raises DatabaseUnavailable."""
     table = audit_entries.c
     while True:
         query = select(audit_entries).where(table.number > after).order_by(table.number).limit(AT_A_TIME)
@@ -145,7 +145,7 @@ def entries(engine: Engine, after: int = 0) -> Iterator[AuditEntry]:
 
 
 def verify(chain: Iterable[AuditEntry], known: str | None = None) -> tuple[int, str]:
-    """How many entries there are, and the last one's checksum.
+    """Check a chain; gives how many entries there are, and the last one's checksum.
 
     Raises AuditBroken at the first entry that is not what was written, and where the checksum `known` is of none.
     """

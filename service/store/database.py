@@ -253,7 +253,7 @@ audit_entries = Table(
 
 
 def open_database(url: str, *, migrate: bool = True) -> Engine:
-    """The engine for a database, brought up to date. Raises SettingsInvalid, DatabaseUnavailable."""
+    """Open a database and bring its tables up to date. Raises SettingsInvalid, DatabaseUnavailable."""
     try:
         engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, **_options(url))
     except (ArgumentError, ImportError) as error:
@@ -313,7 +313,7 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def revision(engine: Engine) -> str:
-    """Which revision the tables are of. Raises DatabaseUnavailable."""
+    """Read the revision that the tables are of. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         return MigrationContext.configure(connection).get_current_revision() or "none"
 
@@ -340,14 +340,14 @@ def available() -> Iterator[None]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one state of the database. Raises DatabaseUnavailable."""
+    """Open a connection that sees one state of the database. Raises DatabaseUnavailable."""
     with available(), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction: all of it or nothing. Raises DatabaseUnavailable."""
+    """Begin a transaction: all of it is done, or nothing. Raises DatabaseUnavailable."""
     with _turn(engine), available(), engine.execution_options(writes=True).begin() as connection:
         yield connection
 
@@ -363,7 +363,7 @@ def hold_lock(connection: Connection, name: str) -> None:
 
 @contextmanager
 def _turn(engine: Engine) -> Iterator[None]:
-    """Of this process' writers to SQLite, one at a time: there, they would all hold connections and poll a lock."""
+    """Let one writer of this process to SQLite in at a time: else all would hold connections and poll a lock."""
     if engine.dialect.name != "sqlite":
         yield
         return

@@ -35,7 +35,7 @@ class Key:
 
 
 def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> tuple[str, str]:
-    """A new key's id, and its secret, which cannot be had again.
+    """Make a key; gives its id, and its secret, which cannot be had again.
 
     Raises ParameterInvalid for a name, tenant or scope that is none, and DatabaseUnavailable.
     """
@@ -52,7 +52,7 @@ def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> t
 
 
 def list_all(engine: Engine) -> Sequence[Key]:
-    """All keys, revoked ones too, oldest first. Raises DatabaseUnavailable."""
+    """List all keys, revoked ones too, oldest first. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).all()
     return [Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, row.revoked_at) for row in rows]
@@ -67,7 +67,7 @@ def revoke(engine: Engine, key_id: str) -> None:
 
 
 def find(engine: Engine, secret: str) -> Key | None:
-    """The valid key of a secret. Raises DatabaseUnavailable."""
+    """Find the valid key of a secret. Raises DatabaseUnavailable."""
     digest = secret_sha256(secret)
     with reading(engine) as connection:
         row = connection.execute(select(keys).where(keys.c.sha256 == digest)).one_or_none()
@@ -77,7 +77,7 @@ def find(engine: Engine, secret: str) -> Key | None:
 
 
 def exist(engine: Engine) -> bool:
-    """Whether a key was ever made: revoking the last one must not open the service. Raises DatabaseUnavailable."""
+    """Tell whether a key was ever made: revoking the last one must not open the service. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         return connection.execute(select(keys.c.id).limit(1)).first() is not None
 

@@ -82,7 +82,7 @@ def _route(formatter: logging.Formatter) -> None:
 
 
 def without_secrets(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """A processor that blacks out what a log must not hold."""
+    """Replace what a log must not hold by `[hidden]`."""
     return {name: "[hidden]" if name in HIDDEN else _clean(value) for name, value in line.items()}
 
 
@@ -100,6 +100,6 @@ def _clean(value: Any) -> Any:
 
 @contextmanager
 def bind_analysis(analysis_id: str) -> Iterator[None]:
-    """Everything that is logged inside, in this thread or task, carries the analysis' id."""
+    """Put the analysis' id on every line that is logged inside, in this thread or task."""
     with structlog.contextvars.bound_contextvars(analysis_id=analysis_id):
         yield

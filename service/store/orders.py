@@ -30,7 +30,7 @@ FOUND = ("queued", "running", "succeeded")  # analyses that an order is for
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a message says of one order: its number, and what is asked for of each slide."""
+    """The part of a message about one order: its number, and what is asked for of each slide."""
 
     control: Control
     number: str
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Where a request comes from: `at` is the sender's time (Unix seconds; 0: it did not say)."""
+    """The origin of a request: `at` is the sender's time (Unix seconds; 0: it did not say)."""
 
     tenant: str
     source: Literal["hl7", "fhir"]
@@ -48,12 +48,12 @@ class Sent:
 
 
 def identifier_of(order: Order) -> str | None:
-    """What is on the label of the slide that an order is for."""
+    """Return what is on the label of the slide that an order is for."""
     return order.container_id or order.accession_number
 
 
 def check_pattern(pattern: str) -> re.Pattern[str] | None:
-    """The pattern of file names; None for none. Raises SettingsInvalid where it has no group `id`."""
+    """Compile the pattern of file names; None for none. Raises SettingsInvalid where it has no group `id`."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -64,7 +64,7 @@ def check_pattern(pattern: str) -> re.Pattern[str] | None:
 
 
 def slide_identifier(order: Order | None, name: str, pattern: str) -> str | None:
-    """What is on a slide's label, as far as its upload says it."""
+    """Find what is on a slide's label, as far as its upload says it."""
     if order is not None and order.container_id:
         return order.container_id
     compiled = check_pattern(pattern)
@@ -95,7 +95,7 @@ def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
 
 
 def order_for(connection: Connection, tenant: str, identifier: str) -> Order | None:
-    """The order of a slide that has come, if there is one: the newest, which is matched now."""
+    """Match a slide that has come with its newest order, if there is one."""
     lock(connection, tenant)
     which = and_(orders.c.tenant == tenant, orders.c.identifier == identifier, orders.c.status != "cancelled")
     row = connection.execute(select(orders).where(which).order_by(orders.c.updated_at.desc()).limit(1)).first()
@@ -107,13 +107,13 @@ def order_for(connection: Connection, tenant: str, identifier: str) -> Order | N
 
 
 def merged(given: dict[str, Any] | None, order: Order) -> dict[str, Any]:
-    """What an upload said of its order, overruled by what the laboratory's system says."""
+    """Merge what an upload said of its order with what the laboratory's system says, which overrules it."""
     told = {name: value for name, value in (given or {}).items() if value is not None}
     return Order.model_validate(told | order.model_dump(exclude_none=True)).model_dump(mode="json")
 
 
 def find(engine: Engine, tenant: str, order_id: str) -> Sequence[Row[Any]]:
-    """An order by the id of any of its rows. Raises NotFound."""
+    """Find an order by the id of any of its rows. Raises NotFound."""
     with reading(engine) as connection:
         which = and_(orders.c.tenant == tenant, orders.c.id == order_id)
         row = connection.execute(select(orders).where(which)).one_or_none()
@@ -123,21 +123,21 @@ def find(engine: Engine, tenant: str, order_id: str) -> Sequence[Row[Any]]:
 
 
 def rows_of(connection: Connection, tenant: str, number: str) -> Sequence[Row[Any]]:
-    """An order by its number, a row for each slide; those that are cancelled come last."""
+    """Find an order by its number, a row for each slide; those that are cancelled come last."""
     which = and_(orders.c.tenant == tenant, orders.c.number == number)
     cancelled = orders.c.status == "cancelled"
     return connection.execute(select(orders).where(which).order_by(cancelled, orders.c.created_at, orders.c.id)).all()
 
 
 def waiting(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
-    """Orders whose slide has not come, oldest first."""
+    """List orders whose slide has not come, oldest first."""
     which = and_(orders.c.tenant == tenant, orders.c.status == "waiting")
     with reading(engine) as connection:
         return connection.execute(select(orders).where(which).order_by(orders.c.created_at)).all()
 
 
 def count_waiting(engine: Engine) -> int:
-    """How many orders wait for their slide."""
+    """Count the orders that wait for their slide."""
     which = select(func.count()).select_from(orders).where(orders.c.status == "waiting")
     with reading(engine) as connection:
         return int(connection.execute(which).scalar_one())
@@ -150,7 +150,7 @@ def forget(connection: Connection, before: float) -> None:
 
 
 def lock(connection: Connection, tenant: str) -> None:
-    """One at a time of those who look for an order, and those who look for its slide; until the transaction ends."""
+    """Let in one at a time of those who look for an order or for its slide, until the transaction ends."""
     hold_lock(connection, f"orders:{tenant}")
 
 

@@ -27,7 +27,7 @@ EVERY = "every"  # the channel of an announcement
 
 @dataclass(frozen=True, slots=True)
 class OutboxStatistics:
-    """How a channel stands."""
+    """The state of a channel."""
 
     waiting: int
     refused: int
@@ -66,7 +66,7 @@ def share_out(engine: Engine, channels: Sequence[str], tenant: str) -> None:
 
 
 def take(engine: Engine, channel: str, lease_s: float) -> Row[Any] | None:
-    """The first row of a channel, if its time has come; it is not taken again before the lease has run out."""
+    """Take the first row of a channel, if its time has come; it is not taken again before the lease has run out."""
     now = time.time()
     first = select(outbox).where(outbox.c.channel == channel, outbox.c.status == "waiting").order_by(outbox.c.id)
     with reading(engine) as connection:
@@ -101,7 +101,7 @@ def held(engine: Engine, row: Row[Any], lease_s: float) -> Iterator[None]:
 
 
 def settle(engine: Engine, row: Row[Any], status: str, error: str | None = None, delay_s: float = 0.0) -> None:
-    """Say how a try went; `delay_s`: until the next one, where it still waits."""
+    """Record how a try went; `delay_s`: until the next one, where it still waits."""
     values = {"status": status, "last_error": error, "next_at": time.time() + delay_s}
     with writing(engine) as connection:
         which = and_(outbox.c.id == row.id, outbox.c.status == "waiting")
@@ -115,7 +115,7 @@ def remove(engine: Engine, row: Row[Any]) -> None:
 
 
 def undelivered(engine: Engine) -> Sequence[Row[Any]]:
-    """What waits or was refused, in order."""
+    """List what waits or was refused, in order."""
     which = select(outbox).where(outbox.c.status.in_(("waiting", "refused")), outbox.c.channel != EVERY)
     with reading(engine) as connection:
         return connection.execute(which.order_by(outbox.c.id)).all()
@@ -153,7 +153,7 @@ def _undelivered(connection: Connection, number: int) -> Row[Any]:
 
 
 def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxStatistics]:
-    """How each channel stands, those included that are not configured any more but still hold something."""
+    """Count what each channel holds, those included that are not configured any more but still hold something."""
     query = select(outbox.c.channel, outbox.c.status, func.count(), func.min(outbox.c.created_at))
     with reading(engine) as connection:
         rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).all()

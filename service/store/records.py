@@ -20,7 +20,7 @@ LIVE = ("queued", "running")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is asked for: `request` is the API's, already checked."""
+    """An analysis that is asked for: `request` is the API's, already checked."""
 
     tenant: str
     slide_id: str
@@ -70,7 +70,7 @@ class Statistics:
 
 
 def find_analyses(connection: Connection, where: Any, limit: int) -> list[Analysis]:
-    """Analyses, newest first, with the progress of their tasks."""
+    """Find analyses, newest first, with the progress of their tasks."""
     query = select(analyses).where(where).order_by(analyses.c.created_at.desc(), analyses.c.id.desc()).limit(limit)
     rows = connection.execute(query).all()
     done, total = func.sum(tasks.c.done), func.sum(tasks.c.total)
@@ -98,7 +98,7 @@ def _analysis(row: Any, work: Any) -> Analysis:
 
 
 def find_statistics(connection: Connection) -> Statistics:
-    """Counts over everybody's analyses."""
+    """Count everybody's analyses."""
     kinds: Any = connection.execute(select(analyses.c.status, func.count()).group_by(analyses.c.status)).all()
     code = analyses.c.error["code"].as_string()
     failed = select(code, func.count()).where(analyses.c.status == "failed").group_by(code)
@@ -115,12 +115,12 @@ def find_statistics(connection: Connection) -> Statistics:
 
 
 def as_cursor(created_at: float, analysis_id: str) -> str:
-    """Where a list goes on, after an analysis."""
+    """Write down where a list goes on: after an analysis."""
     return base64.urlsafe_b64encode(f"{created_at!r} {analysis_id}".encode()).decode()
 
 
 def from_cursor(text: str) -> tuple[float, str]:
-    """What `as_cursor` was given. Raises RequestInvalid."""
+    """Read what `as_cursor` wrote. Raises RequestInvalid."""
     try:
         created_at, analysis_id = base64.urlsafe_b64decode(text.encode()).decode().split(" ")
         return float(created_at), analysis_id

@@ -29,33 +29,33 @@ class Result:
 
     @classmethod
     def of(cls, storage: Storage, analysis: Analysis) -> "Result":
-        """An analysis' files. Raises NotFinished."""
+        """Find an analysis' files. Raises NotFinished."""
         if analysis.status != "succeeded" or analysis.result_sha256 is None:
             reason = f": {analysis.error['detail']}" if analysis.error else ""
             raise NotFinished(f"analysis {analysis.id} is {analysis.status}{reason}; there is no result")
         return cls(storage.result_folder(analysis.id), analysis.result_sha256)
 
     def path(self, kind: str, extension: str = "npz") -> Path:
-        """Of the report, the map or the tissue; one that was deleted in between is missed when it is read."""
+        """Name the file of a kind (report, map, tissue ...); whether it is there, shows when it is read."""
         return self.folder / f"{kind}-{self.sha256}.{extension}"
 
     def content(self) -> bytes:
-        """The report's bytes. Raises NotFound."""
+        """Read the report's bytes. Raises NotFound."""
         try:
             return self.path("report", "json").read_bytes()
         except FileNotFoundError as error:
             raise NotFound("the result was deleted") from error
 
     def report(self) -> Report:
-        """What the machine found. Raises NotFound."""
+        """Read what the machine found. Raises NotFound."""
         return _report(self)
 
     def tissue(self) -> TissueMask:
-        """Where there is tissue. Raises NotFinished where it was not saved."""
+        """Read where there is tissue. Raises NotFinished where it was not saved."""
         return _tissue(self)
 
     def candidates(self, above: float) -> list[Detection]:
-        """Figures between a probability and the threshold, best first, with numbers of their own."""
+        """Find figures between a probability and the threshold, best first, with numbers of their own."""
         return _candidates(self, above)
 
 

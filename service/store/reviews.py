@@ -23,7 +23,7 @@ class Reviews:
         self._engine = engine
 
     def entries(self, analysis_id: str) -> list[Entry]:
-        """All entries, oldest first."""
+        """List all entries, oldest first."""
         with reading(self._engine) as connection:
             return _entries(connection, analysis_id)
 
@@ -50,7 +50,7 @@ class Reviews:
 
     @contextmanager
     def _at(self, analysis: Analysis, revision: int) -> Iterator[tuple[Connection, list[Entry]]]:
-        """A transaction in which a review stands at a revision, and nobody else moves it."""
+        """Begin a transaction in which a review stands at a revision, and nobody else changes it."""
         with writing(self._engine) as connection:
             lock = select(analyses.c.id).where(analyses.c.id == analysis.id).with_for_update()
             if connection.execute(lock).first() is None:

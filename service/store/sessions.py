@@ -21,7 +21,7 @@ SESSION_S: Final = 12 * 3600.0  # a working day
 
 
 def begin(engine: Engine, key_secret: str) -> str:
-    """A new session's secret. Raises KeyRequired where the key is not valid, and DatabaseUnavailable."""
+    """Begin a session; gives its secret. Raises KeyRequired where the key is not valid, and DatabaseUnavailable."""
     key = keys.find(engine, key_secret)
     if key is None:
         raise KeyRequired("this key is not valid; `mitosis keys create` makes one")
@@ -36,7 +36,7 @@ def begin(engine: Engine, key_secret: str) -> str:
 
 
 def find(engine: Engine, secret: str) -> Key | None:
-    """The valid key behind a session that has not ended. Raises DatabaseUnavailable."""
+    """Find the valid key behind a session that has not ended. Raises DatabaseUnavailable."""
     mine = (sessions.c.sha256 == secret_sha256(secret)) & (sessions.c.ends_at > time.time())
     valid = select(keys_table).join(sessions, sessions.c.key_id == keys_table.c.id)
     with reading(engine) as connection:

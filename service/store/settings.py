@@ -31,7 +31,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_commas)]  # "a,
 
 
 class Settings(BaseSettings):
-    """What an installation decides. Every name is an environment variable with the prefix MITOSIS_."""
+    """The settings of an installation. Every name is an environment variable with the prefix MITOSIS_."""
 
     model_config = SettingsConfigDict(
         env_prefix="MITOSIS_",
@@ -103,12 +103,12 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """SQLAlchemy's URL."""
+        """The database's URL, as SQLAlchemy wants it."""
         return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite3'}"
 
     @property
     def broker_socket(self) -> Path:
-        """Of the embedded Valkey; elsewhere where the path would be longer than a socket's may be."""
+        """The socket of the embedded Valkey; elsewhere where the path would be longer than a socket's may be."""
         socket = self.data_dir / "broker" / "valkey.sock"
         if len(str(socket)) < 100:
             return socket
@@ -117,12 +117,12 @@ class Settings(BaseSettings):
 
     @property
     def broker(self) -> str:
-        """As Celery wants it."""
+        """The broker's URL, as Celery wants it."""
         return self.broker_url or f"redis+socket://{self.broker_socket}"
 
 
 def load_settings(**given: object) -> Settings:
-    """Settings from environment and secrets; `given` overrides them where it is not None. Raises SettingsInvalid."""
+    """Load settings from environment and secrets; `given` overrides them if it is not None. Raises SettingsInvalid."""
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

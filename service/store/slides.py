@@ -33,13 +33,13 @@ class StoredSlide:
     facts: dict[str, Any]  # `Slide.describe`
 
     def location(self, folder: Path) -> str | Path:
-        """What `open_slide` takes; `folder` is the data directory."""
+        """Return what `open_slide` takes; `folder` is the data directory."""
         return self.path if is_url(self.path) else folder / self.path
 
 
 @dataclass(frozen=True, slots=True)
 class SlideRow:
-    """What is kept of a slide that comes in."""
+    """The facts that are kept of a slide that comes in."""
 
     tenant: str
     sha256: str
@@ -53,7 +53,7 @@ def _same(tenant: str, sha256: str, name: str) -> ColumnElement[bool]:
 
 
 def remember_slide(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
-    """A new row, or the one that is there, brought up to date."""
+    """Write a new row, or bring the one that is there up to date."""
     try:
         return _upsert(engine, row, path)
     except IntegrityError:  # another process was faster
@@ -79,7 +79,7 @@ def is_reference(path: str) -> bool:
 
 
 def known_slide(engine: Engine, storage: Storage, tenant: str, sha256: str, name: str) -> StoredSlide | None:
-    """The same upload of before, if its files are there."""
+    """Find the same upload of before, if its files are there."""
     with reading(engine) as connection:
         row = connection.execute(select(slides).where(_same(tenant, sha256, name))).one_or_none()
     if row is None or is_reference(row.path) or not (storage.folder / row.path).exists():
@@ -90,7 +90,7 @@ def known_slide(engine: Engine, storage: Storage, tenant: str, sha256: str, name
 
 
 def find_slide(engine: Engine, tenant: str, slide_id: str, *, use: bool = True) -> StoredSlide:
-    """A slide; `use` keeps it from retention for a while. Raises NotFound, for somebody else's too."""
+    """Find a slide; `use` keeps it from retention for a while. Raises NotFound, for somebody else's too."""
     mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id)
     with reading(engine) as connection:
         row = connection.execute(select(slides).where(mine)).one_or_none()

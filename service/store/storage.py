@@ -41,7 +41,7 @@ async def on_disk(function: Callable[..., T], *args: Any) -> T:
 
 
 class Storage:
-    """Where files lie below a data directory. Raises StorageFull or OutputUnwritable where it cannot be made."""
+    """The data directory. Raises StorageFull or OutputUnwritable where it cannot be made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Storage:
                 part.mkdir(mode=0o700, exist_ok=True)
 
     def free_bytes(self) -> int:
-        """What uploads may still take of the disk."""
+        """Compute what uploads may still take of the disk."""
         disk = os.statvfs(self.folder)
         return max(0, int((disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize))
 
@@ -62,13 +62,13 @@ class Storage:
             raise StorageFull(f"the service's disk has no room for {size} more bytes; free some, then try again")
 
     def slide_folder(self, sha256: str) -> Path:
-        """Where an upload with that checksum is, or would be."""
+        """Name the folder where an upload with that checksum is, or would be."""
         if not SHA256.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is no checksum")
         return self.slides / sha256
 
     def result_folder(self, analysis_id: str) -> Path:
-        """Where an analysis' files go; made if it is not there. Raises StorageFull, OutputUnwritable."""
+        """Make the folder of an analysis' files unless it is there. Raises StorageFull, OutputUnwritable."""
         folder = self.results / str(uuid.UUID(analysis_id))
         with writable():
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -92,7 +92,7 @@ class Storage:
             yield
 
     def new_folder(self) -> Path:
-        """An empty folder to put a slide together in. Raises StorageFull, OutputUnwritable."""
+        """Make an empty folder to put a slide together in. Raises StorageFull, OutputUnwritable."""
         folder = self.incoming / f"{uuid.uuid4()}.new"
         with writable():
             folder.mkdir(mode=0o700)
@@ -113,14 +113,14 @@ class Storage:
         return target
 
     def delete_slide(self, sha256: str) -> None:
-        """Take a slide away, if it is there. Hold `locked`, and have no row that refers to it."""
+        """Delete a slide, if it is there. Hold `locked`, and have no row that refers to it."""
         dead = self.incoming / f"{uuid.uuid4()}.new"
         with writable(), suppress(FileNotFoundError):
             self.slide_folder(sha256).rename(dead)  # at once, whatever the deletion of a large slide takes
         shutil.rmtree(dead, ignore_errors=True)
 
     def stored(self) -> list[str]:
-        """Checksums of all that is stored."""
+        """List the checksums of all that is stored."""
         return [folder.name for folder in self.slides.iterdir() if SHA256.fullmatch(folder.name)]
 
 
@@ -180,7 +180,7 @@ class Incoming:
                 rest = rest[self._file.write(rest) :]
 
     async def finish(self) -> str:
-        """All bytes are there: see that they stay, and give their sha256. Raises as `write`."""
+        """Sync an upload whose bytes are all there, and return their sha256. Raises as `write`."""
         return await on_disk(self._finish)
 
     def _finish(self) -> str:
@@ -193,7 +193,7 @@ class Incoming:
 
 
 def part_path(storage: Storage, upload_id: str) -> Path:
-    """Where an upload's bytes are."""
+    """Name the file of an upload's bytes."""
     return storage.incoming / f"{uuid.UUID(upload_id)}.part"
 
 
@@ -204,7 +204,7 @@ def remove_upload(part: Path) -> None:
 
 
 def open_part(path: Path, *, new: bool = False) -> io.FileIO:
-    """An upload's bytes, to be appended to, for this caller alone. Raises NotFound, OffsetConflict, StorageFull."""
+    """Open an upload's bytes to be appended to, for this caller alone. Raises NotFound, OffsetConflict, StorageFull."""
     try:
         with writable():
             file = path.open("xb" if new else "r+b", buffering=0)

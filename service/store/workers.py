@@ -25,7 +25,7 @@ class LiveWorker:
 
 
 def live_workers(engine: Engine) -> Sequence[LiveWorker]:
-    """The workers that can be counted on. Raises DatabaseUnavailable."""
+    """List the workers that were seen lately. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         rows = connection.execute(select(workers).where(workers.c.seen_at > time.time() - GONE_S))
         return [LiveWorker(row.id, row.models, row.device) for row in rows]

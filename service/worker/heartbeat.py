@@ -17,17 +17,18 @@ log = structlog.get_logger(__name__)
 
 
 class LeaseLost(Exception):
-    """The task is not ours any more: cancelled, or given to another worker."""
+    """The end of a lease: the task was cancelled, or given to another worker."""
 
 
 class HandBack(Exception):
-    """This worker stops; another one is to go on."""
+    """The end of this worker; another one is to go on with the task."""
 
 
 class Heartbeat:
-    """Tells the job store every second that a task is alive and how far; `progress` raises where it must end.
+    """A thread that tells the job store every second that a task is alive and how far it is.
 
-    A database that does not answer is no reason to end: nobody can take the lease meanwhile either.
+    `progress` raises where the task must end. A database that does not answer is no reason to: nobody else can take the
+    lease meanwhile either.
     """
 
     def __init__(self, analyses: Analyses, claim: Claim, time_limit_s: float, stopping: Callable[[], bool]) -> None:
@@ -50,7 +51,7 @@ class Heartbeat:
         self._thread.join()
 
     def progress(self, done: int, total: int) -> None:
-        """What `analyze` calls. Raises LeaseLost, HandBack, TimeLimitExceeded."""
+        """Note how far the task is; `analyze` calls it. Raises LeaseLost, HandBack, TimeLimitExceeded."""
         self._done, self._total = done, total
         if self._first is None:
             self._first = (time.monotonic(), done)

@@ -75,7 +75,7 @@ def _app(settings: Settings) -> Celery:
         runners[0].run(task_id)
 
     def load(**_: Any) -> None:
-        """In the child: load the model, or take the parent along."""
+        """Load the model in the child; where that fails, stop the parent too."""
         from service.worker.runner import Runner
 
         try:
@@ -102,7 +102,7 @@ def _app(settings: Settings) -> Celery:
 
 
 def _leave_logs(**_: Any) -> None:
-    """That somebody listens to this signal keeps Celery from setting up logs its own way."""
+    """Do nothing: that somebody listens to this signal keeps Celery from setting up logs its own way."""
 
 
 def _follow(parent: int) -> None:

@@ -14,7 +14,7 @@ SOON_S = 0.5  # a database that lets others write
 
 
 class Leases:
-    """Finds the tasks whose holders are dead."""
+    """A watch over leases, which finds the tasks whose holders are dead."""
 
     def __init__(self, analyses: Analyses, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._analyses, self._lease_s, self._clock = analyses, lease_s, clock
@@ -33,7 +33,7 @@ class Leases:
         return sum(self._analyses.expire(*lease, beat) for lease, beat in dead)
 
     def _can_be_told(self) -> bool:
-        """Whether holders could have said that they live: nothing is concluded from a time when nobody could write."""
+        """Tell whether holders could have said that they live: a time when nobody could write proves nothing."""
         started, seen, self._seen = self._clock(), self._seen, {}
         self._analyses.write_nothing()
         if self._clock() - started > SOON_S:
@@ -43,7 +43,7 @@ class Leases:
 
 
 class Messages:
-    """Sends the tasks that the broker does not have, or has lost."""
+    """A sender of the tasks that the broker does not have, or has lost."""
 
     def __init__(self, analyses: Analyses, broker: Broker) -> None:
         self._analyses, self._broker = analyses, broker

@@ -121,7 +121,7 @@ class Runner:
         self._store(claim, report, saved, folder)
 
     def _shares(self, claim: Claim, plan: Plan) -> list[int] | None:
-        """Patches of each part, if the slide is to be shared between workers; by request, or because it is large."""
+        """Count the patches of each part, if the slide is to be shared: by request, or because it is large."""
         wanted = claim.analysis.request.get("parts")
         if claim.claims > 1 or not plan.tiles:
             return None
@@ -177,7 +177,7 @@ class Runner:
             send_queued(self._analyses, self._broker, claim.analysis.id)
 
     def _detector(self, model: str) -> Detector:
-        """The detector of a model, warmed; only the last one stays loaded."""
+        """Load and warm the detector of a model; only the last one stays loaded."""
         if model not in self._detectors:
             detector = Detector.load(model, device=self._settings.device)  # type: ignore[arg-type]
             detector.predict(np.full((1, PATCH_PX, PATCH_PX, 3), 255, np.uint8))
@@ -202,7 +202,7 @@ def _options(request: dict[str, Any]) -> AnalysisOptions:
 
 
 def _checkpoint(folder: Path, claim: Claim) -> Path:
-    """Where this start of a task saves its map; what an earlier start saved is taken over."""
+    """Name the file that this start of a task saves its map in; what an earlier start saved is taken over."""
     saved = folder / f"map.{claim.kind}.{claim.part}.{claim.claims}.npz"
     earlier = _newest(folder, f"map.{claim.kind}.{claim.part}")
     if earlier is not None:
@@ -211,12 +211,12 @@ def _checkpoint(folder: Path, claim: Claim) -> Path:
 
 
 def _newest(folder: Path, prefix: str) -> Path | None:
-    """The map of a task's latest start."""
+    """Find the map of a task's latest start."""
     return max(folder.glob(f"{prefix}.*.npz"), key=lambda path: int(path.name.split(".")[-2]), default=None)
 
 
 def _merge(folder: Path, parts: int, saved: Path, key: str) -> None:
-    """Put the parts' maps into one; what is missing of it, `analyze` computes."""
+    """Put the parts' maps into one; `analyze` computes what is missing of it."""
     whole: ProbabilityMap | None = None
     for part in range(parts):
         path = _newest(folder, f"map.part.{part}")

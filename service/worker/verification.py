@@ -33,7 +33,7 @@ NEAR_SCORE: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What differs, one line each; `notes` differ too, and may."""
+    """The outcome: what differs, one line each; `notes` tell what may differ."""
 
     analysis: Analysis
     differences: list[str]
@@ -65,7 +65,7 @@ def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnP
 
 
 def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress | None") -> Report | str:
-    """The report of today; or why there is none."""
+    """Analyse the slide again; gives the report, or why there is none."""
     from service.analysis import analyze
 
     detector = _detector(model, report)
@@ -82,7 +82,7 @@ def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress
 
 
 def _detector(model: str, report: Report) -> "Detector":
-    """On the report's device, if that is here."""
+    """Load the detector on the report's device, if that is here."""
     from service.inference import Detector
 
     precision: Any = "float32" if report.parameters["precision"] == "float32" else "auto"
@@ -93,7 +93,7 @@ def _detector(model: str, report: Report) -> "Detector":
 
 
 def differences(stored: dict[str, Any], again: Report) -> Iterator[str]:
-    """Where a report, as JSON has it, and the one of today are not the same."""
+    """Yield where a report, as JSON has it, and the one of today are not the same."""
     now = json.loads(again.to_json())
     if all(stored["parameters"].get(name) == now["parameters"].get(name) for name in BACKEND):
         for name in (each for each in stored if each not in OF_THE_RUN):
@@ -123,7 +123,7 @@ def _compared(where: str, stored: Any, now: Any) -> Iterator[str]:
 
 
 def _moved(stored: list[dict[str, Any]], now: list[dict[str, Any]]) -> Iterator[str]:
-    """Mitoses that are not where they were, or as sure."""
+    """Yield mitoses that are not where they were, or whose scores differ."""
     places = cKDTree([(each["x_um"], each["y_um"]) for each in now]) if now else None
     for each in stored:
         apart_um, nearest = places.query((each["x_um"], each["y_um"])) if places is not None else (float("inf"), 0)

@@ -173,7 +173,7 @@ def test_a_child_that_was_killed_while_it_waited_is_replaced_unseen(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("number", "why"), [(signal.SIGSEGV, "crashed on it"), (signal.SIGALRM, "did not come to an end")]
+    ("number", "why"), [(signal.SIGSEGV, "crashed on it"), (signal.SIGALRM, "did not finish in time")]
 )
 def test_a_slide_on_which_a_child_dies_is_damaged(tmp_path: Path, number: signal.Signals, why: str) -> None:
     """It is stuck on a pipe that nobody writes to, until the signal comes."""
@@ -212,7 +212,7 @@ def test_a_hanging_reader_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
     os.mkfifo(tmp_path / "pipe")
     with own_inspector() as own:
         started = time.monotonic()
-        with pytest.raises(SlideDamaged, match="did not come to an end"):
+        with pytest.raises(SlideDamaged, match="did not finish in time"):
             inspected(own.sandbox, tmp_path / "pipe", "scan.svs", "known")
         assert time.monotonic() - started < 3
 
