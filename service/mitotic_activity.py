@@ -7,7 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
+from scipy.special import gammainccinv, gammaincinv  # scipy.stats takes half a second to import
 
 from service.hot_spots import Hotspot, most_active_window, ranked_hotspots
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition
@@ -86,8 +86,8 @@ def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float,
     if count < 0 or not 0 < confidence < 1:
         raise ValueError(f"no Poisson interval for count {count} at confidence {confidence}")
     tail = (1 - confidence) / 2
-    lower = float(chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
-    return lower, float(chi2.isf(tail, 2 * count + 2)) / 2
+    lower = float(gammaincinv(count, tail)) if count else 0.0
+    return lower, float(gammainccinv(count + 1, tail))
 
 
 def _index(definition: CountDefinition, ranked: list[Hotspot], examined_mm2: float) -> MitoticActivityIndex:

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from skimage.measure import approximate_polygon, find_contours
 
 from service.probability_map import ProbabilityMap
 from service.tissue import TissueMask
@@ -41,6 +40,8 @@ class Place:
 
 def tissue_outline(tissue: TissueMask) -> Geometry:
     """Draw closed lines round the tissue and its holes, as a GeoJSON MultiLineString."""
+    from skimage.measure import approximate_polygon, find_contours  # they bring scipy.stats, half a second
+
     rings = find_contours(np.pad(tissue.mask, 1).astype(np.float32), 0.5)
     lines = [approximate_polygon(ring, 0.7)[:, ::-1] - 0.5 for ring in rings]  # x, y; the padding is one px
     scaled = [np.round(line * tissue.scale, 1).tolist() for line in lines]
