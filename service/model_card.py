@@ -4,12 +4,11 @@ Torch-free, so that the gateway can list models and reports can name them.
 """
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import CardInvalid, ModelUnknown
 from service.slide import Colour
@@ -30,25 +29,22 @@ Aggregation = Literal["max", "mean", "attention", "gated-attention"]
 BatchNorm = Literal["folded", "separate"]
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(BaseModel):
     """Which network the weights belong to; stored in the model card."""
 
-    backbone: Literal["resnet18"] = "resnet18"
-    stages: int = 3  # 1 to 4 (Figure 3)
-    batch_norm: BatchNorm = "folded"  # folded: convolutions with a bias, no batch-norm
-    head: Head = "instance"  # classify then pool, or pool then classify (Table 2)
-    aggregation: Aggregation = "max"
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __post_init__(self) -> None:
-        if self.backbone != "resnet18" or self.stages not in (1, 2, 3, 4):
-            raise ValueError(f"unknown trunk: {self.backbone} with {self.stages} stages")
-        if self.batch_norm not in ("folded", "separate") or self.head not in ("instance", "embedding"):
-            raise ValueError(f"unknown batch_norm or head: {self.batch_norm}, {self.head}")
-        if self.aggregation not in ("max", "mean", "attention", "gated-attention"):
-            raise ValueError(f"unknown aggregation: {self.aggregation}")
+    backbone: Literal["resnet18"] = "resnet18"
+    stages: int = Field(default=3, ge=1, le=4, description="residual stages, 1 to 4 (Figure 3)")
+    batch_norm: BatchNorm = Field(default="folded", description="folded: convolutions with a bias, no batch-norm")
+    head: Head = Field(default="instance", description="instance: classify then pool; embedding: pool then classify")
+    aggregation: Aggregation = Field(default="max", description="max, mean, attention or gated-attention (Table 2)")
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> Self:
         if self.head == "instance" and self.aggregation.endswith("attention"):
             raise ValueError("attention pools embeddings: head must be 'embedding'")
+        return self
 
     @property
     def channels(self) -> int:
@@ -67,7 +63,7 @@ class Architecture:
 
     def as_card(self) -> dict[str, Any]:
         """Make the model card's `architecture` entry."""
-        return asdict(self)
+        return self.model_dump()
 
 
 class Normalisation(BaseModel):

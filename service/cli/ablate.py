@@ -14,21 +14,24 @@ from rich.table import Table
 
 from service.cli.train import (
     Cases,
+    Changes,
     Data,
     Device,
     ImageNet,
     Mpp,
-    Precision,
-    Schedule,
-    Selection,
+    Recipe,
+    Threads,
     TrainingBar,
+    data_facts,
     read_split,
+    use_threads,
 )
+from service.training.recipe import read_recipe
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
     from service.training.ablation import Configuration, Measured
     from service.training.fields import Field
-    from service.training.train import TrainingSettings
+    from service.training.train import TrainingSetup
 
 TABLE, FIGURE = "table2.csv", "figure3.png"
 COLUMNS = (  # of the printed table: header, and what it shows
@@ -48,53 +51,32 @@ def ablate_command(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where table, figure and a folder for each run go.")],
     validation: Cases,
+    recipe: Recipe = None,
+    changes: Changes = None,
     mpp: Mpp = None,
     imagenet: ImageNet = None,
     only: Annotated[str, typer.Option(metavar="NAMES", help="Only these configurations, by commas.")] = "",
-    epochs: int = 40,
-    batch: int = 32,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-4,
-    schedule: Annotated[Schedule, typer.Option(help="Of the learning rate.")] = "constant",
-    patches_per_epoch: Annotated[int, typer.Option(help="0: two for each mitosis.")] = 0,
-    patch_px: Annotated[int, typer.Option(help="Side of a training patch.")] = 500,
-    warm_up: Annotated[int, typer.Option(help="Small patches before the first epoch; 0: none.")] = 1920,
-    validate_every: Annotated[int, typer.Option(help="Epochs from one validation to the next.")] = 1,
-    select: Annotated[
-        Selection, typer.Option(help="What makes an epoch the best. auc: image labels only, and known to all.")
-    ] = "auc",
-    seed: int = 0,
-    threads: Annotated[int, typer.Option(help="0: as many as there are cores.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+    threads: Threads = 0,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="auto: bfloat16 where the hardware has it.")] = "auto",
 ) -> None:
-    """Train and measure the paper's ablations, all with the same budget: Table 2 and Figure 3."""
-    import torch
+    """Train and measure the paper's ablations, all with the same budget: Table 2 and Figure 3.
 
+    Settings are those of `mitosis train --print-recipe`; of the recipe's architecture nothing is used, and what makes
+    an epoch the best is, unless said otherwise, the AUC: it takes image labels only, and every configuration has one.
+    """
     from service.files import make_folder
     from service.training import ablation
-    from service.training.train import TrainingSettings
+    from service.training.train import TrainingSetup
 
     chosen = ablation.select(only)
-    settings = TrainingSettings(
-        epochs=epochs,
-        batch=batch,
-        learning_rate=lr,
-        schedule=schedule,
-        patches_per_epoch=patches_per_epoch,
-        patch_px=patch_px,
-        warm_up_patches=warm_up,
-        seed=seed,
-        precision=precision,
-        validate_every=validate_every,
-        select=select,
-    )
+    settings = read_recipe(recipe, changes or (), {"select": "auc"})
     split = read_split(data, mpp, validation)
     make_folder(out)
-    if threads:
-        torch.set_num_threads(threads)
-    facts = {"training_data": [folder.resolve().name for folder in data]}
-    found = _ablate(split, out, settings, imagenet, chosen, device, resume, facts)
+    use_threads(threads)
+    with TrainingBar(settings.batch) as bar:
+        setup = TrainingSetup(settings, imagenet, device, resume, data_facts(data), bar)
+        found = _ablate(split, out, setup, chosen, bar)
     console = Console()
     console.print(measured_table(found))
     console.print(*_sentences(split[1]), sep="\n", soft_wrap=True, highlight=False)
@@ -106,42 +88,27 @@ def ablate_command(
 def _ablate(
     split: "tuple[list[Field], list[Field]]",
     out: Path,
-    settings: "TrainingSettings",
-    imagenet: Path | None,
+    setup: "TrainingSetup",
     chosen: "Sequence[Configuration]",
-    device: str,
-    resume: bool,
-    facts: dict[str, list[str]],
+    bar: TrainingBar,
 ) -> "list[Measured]":
-    """All runs, with the table and the figure of those that are done after each."""
+    """Do all runs; after each, write the table and the figure of those that are done."""
     from service.training.ablation import ablate
     from service.training.patches import load_fields
 
+    every, cut, settings = [*split[0], *split[1]], len(split[0]), setup.settings
+    loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
     found: list[Measured] = []
-    training, held_out = split
-    with TrainingBar(settings.batch) as bar:
-        every = [*training, *held_out]
-        loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
 
-        def announce(configuration: "Configuration") -> None:
-            bar.console.print(f"{configuration.name}, run {len(found) + 1} of {len(chosen)}", highlight=False)
+    def announce(configuration: "Configuration") -> None:
+        bar.run = f"{configuration.name}, "
+        bar.say(f"{configuration.name}, run {len(found) + 1} of {len(chosen)}")
 
-        cut = len(training)
-        for measured in ablate(
-            loaded[:cut],
-            loaded[cut:],
-            out,
-            settings,
-            imagenet,
-            chosen,
-            device=device,
-            resume=resume,
-            facts=facts,
-            on_run=announce,
-            on_progress=bar,
-        ):
-            found.append(measured)
-            write_ablation(out, found)
+    for measured in ablate(loaded[:cut], loaded[cut:], out, setup, chosen, announce):
+        found.append(measured)
+        write_ablation(out, found)
+        reached = measured.validation
+        bar.say(f"image level F1 {reached.image_f1:.3f}, AUC {reached.auc:.3f}; localisation F1 {reached.f1:.3f}")
     return found
 
 
@@ -169,7 +136,7 @@ def write_ablation(out: Path, found: "Sequence[Measured]") -> None:
 
 
 def as_row(measured: "Measured") -> dict[str, str | int | float]:
-    """One line of the table: what was trained, what it reached, what was published; empty where undefined."""
+    """Give one line of the table: what was trained, what it reached, what was published; empty where undefined."""
     own = measured.configuration
     values = asdict(measured.validation)
     values["published_image_f1"], values["published_f1"] = own.published or (math.nan, math.nan)
@@ -184,7 +151,7 @@ def as_row(measured: "Measured") -> dict[str, str | int | float]:
 
 
 def measured_table(found: "Sequence[Measured]") -> Table:
-    """What was reached beside what was published, 80 characters wide."""
+    """Lay out what was reached beside what was published, 80 characters wide."""
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("\nconfiguration")
     for header, _ in COLUMNS:
@@ -195,12 +162,12 @@ def measured_table(found: "Sequence[Measured]") -> Table:
     return table
 
 
-def _sentences(held_out: "Sequence[Field]") -> list[str]:
+def _sentences(validation: "Sequence[Field]") -> list[str]:
     from service.training.validation import MOST_CALLED
 
-    cases = ", ".join(sorted({field.case for field in held_out}))
+    cases = ", ".join(sorted({field.case for field in validation}))
     return [
-        f"Measured on {len(held_out)} fields of {cases}, which also choose epoch and threshold: optimistic.",
+        f"Measured on {len(validation)} fields of {cases}, which also choose epoch and threshold: optimistic.",
         "Precision, recall and F1: localisation at the operating point. Best F1: at the best of some thresholds.",
         f"-: undefined; of localisation, where over {MOST_CALLED:.0%} of all positions are called.",
         "The paper's figures are of TUPAC16's test cases: compare their order, not their values.",

@@ -57,7 +57,7 @@ warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the p
 
 
 class Commands(TyperGroup):
-    """Makes an error of ours, in any command, one line and an exit status."""
+    """The group of all commands; an error of ours, in any of them, is one line and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -71,7 +71,7 @@ app = typer.Typer(
 
 
 class DeviceName(StrEnum):
-    """Where the network runs."""
+    """The device that the network runs on."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -164,7 +164,7 @@ app.command("cross-validate")(cross_validate_command)
 
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
-    """Counts mitoses in whole-slide images. For research use only."""
+    """Count mitoses in whole-slide images. For research use only."""
     if version:
         typer.echo(f"mitosis-service {__version__}")
         raise typer.Exit
@@ -172,7 +172,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 @cache
 def load_detector(model: str = DEFAULT_MODEL, device: DeviceName = DeviceName.AUTO) -> "Detector":
-    """The detector, loaded once; torch is imported only by commands that get this far."""
+    """Load the detector, once; torch is imported only by commands that get this far."""
     from service.inference import Detector
 
     return Detector.load(model, device=device.value)

@@ -26,7 +26,7 @@ audit_app = typer.Typer(
 def export_command(
     after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0, data_dir: DataDir = None
 ) -> None:
-    """The log as JSON lines on standard output, oldest first."""
+    """Print the log as JSON lines on standard output, oldest first."""
     from service.store.audit import entries
 
     (_, engine), number = open_stores(data_dir), after

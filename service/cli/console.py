@@ -1,4 +1,4 @@
-"""What the commands have in common: slides in, files out whole or not at all, and an error as one line."""
+"""The commands' common parts: slides in, files out whole or not at all, and an error as one line."""
 
 import os
 import tempfile
@@ -35,7 +35,7 @@ stderr = Console(stderr=True, markup=False, highlight=False)
 
 
 class Format(StrEnum):
-    """What a report is written as."""
+    """The format that a report is written in."""
 
     JSON = "json"
     GEOJSON = "geojson"
@@ -59,7 +59,7 @@ def _fail(error: MitosisError) -> NoReturn:
 
 
 def complain(error: MitosisError, path: str | None = None) -> None:
-    """An error's line on standard error; `path`: which of several slides it is of."""
+    """Print an error's line on standard error; `path`: which of several slides it is of."""
     where = f"{path}: " if path is not None and not str(error).startswith(Path(path).name) else ""
     line = f"error: {error.code}: {where}{error}"
     typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
@@ -96,7 +96,7 @@ class Tally:
 
 
 def slides_below(paths: list[str]) -> tuple[list[str], bool]:
-    """All slides below the given paths, and whether they were asked for as several."""
+    """List all slides below the given paths, and tell whether they were asked for as several."""
     found: list[str] = []
     several = len(paths) > 1
     for path in paths:
@@ -109,7 +109,7 @@ def slides_below(paths: list[str]) -> tuple[list[str], bool]:
 
 
 def _slides_in(folder: Path) -> list[str] | None:
-    """The slides in a folder, dead links too; None for what is itself a slide, or cannot be read."""
+    """List the files and slide folders in a folder, dead links too; None for a slide, or what cannot be read."""
     try:
         inside = slides_in(folder) if folder.is_dir() else None
     except (OSError, ValueError):  # which, the reader will say
@@ -118,7 +118,7 @@ def _slides_in(folder: Path) -> list[str] | None:
 
 
 def report_files(slides: list[str], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:
-    """Where each slide's report goes; None: standard output."""
+    """Give the file that each slide's report goes to; None: standard output."""
     if out is None:
         return [None] * len(slides)
     with writable(out):
@@ -145,7 +145,7 @@ def check_outputs(slides: list[str], files: list[Path]) -> None:
 
 
 def write(content: bytes, file: Path | None) -> None:
-    """To a file, whole or not at all, or to standard output."""
+    """Write to a file, whole or not at all, or to standard output."""
     if file is None:
         typer.echo(content, nl=False)
         return
@@ -162,7 +162,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Patches done and patches in all, as a bar on a terminal's standard error."""
+    """Show patches done and patches in all, as a bar on a terminal's standard error."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -57,7 +57,7 @@ def _analysed(client: Client, slide: Path, out: Path) -> "Report":
 
 @contextmanager
 def own_service(data_dir: Path) -> Iterator[str]:
-    """`mitosis serve` on a free port: its URL once it listens; stopped on leaving. Raises what keeps it from that."""
+    """Run `mitosis serve` on a free port and give its URL once it listens; stopped on leaving. Raises why not."""
     log = data_dir / "service.log"
     check_outputs([], [log])
     with log.open("wb") as output:
@@ -89,7 +89,7 @@ def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def _reason(lines: list[str], log: Path) -> MitosisError:
-    """Why it did not start: the error that it ended with."""
+    """Read why it did not start: the error that it ended with."""
     told = [line.strip().split(": ", 2) for line in lines if line.startswith("error: ")]
     if told and len(told[-1]) == 3:
         return error_of(told[-1][1], told[-1][2])
@@ -112,7 +112,7 @@ def _stop(process: subprocess.Popen[bytes], data_dir: Path) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Make whoever ends this process wait until what it started has ended."""
+    """Make a signal to end wait until the processes that this one started have ended."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""What a container's health check asks: `python -m service.cli.health gateway` (worker, lis); exit 0 where it lives.
+"""A container's health check: `python -m service.cli.health gateway` (worker, lis); exit 0 where it lives.
 
 Not a command of `mitosis`: what that imports would cost a busy machine a second every time.
 """
@@ -14,7 +14,7 @@ LISTENS = "0A"  # in /proc/net/tcp
 
 
 def gateway_lives(host: str = "127.0.0.1", port: int = 8000) -> bool:
-    """Whether a gateway answers there."""
+    """Tell whether a gateway answers there."""
     connection = http.client.HTTPConnection(host, port, timeout=4)
     try:
         connection.request("GET", "/healthz")
@@ -26,13 +26,13 @@ def gateway_lives(host: str = "127.0.0.1", port: int = 8000) -> bool:
 
 
 def lis_lives(port: int = 2575) -> bool:
-    """Whether something listens there; asked of the kernel, as the listener would log a stranger's connection."""
+    """Tell whether something listens there; asked of the kernel, as the listener would log a stranger's connection."""
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(local.endswith(f":{port:04X}") and state == LISTENS for _, local, _, state, *_ in sockets)
 
 
 def worker_lives() -> bool:
-    """Whether a worker of this host has its model loaded, and lately told the job store so."""
+    """Tell whether a worker of this host has its model loaded, and lately told the job store so."""
     from service.store.database import open_database
     from service.store.settings import load_settings
     from service.store.workers import live_workers

@@ -35,7 +35,7 @@ def create_command(
 
 @keys_app.command("list")
 def list_command(data_dir: DataDir = None) -> None:
-    """All keys, revoked ones too; times are UTC."""
+    """List all keys, revoked ones too; times are UTC."""
     from service.store.keys import list_all
 
     line = "{:<16}  {:<20}  {:<16}  {:<18}  {:<16}  {}"

@@ -52,7 +52,7 @@ def listen_command(
 
 @lis_app.command("queue")
 def queue_command(data_dir: DataDir = None) -> None:
-    """What waits to be sent or was refused, in order, with its last error; times are UTC."""
+    """List what waits to be sent or was refused, in order, with its last error; times are UTC."""
     from service.store.outbox import undelivered
 
     line = "{:<8}  {:<8}  {:<8}  {:<36}  {:>8}  {:>5}  {:<16}  {:<16}  {}"
@@ -87,7 +87,7 @@ def drop_command(number: Number, data_dir: DataDir = None) -> None:
 
 @lis_app.command("orders")
 def orders_command(data_dir: DataDir = None) -> None:
-    """Orders whose slide has not come; times are UTC."""
+    """List orders whose slide has not come; times are UTC."""
     from service.store.orders import waiting
 
     settings, engine = open_stores(data_dir)

@@ -30,7 +30,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"  # where `mitosis serve` listens
 
 
 class ServiceBar:
-    """How far a slide is, on a terminal's standard error: first its upload, then its analysis."""
+    """The progress of a slide on a terminal's standard error: first its upload, then its analysis."""
 
     def __init__(self, name: str) -> None:
         columns = (
@@ -49,12 +49,12 @@ class ServiceBar:
         self._bar.stop()
 
     def sent(self, sent: int, total: int) -> None:
-        """What `Client.upload` calls."""
+        """Show how much is uploaded; `Client.upload` calls it."""
         note = f"sent {sent / 1e6:.0f} of {total / 1e6:.0f} MB"
         self._bar.update(self._task, completed=sent, total=total, note=note)
 
     def now(self, analysis: AnalysisStatus) -> None:
-        """What `Client.wait` calls."""
+        """Show the analysis's progress; `Client.wait` calls it."""
         note: str = analysis.status
         if analysis.status == "running":
             left = "" if analysis.seconds_left is None else f", {analysis.seconds_left:.0f} s left"
@@ -125,7 +125,7 @@ def _report(client: Client, analysis: AnalysisStatus, bar: ServiceBar, file_form
 
 
 class _Failures:
-    """Of several slides, a bad one does not stop the others."""
+    """The failures of a command; of several slides, a bad one does not stop the others."""
 
     def __init__(self, several: bool) -> None:
         self._several = several

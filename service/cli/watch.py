@@ -69,7 +69,7 @@ def watch_command(
 
 
 class Watch:
-    """Looks again and again; `send` opens and submits a slide under a key, and gives the analysis' id."""
+    """A folder that is looked at again and again; `send` submits a slide under a key, and gives the analysis' id."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Watch:
             self._failed.pop((candidate.path, candidate.facts()), None)
 
     def _submitted(self, candidate: Candidate, key: str) -> str:
-        """The analysis' id, or the code of what the service will never take."""
+        """Give the analysis' id, or the code of what the service will never take."""
         try:
             found = self._send(candidate.path, key)
         except IdempotencyConflict as error:  # it was submitted before with other options

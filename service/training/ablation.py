@@ -6,16 +6,16 @@ epoch that each run keeps.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import make_folder
 from service.model_card import Architecture, read_card
 from service.training.patches import LoadedField
-from service.training.train import OnProgress, TrainingSettings, train
+from service.training.pretrained import pretrained_name
+from service.training.train import TrainingSetup, train
 from service.training.validation import Validation
 
 
@@ -50,13 +50,13 @@ class Measured:
 
     @property
     def of_figure_3(self) -> bool:
-        """Whether it differs from the paper's network in its stages alone."""
+        """True where the network differs from the paper's in its stages alone."""
         own = self.configuration.architecture
         return own == Architecture(stages=own.stages)
 
 
 def select(names: str) -> tuple[Configuration, ...]:
-    """The configurations of some names (by commas), all if there are none; in their own order.
+    """Choose configurations by their names (by commas), all if there are none; in their own order.
 
     Raises ParameterInvalid.
     """
@@ -71,64 +71,46 @@ def ablate(
     training: Sequence[LoadedField],
     validation: Sequence[LoadedField],
     out: Path,
-    settings: TrainingSettings,
-    imagenet: Path | None,
+    setup: TrainingSetup,
     chosen: Sequence[Configuration] = CONFIGURATIONS,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    facts: Mapping[str, Any] | None = None,
     on_run: Callable[[Configuration], None] = lambda _: None,
-    on_progress: OnProgress = lambda _: None,
 ) -> Iterator[Measured]:
-    """Train each configuration in `out`/NAME, and give what it reached before the next one starts.
+    """Train each configuration in `out`/NAME, and give what it reached before the next one begins.
 
-    The settings' own architecture is not used. `resume`: finished runs are read and not trained again, one that was
-    interrupted goes on from its checkpoint.
+    The settings' own architecture is not used. Where the setup resumes, finished runs are read and not trained again,
+    and one that was interrupted goes on from its checkpoint.
 
     Raises DataInvalid where the validation fields hold no mitosis, ParameterInvalid where `out` holds runs of another
     budget, and as `train` does.
     """
     if not any(len(field.mitoses) for field in validation):
         raise DataInvalid("the validation cases hold no mitosis: there is nothing to measure")
-    start = {"imagenet": imagenet and imagenet.name}
-    if resume:
+    if setup.resume:
         for configuration in chosen:
-            _refuse_other(out / configuration.name, start, validation)
+            _refuse_other(out / configuration.name, setup, validation)
     for configuration in chosen:
         on_run(configuration)
         folder = out / configuration.name
         make_folder(folder)
-        history = train(
-            training,
-            validation,
-            folder,
-            replace(settings, architecture=configuration.architecture),
-            imagenet,
-            device=device,
-            resume=resume,
-            facts={**(facts or {}), **start},
-            on_progress=on_progress,
-        )
-        if len(history) > settings.epochs:
-            raise ParameterInvalid(f"{folder} was trained for {len(history)} epochs, not {settings.epochs}")
+        settings = setup.settings.model_copy(update={"architecture": configuration.architecture})
+        train(training, validation, folder, replace(setup, settings=settings))
         yield read_measured(configuration, folder)
 
 
 def read_measured(configuration: Configuration, folder: Path) -> Measured:
-    """What a finished run says of itself in its card. Raises CardInvalid."""
+    """Read what a finished run reached from its card. Raises CardInvalid."""
     card = read_card(folder).model_extra or {}
     found = {each.name: card["metrics"].get(each.name, math.nan) for each in fields(Validation)}
     return Measured(configuration, card["training"]["epoch"], Validation(**found))
 
 
-def _refuse_other(folder: Path, start: Mapping[str, Any], validation: Sequence[LoadedField]) -> None:
-    """What a checkpoint does not know: where the run started from, and what it is measured on."""
+def _refuse_other(folder: Path, setup: TrainingSetup, validation: Sequence[LoadedField]) -> None:
+    """Refuse a run of other pretrained weights, or measured on other cases: its checkpoint knows neither."""
     if not (folder / "card.json").exists():
         return
     card = read_card(folder).model_extra or {}
     cases = sorted({field.case for field in validation})
-    if card.get("imagenet") != start["imagenet"] or card["training"]["validation_cases"] != cases:
+    if card.get("imagenet") != pretrained_name(setup.imagenet) or card["training"]["validation_cases"] != cases:
         raise ParameterInvalid(
             f"{folder} holds a run with another --imagenet or --validation; give the same, or another folder"
         )

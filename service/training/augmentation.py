@@ -1,4 +1,4 @@
-"""What changes from one look at a mitosis to the next: place, orientation, sharpness, stain, light.
+"""Changes from one look at a mitosis to the next: place, orientation, sharpness, stain, light.
 
 Frames. Model px: a field's pixels at the model's um per pixel, pixel centres at whole numbers. Patch px: the same of
 a patch; a Placement takes one to the other by a rotation or reflection about the patch's centre.
@@ -26,6 +26,7 @@ from service.model_card import Normalisation
 from service.slide import Rgb
 from service.stain import LIGHT, StainMatrix, density_transform
 from service.training.fields import Points
+from service.training.recipe import Augmentation
 
 Planes: TypeAlias = npt.NDArray[np.uint8]  # (3, H, W): what the network reads, and twice as fast to make as (H, W, 3)
 
@@ -33,21 +34,6 @@ IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 GLASS = 255  # what lies beyond a field, as `Slide` has it
 RIGHT_ANGLE = math.pi / 2
 BLOCK_PIXELS = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """How much is varied; all zero: nothing but the place. Ranges are uniform unless said otherwise."""
-
-    margin_px: float = 20.0  # 5 um: half a mitosis must be seen
-    free_rotation: float = 0.5  # share of patches turned by any angle (resampled); others by right angles (exact)
-    flips: bool = True  # right angles and reflections
-    blur: float = 0.3  # share of patches blurred
-    blur_sigma_px: tuple[float, float] = (0.3, 1.2)
-    stain_gain: float = 0.15  # each stain's concentrations times 1 +- this
-    stain_shift: float = 0.03  # plus +- this part of the stain's maximum
-    brightness: float = 0.05  # intensities times 1 +- this
-    restain: float = 0.0  # share of patches whose stains are moved towards another case's, by any part of the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +45,18 @@ class Orientation:
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
-        """Patch px about its centre to field px about its centre, (2, 2)."""
+        """The matrix (2, 2) from patch px about its centre to field px about its centre."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
 
     @property
     def quarter_turns(self) -> int | None:
-        """How many right angles; None for any other angle."""
+        """The number of right angles; None for any other angle."""
         turns = round(self.angle / RIGHT_ANGLE)
         return turns % 4 if turns * RIGHT_ANGLE == self.angle else None
 
     def reach(self, size_px: int) -> float:
-        """Half the side (px) of the upright square round the turned patch."""
+        """Compute half the side (px) of the upright square round the turned patch."""
         if self.quarter_turns is not None:
             return size_px / 2
         return size_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + 1  # bilinear: one px more
@@ -78,7 +64,7 @@ class Orientation:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a square patch lies in a field: its centre (x, y; model px), orientation and side."""
+    """The place of a square patch in a field: its centre (x, y; model px), orientation and side (px)."""
 
     centre: tuple[float, float]
     orientation: Orientation
@@ -86,23 +72,23 @@ class Placement:
 
     @classmethod
     def snapped(cls, centre: npt.NDArray[np.float64], orientation: Orientation, size_px: int) -> "Placement":
-        """As given, but on whole pixels where the orientation needs no resampling."""
+        """Place a patch as given, but on whole pixels where the orientation needs no resampling."""
         if orientation.quarter_turns is not None:
             centre = np.rint(centre - (size_px - 1) / 2) + (size_px - 1) / 2
         return cls((float(centre[0]), float(centre[1])), orientation, size_px)
 
     def to_patch(self, points: Points) -> Points:
-        """Model px to patch px, (n, 2)."""
+        """Take points (n, 2) from model px to patch px."""
         middle = (self.size_px - 1) / 2
         return (points - self.centre) @ self.orientation.matrix + middle  # the inverse of a turn is its transpose
 
     def to_field(self, points: Points) -> Points:
-        """Patch px to model px, (n, 2)."""
+        """Take points (n, 2) from patch px to model px."""
         middle = (self.size_px - 1) / 2
         return (points - middle) @ self.orientation.matrix.T + self.centre
 
     def label(self, mitoses: Points, margin_px: float) -> bool | None:
-        """Whether a mitosis (model px) is inside; None if all that is near is cut by the border."""
+        """Tell whether a mitosis (model px) is inside; None if all that are near are cut by the border."""
         middle = (self.size_px - 1) / 2
         distance = np.abs(self.to_patch(mitoses) - middle).max(1, initial=0.0) - self.size_px / 2  # > 0: outside
         if (distance <= -margin_px).any():
@@ -111,7 +97,7 @@ class Placement:
 
 
 def draw_orientation(rng: np.random.Generator, augmentation: Augmentation, *, exact: bool = False) -> Orientation:
-    """A random orientation; `exact`: one that needs no resampling."""
+    """Draw an orientation; `exact`: one that needs no resampling."""
     mirrored = augmentation.flips and bool(rng.integers(2))
     if rng.random() < augmentation.free_rotation and not exact:
         return Orientation(float(rng.uniform(0, 2 * math.pi)), mirrored)
@@ -119,7 +105,7 @@ def draw_orientation(rng: np.random.Generator, augmentation: Augmentation, *, ex
 
 
 def cut(pixels: Rgb, placement: Placement) -> Planes:
-    """The patch at a place of a field (H, W, 3), as planes (3, size, size); white where there is no field."""
+    """Cut the patch at a place of a field (H, W, 3), as planes (3, size, size); white where there is no field."""
     orientation, size = placement.orientation, placement.size_px
     turns = orientation.quarter_turns
     if turns is None:
@@ -133,7 +119,7 @@ def cut(pixels: Rgb, placement: Placement) -> Planes:
 
 
 def _turned(pixels: Rgb, placement: Placement) -> Planes:
-    """As `cut`, for any angle, bilinear."""
+    """Cut a patch that is turned by any angle, bilinear."""
     size, half = placement.size_px, math.ceil(placement.orientation.reach(placement.size_px)) + 1
     left, top = (math.floor(centre) - half for centre in placement.centre)
     side = 2 * half + 2
@@ -148,7 +134,7 @@ def _turned(pixels: Rgb, placement: Placement) -> Planes:
 
 
 def _window(pixels: Rgb, left: int, top: int, side: int) -> Rgb:
-    """A square of a field, white beyond it."""
+    """Cut an upright square of a field, white beyond it."""
     height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
         return pixels[top : top + side, left : left + side]
@@ -160,7 +146,7 @@ def _window(pixels: Rgb, left: int, top: int, side: int) -> Rgb:
 
 
 def blur(patch: Planes, sigma_px: float) -> Planes:
-    """Gaussian blur of planes (3, H, W), cut at two and a half sigma; edges are repeated."""
+    """Blur planes (3, H, W) by a Gaussian that ends at two and a half sigma; edges are repeated."""
     radius = max(1, math.ceil(2.5 * sigma_px))
     weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma_px) ** 2)
     weights /= weights[0] + 2 * weights[1:].sum()
@@ -178,7 +164,7 @@ def blur(patch: Planes, sigma_px: float) -> Planes:
 
 
 def draw_blur(rng: np.random.Generator, augmentation: Augmentation, patch: Planes) -> Planes:
-    """The patch, blurred or not."""
+    """Blur a share of all patches, each by its own sigma."""
     if rng.random() >= augmentation.blur:
         return patch
     return blur(patch, float(rng.uniform(*augmentation.blur_sigma_px)))
@@ -186,14 +172,14 @@ def draw_blur(rng: np.random.Generator, augmentation: Augmentation, patch: Plane
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """What is done to optical densities: density' = matrix (3, 3) @ density + shift (3,)."""
+    """A change of optical densities: density' = matrix (3, 3) @ density + shift (3,)."""
 
     matrix: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float32]
 
 
 def match_colour(source: StainMatrix | None, reference: StainMatrix | None) -> Colour:
-    """Macenko normalisation alone; the identity where there is no reference or no estimate."""
+    """Compute Macenko's normalisation alone; the identity where there is no reference or no estimate."""
     if source is None or reference is None:
         return Colour(np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
     return Colour(density_transform(source, reference), np.zeros(3, np.float32))
@@ -206,7 +192,7 @@ def draw_colour(
     reference: StainMatrix | None,
     others: Sequence[StainMatrix] = (),
 ) -> Colour:
-    """Normalisation to the reference with jitter: each stain's gain and shift about the matrix, and brightness.
+    """Draw a normalisation to the reference with jitter: each stain's gain and shift, and brightness.
 
     Without a reference the source's own stains are jittered; without either only the brightness is. `others`: stains
     that the wanted ones may be moved towards.
@@ -228,14 +214,16 @@ def draw_colour(
 
 
 def _between(one: StainMatrix, other: StainMatrix, part: float) -> StainMatrix:
-    """Stains a part of the way from one to the other."""
+    """Mix stains: a part of the way from one to the other."""
     matrix = (1 - part) * one.matrix + part * other.matrix
     greatest = (1 - part) * one.max_concentrations + part * other.max_concentrations
     return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), greatest)
 
 
 def network_input(patches: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
-    """Planes (B, 3, H, W) uint8, density matrices (B, 3, 3), shifts (B, 3) -> normalised RGB (B, 3, H, W) float32.
+    """Compute normalised RGB (B, 3, H, W) float32 from planes (B, 3, H, W) uint8 and changes of their densities.
+
+    Matrices (B, 3, 3) and shifts (B, 3) are those of `Colour`.
 
     With a zero shift, what `PatchNetwork` computes of the same patch and transform. The light's logarithm is taken
     out of the densities, and pixels go through in blocks that stay in a core's cache.

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the checkpoint it can be gone on from, the model, the learning curves."""
+"""Files that a run leaves behind: the checkpoint that it can go on from, the model, the learning curves."""
 
 import csv
 import hashlib
@@ -16,21 +16,23 @@ from torch import Tensor
 
 from service.errors import ParameterInvalid
 from service.files import write_whole
+from service.training.recipe import RECIPE, TrainingSettings, recipe_text
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 CURVES = "learning_curves.png"
+VALIDATED = ("auc", "image_f1", "f1", "best_f1", "threshold")  # what the curves show of each validation
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Keep a run's state (tensors, numbers, texts, and lists and dicts of these)."""
+    """Save a run's state (tensors, numbers, texts, and lists and dicts of these). Raises OutputUnwritable."""
     content = io.BytesIO()
     torch.save(dict(state), content)
     write_whole(folder / CHECKPOINT, content.getvalue())
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The state of an earlier run in a folder, on the CPU; None if there is none. Raises ParameterInvalid."""
+    """Read the state of an earlier run in a folder, on the CPU; None if there is none. Raises ParameterInvalid."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
@@ -42,15 +44,17 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write weights.safetensors and card.json, with the checksum that ties them together."""
+    """Write weights.safetensors, card.json with their checksum, and recipe.toml with the settings in the card."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     complete = {**card, "date": datetime.now(UTC).date().isoformat(), "sha256": hashlib.sha256(content).hexdigest()}
     write_whole(folder / "weights.safetensors", content)
     write_whole(folder / "card.json", (json.dumps(complete, indent=2) + "\n").encode())
+    settings = TrainingSettings.model_validate(card["training"]["settings"])
+    write_whole(folder / RECIPE, recipe_text(settings).encode())
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """The learning curves as CSV, one row per epoch, and as a picture."""
+    """Write the learning curves as CSV, one row per epoch, and as a picture."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -61,18 +65,20 @@ def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """The learning curves, PNG: loss on the left, what validation measures on the right."""
+    """Draw the learning curves, PNG: loss on the left, what validation measures on the right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)  # no display, no global state
     left, right = figure.subplots(1, 2)
-    left.plot([row["epoch"] for row in history], [row["loss"] for row in history], label="training loss")
-    left.set(xlabel="epoch", ylabel="cross-entropy")
-    for name in ("auc", "image_f1", "f1", "best_f1", "threshold"):
+    names = {"loss": "training loss"} | {name: name.replace("_", " ") for name in VALIDATED}
+    for name, label in names.items():
         rows = [row for row in history if name in row]
-        right.plot([row["epoch"] for row in rows], [row[name] for row in rows], label=name.replace("_", " "))
+        marker = "o" if len(rows) == 1 else None  # a line through one epoch would show nothing
+        axes = left if name == "loss" else right
+        axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker=marker, label=label)
+    left.set(xlabel="epoch", ylabel="cross-entropy")
     right.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)

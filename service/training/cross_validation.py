@@ -1,7 +1,7 @@
 """Cross-validation over whole cases: every field is examined by a network that saw no field of its case.
 
 Each fold trains on the cases of all others, in a folder of its own that `mitosis train` could have made, and its cases
-are then examined by the service's own road, with a full halo, so that a cell's value does not hang on the tiling.
+are then examined by the service's own road, with a full halo, so that a cell's value does not depend on the tiling.
 
 Which epoch. `train` keeps the epoch that is best on the held-out cases; they would then have chosen the network that
 is measured on them. So by default a fold is judged by the weights of its last epoch, which are in its checkpoint, and
@@ -11,10 +11,11 @@ which are what training on all cases, with none left to choose by, will ship.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from service.backend import Device
 from service.calibration import calibrated, score_level
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import file_sha256, make_folder
@@ -25,12 +26,12 @@ from service.tissue import TissueMask, find_tissue
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, write_model
 from service.training.evaluate import ExaminedField, examine, open_field
 from service.training.fields import Field
-from service.training.held_out import ANY_THRESHOLD, HeldOutCase
+from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.patches import LoadedField
-from service.training.train import OnProgress, TrainingSettings, offset_of, train
+from service.training.recipe import Judge
+from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
 
-Judge: TypeAlias = Literal["last", "best"]
 LEVEL_QUANTILE = 0.98  # high enough to be of nuclei, low enough to be of few mitoses
 LEVELS_SEEN = (5, 50, 95)  # percentiles of the fields' levels: the lowest that counts, the usual one, the highest
 JUDGED, MAPS = "judged", "maps"  # in a fold's folder: the model that examines its cases, and what it saw
@@ -45,8 +46,11 @@ class Fold:
     folder: Path
 
 
+OnExamined: TypeAlias = Callable[[Fold, int, int], None]  # fields done, and in all
+
+
 def plan_folds(cases: Collection[str], named: Sequence[str], out: Path) -> list[Fold]:
-    """Folds by the cases named for each (by commas), and one more of all cases that are left.
+    """Make a fold of the cases named for it (by commas), and one more of all cases that are left.
 
     Raises DataInvalid for an unknown case, ParameterInvalid for an empty fold, a case in two, or fewer than two folds.
     """
@@ -78,40 +82,30 @@ def cross_validate(
     sources: Mapping[str, Sequence[Field]],
     loaded: Sequence[LoadedField],
     folds: Sequence[Fold],
-    settings: TrainingSettings,
-    imagenet: Path | None,
-    *,
-    judge: Judge = "last",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    resume: bool = False,
-    calibrate: float = 0.0,
-    facts: Mapping[str, Any] | None = None,
+    setup: TrainingSetup,
     on_fold: Callable[[Fold], None] = lambda _: None,
-    on_progress: OnProgress = lambda _: None,
-    on_examined: Callable[[Fold, int, int], None] = lambda *_: None,
+    on_examined: OnExamined = lambda *_: None,
 ) -> tuple[list[HeldOutCase], ScoreCalibration | None]:
-    """Train each fold and examine the cases it holds out; all cases, fold by fold, and how scores were calibrated.
+    """Train each fold and examine the cases it holds out; gives all cases, fold by fold, and the scores' calibration.
 
-    `sources`: the fields by the name of their folder; `loaded`: the same fields in memory. `resume`: finished runs
-    are not trained again, an interrupted one goes on, and maps of the same network and image are read. `calibrate`:
-    the weight of `settle_calibration`; 0: scores are the networks' own.
-    `on_examined` is given the fields done and in all.
+    `sources`: the fields by the name of their folder; `loaded`: the same fields in memory. Where the setup resumes,
+    finished runs are not trained again, an interrupted one goes on, and maps of the same network and image are read.
 
     Raises ParameterInvalid where a folder holds another run; and as `train` and `examine` do.
     """
-    if not resume:
+    if not setup.resume:
         refuse_left_behind([fold.folder for fold in folds])
     source_of = {field.case: source for source, fields in sources.items() for field in fields}
     examined: list[ExaminedField] = []
     for fold in folds:
         on_fold(fold)
-        train_fold(fold, loaded, settings, imagenet, device, resume, facts or {}, on_progress)
-        model = write_judged(fold, judge)
+        train_fold(fold, loaded, setup)
+        model = write_judged(fold, setup.settings.cross_validation.judge)
         fields = [field for fields in sources.values() for field in fields if field.case in fold.cases]
-        examined += examine_held_out(fold, fields, model, device, on_examined)
+        examined += examine_held_out(fold, fields, model, setup.device, on_examined)
     calibration = None
-    if calibrate:
-        examined, calibration = settle_calibration(examined, calibrate)
+    if weight := setup.settings.cross_validation.calibrate:
+        examined, calibration = settle_calibration(examined, weight)
     own = {case: [each for each in examined if each.field.case == case] for fold in folds for case in fold.cases}
     cases = [HeldOutCase.of(fold.number, source_of[case], own[case]) for fold in folds for case in fold.cases]
     return cases, calibration
@@ -120,7 +114,7 @@ def cross_validate(
 def settle_calibration(
     examined: Sequence[ExaminedField], weight: float
 ) -> tuple[list[ExaminedField], ScoreCalibration]:
-    """Fields with comparable scores, and the calibration: its reference and range are those of the fields' own levels.
+    """Make scores comparable between fields; gives the fields and the calibration, settled by the fields' own levels.
 
     No label has a say in it. Raises DataInvalid where no field is large enough to have a level.
     """
@@ -129,7 +123,7 @@ def settle_calibration(
     levels = [score_level(*each, LEVEL_QUANTILE) for each in zip(maps, tissues, strict=True)]
     known = [level for level in levels if level is not None]
     if not known:
-        raise DataInvalid("no field has enough tissue to tell the level of its scores; leave --calibrate out")
+        raise DataInvalid("no field has enough tissue for a level of its scores; leave cross_validation.calibrate at 0")
     low, reference, high = np.percentile(known, LEVELS_SEEN).round(3).tolist()
     calibration = ScoreCalibration(quantile=LEVEL_QUANTILE, weight=weight, low=low, reference=reference, high=high)
     comparable = [calibrated(*each, calibration)[0] for each in zip(maps, tissues, strict=True)]
@@ -141,47 +135,15 @@ def _tissue(field: Field) -> TissueMask:
         return find_tissue(slide)
 
 
-def train_fold(
-    fold: Fold,
-    loaded: Sequence[LoadedField],
-    settings: TrainingSettings,
-    imagenet: Path | None,
-    device: str,
-    resume: bool,
-    facts: Mapping[str, Any],
-    on_progress: OnProgress,
-) -> None:
+def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) -> None:
     """Train on all cases but the fold's, as `mitosis train --validation` does. Raises as `train` does."""
-    started = imagenet.name if imagenet else None
-    if resume:
-        refuse_other_start(fold.folder, started)
     make_folder(fold.folder)
-    history = train(
-        [field for field in loaded if field.case not in fold.cases],
-        [field for field in loaded if field.case in fold.cases],
-        fold.folder,
-        settings,
-        imagenet,
-        device=device,
-        resume=resume,
-        facts={**facts, "imagenet": started},
-        on_progress=on_progress,
-    )
-    if len(history) > settings.epochs:
-        raise ParameterInvalid(f"{fold.folder} was trained for {len(history)} epochs, not {settings.epochs}")
-
-
-def refuse_other_start(folder: Path, imagenet: str | None) -> None:
-    """What a checkpoint does not know: where the run started from; a run of `mitosis train` does not say it."""
-    if not (folder / "card.json").exists():
-        return
-    card = read_card(folder).model_extra or {}
-    if card.get("imagenet", imagenet) != imagenet:
-        raise ParameterInvalid(f"{folder} holds a run with another --imagenet; give the same, or another folder")
+    training = [field for field in loaded if field.case not in fold.cases]
+    train(training, [field for field in loaded if field.case in fold.cases], fold.folder, setup)
 
 
 def write_judged(fold: Fold, judge: Judge) -> Path:
-    """The model that examines the fold's cases, in a folder: of the run's last epoch, or of its best.
+    """Write the model that examines the fold's cases, of the run's last epoch or of its best; give its folder.
 
     Raises ParameterInvalid where the best epoch was chosen on other cases than the fold's.
     """
@@ -215,10 +177,10 @@ def examine_held_out(
     fold: Fold,
     fields: Sequence[Field],
     model: Path,
-    device: Literal["auto", "cpu", "cuda"],
-    on_examined: Callable[[Fold, int, int], None] = lambda *_: None,
+    device: Device,
+    on_examined: OnExamined = lambda *_: None,
 ) -> list[ExaminedField]:
-    """Fields with their probability maps, computed or, where the same network saw the same image before, read.
+    """Examine fields; the map of an image that the same network saw before is read, not computed.
 
     Raises OutputUnwritable; and as `examine` does.
     """
@@ -244,6 +206,6 @@ def examine_held_out(
 
 
 def full_halo_px(architecture: Architecture) -> int:
-    """Context (model px) that makes a tile's cells those of one pass: half the receptive field, in whole strides."""
+    """Compute the context (model px) with which tiles equal one pass: half the receptive field, in whole strides."""
     stride = architecture.stride_px
     return -(-(architecture.receptive_field_px // 2) // stride) * stride

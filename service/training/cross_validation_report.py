@@ -1,7 +1,7 @@
-"""What a cross-validation found, for people and for machines: JSON, a table of cases, curves, the mistakes as pictures.
+"""The report of a cross-validation: JSON, tables of cases and rules, curves, and the mistakes as pictures.
 
-Two thresholds occur. Nested: each fold's is chosen on the other folds, so its cases had no say; these figures are the
-honest ones. Shipped: one for all, chosen on all folds; the same cases measured at it flatter a little.
+Two thresholds occur. Nested: each fold's is chosen on the other folds, so not on the cases that it is measured on.
+Shipped: one for all, chosen on all folds; figures at it are slightly optimistic.
 """
 
 import csv
@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from rich.table import Table
 from service.errors import DataInvalid
 from service.files import write_whole
 from service.model_card import ScoreCalibration, read_card
-from service.training.cross_validation import JUDGED, Fold, Judge, full_halo_px
+from service.training.cross_validation import JUDGED, Fold, full_halo_px
 from service.training.evaluation_report import write_evaluation
-from service.training.held_out import HeldOutCase, by_source, evaluation_at, image_level, known, measured, spread
+from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, known, measured, spread
+from service.training.recipe import Judge, Rule, TrainingSettings
 from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, pooled
-from service.training.threshold_rules import IN_WORDS, Rule, RuleOutcome, folds_of
-from service.training.train import TrainingSettings
+from service.training.threshold_rules import IN_WORDS, RuleOutcome, folds_of
 
 REPORT, CASES, PICTURES = "cross_validation.json", "cases.csv", "held-out"
 OPTIMISTIC = "the same cases chose it, so optimistic"
@@ -43,7 +43,7 @@ class Study:
 
     @property
     def shipped(self) -> RuleOutcome:
-        """The outcome of the chosen rule. Raises DataInvalid where it is undefined."""
+        """The outcome of the chosen rule; DataInvalid where it is undefined."""
         outcome = self.outcomes[self.rule]
         if outcome is None:
             raise DataInvalid(
@@ -63,7 +63,7 @@ class Study:
 
     @property
     def halo_px(self) -> int:
-        """Context with which the fields were examined, model px."""
+        """The context (model px) with which the fields were examined."""
         return full_halo_px(self.settings.architecture)
 
     @cached_property
@@ -123,7 +123,7 @@ def write_study(study: Study, folds: Sequence[Fold], out: Path) -> list[Path]:
 
 
 def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
-    """All figures as JSON values; what is undefined is null."""
+    """Give all figures as JSON values; what is undefined is null."""
     return {
         "judge": study.judge,
         "threshold_rule": study.rule,
@@ -135,7 +135,7 @@ def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
         "folds": [_fold_json(study, fold) for fold in folds],
         "cases": [case_row(study, index) for index in range(len(study.cases))],
         "halo_px": study.halo_px,
-        "settings": asdict(study.settings),
+        "settings": study.settings.model_dump(),
     }
 
 
@@ -173,7 +173,7 @@ def _fold_json(study: Study, fold: Fold) -> dict[str, Any]:
 
 
 def case_row(study: Study, index: int) -> dict[str, Any]:
-    """One case in numbers: at the nested threshold, at the shipped one, and at its own best."""
+    """Give one case in numbers: at the nested threshold, at the shipped one, and at its own best."""
     case, outcome = study.cases[index], study.shipped
     curve = case.evaluation.curve
     best = curve.best()
@@ -200,7 +200,7 @@ def _row(counts: Localisation, prefix: str = "") -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    """One line per row; an undefined ratio is empty."""
+    """Write one line per row; an undefined ratio is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -211,7 +211,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def case_table(study: Study) -> Table:
-    """Each case, each folder of data and all together: at the nested thresholds, and F1 at the shipped one."""
+    """Lay out each case, each folder of data and all together: at the nested thresholds, and F1 at the shipped one."""
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("\ncase")
     for header in (
@@ -256,7 +256,7 @@ def _counts(counts: Localisation) -> list[str]:
 
 
 def rule_table(study: Study) -> Table:
-    """What each way of choosing the threshold is worth on cases that had no say in it."""
+    """Lay out what each rule for the threshold reaches on cases that had no part in choosing it."""
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("\nthreshold by")
     for header in (
@@ -291,7 +291,7 @@ def _rule_row(outcome: RuleOutcome) -> list[str]:
 
 
 def sentences(study: Study) -> list[str]:
-    """What the tables mean."""
+    """Say in sentences what the tables mean."""
     image = study.metrics["image_level"]
     epoch = "last epoch" if study.judge == "last" else "best epoch on these very cases, so optimistic"
     return [

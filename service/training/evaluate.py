@@ -1,4 +1,4 @@
-"""What a detector gets right on labelled fields: image level, localisation, calibration from case to case.
+"""The evaluation of a detector on labelled fields: image level, localisation, calibration from case to case.
 
 The network runs once per field, through `analyze`; everything else is computed from the probability map, so that
 each threshold gives what the service itself would give at that threshold. Instead of a detector, a folder of
@@ -73,31 +73,31 @@ class ExaminedField:
 
     @property
     def area_mm2(self) -> float:
-        """The whole field, tissue or not."""
+        """The area of the whole field, tissue or not."""
         return self.field.width * self.field.mpp[0] * self.field.height * self.field.mpp[1] / 1e6
 
     @property
     def truth_um(self) -> Points:
-        """The annotated mitoses, (n, 2)."""
+        """The annotated mitoses (n, 2), um."""
         return self.field.mitoses * self.field.mpp
 
     def found(self, threshold: float, merge_um: float = MERGE_UM) -> list[MitoticFigure]:
-        """The figures at a threshold, best score first; a report's are merged already, at its own threshold."""
+        """Find the figures at a threshold, best score first; a report's are merged already, at its own threshold."""
         if self.probabilities is None:
             return [figure for figure in self.figures if figure.score >= threshold]
         return find_mitotic_figures(self.probabilities, threshold, self.field.mpp, merge_um=merge_um)
 
     def localise(self, threshold: float, merge_um: float = MERGE_UM) -> Localisation:
-        """The matches at a threshold."""
+        """Count the matches at a threshold."""
         return localise(self._positions_um(self.found(threshold, merge_um)), self.truth_um, RADIUS_UM)
 
     def scored(self) -> tuple[Points, Scores, Points]:
-        """Positions (n, 2) and scores (n,) of all figures, and the truth (m, 2); um."""
+        """Give positions (n, 2) and scores (n,) of all figures, and the truth (m, 2); um."""
         figures = self.found(max(self.floor, THRESHOLDS[0]))
         return self._positions_um(figures), np.array([figure.score for figure in figures]), self.truth_um
 
     def marks(self, threshold: float) -> list[Mark]:
-        """Every detection and every mitosis that was missed, by kind."""
+        """Mark every detection, and every mitosis that was missed."""
         figures = self.found(threshold)
         hits, matched = match(self._positions_um(figures), self.truth_um, RADIUS_UM)
         missed = np.delete(self.field.mitoses, matched[hits], axis=0)
@@ -110,14 +110,14 @@ class ExaminedField:
         ]
 
     def offsets_um(self, threshold: float) -> Points:
-        """From each matched mitosis to its detection, (n, 2): a mean that is not near zero is a shifted map."""
+        """Measure from each matched mitosis to its detection, (n, 2), um: a mean far from zero is a shifted map."""
         positions = self._positions_um(self.found(threshold))
         hits, matched = match(positions, self.truth_um, RADIUS_UM)
         offsets: Points = positions[hits] - self.truth_um[matched[hits]]
         return offsets
 
     def patches(self) -> tuple[Scores, Mask]:
-        """Scores (k,) and labels (k,) of the field's non-overlapping patches of 500 model px.
+        """Give scores (k,) and labels (k,) of the field's non-overlapping patches of 500 model px.
 
         The score is the highest in the patch: of the map, or of the report's detections (0 where there is none).
         What is left of the field past the last patch is a patch of its own from 250 px on, else it is left out.
@@ -136,7 +136,7 @@ class ExaminedField:
         return scores.ravel(), labels.ravel()
 
     def _evidence(self) -> tuple[Points, Scores]:
-        """Places (k, 2) in field px, and their scores (k,)."""
+        """Give places (k, 2) in field px, and their scores (k,)."""
         if self.probabilities is None:
             positions, scores, _ = self.scored()
             return positions / self.field.mpp, scores
@@ -156,7 +156,7 @@ class ExaminedField:
 
 
 def open_field(field: Field) -> Slide:
-    """A field as a slide; raises as `open_slide` does."""
+    """Open a field as a slide; raises as `open_slide` does."""
     return open_slide(field.path, mpp=math.sqrt(field.mpp[0] * field.mpp[1]))
 
 
@@ -170,7 +170,7 @@ def examine(field: Field, detector: Detector, *, halo_px: int | None = None) -> 
 
 
 def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[ExaminedField], list[Report]]:
-    """Fields with the reports on them, by the stem of the slide's name; of several with one stem, by its checksum.
+    """Pair fields with the reports on them, by the stem of the slide's name; of several with one stem, by checksum.
 
     Raises FileMissing for a field without a report, DataInvalid for reports that cannot be those of the fields.
     """
@@ -217,7 +217,7 @@ def _with_report(field: Field, path: Path, report: Report) -> ExaminedField:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageLevel:
-    """Is there a mitosis in the patch? Scores (k,) of all fields' patches, labels (k,), and the threshold."""
+    """Patches with and without a mitosis: scores (k,) of all fields' patches, labels (k,), and the threshold."""
 
     scores: Scores
     labels: Mask
@@ -230,19 +230,19 @@ class ImageLevel:
 
     @property
     def f1(self) -> float:
-        """Of the patches with a mitosis."""
+        """F1 of finding the patches with a mitosis."""
         called = self.scores >= self.threshold
         hits = int((called & self.labels).sum())
         return Localisation(hits, int(called.sum()) - hits, int(self.labels.sum()) - hits).f1
 
     @property
     def both_classes(self) -> bool:
-        """Whether a ROC curve exists."""
+        """True where there are patches with and without a mitosis, so that a ROC curve exists."""
         return bool(self.labels.any() and not self.labels.all())
 
     @property
     def auc(self) -> float | None:
-        """Area under the ROC curve."""
+        """Area under the ROC curve; None without both classes."""
         return auc(self.scores, self.labels) if self.both_classes else None
 
     @property
@@ -276,22 +276,22 @@ class Evaluation:
 
     @property
     def counts(self) -> Localisation:
-        """All fields pooled, at the threshold."""
+        """The counts of all fields together, at the threshold."""
         return pooled(case.counts for case in self.cases)
 
     @property
     def area_mm2(self) -> float:
-        """Of all fields."""
+        """The area of all fields."""
         return sum(case.area_mm2 for case in self.cases)
 
     def as_one_case(self) -> CaseEvaluation:
-        """All cases pooled."""
+        """Give all cases together, as one."""
         fields, mitoses = sum(case.fields for case in self.cases), sum(case.mitoses for case in self.cases)
         return CaseEvaluation("all", fields, mitoses, self.area_mm2, self.counts, self.curve)
 
     @property
     def best_threshold(self) -> float:
-        """The one that is best on these fields; what it scores is optimistic, chosen with the answers at hand."""
+        """The threshold that is best on these fields; as they chose it themselves, what it scores is optimistic."""
         return float(self.curve.thresholds[self.curve.best()])
 
     @property
@@ -347,5 +347,5 @@ def _evaluate_case(
 
 
 def _scores(examined: Sequence[ExaminedField], floor: float) -> list[float]:
-    """Every score that occurs, and the lowest at which anything is known; rising."""
+    """Give every score that occurs, and the lowest at which anything is known; rising."""
     return sorted({floor, *(figure.score for each in examined for figure in each.figures if figure.score >= floor)})

@@ -1,4 +1,4 @@
-"""What an evaluation found, as JSON, tables and sentences."""
+"""The report of an evaluation: JSON, tables, sentences and pictures."""
 
 import csv
 import io
@@ -42,27 +42,27 @@ def write_evaluation(
 def _outputs(
     evaluation: "Evaluation", examined: "Sequence[ExaminedField]", about: dict[str, Any]
 ) -> Iterator[tuple[str, bytes | Callable[[BinaryIO], object]]]:
-    """Names of files, with the content of each or what writes it."""
-    from service.training import figures as gallery
+    """Give the files' names, with the content of each or what writes it."""
+    from service.training import figures
 
     content = json.dumps(as_json(evaluation, about), indent=2, allow_nan=False) + "\n"
     yield "evaluation.json", content.encode()
     yield "cases.csv", _cases_csv(evaluation).encode()
-    yield "pr.png", gallery.precision_recall_plot(evaluation).savefig
-    yield "froc.png", gallery.froc_plot(evaluation).savefig
-    yield "roc.png", gallery.roc_plot(evaluation.image_level).savefig
-    yield "calibration.png", gallery.calibration_plot(evaluation).savefig
-    for each in gallery.most_to_see(examined, evaluation.threshold, MARKED_FIELDS):
-        picture = gallery.marked_field(each, evaluation.threshold)
+    yield "pr.png", figures.precision_recall_plot(evaluation).savefig
+    yield "froc.png", figures.froc_plot(evaluation).savefig
+    yield "roc.png", figures.roc_plot(evaluation.image_level).savefig
+    yield "calibration.png", figures.calibration_plot(evaluation).savefig
+    for each in figures.most_to_see(examined, evaluation.threshold, MARKED_FIELDS):
+        picture = figures.marked_field(each, evaluation.threshold)
         yield f"field-{each.field.name.replace('/', '-')}.jpg", partial(picture.save, format="JPEG", quality=90)
     for kind in ("false positive", "false negative"):
-        marks = gallery.mistakes(examined, evaluation.threshold, kind)
-        for number, page in enumerate(gallery.crop_pages(marks, f"{kind.capitalize()}s"), start=1):
+        marks = figures.mistakes(examined, evaluation.threshold, kind)
+        for number, page in enumerate(figures.crop_pages(marks, f"{kind.capitalize()}s"), start=1):
             yield f"{kind.replace(' ', '-')}s-{number:02}.png", partial(page.save, format="PNG")
 
 
 def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
-    """All figures as JSON values; what is undefined (nothing over nothing) is null."""
+    """Give all figures as JSON values; what is undefined (nothing over nothing) is null."""
     curve, rows = evaluation.curve, [_case_row(case) for case in evaluation.cases]
     values = {
         "detector": about,
@@ -127,7 +127,7 @@ def _case_row(case: "CaseEvaluation") -> dict[str, Any]:
 
 
 def _between(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How much cases differ at the one threshold, and what a threshold of its own would give each."""
+    """Measure how much cases differ at the one threshold, and at the best threshold of each."""
     known = [row for row in rows if not math.isnan(row["f1"])]
     spread: dict[str, Any] = {"cases": len(known)}
     for name in ("f1", "best_f1", "best_threshold") if known else ():
@@ -138,7 +138,7 @@ def _between(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, floats to six digits, NaN as None."""
+    """Make values plain: arrays as lists, floats to six digits, NaN as None."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, np.ndarray | list | tuple):
@@ -149,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def _cases_csv(evaluation: "Evaluation") -> str:
-    """One line per case; an undefined ratio is empty."""
+    """Write one line per case; an undefined ratio is empty."""
     rows = [_plain(_case_row(case)) for case in evaluation.cases]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -48,12 +48,12 @@ class Field:
     mitoses: Points
 
     def scale(self, mpp: float) -> tuple[float, float]:
-        """Field px per model px (x, y), as `analyze` takes them: 1 within its tolerance."""
+        """Compute field px per model px (x, y), as `analyze` does: 1 within its tolerance."""
         return scale_to(mpp, self.mpp)
 
 
 def read_fields(folder: str | Path, mpp: float | None = None) -> list[Field]:
-    """The fields in a folder, in whichever layout it is; `mpp` (um per px) where the data do not say it.
+    """Read the fields in a folder, in whichever layout it is; `mpp` (um per px) where the data do not say it.
 
     Raises DataInvalid, ResolutionUnknown.
     """
@@ -75,7 +75,7 @@ def read_fields(folder: str | Path, mpp: float | None = None) -> list[Field]:
 
 
 def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
-    """The plain layout: frames.csv, mitoses.csv and images/; a frame's own `mpp` column comes before the caller's."""
+    """Read the plain layout: frames.csv, mitoses.csv, images/; a frame's own `mpp` column comes before the caller's."""
     mitoses_file, frames_file = folder / "mitoses.csv", folder / "frames.csv"
     images = _plain_images(folder / "images")
     frames = list(_csv_rows(frames_file, ("frame", "case", "width", "height")))
@@ -108,7 +108,7 @@ def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
 
 
 def read_tupac16(folder: Path, labels: Path | None = None, mpp: float = TUPAC16_MPP) -> list[Field]:
-    """The TUPAC16 auxiliary layout; labels beside the images, or in a folder of their own."""
+    """Read the TUPAC16 auxiliary layout; labels beside the images, or in a folder of their own."""
     own = folder / TUPAC16_LABELS
     labels = labels or (own if own.is_dir() else None)
     fields, seen = [], set()
@@ -130,7 +130,7 @@ def _tupac_images(folder: Path) -> Iterator[Path]:
 
 
 def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
-    """Centroids (n, 2) of one label file; none where there is no file."""
+    """Read the centroids (n, 2) of one label file; none where there is no file."""
     if not path.exists():
         return np.empty((0, 2))
     points = []
@@ -145,7 +145,7 @@ def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
 
 
 def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> list[Field]:
-    """The MIDOG layout; each file is its own case. An image's own `mpp` entry comes before the caller's.
+    """Read the MIDOG layout; each file is its own case. An image's own `mpp` entry comes before the caller's.
 
     A box that is cut by the image's border counts with its centre moved onto the border.
     """
@@ -200,7 +200,7 @@ def _json(path: Path) -> Any:
 
 
 def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[list[Field], list[Field]]:
-    """Training and validation fields: whole cases, never some fields of one. Raises DataInvalid for an unknown case."""
+    """Split fields for training and validation by whole cases. Raises DataInvalid for an unknown case."""
     known = {field.case for field in fields}
     if unknown := sorted(set(validation) - known):
         raise DataInvalid(f"no case {', '.join(unknown)} in the data; there are {', '.join(sorted(known))}")
@@ -211,7 +211,7 @@ def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[l
 
 
 def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
-    """Raise DataInvalid where a case is in two splits: its fields look alike, and the scores would flatter."""
+    """Raise DataInvalid where a case is in two splits: its fields look alike, so scores would be optimistic."""
     first: dict[str, tuple[str, Field]] = {}
     for split, fields in splits.items():
         for field in fields:
@@ -221,7 +221,7 @@ def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
 
 
 def load_field(field: Field, mpp: float) -> tuple[Rgb, Points]:
-    """Pixels (H, W, 3) and mitoses (n, 2), both in model px: the field at `mpp` um per px.
+    """Read a field at `mpp` um per px: pixels (H, W, 3) and mitoses (n, 2), both in model px.
 
     Raises as `open_slide` and `Slide.read` do.
     """
@@ -258,7 +258,7 @@ def _plain_images(folder: Path) -> dict[str, Path]:
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height (px) from the image's header."""
+    """Read width and height (px) from the image's header."""
     try:
         with Image.open(path) as image:
             return image.size
@@ -277,7 +277,7 @@ def _csv_lines(path: Path) -> list[list[str]]:
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV file with a header, by column."""
+    """Read line numbers and rows of a CSV file with a header, by column."""
     lines = _csv_lines(path)
     header = lines[0] if lines else []
     if missing := [column for column in columns if column not in header]:
@@ -301,17 +301,15 @@ def _number(path: Path, line: int, text: str) -> float:
 
 
 def _inside(path: Path, points: Sequence[tuple[int, float, float]], size: tuple[int, int]) -> Points:
-    """Points (n, 2) from line, x, y; each must lie on the image."""
+    """Make points (n, 2) of line, x, y; each must lie on the image."""
     for line, x, y in points:
         if not (0 <= x < size[0] and 0 <= y < size[1]):
             _refuse(path, line, f"the mitosis at x {x:g}, y {y:g} lies outside the image of {size[0]} x {size[1]} px")
     return np.array([point[1:] for point in points], np.float64).reshape(-1, 2)
 
 
-def select_fields(folders: Sequence[Path], mpp: Sequence[float], cases: str | None) -> "list[Field]":
-    """The fields of all folders, or of some cases of them (comma-separated). Raises as `read_fields` does."""
-    from service.training.fields import read_fields, refuse_shared_cases, split_cases
-
+def select_fields(folders: Sequence[Path], mpp: Sequence[float], cases: str | None) -> list[Field]:
+    """Read the fields of all folders, or of some cases of them (by commas). Raises as `read_fields` does."""
     if len(mpp) not in (0, 1, len(folders)):
         raise ParameterInvalid(f"{len(mpp)} --mpp for {len(folders)} --data: give one for all, or one each")
     each_mpp: list[float | None] = [*mpp] * (len(folders) if len(mpp) == 1 else 1) or [None] * len(folders)

@@ -1,4 +1,4 @@
-"""Pictures of evaluations: curves, the fields as in Figure 4 of the paper, every mistake as a crop; Figure 3."""
+"""Figures of evaluations: curves, the fields as in the paper's Figure 4, every mistake as a crop; Figure 3."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -26,7 +26,7 @@ F1_LINES = (0.2, 0.4, 0.6, 0.8)
 
 
 def precision_recall_plot(evaluation: Evaluation) -> Figure:
-    """Precision against recall over all thresholds, with lines of equal F1."""
+    """Plot precision against recall over all thresholds, with lines of equal F1."""
     figure, axes = _axes("Recall", "Precision", "Localisation: precision and recall")
     recall = np.linspace(0.01, 1, 200)
     for f1 in F1_LINES:
@@ -47,7 +47,7 @@ def precision_recall_plot(evaluation: Evaluation) -> Figure:
 
 
 def froc_plot(evaluation: Evaluation) -> Figure:
-    """Recall against false positives per mm2 of field (free-response ROC)."""
+    """Plot recall against false positives per mm2 of field (free-response ROC)."""
     figure, axes = _axes("False positives per mm²", "Recall", "Localisation: FROC")
     area_mm2, counts = evaluation.area_mm2, evaluation.counts
     axes.plot(evaluation.curve.false_positives_per_mm2(area_mm2), evaluation.curve.recall, color="C0")
@@ -59,7 +59,7 @@ def froc_plot(evaluation: Evaluation) -> Figure:
 
 
 def roc_plot(image_level: ImageLevel) -> Figure:
-    """True against false positive rate of the patches, with the operating point and what Youden's J would choose."""
+    """Plot the patches' true against false positive rate, with the operating point and Youden's J."""
     figure, axes = _axes("False positive rate", "True positive rate", "Image level: ROC over 500-px patches")
     axes.plot([0, 1], [0, 1], color="0.85", linewidth=1)
     if image_level.both_classes:
@@ -79,7 +79,7 @@ def roc_plot(image_level: ImageLevel) -> Figure:
 
 
 def calibration_plot(evaluation: Evaluation) -> Figure:
-    """F1 of each case against the threshold, its best marked: how far the scores shift from slide to slide."""
+    """Plot F1 of each case against the threshold, its best marked: how far the scores shift from slide to slide."""
     figure, axes = _axes("Threshold", "F1", "Calibration: F1 of each case over the threshold")
     colours = _many_colours(len(evaluation.cases))
     for case, colour in zip(evaluation.cases, colours, strict=True):
@@ -95,7 +95,7 @@ def calibration_plot(evaluation: Evaluation) -> Figure:
 
 
 def stages_plot(stages: Sequence[int], f1: Mapping[str, Sequence[float]]) -> Figure:
-    """F1 against the number of residual stages (Figure 3), a line for each of several measures.
+    """Plot F1 against the number of residual stages (Figure 3), a line for each of several measures.
 
     What could not be measured, as far too much was called, is drawn as zero.
     """
@@ -123,7 +123,7 @@ def _operating(evaluation: Evaluation, f1: float) -> str:
 
 
 def _axes(x: str, y: str, title: str) -> tuple[Figure, Axes]:
-    """A figure of its own: pyplot would keep them all, and choose a display."""
+    """Make a figure without pyplot, which would keep them all, and choose a display."""
     figure = Figure(figsize=AXES_INCHES, dpi=150, layout="constrained")
     axes = figure.add_subplot(xlabel=x, ylabel=y, title=title)
     axes.grid(color="0.93")
@@ -132,7 +132,7 @@ def _axes(x: str, y: str, title: str) -> tuple[Figure, Axes]:
 
 
 def marked_field(examined: ExaminedField, threshold: float) -> Image.Image:
-    """The field with a circle round each detection and each missed mitosis (Figure 4), and what the colours mean."""
+    """Draw the field with a circle round each detection and each missed mitosis (Figure 4), and a legend."""
     field, marks = examined.field, examined.marks(threshold)
     with open_slide(field.path) as slide:
         picture = Image.fromarray(slide.thumbnail(min(FIELD_PX, max(slide.width, slide.height))))
@@ -147,7 +147,7 @@ def marked_field(examined: ExaminedField, threshold: float) -> Image.Image:
 
 
 def _with_legend(picture: Image.Image, marks: Sequence[Mark], caption: str) -> Image.Image:
-    """The picture with a line below it: what each colour means, how often it occurs, and a caption."""
+    """Add a line below the picture: what each colour means, how often it occurs, and a caption."""
     font_px = max(14, picture.width // 75)
     canvas = Image.new("RGB", (picture.width, picture.height + 2 * font_px), "white")
     canvas.paste(picture)
@@ -163,7 +163,7 @@ def _with_legend(picture: Image.Image, marks: Sequence[Mark], caption: str) -> I
 
 
 def most_to_see(examined: Sequence[ExaminedField], threshold: float, count: int) -> list[ExaminedField]:
-    """The fields with the most figures of any kind, from as many cases as there are, the fullest first."""
+    """Choose the fields with the most figures of any kind, from as many cases as there are, the most first."""
     fullest = sorted(examined, key=lambda each: (-len(each.marks(threshold)), each.field.name))
     rank = {id(each): _rank_in_case(each, fullest) for each in fullest}
     return sorted(fullest, key=lambda each: rank[id(each)])[:count]
@@ -174,14 +174,14 @@ def _rank_in_case(examined: ExaminedField, fullest: Sequence[ExaminedField]) -> 
 
 
 def mistakes(examined: Sequence[ExaminedField], threshold: float, kind: Kind) -> list[tuple[ExaminedField, Mark]]:
-    """All fields' marks of one kind, the most wrong first: surest false positives, least suspected false negatives."""
+    """Sort all fields' marks of one kind, the most wrong first: sure false positives, unlikely false negatives."""
     found = [(each, mark) for each in examined for mark in each.marks(threshold) if mark.kind == kind]
     sign = 1 if kind == "false negative" else -1
     return sorted(found, key=lambda pair: (np.nan_to_num(sign * pair[1].score), pair[0].field.name, pair[1].x))
 
 
 def crop_pages(marks: Sequence[tuple[ExaminedField, Mark]], title: str) -> Iterator[Image.Image]:
-    """Pages of crops of 64 um, in the given order; ticks on the edges point at the centre."""
+    """Draw pages of crops of 64 um, in the given order; ticks on the edges point at the centre."""
     per_page = COLUMNS * ROWS
     crops = _crops(marks)
     for first in range(0, len(marks), per_page):
@@ -200,7 +200,7 @@ def crop_pages(marks: Sequence[tuple[ExaminedField, Mark]], title: str) -> Itera
 
 
 def _label(draw: ImageDraw.ImageDraw, examined: ExaminedField, mark: Mark, x: int, y: int) -> None:
-    """Frame, ticks, and a line of where and how sure, round the crop at (x, y) of a page."""
+    """Draw frame, ticks, score and place round the crop at (x, y) of a page."""
     colour, end, middle = COLOURS[mark.kind], CELL_PX - 3, CELL_PX / 2
     draw.rectangle((x + 1, y + 1, x + end, y + end), outline=colour, width=3)
     for tick in (
@@ -216,7 +216,7 @@ def _label(draw: ImageDraw.ImageDraw, examined: ExaminedField, mark: Mark, x: in
 
 
 def _crops(marks: Sequence[tuple[ExaminedField, Mark]]) -> list[Image.Image]:
-    """One crop per mark, opening each field once."""
+    """Cut one crop per mark, opening each field once."""
     crops: dict[int, Image.Image] = {}
     for path in sorted({each.field.path for each, _ in marks}):
         with open_slide(path) as slide:

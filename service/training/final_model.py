@@ -1,4 +1,4 @@
-"""The model that is shipped: trained on all cases, with a threshold and figures that come from cross-validation.
+"""The final model: trained on all cases, with a threshold and figures that come from cross-validation.
 
 Its card says what is known of it, and what is not: no case is left that the shipped weights have not seen.
 """
@@ -12,12 +12,12 @@ from typing import Any
 from service.errors import ParameterInvalid
 from service.files import make_folder
 from service.training.checkpoint import write_model
-from service.training.cross_validation import refuse_left_behind, refuse_other_start
+from service.training.cross_validation import refuse_left_behind
 from service.training.cross_validation_report import Study
 from service.training.fields import Field
 from service.training.patches import LoadedField
 from service.training.threshold_rules import IN_WORDS
-from service.training.train import OnProgress, TrainingSettings, train
+from service.training.train import TrainingSetup, train
 from service.weights import load_model
 
 FINAL = "final"
@@ -42,7 +42,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What only people know of a model: its id, the licence or terms it is under, and a note on the data."""
+    """Facts that only people know of a model: its id, the licence or terms it is under, and a note on the data."""
 
     id: str
     licence: str = NOT_STATED
@@ -50,7 +50,7 @@ class Provenance:
 
 
 def card_facts(sources: Mapping[str, Sequence[Field]], study: Study, provenance: Provenance) -> dict[str, Any]:
-    """What the shipped model's card says beside what `train` writes. Raises DataInvalid as `Study.shipped` does."""
+    """Collect what the final model's card says beside what `train` writes. Raises DataInvalid as `Study.shipped`."""
     folds = study.folds
     return {
         "id": provenance.id,
@@ -74,7 +74,7 @@ def card_facts(sources: Mapping[str, Sequence[Field]], study: Study, provenance:
 
 
 def describe_source(name: str, fields: Sequence[Field]) -> dict[str, Any]:
-    """One folder of labelled fields, in numbers; um per px as (x, y)."""
+    """Describe one folder of labelled fields in numbers; um per px as (x, y)."""
     return {
         "name": name,
         "cases": sorted({field.case for field in fields}),
@@ -85,7 +85,7 @@ def describe_source(name: str, fields: Sequence[Field]) -> dict[str, Any]:
 
 
 def _seen(sources: Mapping[str, Sequence[Field]]) -> str:
-    """Where the knowledge ends, in numbers."""
+    """Say in numbers how little data the model is known to work on."""
     every = [field for fields in sources.values() for field in fields]
     with_mitoses = sum(len(field.mitoses) > 0 for field in every)
     cases = len({field.case for field in every})
@@ -95,53 +95,28 @@ def _seen(sources: Mapping[str, Sequence[Field]]) -> str:
     )
 
 
-def train_final(
-    loaded: Sequence[LoadedField],
-    out: Path,
-    settings: TrainingSettings,
-    imagenet: Path | None,
-    facts: Mapping[str, Any],
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    on_progress: OnProgress = lambda _: None,
-) -> Path:
-    """Train on all cases and write the card; the folder of the model, which is that of the last epoch.
+def train_final(loaded: Sequence[LoadedField], out: Path, setup: TrainingSetup) -> Path:
+    """Train on all cases, keep the last epoch, write the card with the setup's facts; gives the model's folder.
 
     A finished run is not trained again under another threshold or with other facts: only its card is written anew.
 
     Raises ParameterInvalid where the folder holds another run; and as `train` does.
     """
-    folder, started = out / FINAL, imagenet.name if imagenet else None
-    if resume:
-        refuse_other_start(folder, started)
-    else:
+    folder = out / FINAL
+    if not setup.resume:
         refuse_left_behind([folder])
     make_folder(folder)
-    facts = {**facts, "imagenet": started}
-    history = train(
-        loaded,
-        [],
-        folder,
-        settings,
-        imagenet,
-        device=device,
-        resume=resume,
-        threshold=facts["threshold"],
-        facts=facts,
-        on_progress=on_progress,
-    )
-    if len(history) > settings.epochs:
-        raise ParameterInvalid(f"{folder} was trained for {len(history)} epochs, not {settings.epochs}")
-    _write_card(folder, facts)
+    train(loaded, [], folder, setup, threshold=setup.facts["threshold"])
+    _write_card(folder, setup)
     return folder
 
 
-def _write_card(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Give a finished run's card these facts, where it has others. Raises ParameterInvalid for another kind of run."""
+def _write_card(folder: Path, setup: TrainingSetup) -> None:
+    """Give a finished run's card the setup's facts, where it has others. Raises ParameterInvalid for another run."""
     model = load_model(folder)
     card = model.card.model_dump(mode="json")
     if card["training"]["validation_cases"]:
         raise ParameterInvalid(f"{folder} holds a run with validation cases, which chose its epoch; remove it")
-    if any(card.get(name) != value for name, value in json.loads(json.dumps(facts)).items()):  # tuples are lists
-        write_model(folder, model.network.state_dict(), {**card, **facts})
+    wanted = {**setup.facts, "training": {**card["training"], "settings": setup.settings.model_dump()}}
+    if any(card.get(name) != value for name, value in json.loads(json.dumps(wanted)).items()):  # tuples are lists
+        write_model(folder, model.network.state_dict(), {**card, **wanted})

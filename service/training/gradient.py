@@ -12,7 +12,6 @@ Frames. Patch px; cells of the patch's own lattice, flat (row * columns + column
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,13 +22,12 @@ from service.model_card import Architecture
 from service.network import MitosisNetwork
 from service.training.augmentation import network_input
 from service.training.patches import Batch
-
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+from service.training.recipe import Precision
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step saw: mean loss, image-level logits (B,), and each patch's highest cell (B,), flat; on the CPU."""
+    """The outcome of a step: mean loss, image-level logits (B,), each patch's highest cell (B,), flat; on the CPU."""
 
     loss: float
     logits: Tensor
@@ -38,19 +36,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """Where and how a network computes: device, bfloat16 or not, patches at a time."""
+    """A way to compute: device, bfloat16 or not, patches at a time."""
 
     device: torch.device
     bfloat16: bool = False
     chunk: int = 8  # on CPUs: larger ones leave the cache
 
     def autocast(self) -> torch.autocast:
-        """Convolutions in bfloat16; the weights stay float32."""
+        """Give a context in which convolutions are in bfloat16; the weights stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
 def choose_arithmetic(device: str = "auto", precision: Precision = "auto") -> Arithmetic:
-    """The device, and bfloat16 where its hardware has it. Raises DeviceUnavailable."""
+    """Choose the device, and bfloat16 where its hardware has it. Raises DeviceUnavailable."""
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise DeviceUnavailable(
@@ -65,7 +63,7 @@ def choose_arithmetic(device: str = "auto", precision: Precision = "auto") -> Ar
 
 
 def window_px(architecture: Architecture, patch_px: int) -> int | None:
-    """Side of the window that holds any cell's receptive field; None where that saves nothing."""
+    """Compute the side of the window that holds any cell's receptive field; None where that saves nothing."""
     if (architecture.head, architecture.aggregation, architecture.batch_norm) != ("instance", "max", "folded"):
         return None
     stride, half = architecture.stride_px, architecture.receptive_field_px // 2
@@ -99,14 +97,14 @@ def backpropagate(network: MitosisNetwork, batch: Batch, arithmetic: Arithmetic,
 
 
 def features(network: MitosisNetwork, x: Tensor, arithmetic: Arithmetic) -> Tensor:
-    """The trunk in the arithmetic's precision; float32 from there on, as bfloat16 logits would often tie."""
+    """Compute the trunk in the arithmetic's precision; gives float32, as bfloat16 logits would often tie."""
     with arithmetic.autocast():
         found = network.features(x)
     return found.float()
 
 
 def dense_logits(network: MitosisNetwork, x: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor]:
-    """Image-level logits (B,) with gradient through the whole patch, and the highest cells (B,)."""
+    """Compute image-level logits (B,) with gradient through the whole patch, and the highest cells (B,)."""
     found = features(network, x, arithmetic)
     with torch.no_grad():
         cells = network.map_logits(found).flatten(1).argmax(1)
@@ -114,7 +112,7 @@ def dense_logits(network: MitosisNetwork, x: Tensor, arithmetic: Arithmetic) -> 
 
 
 def sparse_logits(network: MitosisNetwork, x: Tensor, side: int, arithmetic: Arithmetic) -> tuple[Tensor, Tensor]:
-    """Image-level logits (B,) with gradient through the window round each highest cell, and those cells (B,)."""
+    """Compute image-level logits (B,) with gradient through a window round each highest cell, and those cells (B,)."""
     stride, size = network.architecture.stride_px, x.shape[-1]
     before = math.ceil(network.architecture.receptive_field_px // 2 / stride)  # cells from the window's origin
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How far from a mitosis a network answers: a constant of each training, measured without labels.
+"""The offset from a mitosis to a network's answer: a constant of each training, measured without labels.
 
 An image-level label does not say where in its receptive field a network is to answer, so each training settles on some
 place, up to tens of pixels off the figure. In a field that is turned by 180 degrees the answer lies on the other side
@@ -30,7 +30,9 @@ Places = npt.NDArray[np.float64]
 def measure_offset(
     network: MitosisNetwork, fields: Sequence[LoadedField], reference: StainMatrix | None, arithmetic: Arithmetic
 ) -> tuple[float, float]:
-    """From a mitosis to its answer, x and y in model px: the median over figures found both ways; 0, 0 for too few."""
+    """Measure from a mitosis to its answer, x and y in model px: the median over figures found both ways.
+
+    0, 0 where they are too few."""
     chosen = fields[:: max(1, len(fields) // FIELDS)]
     differences = [np.empty((0, 2))]
     for field in chosen:
@@ -47,7 +49,7 @@ def measure_offset(
 def _answers(
     network: MitosisNetwork, field: LoadedField, reference: StainMatrix | None, arithmetic: Arithmetic
 ) -> Places:
-    """Centroids (n, 2), model px; none where the network calls far too much."""
+    """Find centroids (n, 2), model px; none where the network calls far too much."""
     probabilities = map_field(network, field, reference, arithmetic).probabilities
     if (probabilities.values >= THRESHOLD).mean() > MOST_CALLED:
         return np.empty((0, 2))
@@ -55,7 +57,7 @@ def _answers(
 
 
 def _between(one: Places, other: Places) -> Places:
-    """Differences (n, 2) of the pairs that are nearest to each other."""
+    """Compute differences (n, 2) of the pairs that are nearest to each other."""
     if not len(one) or not len(other):
         return np.empty((0, 2))
     distance, nearest = cKDTree(other).query(one)

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,6 @@ from service.tiling import PATCH_PX
 from service.tissue import find_tissue
 from service.training.augmentation import (
     GLASS,
-    Augmentation,
     Colour,
     Placement,
     Planes,
@@ -43,8 +42,8 @@ from service.training.augmentation import (
     draw_orientation,
 )
 from service.training.fields import Field, Points, load_field
+from service.training.recipe import Augmentation, StainScope
 
-StainScope = Literal["field", "case", "none"]
 T = TypeVar("T")
 
 EVERY = 4  # of the pixels that stains are estimated from at inference
@@ -101,19 +100,19 @@ def load_fields(
 
 
 def _stain_sample(field: Field, mpp: float) -> npt.NDArray[np.uint8]:
-    """Pixels (n, 3) over the tissue, of those that `match_stain` would take of this field as a slide."""
+    """Sample pixels (n, 3) over the tissue, of those that `match_stain` would take of this field as a slide."""
     with open_slide(field.path, mpp=field.mpp[0]) as slide:
         return sample_tissue(slide, find_tissue(slide), field.scale(mpp))[::EVERY]
 
 
 def _padded(pixels: Rgb) -> Rgb:
-    """At least one patch large, white beyond the field, as `Lattice` has small slides."""
+    """Pad a field to one patch at least, white beyond it, as `Lattice` has small slides."""
     missing = [max(0, PATCH_PX - length) for length in pixels.shape[:2]]
     return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=GLASS) if any(missing) else pixels
 
 
 def reference_stain(fields: Sequence[LoadedField]) -> StainMatrix | None:
-    """The stains that a model normalises to: the median over cases of the median over each case's fields.
+    """Choose the stains that a model normalises to: the median over cases of the median over each case's fields.
 
     The median keeps a strange case out; columns of the matrix get unit length again. None without any estimate.
     """
@@ -122,7 +121,7 @@ def reference_stain(fields: Sequence[LoadedField]) -> StainMatrix | None:
 
 
 def case_stains(fields: Sequence[LoadedField]) -> dict[str, StainMatrix]:
-    """The median of each case's fields; cases without any estimate are left out."""
+    """Compute the median stains of each case's fields; cases without any estimate are left out."""
     cases: dict[str, list[StainMatrix]] = defaultdict(list)
     for field in fields:
         if field.stain is not None:
@@ -138,7 +137,7 @@ def _median(stains: Sequence[StainMatrix]) -> StainMatrix:
 
 @dataclass(slots=True)
 class HardNegatives:
-    """Where the network saw a mitosis in patches without one, and how sure it was; off while `share` is zero."""
+    """Places where the network saw a mitosis in patches without one, and how sure it was; unused while `share` is 0."""
 
     share: float = 0.0  # of the patches without a mitosis
     scores: dict[tuple[int, int, int], tuple[float, float, float]] | None = None  # field, bucket -> x, y, probability
@@ -150,7 +149,7 @@ class HardNegatives:
         self.scores[field, int(x // BUCKET_PX), int(y // BUCKET_PX)] = (x, y, probability)
 
     def draw(self, rng: np.random.Generator, fields: Sequence[int]) -> tuple[int, npt.NDArray[np.float64]] | None:
-        """A field out of some and a place in it, drawn by probability; None where nothing is known."""
+        """Draw a field out of some and a place in it, by probability; None where nothing is known."""
         wanted = set(fields)
         known = sorted((key, value) for key, value in (self.scores or {}).items() if key[0] in wanted)
         if not known:
@@ -162,7 +161,7 @@ class HardNegatives:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One drawn patch: where it lies, its planes (3, S, S), what is done to its colours, and its image-level label."""
+    """One drawn patch: its place, its planes (3, S, S), what is done to its colours, and its image-level label."""
 
     field: int
     placement: Placement
@@ -183,7 +182,7 @@ class Batch:
 
     @classmethod
     def of(cls, patches: Sequence[Patch]) -> "Batch":
-        """The patches as tensors."""
+        """Stack patches as tensors."""
         return cls(
             torch.from_numpy(np.stack([patch.planes for patch in patches])),
             torch.from_numpy(np.stack([patch.colour.matrix for patch in patches])),
@@ -194,7 +193,7 @@ class Batch:
 
 
 class PatchSource:
-    """Draws the patches of a run from fields in memory. Raises DataInvalid where a class is empty."""
+    """The source of a run's patches, drawn from fields in memory; DataInvalid where a class is empty."""
 
     def __init__(
         self,
@@ -233,11 +232,11 @@ class PatchSource:
 
     @property
     def mitoses(self) -> int:
-        """Mitoses that patches are drawn around."""
+        """The number of mitoses that patches are drawn around."""
         return sum(len(self.positives[case]) for case in self.cases)
 
     def _free_centres(self, field: LoadedField) -> Points:
-        """Centres (n, 2) of upright patches that hold no mitosis, not even a cut one."""
+        """Find centres (n, 2) of upright patches that hold no mitosis, not even a cut one."""
         half = self.size_px / 2
         axes = [np.append(np.arange(half, length - half, FREE_STEP_PX), length - half) for length in field.size]
         centres = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2) - 0.5
@@ -246,11 +245,11 @@ class PatchSource:
         return np.asarray(centres[clear])
 
     def batch(self, epoch: int, step: int, size: int) -> Batch:
-        """The patches of one step: every other one with a mitosis."""
+        """Draw the patches of one step: every other one with a mitosis."""
         return Batch.of([self.patch(epoch, step, slot) for slot in range(size)])
 
     def patch(self, epoch: int, step: int, slot: int) -> Patch:
-        """One patch; even slots hold a mitosis, odd ones do not."""
+        """Draw one patch; even slots hold a mitosis, odd ones do not."""
         rng = np.random.default_rng((self.seed, epoch, step, slot))
         case = self.cases[int(rng.choice(len(self.cases), p=self.case_weights))]
         index, placement = self._positive(rng, case) if slot % 2 == 0 else self._negative(rng, case)
@@ -292,7 +291,7 @@ class PatchSource:
     def _around(
         self, rng: np.random.Generator, index: int, point: npt.NDArray[np.float64], *, wanted: bool
     ) -> Placement | None:
-        """A patch with a point (model px) anywhere inside but near its border, wholly within the field; or None.
+        """Place a patch with a point (model px) anywhere inside but near its border, wholly within the field; or None.
 
         The place is drawn evenly among those that fit: pushing it in from the border would pile patches up there.
         """
@@ -309,12 +308,12 @@ class PatchSource:
         return None
 
     def _centres(self, index: int, reach: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Least and greatest centres (x, y) of patches within a field."""
+        """Give the least and greatest centres (x, y) of patches within a field."""
         return np.full(2, reach - 0.5), self.fields[index].size - reach - 0.5
 
 
 def prefetched(draw: Callable[[int], T], count: int, ahead: int = 2) -> Iterator[T]:
-    """`draw(0)` ... `draw(count - 1)`, made by a background thread that stays up to `ahead` in front."""
+    """Give `draw(0)` ... `draw(count - 1)`, made by a background thread that stays up to `ahead` in front."""
     ready: queue.Queue[T | BaseException] = queue.Queue(ahead)
     stopped = threading.Event()
 

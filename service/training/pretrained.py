@@ -1,4 +1,4 @@
-"""Where training starts: ImageNet weights in the trunk, random ones after it."""
+"""The weights before the first step: ImageNet's in the trunk, random ones after it."""
 
 from pathlib import Path
 
@@ -7,15 +7,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from service.errors import WeightsMismatch
-from service.model_card import Architecture
+from service.errors import ParameterInvalid, WeightsMismatch
+from service.model_card import Architecture, read_card
 from service.network import MitosisNetwork
 
 
-def start_network(architecture: Architecture, imagenet: Path | None, seed: int) -> MitosisNetwork:
-    """A network with ImageNet weights where there are any (torchvision's names, batch-norm folded), else random ones.
+def initialise_network(architecture: Architecture, imagenet: Path | None, seed: int) -> MitosisNetwork:
+    """Make a network with ImageNet's weights where there are any, else random ones.
 
-    Stage 4 has none: its blocks start as their shortcuts. Raises WeightsMismatch.
+    `imagenet`: safetensors, torchvision's names, batch-norm folded. Stage 4 is not in it: its blocks begin as their
+    shortcuts. Raises WeightsMismatch.
     """
     generator = torch.Generator().manual_seed(seed)
     network = MitosisNetwork(architecture)
@@ -42,3 +43,17 @@ def start_network(architecture: Architecture, imagenet: Path | None, seed: int) 
         raise WeightsMismatch(f"{imagenet}: {wrong[0]} has the shape {tuple(fitting[wrong[0]].shape)}")
     network.load_state_dict(fitting, strict=False)
     return network
+
+
+def pretrained_name(imagenet: Path | None) -> str | None:
+    """Give the name that a model card has for the pretrained weights; None for none."""
+    return imagenet.name if imagenet else None
+
+
+def refuse_other_pretrained(folder: Path, imagenet: Path | None) -> None:
+    """Raise ParameterInvalid where the run in a folder began with other weights; an old card may not say."""
+    if not (folder / "card.json").exists():
+        return
+    name = pretrained_name(imagenet)
+    if (read_card(folder).model_extra or {}).get("imagenet", name) != name:
+        raise ParameterInvalid(f"{folder} holds a run with another --imagenet; give the same, or another folder")

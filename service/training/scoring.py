@@ -1,4 +1,4 @@
-"""How right a detector is: matching, precision and recall, their intervals, and the curves. Pure numpy.
+"""Scores of a detector: matching, precision and recall, their intervals, and the curves. Pure numpy.
 
 A detection is a true positive if it is matched to an annotated mitosis: one to one, nearest pairs first, within a
 radius. Positions and radius are in one unit of length, um wherever the um per pixel is known.
@@ -80,14 +80,14 @@ def localise(detections_xy: Points, truth_xy: Points, radius: float) -> Localisa
 
 
 def pooled(counts: Iterable[Localisation]) -> Localisation:
-    """All fields' counts as one."""
+    """Add all fields' counts."""
     return sum(counts, Localisation(0, 0, 0))
 
 
 def bootstrap_interval(
     cases: Sequence[Localisation], measure: Measure = "f1", *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Percentile interval (95 %) of a measure of the pooled counts, over cases drawn with replacement.
+    """Compute the percentile interval (95 %) of a measure of the pooled counts, over cases drawn with replacement.
 
     Fields of one case are alike, so cases are what is drawn. None with fewer than two cases: nothing can vary.
     Resamples in which the measure is undefined are left out.
@@ -116,36 +116,36 @@ class Sweep:
 
     @classmethod
     def of(cls, thresholds: Sequence[float], counts: Sequence[Localisation]) -> "Sweep":
-        """From the counts at each threshold."""
+        """Make a sweep of the counts at each threshold."""
         rows = np.array([(each.tp, each.fp, each.fn) for each in counts], np.int64).reshape(-1, 3)
         order = np.argsort(thresholds)
         return cls(np.asarray(thresholds, np.float64)[order], *rows[order].T)
 
     @property
     def precision(self) -> Scores:
-        """(t,)."""
+        """Precision at each threshold, (t,)."""
         return _ratios(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> Scores:
-        """(t,): the precision-recall curve is this against precision."""
+        """Recall at each threshold, (t,); against precision it is the precision-recall curve."""
         return _ratios(self.tp, self.tp + self.fn)
 
     @property
     def f1(self) -> Scores:
-        """(t,)."""
+        """F1 at each threshold, (t,)."""
         return _ratios(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     def false_positives_per_mm2(self, area_mm2: float) -> Scores:
-        """(t,): the free-response curve (FROC) is recall against this."""
+        """Compute false positives per mm2 at each threshold, (t,); recall against it is the FROC curve."""
         return self.fp / area_mm2
 
     def at(self, index: int) -> Localisation:
-        """The counts at one of the thresholds."""
+        """Give the counts at one of the thresholds."""
         return Localisation(int(self.tp[index]), int(self.fp[index]), int(self.fn[index]))
 
     def best(self) -> int:
-        """Where F1 is greatest; of equals, the highest threshold."""
+        """Find the index of the threshold where F1 is greatest; of equals, the highest."""
         f1 = np.nan_to_num(self.f1, nan=-1.0)
         return int(len(f1) - 1 - np.argmax(f1[::-1]))
 
@@ -153,7 +153,7 @@ class Sweep:
 def sweep(
     fields: Sequence[tuple[Points, Scores, Points]], radius: float, thresholds: Sequence[float] | None = None
 ) -> Sweep:
-    """Counts over fields of (detections (n, 2), scores (n,), truth (m, 2)), matched anew at each threshold.
+    """Count over fields of (detections (n, 2), scores (n,), truth (m, 2)), matched anew at each threshold.
 
     By default at every score that occurs. A field is matched only where one of its own scores drops out.
     """
@@ -170,7 +170,7 @@ def sweep(
 
 @dataclass(frozen=True, slots=True)
 class Roc:
-    """True and false positive rates of calling positive what scores >= each threshold, (t,); starts at (inf, 0, 0)."""
+    """True and false positive rates where what scores >= a threshold is positive, (t,); the first is (inf, 0, 0)."""
 
     thresholds: Scores
     false_positive_rate: Scores
@@ -178,7 +178,7 @@ class Roc:
 
 
 def roc(scores: Scores, labels: Mask) -> Roc:
-    """The ROC curve of scores (n,) against labels (n,), thresholds falling. Raises ValueError for a single class."""
+    """Compute the ROC curve of scores (n,) against labels (n,), thresholds falling. Raises ValueError for one class."""
     thresholds, positives, negatives = _cumulative(scores, labels)
     return Roc(
         np.concatenate([[np.inf], thresholds]),
@@ -188,20 +188,20 @@ def roc(scores: Scores, labels: Mask) -> Roc:
 
 
 def auc(scores: Scores, labels: Mask) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative, ties counting half."""
+    """Compute the area under the ROC curve: how often a positive scores above a negative, ties counting half."""
     curve = roc(scores, labels)
     return float(np.trapezoid(curve.true_positive_rate, curve.false_positive_rate))
 
 
 def operating_point(scores: Scores, labels: Mask) -> float:
-    """The score at which Youden's J (true minus false positive rate) is greatest; of equals, the highest."""
+    """Find the score at which Youden's J (true minus false positive rate) is greatest; of equals, the highest."""
     thresholds, positives, negatives = _cumulative(scores, labels)
     youden = positives * negatives[-1] - negatives * positives[-1]  # times both classes: whole numbers tie exactly
     return float(thresholds[np.argmax(youden)])
 
 
 def _cumulative(scores: Scores, labels: Mask) -> tuple[Scores, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Distinct scores, falling, and how many positives and negatives score at least that, (t,) each."""
+    """Give distinct scores, falling, and how many positives and negatives score at least that, (t,) each."""
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
     if labels.all() or not labels.any():
         raise ValueError(f"a ROC curve needs both classes; all {len(labels)} labels are the same")

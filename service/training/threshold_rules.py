@@ -1,20 +1,20 @@
-"""One threshold for all slides, chosen on held-out cases; and what each way of choosing is worth.
+"""Rules that choose one threshold for all slides on held-out cases, and what each rule is worth.
 
-Whoever chooses a threshold on some fields and measures it on them flatters himself. So each rule is also judged
+A threshold that is measured on the fields it was chosen on looks better than it is. So each rule is also measured
 nested: for every fold the threshold comes from the other folds alone and is applied to the fold's own cases, which
-neither trained the network nor had a say in the threshold.
+neither trained the network nor chose the threshold.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 
-from service.training.held_out import HeldOutCase
+from service.training.held_out_cases import HeldOutCase
+from service.training.recipe import Rule
 from service.training.scoring import Localisation, Scores, operating_point, pooled
 
-Rule: TypeAlias = Literal["youden", "f1", "smooth-f1", "case-f1"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 IN_WORDS: dict[Rule, str] = {
     "youden": "Youden's J of the image-level ROC over all 500-px patches, ties to the higher",
@@ -38,7 +38,7 @@ class RuleOutcome:
 
 
 def try_rules(cases: Sequence[HeldOutCase]) -> dict[Rule, RuleOutcome | None]:
-    """What each rule comes to; None where it is undefined."""
+    """Try every rule; None where it is undefined."""
     return {rule: try_rule(rule, cases) for rule in RULES}
 
 
@@ -54,12 +54,12 @@ def try_rule(rule: Rule, cases: Sequence[HeldOutCase]) -> RuleOutcome | None:
 
 
 def folds_of(cases: Sequence[HeldOutCase]) -> list[int]:
-    """Numbers of the folds that hold the cases out."""
+    """List the numbers of the folds that hold the cases out."""
     return sorted({case.fold for case in cases})
 
 
 def choose(rule: Rule, cases: Sequence[HeldOutCase]) -> float | None:
-    """The threshold that a rule takes on some cases; None where they cannot tell (one class, or no mitosis)."""
+    """Choose a threshold by a rule on some cases; None where they cannot tell (one class, or no mitosis)."""
     if not any(case.mitoses for case in cases):
         return None
     return _CHOICES[rule](cases)
@@ -97,13 +97,13 @@ _CHOICES: dict[Rule, Callable[[Sequence[HeldOutCase]], float | None]] = {
 
 
 def _f1(cases: Sequence[HeldOutCase]) -> Scores:
-    """F1 of the pooled cases at each threshold, (t,); nobody looks here unless there are mitoses, so it is defined."""
+    """Compute F1 of the pooled cases at each threshold, (t,); `choose` saw mitoses in them, so it is defined."""
     curves = [case.evaluation.curve for case in cases]
     counts = (pooled(curve.at(index) for curve in curves) for index in range(len(curves[0].thresholds)))
     return np.array([each.f1 for each in counts])
 
 
 def _highest(cases: Sequence[HeldOutCase], values: Scores) -> float:
-    """The threshold of the greatest value; of equals, but for rounding, the highest."""
+    """Find the threshold of the greatest value; of equals, but for rounding, the highest."""
     thresholds = cases[0].evaluation.curve.thresholds
     return float(thresholds[np.flatnonzero(values >= values.max() - 1e-12)[-1]])

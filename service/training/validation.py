@@ -1,4 +1,4 @@
-"""How good a network is on whole fields that it was not trained on: image level and localisation.
+"""The validation of a network on whole fields that it was not trained on: image level and localisation.
 
 Each field goes through the network in one pass, stain-normalised as at inference, padded by the convolutions at its
 own border. Its 500-px patches are windows of that lattice, as few as cover it: the image-level score of a patch is
@@ -20,10 +20,11 @@ from service.network import MitosisNetwork
 from service.probability_map import ProbabilityMap
 from service.stain import StainMatrix
 from service.tiling import PATCH_PX, Lattice
-from service.training.augmentation import Augmentation, Orientation, Placement, match_colour, network_input
+from service.training.augmentation import Orientation, Placement, match_colour, network_input
 from service.training.fields import Points
 from service.training.gradient import Arithmetic, features
 from service.training.patches import LoadedField
+from service.training.recipe import Augmentation
 from service.training.scoring import RADIUS_UM, Localisation, auc, localise, operating_point, pooled
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -52,7 +53,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class FieldMap:
-    """What the network made of a field: its map, (h, w) probabilities, and its patches' scores and labels (n,)."""
+    """A field's map of (h, w) probabilities, and its patches' scores and labels (n,)."""
 
     probabilities: ProbabilityMap
     scores: npt.NDArray[np.float64]
@@ -60,7 +61,7 @@ class FieldMap:
     mitoses: Points
 
     def localise(self, threshold: float, mpp: float) -> Localisation:
-        """Detections at a threshold against the annotated mitoses, by the 30-px rule."""
+        """Count detections at a threshold against the annotated mitoses, by the 30-px rule."""
         figures = find_mitotic_figures(self.probabilities, threshold, (mpp, mpp))
         found = np.array([(figure.x, figure.y) for figure in figures]).reshape(-1, 2)
         return localise(found * mpp, self.mitoses * mpp, RADIUS_UM)
@@ -104,7 +105,7 @@ def validate(
 
 
 def _localise(maps: Sequence[FieldMap], threshold: float, mpp: float) -> Localisation:
-    """All fields' counts at a threshold; nothing is localised where the network calls far too much."""
+    """Count over all fields at a threshold; nothing is localised where the network calls far too much."""
     called = sum(int((each.probabilities.values >= threshold).sum()) for each in maps)
     if called > MOST_CALLED * sum(each.probabilities.values.size for each in maps):
         return Localisation(0, 0, sum(len(each.mitoses) for each in maps))
@@ -118,7 +119,7 @@ def map_field(
     arithmetic: Arithmetic,
     offset_px: tuple[float, float] = (0.0, 0.0),
 ) -> FieldMap:
-    """One pass over a field; `offset_px` as in the model card."""
+    """Pass a field through the network at once; `offset_px` as in the model card."""
     colour = match_colour(field.stain, reference)
     planes = np.ascontiguousarray(np.moveaxis(field.pixels, -1, 0))
     tensors = (torch.from_numpy(array)[None] for array in (planes, colour.matrix, colour.shift))
@@ -134,7 +135,7 @@ def map_field(
 def _patches(
     network: MitosisNetwork, found: Tensor, field: LoadedField
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The map (h, w) of a field's features (1, C, h, w), and the scores and labels of its labelled patches."""
+    """Compute the map (h, w) of a field's features (1, C, h, w), and scores and labels of its labelled patches."""
     stride = network.architecture.stride_px
     side = -(-PATCH_PX // stride)  # cells of a patch
     margin = Augmentation().margin_px
@@ -154,6 +155,6 @@ def _patches(
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """First cells of as few windows as cover a lattice, evenly spaced: neighbours that are nearly one count once."""
+    """Give the first cells of as few windows as cover a lattice, evenly spaced, so that none is nearly another."""
     count = math.ceil(length / side)
     return [round(start) for start in np.linspace(0, max(0, length - side), count).tolist()]

@@ -21,7 +21,7 @@ from service.stain import StainMatrix
 from service.training.fields import read_fields
 from service.training.gradient import Arithmetic, backpropagate, choose_arithmetic
 from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
-from service.training.pretrained import start_network
+from service.training.pretrained import initialise_network
 
 
 def noise() -> list[LoadedField]:
@@ -49,7 +49,7 @@ def main() -> None:
     batches = [source.batch(0, step, given.batch) for step in range(given.rounds + 1)]
     drawing = (given.rounds + 1) * given.batch / (time.perf_counter() - started)
 
-    network = start_network(Architecture(), None, 0).to(native.device, memory_format=torch.channels_last)
+    network = initialise_network(Architecture(), None, 0).to(native.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
     variants = {
         (way, kind): [] for way in ("dense", "sparse") for kind in ("float32", "bfloat16")

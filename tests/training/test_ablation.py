@@ -24,12 +24,14 @@ from service.training.fields import read_fields
 from service.training.figures import stages_plot
 from service.training.gradient import Arithmetic
 from service.training.patches import LoadedField, load_fields, reference_stain
-from service.training.train import Progress, TrainingSettings
+from service.training.recipe import TrainingSettings
+from service.training.train import Progress, TrainingSetup
 from service.training.validation import Validation, validate
 from service.weights import load_model
 from tests.slides import draw_tissue
+from tests.training.words import as_words
 
-TINY = {"epochs": 1, "batch": 2, "patches_per_epoch": 2, "patch_px": 132, "warm_up": 0, "precision": "float32"}
+TINY = {"epochs": 1, "batch": 2, "patches_per_epoch": 2, "patch_px": 132, "warm_up_patches": 0, "precision": "float32"}
 PAPER = {  # Table 2, image level and localisation
     "embedding-mean": (0.762, 0.134),
     "embedding-max": (0.772, 0.234),
@@ -44,7 +46,7 @@ QUICK = "instance-max-1,instance-max-2"
 def run(data: Path, out: Path, *flags: str, **options: object) -> Result:
     """The command with a budget of seconds."""
     given = {"data": data, "out": out, "validation": "B", **TINY, **options}
-    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = [word for name, value in given.items() for word in as_words(name, value)]
     return CliRunner().invoke(app, ["ablate", *words, *flags], catch_exceptions=False)
 
 
@@ -94,6 +96,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     assert done.exit_code == 0, done.output
     for number, name in enumerate(NAMES, start=1):
         assert f"{name}, run {number} of 8\n" in done.stderr
+    reached = [line for line in done.stderr.splitlines() if line.startswith("image level F1")]
+    assert len(reached) == 8, "what each run reached is told when it is done"
     yield out, done.stdout
     shutil.rmtree(out)  # half a gigabyte, of which pytest would keep three
 
@@ -224,10 +228,14 @@ def interrupted(data: Path, loaded: dict[str, list[LoadedField]], tmp_path: Path
         if len(started) == 2 and progress.epoch == 2:
             raise Stopped
 
-    given = {"on_run": lambda each: started.append(each.name), "on_progress": stop, "facts": {"training_data": ["d"]}}
+    setup = TrainingSetup(settings(2), facts={"training_data": ["d"]}, on_progress=stop)
     training = [*loaded["A"], *loaded["C"]]
     with pytest.raises(Stopped):
-        list(ablate(training, loaded["B"], tmp_path / "parts", settings(2), None, select(QUICK), **given))
+        list(
+            ablate(
+                training, loaded["B"], tmp_path / "parts", setup, select(QUICK), lambda each: started.append(each.name)
+            )
+        )
     return tmp_path / "parts"
 
 
@@ -249,7 +257,7 @@ def test_an_interrupted_ablation_goes_on(
     assert contents(interrupted / first) == before, "a finished run is not touched"
     assert "epoch 2" in done.stderr.split(second)[1]
     assert "loss" not in done.stderr.split(second)[0]
-    whole = list(ablate([*loaded["A"], *loaded["C"]], loaded["B"], tmp_path, settings(2), None, select(QUICK)))
+    whole = list(ablate([*loaded["A"], *loaded["C"]], loaded["B"], tmp_path, TrainingSetup(settings(2)), select(QUICK)))
     for name in (first, second):
         assert load_model(interrupted / name).card.sha256 == load_model(tmp_path / name).card.sha256
     assert [row["configuration"] for row in table(interrupted)] == [first, second]
@@ -262,7 +270,7 @@ def test_an_interrupted_ablation_goes_on(
     ("options", "message"),
     [
         ({"epochs": 1}, "trained for 2 epochs, not 1"),
-        ({"lr": 1e-3}, "other settings or data"),
+        ({"learning_rate": 1e-3}, "other settings or data"),
         ({"validation": "B,C"}, "another --imagenet or --validation"),
         ({"imagenet": "weights.safetensors"}, "another --imagenet or --validation"),
     ],
@@ -308,6 +316,6 @@ def test_validation_cases_are_required(data: Path, tmp_path: Path) -> None:
 
 def test_a_case_is_trained_on_or_measured_on(loaded: dict[str, list[LoadedField]], tmp_path: Path) -> None:
     with pytest.raises(DataInvalid, match="case A is in the training and in the validation"):
-        list(ablate(loaded["A"], loaded["A"], tmp_path, settings(1), None, select("instance-max-1")))
+        list(ablate(loaded["A"], loaded["A"], tmp_path, TrainingSetup(settings(1)), select("instance-max-1")))
     with pytest.raises(ParameterInvalid):
         select("instance-max-5")

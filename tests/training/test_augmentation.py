@@ -1,7 +1,6 @@
 """Augmentation: geometry that keeps labels true, and colours that stay the service's own arithmetic."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from service.training.augmentation import (
     GLASS,
     IMAGENET,
     RIGHT_ANGLE,
-    Augmentation,
     Orientation,
     Placement,
     blur,
@@ -24,6 +22,7 @@ from service.training.augmentation import (
     match_colour,
     network_input,
 )
+from service.training.recipe import Augmentation
 from tests.stains import normalise
 
 NO_AUGMENTATION = Augmentation(
@@ -144,7 +143,7 @@ def test_jitter_moves_concentrations_and_no_more() -> None:
 
 def test_stains_move_towards_anothers_and_no_farther() -> None:
     rng = np.random.default_rng(2)
-    settings = replace(NO_AUGMENTATION, restain=1.0)
+    settings = NO_AUGMENTATION.model_copy(update={"restain": 1.0})
     source, other = (
         StainMatrix(each.matrix / np.linalg.norm(each.matrix, axis=0), each.max_concentrations)
         for each in (SOURCE, REFERENCE)

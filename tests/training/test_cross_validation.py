@@ -22,21 +22,32 @@ from service.model_card import Architecture, read_card
 from service.probability_map import ProbabilityMap
 from service.slide import open_slide
 from service.tiling import Lattice
-from service.training import final_model as shipping
+from service.training import final_model
 from service.training.checkpoint import load_checkpoint, save_checkpoint
 from service.training.cross_validation import Fold, full_halo_px, plan_folds, settle_calibration, write_judged
 from service.training.cross_validation_report import Study, case_row, case_table, rule_table
 from service.training.evaluate import ExaminedField, evaluate
 from service.training.evaluation_report import as_json
 from service.training.fields import Field, read_fields
-from service.training.held_out import HeldOutCase, evaluation_at, image_level
+from service.training.held_out_cases import HeldOutCase, evaluation_at, image_level
+from service.training.recipe import TrainingSettings
 from service.training.scoring import Localisation
 from service.training.threshold_rules import choose, try_rule, try_rules
-from service.training.train import TrainingSettings
+from service.training.train import TrainingSetup
 from service.weights import load_model
 from tests.slides import draw_tissue
+from tests.training.words import as_words
 
-TINY = {"stages": 2, "epochs": 2, "batch": 4, "patches_per_epoch": 12, "patch_px": 132, "warm_up": 0, "lr": 1e-3}
+TINY = {
+    "architecture.stages": 2,
+    "epochs": 2,
+    "batch": 4,
+    "patches_per_epoch": 12,
+    "patch_px": 132,
+    "warm_up_patches": 0,
+    "learning_rate": 1e-3,
+    "precision": "float32",
+}
 FOLDS = {"A": 1, "B": 2, "C": 2}
 SOURCE = {"A": "one", "B": "one", "C": "two"}
 MADE_UP_PX = (1200, 800)
@@ -216,8 +227,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def run(command: str, data: Sequence[Path], out: Path, *flags: str, **options: object) -> Result:
     """A command with a budget of seconds."""
-    given = {"out": out, "precision": "float32", **TINY, **options}
-    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    given = {"out": out, **TINY, **options}
+    words = [word for name, value in given.items() for word in as_words(name, value)]
     sources = [word for folder in data for word in ("--data", str(folder))]
     return CliRunner().invoke(app, [command, *sources, *words, *flags], catch_exceptions=False)
 
@@ -369,7 +380,9 @@ def test_another_rule_needs_no_network(data: list[Path], whole: tuple[Path, Resu
     kept = ProbabilityMap.load(lost).values
     lost.write_bytes(b"nothing")
     before = contents(out)
-    done = run("cross-validate", data, out, "--resume", fold="A", threshold_rule="youden", id="drawn-2")
+    done = run(
+        "cross-validate", data, out, "--resume", fold="A", id="drawn-2", **{"cross_validation.threshold_rule": "youden"}
+    )
     assert done.exit_code == 0, done.output
     assert "loss" not in done.stderr
     after = contents(out)
@@ -392,10 +405,10 @@ def test_calibrated_figures_are_those_of_the_service(
 ) -> None:
     out = tmp_path / "copy"
     shutil.copytree(whole[0], out)
-    refused = run("cross-validate", data, out, "--resume", fold="A", calibrate=0.5)
+    refused = run("cross-validate", data, out, "--resume", fold="A", **{"cross_validation.calibrate": 0.5})
     assert "error: data-invalid: no field has enough tissue" in refused.stderr
     monkeypatch.setattr(calibration, "LEAST_PX", 1000)  # the drawn fields are small
-    done = run("cross-validate", data, out, "--resume", fold="A", calibrate=0.5)
+    done = run("cross-validate", data, out, "--resume", fold="A", **{"cross_validation.calibrate": 0.5})
     assert done.exit_code == 0, done.output
     report = json.loads((out / "cross_validation.json").read_text())
     settled = load_model(out / "final").card.calibration
@@ -440,7 +453,7 @@ def test_a_calibration_is_of_the_fields_own_levels_and_needs_no_label(
     ("flags", "options", "message"),
     [
         ((), {}, "fold-1 holds a run; count it with --resume"),
-        (("--resume",), {"lr": 1e-4}, "other settings or data"),
+        (("--resume",), {"learning_rate": 1e-4}, "other settings or data"),
         (("--resume",), {"epochs": 1}, "trained for 2 epochs, not 1"),
         (("--resume",), {"fold": "B"}, "other settings or data"),
     ],
@@ -495,7 +508,7 @@ def test_a_run_whose_epoch_was_chosen_is_not_shipped(whole: tuple[Path, Result],
     card["training"]["validation_cases"] = ["Z"]
     path.write_text(json.dumps(card))
     with pytest.raises(ParameterInvalid, match="holds a run with validation cases"):
-        shipping._write_card(tmp_path / "final", {"id": "other"})
+        final_model._write_card(tmp_path / "final", TrainingSetup(TrainingSettings(), facts={"id": "other"}))
 
 
 @pytest.mark.parametrize(

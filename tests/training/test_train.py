@@ -1,6 +1,7 @@
 """Training: sparse back-propagation is exact, a resumed run is the same run, and what is written can be loaded."""
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -11,21 +12,21 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from service.cli.train import TrainingBar
 from service.errors import DataInvalid, DeviceUnavailable, ParameterInvalid, WeightsMismatch
 from service.model_card import Architecture
 from service.stain import StainMatrix
-from service.training import gradient as sparse
-from service.training import validation
-from service.training.augmentation import Augmentation
-from service.training.checkpoint import load_checkpoint
+from service.training import gradient, validation
+from service.training.checkpoint import draw_curves, load_checkpoint
 from service.training.fields import read_fields
 from service.training.gradient import choose_arithmetic
 from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
-from service.training.pretrained import start_network
-from service.training.train import Progress, TrainingSettings, learning_rate, train
+from service.training.pretrained import initialise_network
+from service.training.recipe import TrainingSettings, read_recipe
+from service.training.train import Progress, TrainingSetup, learning_rate, train
 from service.weights import load_model
 
-CPU = sparse.Arithmetic(torch.device("cpu"), chunk=4)
+CPU = gradient.Arithmetic(torch.device("cpu"), chunk=4)
 STAIN = StainMatrix(np.array([[0.42, 0.14], [0.81, 0.92], [0.40, 0.36]]), np.array([2.1, 1.5]))
 IMAGENET = "data/resnet18_imagenet/resnet18_layer1-3_bn_folded.safetensors"
 
@@ -67,7 +68,7 @@ def tiny(**changes: object) -> TrainingSettings:
 
 @pytest.mark.parametrize(("stages", "side"), [(1, 48), (2, 108), (3, 228), (4, None)])
 def test_windows(stages: int, side: int | None) -> None:
-    found = sparse.window_px(Architecture(stages=stages), 500)
+    found = gradient.window_px(Architecture(stages=stages), 500)
     assert found == side
     if found is not None:
         architecture = Architecture(stages=stages)
@@ -76,9 +77,9 @@ def test_windows(stages: int, side: int | None) -> None:
 
 
 def test_no_window_where_the_gradient_is_dense() -> None:
-    assert sparse.window_px(Architecture(aggregation="mean"), 500) is None
-    assert sparse.window_px(Architecture(head="embedding"), 500) is None
-    assert sparse.window_px(Architecture(batch_norm="separate"), 500) is None
+    assert gradient.window_px(Architecture(aggregation="mean"), 500) is None
+    assert gradient.window_px(Architecture(head="embedding"), 500) is None
+    assert gradient.window_px(Architecture(batch_norm="separate"), 500) is None
 
 
 @pytest.mark.parametrize("stages", [2, 3])
@@ -86,10 +87,12 @@ def test_sparse_back_propagation_is_exact(shared: Path, stages: int) -> None:
     """The same logit to the bit; the same gradient but for the order of the sums, which float64 shows."""
     loaded = load_fields(read_fields(shared / "data" / "icpr2012", 0.2456)[:1], 0.25)
     batch = PatchSource(loaded, reference_stain(loaded), size_px=308).batch(0, 0, 2)
-    network = start_network(Architecture(stages=stages), shared / IMAGENET, 0).to(memory_format=torch.channels_last)
-    side = sparse.window_px(network.architecture, 308)
+    network = initialise_network(Architecture(stages=stages), shared / IMAGENET, 0).to(
+        memory_format=torch.channels_last
+    )
+    side = gradient.window_px(network.architecture, 308)
     assert side is not None
-    x = sparse.network_input(batch.patches, batch.matrices, batch.shifts)
+    x = gradient.network_input(batch.patches, batch.matrices, batch.shifts)
     for kind, tolerance in ((torch.float32, 3e-6), (torch.float64, 1e-13)):
         network = network.to(kind)
         gradients = []
@@ -110,25 +113,25 @@ def test_sparse_back_propagation_is_exact(shared: Path, stages: int) -> None:
 def _logits(network: torch.nn.Module, x: torch.Tensor, side: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     """As training computes them, in whatever precision the network has."""
 
-    class Exact(sparse.Arithmetic):
+    class Exact(gradient.Arithmetic):
         def autocast(self) -> torch.autocast:
             return torch.autocast("cpu", enabled=False)
 
     arithmetic = Exact(torch.device("cpu"))
-    original = sparse.features
-    sparse.features = lambda network, x, _: network.features(x)  # without the cast to float32
+    original = gradient.features
+    gradient.features = lambda network, x, _: network.features(x)  # without the cast to float32
     try:
         if side is None:
-            return sparse.dense_logits(network, x, arithmetic)
-        return sparse.sparse_logits(network, x, side, arithmetic)
+            return gradient.dense_logits(network, x, arithmetic)
+        return gradient.sparse_logits(network, x, side, arithmetic)
     finally:
-        sparse.features = original
+        gradient.features = original
 
 
 def test_windows_at_every_border() -> None:
     """A maximum in a corner, at an edge and in the middle: the window ends where the patch does."""
-    network = start_network(Architecture(stages=1), None, 0).double()
-    side = sparse.window_px(network.architecture, 132)
+    network = initialise_network(Architecture(stages=1), None, 0).double()
+    side = gradient.window_px(network.architecture, 132)
     x = torch.randn(9, 3, 132, 132, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.01
     for number, (row, column) in enumerate((row, column) for row in (2, 66, 130) for column in (2, 66, 130)):
         x[number, :, max(0, row - 3) : row + 3, max(0, column - 3) : column + 3] += 9
@@ -144,8 +147,8 @@ def test_a_step_in_chunks_is_the_step_in_one(fields: list[LoadedField]) -> None:
     batch = PatchSource(fields, STAIN, size_px=132).batch(0, 0, 6)
     outcomes = []
     for chunk in (2, 6):
-        network = start_network(Architecture(stages=1), None, 0)
-        outcome = sparse.backpropagate(network, batch, sparse.Arithmetic(torch.device("cpu"), chunk=chunk))
+        network = initialise_network(Architecture(stages=1), None, 0)
+        outcome = gradient.backpropagate(network, batch, gradient.Arithmetic(torch.device("cpu"), chunk=chunk))
         outcomes.append((outcome, [each.grad for each in network.parameters()]))
     assert outcomes[0][0].loss == pytest.approx(outcomes[1][0].loss)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(outcomes[0][0].logits, batch.labels)
@@ -176,10 +179,10 @@ def test_a_resumed_run_is_the_same_run(fields: list[LoadedField], tmp_path: Path
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    history = train(fields[:2], fields[2:], whole, settings, None)
+    history = train(fields[:2], fields[2:], whole, TrainingSetup(settings))
     with pytest.raises(Stopped):
-        train(fields[:2], fields[2:], parts, settings, None, on_progress=stop)
-    resumed = train(fields[:2], fields[2:], parts, settings, None, resume=True)
+        train(fields[:2], fields[2:], parts, TrainingSetup(settings, on_progress=stop))
+    resumed = train(fields[:2], fields[2:], parts, TrainingSetup(settings, resume=True))
     one, other = load_checkpoint(whole), load_checkpoint(parts)
     assert one is not None
     assert other is not None
@@ -196,18 +199,20 @@ def test_a_resumed_run_is_the_same_run(fields: list[LoadedField], tmp_path: Path
 
 
 def test_resume_refuses_another_run(fields: list[LoadedField], tmp_path: Path) -> None:
-    train(fields[:2], [], tmp_path, tiny(epochs=1), None, threshold=0.7)
+    train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1)), threshold=0.7)
     with pytest.raises(ParameterInvalid, match="other settings"):
-        train(fields[:2], [], tmp_path, tiny(epochs=1, seed=5), None, resume=True)
-    assert len(train(fields[:2], [], tmp_path, tiny(epochs=2), None, resume=True)) == 2  # longer is no other run
+        train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1, seed=5), resume=True))
+    assert (
+        len(train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=2), resume=True))) == 2
+    )  # longer is no other run
     (tmp_path / "checkpoint.pt").write_bytes(b"nothing")
     with pytest.raises(ParameterInvalid, match="no checkpoint"):
-        train(fields[:2], [], tmp_path, tiny(epochs=1), None, resume=True)
+        train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1), resume=True))
 
 
 def test_what_a_run_leaves_behind(fields: list[LoadedField], tmp_path: Path) -> None:
     seen: list[Progress] = []
-    train(fields[:2], fields[2:], tmp_path, tiny(), None, on_progress=seen.append, facts={"licence": "none"})
+    train(fields[:2], fields[2:], tmp_path, TrainingSetup(tiny(), on_progress=seen.append, facts={"licence": "none"}))
     model = load_model(tmp_path)
     card = json.loads((tmp_path / "card.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
     assert card["id"] == tmp_path.name
@@ -229,16 +234,34 @@ def test_what_a_run_leaves_behind(fields: list[LoadedField], tmp_path: Path) -> 
     assert sum(each.row is not None for each in seen) == 2
 
 
+def test_a_curve_of_one_epoch_shows_a_point() -> None:
+    def blue(loss: float) -> int:
+        with Image.open(io.BytesIO(draw_curves([{"epoch": 1, "loss": loss}]))) as picture:
+            return int((np.asarray(picture.convert("RGB")) == (31, 119, 180)).all(2).sum())
+
+    assert blue(0.5) > blue(math.nan) + 10, "more than the legend"
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    for every_s, lines in ((0.0, 3), (1000.0, 0)):
+        with TrainingBar(4, every_s) as bar:
+            bar.run = "instance-max, "
+            for step in (1, 2, 3):
+                bar(Progress(1, 5, step, 85, 0.6))
+        shown = capsys.readouterr().err.splitlines()
+        assert shown == [f"instance-max, epoch 1 of 5, step {step} of 85" for step in (1, 2, 3)][:lines]
+
+
 def test_weak_labels_teach_where_mitoses_are(shared: Path, fields: list[LoadedField], tmp_path: Path) -> None:
     """Drawn nuclei, image-level labels only: the map must find the dark ones in a case never seen."""
     settings = tiny(epochs=3, patches_per_epoch=48, batch=8, learning_rate=1e-3, validate_every=3)
-    row = train(fields[:2], fields[2:], tmp_path, settings, shared / IMAGENET)[-1]
+    row = train(fields[:2], fields[2:], tmp_path, TrainingSetup(settings, shared / IMAGENET))[-1]
     assert row["best_f1"] > 0.8
     assert row["loss"] < 0.3
 
 
 def test_a_network_that_calls_everything_localises_nothing(fields: list[LoadedField]) -> None:
-    network = start_network(Architecture(stages=1), None, 0)
+    network = initialise_network(Architecture(stages=1), None, 0)
     torch.nn.init.constant_(network.classifier.bias, 20.0)
     found = validation.validate(network, fields[2:], STAIN, 0.25, CPU)
     assert (found.recall, found.f1, found.best_f1) == (0, 0, 0)
@@ -251,7 +274,7 @@ def test_the_best_epoch_is_chosen_on_validation_cases(
     from service.training import train as module
 
     scores = iter([0.3, math.nan, 0.6, 0.6])
-    real = validation.validate(start_network(Architecture(stages=1), None, 0), fields[2:], STAIN, 0.25, CPU)
+    real = validation.validate(initialise_network(Architecture(stages=1), None, 0), fields[2:], STAIN, 0.25, CPU)
 
     def fixed(*_: object) -> validation.Validation:
         from dataclasses import replace
@@ -259,7 +282,7 @@ def test_the_best_epoch_is_chosen_on_validation_cases(
         return replace(real, best_f1=next(scores))
 
     monkeypatch.setattr(module, "validate", fixed)
-    train(fields[:2], fields[2:], tmp_path, tiny(epochs=4), None)
+    train(fields[:2], fields[2:], tmp_path, TrainingSetup(tiny(epochs=4)))
     assert json.loads((tmp_path / "card.json").read_text())["training"]["epoch"] == 3
 
 
@@ -274,14 +297,14 @@ def test_every_configuration_trains_and_validates(fields: list[LoadedField], tmp
     ):
         architecture = Architecture(stages=stages, head=head, aggregation=aggregation)  # type: ignore[arg-type]
         settings = tiny(architecture=architecture, epochs=1, patches_per_epoch=2, batch=2)
-        row = train(fields[:2], fields[2:3], tmp_path, settings, None)[0]
+        row = train(fields[:2], fields[2:3], tmp_path, TrainingSetup(settings))[0]
         assert math.isfinite(row["loss"])
         assert load_model(tmp_path).card.architecture == architecture
 
 
 def test_whole_fields_are_scored_as_their_patches() -> None:
     """In the middle of a field a patch's cells are those of the patch itself with its context."""
-    network = start_network(Architecture(stages=1), None, 0)
+    network = initialise_network(Architecture(stages=1), None, 0)
     found = validation.map_field(network, drawn_field("A", 9, side=1000), STAIN, CPU)
     assert found.probabilities.values.shape == (250, 250)
     assert 1 <= len(found.scores) == len(found.labels) <= 4
@@ -293,15 +316,15 @@ def test_whole_fields_are_scored_as_their_patches() -> None:
 
 
 def test_the_start(shared: Path) -> None:
-    network = start_network(Architecture(), shared / IMAGENET, 0)
-    again = start_network(Architecture(), shared / IMAGENET, 0)
+    network = initialise_network(Architecture(), shared / IMAGENET, 0)
+    again = initialise_network(Architecture(), shared / IMAGENET, 0)
     assert all(torch.equal(one, other) for one, other in zip(network.parameters(), again.parameters(), strict=True))
-    assert not torch.equal(network.conv1.weight, start_network(Architecture(), None, 0).conv1.weight)
-    four = start_network(Architecture(stages=4), shared / IMAGENET, 0)
+    assert not torch.equal(network.conv1.weight, initialise_network(Architecture(), None, 0).conv1.weight)
+    four = initialise_network(Architecture(stages=4), shared / IMAGENET, 0)
     x = torch.randn(1, 3, 132, 132, generator=torch.Generator().manual_seed(0))
     assert 0.01 < four.features(x).std() < 100
     with pytest.raises(WeightsMismatch):
-        start_network(Architecture(), shared / "data" / "README.md", 0)
+        initialise_network(Architecture(), shared / "data" / "README.md", 0)
 
 
 def test_learning_rates() -> None:
@@ -312,26 +335,9 @@ def test_learning_rates() -> None:
     assert 0 < learning_rate(cosine, 3, 9, 10) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"epochs": 0},
-        {"learning_rate": -1.0},
-        {"ema_decay": 1.0},
-        {"patch_px": 20},
-        {"warm_up_patches": -1},
-        {"architecture": Architecture(batch_norm="separate")},
-        {"augmentation": Augmentation(margin_px=100)},
-    ],
-)
-def test_bad_settings(changes: dict[str, object]) -> None:
-    with pytest.raises(ParameterInvalid):
-        tiny(**changes)
-
-
 def test_bad_input(fields: list[LoadedField], tmp_path: Path) -> None:
     with pytest.raises(DataInvalid, match="case A"):
-        train(fields[:2], fields[1:], tmp_path, tiny(), None)
+        train(fields[:2], fields[1:], tmp_path, TrainingSetup(tiny()))
     if not torch.cuda.is_available():
         with pytest.raises(DeviceUnavailable):
             choose_arithmetic("cuda")
@@ -354,37 +360,18 @@ def test_the_command(shared: Path, tmp_path: Path) -> None:
     (data / "frames.csv").write_text("\n".join(lines) + "\n")
     marks = [line for line in (source / "mitoses.csv").read_text().splitlines() if line.split(",")[0] in names]
     (data / "mitoses.csv").write_text("\n".join(["frame,x,y", *marks]) + "\n")
-    options = [
-        "train",
-        "--data",
-        data,
-        "--mpp",
-        0.2274,
-        "--validation",
-        "H11",
-        "--out",
-        tmp_path / "out",
-        "--stages",
-        1,
-    ]
-    options += [
-        "--epochs",
-        1,
-        "--batch",
-        2,
-        "--warm-up",
-        0,
-        "--patches-per-epoch",
-        2,
-        "--patch-px",
-        132,
-        "--stain-gain",
-        0.1,
-    ]
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("epochs = 3\nbatch = 2\n\n[architecture]\nstages = 1\n\n[augmentation]\nstain_gain = 0.1\n")
+    options = ["train", "--data", data, "--mpp", 0.2274, "--validation", "H11", "--out", tmp_path / "out"]
+    options += ["--recipe", recipe, "--set", "epochs=1"]
+    for change in ("warm_up_patches=0", "patches_per_epoch=2", "patch_px=132"):
+        options += ["--set", change]
     done = CliRunner().invoke(app, [str(option) for option in options])
     assert done.exit_code == 0, done.output
     assert load_model(tmp_path / "out").card.mpp == 0.25
     assert "patches_per_s" in done.stderr
+    kept = read_recipe(tmp_path / "out" / "recipe.toml")
+    assert (kept.epochs, kept.batch, kept.patch_px, kept.augmentation.stain_gain) == (1, 2, 132, 0.1)
     assert CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "o")]).exit_code == 2
     wrong = CliRunner().invoke(
         app, ["train", "--data", str(data), "--mpp", "1", "--mpp", "2", "--out", str(tmp_path / "o")]

@@ -29,7 +29,7 @@ ANY_THRESHOLD = 0.5  # of an evaluation that is looked at over all thresholds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutCase:
-    """One case: which fold held it out, where it comes from, its fields, and what was found over all thresholds."""
+    """A case with its fold, its data's folder, its fields, and what was found over all thresholds."""
 
     fold: int  # from 1
     source: str  # name of the data's folder
@@ -38,27 +38,27 @@ class HeldOutCase:
 
     @classmethod
     def of(cls, fold: int, source: str, examined: Sequence[ExaminedField]) -> "HeldOutCase":
-        """From the examined fields of one case."""
+        """Evaluate the examined fields of one case."""
         return cls(fold, source, tuple(examined), evaluate(examined, ANY_THRESHOLD))
 
     @property
     def case(self) -> str:
-        """Its name."""
+        """The case's name."""
         return self.examined[0].field.case
 
     @property
     def mitoses(self) -> int:
-        """Annotated on its fields."""
+        """The number of mitoses annotated on its fields."""
         return sum(len(each.field.mitoses) for each in self.examined)
 
     def localise(self, threshold: float) -> Localisation:
-        """Detections against mitoses at a threshold, by the 30-px rule."""
+        """Count detections against mitoses at a threshold, by the 30-px rule."""
         curve = self.evaluation.curve
         known = np.flatnonzero(curve.thresholds == threshold)
         return curve.at(int(known[0])) if len(known) else pooled(each.localise(threshold) for each in self.examined)
 
     def call_patches(self, threshold: float) -> tuple[Localisation, int]:
-        """Its 500-px patches at a threshold: hits, false calls and misses; and how many are called rightly."""
+        """Count its 500-px patches at a threshold: hits, false calls and misses; and how many are called rightly."""
         image = self.evaluation.image_level
         called = image.scores >= threshold
         hits = int((called & image.labels).sum())
@@ -67,7 +67,7 @@ class HeldOutCase:
 
 
 def evaluation_at(threshold: float, cases: Sequence[HeldOutCase]) -> Evaluation:
-    """All cases at one threshold, as `evaluate` gives it, but from the curves that are known already."""
+    """Evaluate all cases at one threshold as `evaluate` does, but from the curves that are known already."""
     parts = [case.evaluation for case in cases]
     counts = [case.localise(threshold) for case in cases]
     own = [replace(part.cases[0], counts=each) for part, each in zip(parts, counts, strict=True)]
@@ -90,7 +90,7 @@ def evaluation_at(threshold: float, cases: Sequence[HeldOutCase]) -> Evaluation:
 
 
 def measured(cases: Sequence[Localisation]) -> dict[str, Any]:
-    """Pooled counts and ratios, with intervals over cases; None where undefined."""
+    """Give pooled counts and ratios, with intervals over cases; None where undefined."""
     counts = pooled(cases)
     return (
         {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
@@ -100,7 +100,7 @@ def measured(cases: Sequence[Localisation]) -> dict[str, Any]:
 
 
 def spread(cases: Sequence[Localisation]) -> dict[str, Any]:
-    """How much F1 differs from case to case; those without a detection or a mitosis have none."""
+    """Measure how much F1 differs from case to case; those without a detection or a mitosis have none."""
     values = [case.f1 for case in cases if not math.isnan(case.f1)]
     if not values:
         return {"cases": 0}
@@ -109,7 +109,7 @@ def spread(cases: Sequence[Localisation]) -> dict[str, Any]:
 
 
 def by_source(cases: Sequence[HeldOutCase], counts: Sequence[Localisation]) -> dict[str, Any]:
-    """The figures of each data folder's cases, from the counts of all cases."""
+    """Measure each data folder's cases, from the counts of all cases."""
     return {
         source: measured([each for case, each in zip(cases, counts, strict=True) if case.source == source])
         for source in dict.fromkeys(case.source for case in cases)
@@ -117,7 +117,7 @@ def by_source(cases: Sequence[HeldOutCase], counts: Sequence[Localisation]) -> d
 
 
 def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> dict[str, Any]:
-    """Is there a mitosis in the patch? Each case at its own threshold; the AUC needs none."""
+    """Measure how well patches with a mitosis are found, each case at its own threshold; the AUC needs none."""
     called = [case.call_patches(at) for case, at in zip(cases, thresholds, strict=True)]
     sizes = [len(case.evaluation.image_level.labels) for case in cases]
     counts = [each for each, _ in called]
@@ -142,7 +142,7 @@ def _auc(cases: Sequence[HeldOutCase]) -> float | None:
 
 
 def _auc_interval(cases: Sequence[HeldOutCase], seed: int = 0) -> tuple[float, float] | None:
-    """As `bootstrap_interval`: percentiles over cases drawn with replacement, where both classes are drawn."""
+    """Compute percentiles as `bootstrap_interval`, over cases drawn with replacement, where both classes are drawn."""
     if len(cases) < 2:
         return None
     drawn = np.random.default_rng(seed).integers(len(cases), size=(RESAMPLES, len(cases)))
@@ -154,5 +154,5 @@ def _auc_interval(cases: Sequence[HeldOutCase], seed: int = 0) -> tuple[float, f
 
 
 def known(value: float) -> float | None:
-    """None for NaN, which is no JSON."""
+    """Turn NaN, which is no JSON, into None."""
     return None if math.isnan(value) else value
