@@ -25,6 +25,8 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/oxlint --deny-warnings service/web/viewer
+	$(BIN)/oxfmt --check service/web/viewer
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_analysis
