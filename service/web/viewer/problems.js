@@ -7,8 +7,10 @@ export const ADVICE = {
   "slide-damaged":
     "The file is damaged or was cut short. Copy it again from the scanner or archive and send it once more.",
   "slide-too-large": "The file claims more pixels than it can hold. Export it again from the scanner's software.",
-  "slide-unsupported": "The file is sound, but of a kind that is not read here. Convert it as it says, or export it anew.",
-  "slide-ambiguous": "The file holds several pictures that could each be the slide. Export each into a file of its own.",
+  "slide-unsupported":
+    "The file is sound, but of a kind that is not read here. Convert it as it says, or export it anew.",
+  "slide-ambiguous":
+    "The file holds several pictures that could each be the slide. Export each into a file of its own.",
   "reference-forbidden": "The slide names files outside its own folder. Export it into one file, or one folder.",
   "pixels-unsupported": "Only 8-bit colour images of H&E stained tissue can be analysed.",
   "mpp-unknown":
