@@ -28,7 +28,7 @@ class Box:
         return self.x <= x < self.right and self.y <= y < self.bottom
 
     def overlap(self, other: "Box") -> "Box":
-        """What two boxes share; without width or height if that is nothing."""
+        """Find what two boxes share; without width or height if that is nothing."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
 

@@ -21,7 +21,7 @@ HIGHEST = 1 - 1e-7
 def calibrated(
     probabilities: ProbabilityMap, tissue: TissueMask, calibration: ScoreCalibration | None
 ) -> tuple[ProbabilityMap, dict[str, float | None]]:
-    """The map with comparable scores, and what the report says of it; a model without calibration leaves all as it is.
+    """Make scores comparable; give the map and what the report says of it. Without calibration all stays as it is.
 
     `score_level` is null where there is too little tissue to tell; then nothing is shifted.
     """
@@ -34,7 +34,7 @@ def calibrated(
 
 
 def score_level(probabilities: ProbabilityMap, tissue: TissueMask, quantile: float) -> float | None:
-    """The quantile of the logits of all cells on tissue that were looked at; None of too few."""
+    """Find the quantile of the logits of all cells on tissue that were looked at; None of too few."""
     lattice, values = probabilities.lattice, probabilities.values
     rows, columns = (np.arange(count, dtype=np.float64) * lattice.stride_px for count in values.shape)
     cells = values[tissue.at(*lattice.to_level0(columns, rows)) & (values > 0)]
@@ -45,14 +45,14 @@ def score_level(probabilities: ProbabilityMap, tissue: TissueMask, quantile: flo
 
 
 def score_shift(level: float | None, calibration: ScoreCalibration) -> float:
-    """What is added to the logits of a slide of that level; nothing where it is unknown."""
+    """Give what is added to the logits of a slide of that level; nothing where it is unknown."""
     if level is None:
         return 0.0
     return calibration.weight * (calibration.reference - min(max(level, calibration.low), calibration.high))
 
 
 def shifted(probabilities: ProbabilityMap, shift: float) -> ProbabilityMap:
-    """The map with a number added to all logits; what was not looked at stays zero."""
+    """Add a number to all logits of the map; what was not looked at stays zero."""
     odds = probabilities.values * np.float32(math.exp(shift))
     values = 1 - probabilities.values
     values += odds

@@ -73,7 +73,7 @@ class Instance:
         return UID(self.text("SOPClassUID")).name.removesuffix(" Storage") or "an unknown kind"
 
     def text(self, keyword: str) -> str:
-        """An attribute, or nothing where it is missing or damaged."""
+        """Read an attribute; nothing where it is missing or damaged."""
         try:
             return str(self.header.get(keyword) or "")
         except UNFIT:
@@ -169,7 +169,7 @@ def slides_among(instances: Iterable[Instance]) -> list[Picture]:
 
 
 def _slide(uid: str, levels: list[Instance]) -> Picture:
-    """A slide of a series. Parts of one level (concatenations) have the same source, focal planes have not."""
+    """Make a slide of a series. Parts of one level (concatenations) have the same source, focal planes have not."""
     levels.sort(key=lambda each: each.size, reverse=True)
     sources = {each.text("SOPInstanceUIDOfConcatenationSource") or each.text("SOPInstanceUID"): each for each in levels}
     sizes = [each.size for each in sources.values()]

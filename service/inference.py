@@ -52,7 +52,7 @@ class Detector:
     def predict(
         self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY
     ) -> npt.NDArray[np.float32]:
-        """Maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
+        """Compute maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
         return self.backend.predict(patches, transform)
 
     def map_key(self, plan: Plan) -> str:

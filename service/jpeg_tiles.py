@@ -54,7 +54,7 @@ class Level:
         return -(-self.width // self.tile_width)
 
     def sampled(self) -> list[int]:
-        """The tiles to compare: the first, the fullest (glass is the same in every plane), and the middle one."""
+        """Choose the tiles to compare: the first, the fullest (glass is alike in every plane), and the middle one."""
         fullest = max(range(len(self.counts)), key=self.counts.__getitem__)
         return sorted({0, fullest, len(self.counts) // 2})
 
@@ -129,7 +129,7 @@ class JpegTiles:
         return bool(((theirs >= lowest - ROUNDING) & (theirs <= highest + ROUNDING)).all())
 
     def read(self, number: int, x: int, y: int, width: int, height: int) -> Rgb | None:
-        """A box that lies inside a level (level px), (height, width, 3); None where OpenSlide must be asked."""
+        """Decode a box inside a level (level px), (height, width, 3); None where OpenSlide must be asked."""
         level = self.levels.get(number)
         if level is None:
             return None
@@ -179,7 +179,7 @@ def marked(stream: bytes, photometric: int) -> bytes:
 
 
 def _level(page: Any) -> Level | None:
-    """A page as a grid of JPEG tiles, None if it is anything else."""
+    """Read a page as a grid of JPEG tiles; None if it is anything else."""
     plain = page.is_tiled and page.compression == tifffile.COMPRESSION.JPEG and page.samplesperpixel == 3
     colours = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
     if not plain or page.planarconfig != 1 or page.bitspersample != 8 or page.photometric not in colours:

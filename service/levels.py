@@ -110,7 +110,7 @@ class Levels:
         return to_whole(box.x * downsample), to_whole(box.y * downsample)
 
     def _damaged_tile(self, level: int, box: Box) -> Box | None:
-        """The first tile in a box that cannot be decoded (level px)."""
+        """Find the first tile in a box that cannot be decoded (level px)."""
         prefix = "openslide" if self._opened.name == "openslide" else "tiffslide"
         sides = (self.properties.get(f"{prefix}.level[{level}].tile-{side}") for side in ("width", "height"))
         width, height = (positive_number(side) for side in sides)
@@ -125,7 +125,7 @@ class Levels:
         return None
 
     def _reopen(self, failed: Reader) -> None:
-        """An OpenSlide handle that failed once fails for ever, so the next read gets a new one."""
+        """Open the slide anew: an OpenSlide handle that failed once fails for ever."""
         with self._lock:
             if self._reader is failed and self._opened.name == "openslide":
                 self._reader = self._opened.open_again()

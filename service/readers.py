@@ -55,7 +55,7 @@ def is_url(path: str | Path) -> bool:
 
 
 def slide_name(path: str | Path) -> str:
-    """The last part of a path or URL, without a URL's query (it may hold a signature), fit for JSON."""
+    """Give the last part of a path or URL, without a URL's query (it may hold a signature), fit for JSON."""
     text = str(path)
     if is_url(path):
         parts = urlsplit(text)
@@ -96,7 +96,7 @@ def open_reader(path: str | Path) -> OpenedSlide:
 
 
 def _local_path(url: str) -> Path | str:
-    """The path that a file:// URL means, so that it gets the same reader as the path; other URLs as they are."""
+    """Give the path that a file:// URL means, so that both have the same reader; other URLs as they are."""
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:  # no driver installed, no such protocol
@@ -142,7 +142,7 @@ def _open_openslide(path: Path) -> OpenedSlide:
 def _checked(
     reader: openslide.OpenSlide, path: Path, files: tuple[Path, ...], open_again: Callable[[], Reader]
 ) -> OpenedSlide:
-    """What OpenSlide has opened, if its size and its tiles are plausible."""
+    """Check that the size and the tiles of what OpenSlide has opened are plausible, and give it."""
     properties = reader.properties
     several = properties.get("openslide.vendor") in SEVERAL_FILES
     check_size(reader.dimensions, path.name, None if several else path.stat().st_size)

@@ -114,7 +114,7 @@ class Slide:
         return positive_number(self._property(name))
 
     def _resolution(self, requested: float | None) -> tuple[tuple[float, float] | None, MppSource | None]:
-        """The request's word, else the slide's, else the objective's; never a guess."""
+        """Choose the request's word, else the slide's, else the objective's; never guess."""
         if requested is not None:
             return (requested, requested), "request"
         claimed = self.claimed_mpp
@@ -152,7 +152,7 @@ class Slide:
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What was understood of the slide, as plain JSON values."""
+        """Describe what was understood of the slide, as plain JSON values."""
         bounds = self.bounds
         return {
             "name": self.name,
@@ -185,7 +185,7 @@ class Slide:
         return converted
 
     def read(self, box: Box, scale: tuple[float, float] = (1.0, 1.0)) -> Rgb:
-        """The pixels of a box of a grid (grid px), white where there is no slide.
+        """Read the pixels of a box of a grid (grid px), white where there is no slide.
 
         Reads the coarsest level that is at least as fine as the grid, then resamples with a triangle filter
         (area-weighted when shrinking, bilinear when enlarging), placed by absolute coordinates so that a pixel
@@ -214,7 +214,7 @@ class Slide:
         return self.colour_profile.to_srgb(pixels) if self.is_srgb and self.colour_profile else pixels
 
     def thumbnail(self, longest_px: int) -> Rgb:
-        """The whole slide, its longer side at most `longest_px`."""
+        """Read the whole slide, its longer side at most `longest_px`."""
         scale = max(self.width, self.height) / longest_px
         return self.read_large(Box(0, 0, math.ceil(self.width / scale), math.ceil(self.height / scale)), (scale, scale))
 

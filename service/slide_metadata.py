@@ -123,7 +123,7 @@ def _ome_image(name: str, pixels: Element, own: tuple[str | None, str], next_pag
 
 
 def _other_file(block: Element, own: tuple[str | None, str]) -> str | None:
-    """The file that a TiffData lies in, unless it is `own` (UUID, name)."""
+    """Name the file that a TiffData lies in, unless it is `own` (UUID, name)."""
     for each in _children(block, "UUID"):
         file = each.get("FileName")
         if file and file != own[1] and (own[0] is None or (each.text or "").strip() != own[0]):

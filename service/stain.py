@@ -62,7 +62,7 @@ def estimate_stain(pixels: npt.NDArray[np.uint8]) -> StainMatrix | None:
 
 
 def density_transform(source: StainMatrix, reference: StainMatrix) -> npt.NDArray[np.float32]:
-    """The matrix (3, 3) that takes the source's optical densities to the reference's."""
+    """Make the matrix (3, 3) that takes the source's optical densities to the reference's."""
     gain = np.diag(reference.max_concentrations / source.max_concentrations)
     return (reference.matrix @ gain @ np.linalg.pinv(source.matrix)).astype(np.float32)
 

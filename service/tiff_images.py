@@ -151,7 +151,7 @@ def _pictures(tiff: tifffile.TiffFile, description: str, name: str) -> list[Pict
 
 
 def _ome_picture(tiff: tifffile.TiffFile, image: OmeImage, name: str) -> Iterator[Picture]:
-    """The picture of an Image; none where the file has no page for it."""
+    """Find the picture of an Image; none where the file has no page for it."""
     if any(PureWindowsPath(file).name != file for file in image.files):  # both kinds of slashes, and drives
         raise ReferenceForbidden(f"{name} names a file outside its folder; export it as one OME-TIFF")
     called = f"the image '{image.name}'" if image.name else f"the image on page {image.page + 1}"
@@ -173,7 +173,7 @@ def _ome_picture(tiff: tifffile.TiffFile, image: OmeImage, name: str) -> Iterato
 
 
 def _aperio_picture(tiff: tifffile.TiffFile) -> Picture:
-    """The slide: its levels are the tiled pages, once more for each focal plane; the others are associated."""
+    """Find the slide: its levels are the tiled pages, once more for each focal plane; the others are associated."""
     tiled = [(number, page) for number, page in _numbered_pages(tiff) if page.is_tiled] or _numbered_pages(tiff)[:1]
     sizes = [(page.imagewidth, page.imagelength) for _, page in tiled]
     levels: dict[tuple[int, int], Page] = {}
@@ -226,7 +226,7 @@ def _numbered_pages(tiff: tifffile.TiffFile) -> list[tuple[int, Any]]:
 
 
 def _picture(name: str, tiff: tifffile.TiffFile, number: int, mpp: Mpp | None, reduced: Iterable[Page]) -> Picture:
-    """The picture on a page; its levels are in its SubIFDs, or among the `reduced` pages."""
+    """Read the picture on a page; its levels are in its SubIFDs, or among the `reduced` pages."""
     page: Any = tiff.pages[number]
     whole = (page.imagewidth, page.imagelength)
     levels: dict[tuple[int, int], Page] = {whole: (number,)}

@@ -109,7 +109,7 @@ class TissueMask:
 
 
 def find_tissue(slide: Slide) -> TissueMask:
-    """The tissue of a slide whose mpp is known; raises as `Slide.require_mpp` and `Slide.read` do."""
+    """Find the tissue of a slide whose mpp is known. Raises as `Slide.require_mpp` and `Slide.read`."""
     mpp = slide.require_mpp()
     scale = (max(1.0, MASK_UM / mpp[0]), max(1.0, MASK_UM / mpp[1]))
     width, height = math.ceil(slide.width / scale[0]), math.ceil(slide.height / scale[1])
@@ -118,7 +118,7 @@ def find_tissue(slide: Slide) -> TissueMask:
 
 
 def stained(thumbnail: Rgb) -> npt.NDArray[np.bool_]:
-    """The stained pixels of an image of about 8 um per pixel, (H, W) bool."""
+    """Find the stained pixels of an image of about 8 um per pixel, (H, W) bool."""
     transmission = np.clip((thumbnail + 1.0) / (glass_colour(thumbnail) + 1.0), None, 1.0).astype(np.float32)
     red, green, blue = np.moveaxis(-np.log(transmission), -1, 0)  # optical density of each channel
     excess = green - np.minimum(red, blue)
@@ -144,7 +144,7 @@ def _ink(
 
 
 def glass_colour(thumbnail: Rgb) -> npt.NDArray[np.float32]:
-    """What the light is without tissue, (3,): the median of bright colourless pixels, or white if there are few."""
+    """Measure the light without tissue, (3,): the median of bright colourless pixels, or white if there are few."""
     brightest, darkest = thumbnail.max(-1).astype(np.int16), thumbnail.min(-1).astype(np.int16)
     bright = thumbnail[(darkest > 205) & (brightest - darkest < 20)]
     if len(bright) < 0.01 * brightest.size:
