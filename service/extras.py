@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.errors import FormatUnavailable, MitosisError
+from service.errors import MitosisError
+from service.refusals import FormatUnavailable
 
 
 @contextmanager

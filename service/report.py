@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service import __version__
 from service.colour_profile import IccFacts
@@ -21,7 +21,7 @@ from service.model_card import ModelCard
 from service.order import ResultStatus
 from service.plan import Plan
 from service.region import Region, region_json, region_of
-from service.slide import Box, Slide
+from service.slide import Slide
 from service.tissue import TissueMask
 
 
@@ -75,6 +75,10 @@ class MultiPolygonRegion(_Part):
 
     type: Literal["MultiPolygon"]
     coordinates: list[list[list[tuple[float, float]]]]
+
+
+RegionPart: TypeAlias = Rectangle | PolygonRegion | MultiPolygonRegion | None
+REGION: TypeAdapter[RegionPart] = TypeAdapter(RegionPart)
 
 
 class SlideFacts(_Part):
@@ -229,7 +233,7 @@ class Report(_Part):
     software: SoftwareFacts
     model: ModelFacts
     slide: SlideFacts
-    region: Rectangle | PolygonRegion | MultiPolygonRegion | None
+    region: RegionPart
     parameters: dict[str, Any]
     tissue: TissueFacts
     detections: list[Detection]
@@ -274,7 +278,7 @@ def compose_report(
         software=SoftwareFacts(commit=source_commit()),
         model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
         slide=_slide_facts(slide),
-        region=_region_part(region),
+        region=REGION.validate_python(region and region_json(region)),
         parameters=parameters.as_report(computed_by),
         tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
@@ -292,15 +296,6 @@ def activity_of(total: int, examined_mm2: float, counts: ActivityCounts, tissue:
         mai=Mai(**_common(index, tissue), high_risk=index.high_risk, alternatives=alternatives),
         scores=[Score(**_common(score, tissue), score=score.score) for score in counts.scores],
     )
-
-
-def _region_part(region: Region | None) -> Rectangle | PolygonRegion | MultiPolygonRegion | None:
-    if region is None:
-        return None
-    found = region_json(region)
-    if isinstance(region, Box):
-        return Rectangle(**found)
-    return PolygonRegion(**found) if found["type"] == "Polygon" else MultiPolygonRegion(**found)
 
 
 def _slide_facts(slide: Slide) -> SlideFacts:

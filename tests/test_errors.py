@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from service import errors
+from service import errors, refusals
 from service.errors import BadInput, Failure, MitosisError, Refusal
 
 DRAWN = re.compile(r"^(?P<branch>[|` ]*)-- (?P<name>\w+)(?: +(?P<code>[a-z]+(?:-[a-z]+)+)(?=  | \w| ))?", re.MULTILINE)
@@ -18,7 +18,7 @@ def drawn_tree() -> dict[str, tuple[str, str | None]]:
     """Parent and code of each class in the drawing."""
     tree: dict[str, tuple[str, str | None]] = {}
     branch = "MitosisError"
-    for line in DRAWN.finditer(errors.__doc__ or ""):
+    for line in DRAWN.finditer(f"{errors.__doc__}\n{refusals.__doc__}"):
         outermost = len(line["branch"]) == 1
         tree[line["name"]] = ("MitosisError" if outermost else branch, None if outermost else line["code"])
         branch = line["name"] if outermost else branch

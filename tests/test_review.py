@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
-from service.errors import NotFinished, NotFound, ParameterInvalid, RevisionConflict
+from service.errors import ParameterInvalid
 from service.mitotic_figures import MERGE_UM
 from service.probability_map import ProbabilityMap
+from service.refusals import NotFinished, NotFound, RevisionConflict
 from service.report import Rectangle, Report
 from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report
 from service.slide import Box

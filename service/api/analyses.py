@@ -21,12 +21,9 @@ from service.api.slides import FILE_PROBLEMS, UPLOAD_PROBLEMS
 from service.api.state import State, StateOf
 from service.errors import (
     CallbackForbidden,
-    IdempotencyConflict,
     MitosisError,
     ModelUnknown,
-    NotFound,
     ParameterInvalid,
-    QueueUnavailable,
     RegionInvalid,
     RegionOutside,
     RequestInvalid,
@@ -34,7 +31,6 @@ from service.errors import (
     ResolutionTooLow,
     ResolutionUnknown,
     SourceForbidden,
-    SourceUnavailable,
 )
 from service.intake.accept import accept, accept_reference
 from service.interop.dicom_series import accept_series, series_url
@@ -42,6 +38,7 @@ from service.interop.webhooks import check_url
 from service.model_card import find_model, models, read_card
 from service.order import Order
 from service.parameters import Parameters
+from service.refusals import IdempotencyConflict, NotFound, QueueUnavailable, SourceUnavailable
 from service.region import region_of
 from service.slide import Extent
 from service.store.orders import slide_identifier

@@ -12,7 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
-from service.errors import KeyRequired, ScopeMissing, SettingsInvalid
+from service.errors import SettingsInvalid
+from service.refusals import KeyRequired, ScopeMissing
 from service.store import keys, sessions
 
 Scope = Literal["read", "submit", "review", "admin"]

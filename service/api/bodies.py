@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
-from service.errors import UploadIncomplete, UploadTimeout, UploadTooLarge
+from service.refusals import UploadIncomplete, UploadTimeout, UploadTooLarge
 from service.store.storage import Storage
 
 STALL_S = 30.0  # without a byte

@@ -11,15 +11,8 @@ from starlette.responses import HTMLResponse
 
 from service.api.errors import MEDIA_TYPE, PROBLEM_SCHEMA, problems
 from service.api.middleware import NOT_COUNTED
-from service.errors import (
-    DatabaseUnavailable,
-    InternalError,
-    KeyRequired,
-    MitosisError,
-    RequestInvalid,
-    ScopeMissing,
-    TooManyRequests,
-)
+from service.errors import InternalError, MitosisError, RequestInvalid
+from service.refusals import DatabaseUnavailable, KeyRequired, ScopeMissing, TooManyRequests
 
 FILES: Final = Path(__file__).parents[1] / "web" / "vendor" / "swagger-ui"
 POLICY: Final = (

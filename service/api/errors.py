@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service import errors
-from service.errors import InternalError, MitosisError, NotFound, RequestInvalid
+from service import errors, refusals
+from service.errors import InternalError, MitosisError, RequestInvalid
+from service.refusals import NotFound
 
 STATUSES: Mapping[type[MitosisError], int] = {
     errors.FileMissing: 422,
@@ -40,23 +41,23 @@ STATUSES: Mapping[type[MitosisError], int] = {
     errors.SourceForbidden: 422,
     errors.CallbackForbidden: 422,
     errors.RequestInvalid: 422,
-    errors.KeyRequired: 401,
-    errors.ScopeMissing: 403,
-    errors.NotFound: 404,
-    errors.NotFinished: 409,
-    errors.IdempotencyConflict: 409,
-    errors.RevisionConflict: 412,
-    errors.PreconditionRequired: 428,
-    errors.OrderConflict: 409,
-    errors.OffsetConflict: 409,
-    errors.UploadIncomplete: 400,
-    errors.UploadTimeout: 408,
-    errors.UploadTooLarge: 413,
-    errors.FormatUnavailable: 406,
-    errors.TooManyRequests: 429,
-    errors.QueueUnavailable: 503,
-    errors.SourceUnavailable: 503,
-    errors.DatabaseUnavailable: 503,
+    refusals.KeyRequired: 401,
+    refusals.ScopeMissing: 403,
+    refusals.NotFound: 404,
+    refusals.NotFinished: 409,
+    refusals.IdempotencyConflict: 409,
+    refusals.RevisionConflict: 412,
+    refusals.PreconditionRequired: 428,
+    refusals.OrderConflict: 409,
+    refusals.OffsetConflict: 409,
+    refusals.UploadIncomplete: 400,
+    refusals.UploadTimeout: 408,
+    refusals.UploadTooLarge: 413,
+    refusals.FormatUnavailable: 406,
+    refusals.TooManyRequests: 429,
+    refusals.QueueUnavailable: 503,
+    refusals.SourceUnavailable: 503,
+    refusals.DatabaseUnavailable: 503,
     errors.CardInvalid: 500,
     errors.InternalError: 500,
     errors.OutputUnwritable: 500,
@@ -72,7 +73,7 @@ SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
 NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
     {
         errors.DataInvalid,
-        errors.ServerUnreachable,
+        refusals.ServerUnreachable,
         errors.WeightsDamaged,
         errors.WeightsMismatch,
         errors.DeviceUnavailable,

@@ -18,21 +18,19 @@ from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader, Submitter
 from service.api.errors import problems, request_invalid, response_to
 from service.api.state import State, StateOf
-from service.errors import (
+from service.errors import InternalError, MitosisError, RequestInvalid
+from service.interop.fhir_orders import Resource, read_requests, to_service_request
+from service.interop.result_version import find_version
+from service.refusals import (
     DatabaseUnavailable,
     FormatUnavailable,
-    InternalError,
     KeyRequired,
-    MitosisError,
     NotFinished,
     NotFound,
     OrderConflict,
-    RequestInvalid,
     ScopeMissing,
     TooManyRequests,
 )
-from service.interop.fhir_orders import Resource, read_requests, to_service_request
-from service.interop.result_version import find_version
 from service.store import orders
 from service.store.database import writing
 from service.store.orders import Outcome, Sent

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from service.errors import FormatUnavailable
+from service.refusals import FormatUnavailable
 
 Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -11,10 +11,11 @@ from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.errors import problems
 from service.api.state import StateOf
-from service.errors import NotFinished, NotFound, StorageFull
+from service.errors import StorageFull
 from service.files import write_whole
 from service.intake.overlays import heat_picture, heat_place, tissue_outline
 from service.probability_map import ProbabilityMap
+from service.refusals import NotFinished, NotFound
 from service.tissue import TissueMask
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"], route_class=AuditedRoute)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import structlog
 
-from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable
+from service.errors import MitosisError
 from service.intake.accept import forget_uploads
 from service.interop.channels import Channel, channels, send_due
 from service.interop.webhooks import post_due
+from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import audit, orders, outbox
 from service.store.analyses import Analyses
 from service.store.database import writing

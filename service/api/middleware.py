@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.auth import Caller, identify
 from service.api.bodies import media_type_of
 from service.api.errors import extended, problem_response, response_to
-from service.errors import DatabaseUnavailable, KeyRequired, TooManyRequests, UploadTimeout, UploadTooLarge
+from service.refusals import DatabaseUnavailable, KeyRequired, TooManyRequests, UploadTimeout, UploadTooLarge
 from service.store.settings import Settings
 
 BODY_BYTES: Final = 1 << 20  # of a request that is no upload

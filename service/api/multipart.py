@@ -10,10 +10,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.api.bodies import check_announced, chunks
-from service.errors import (
-    RequestInvalid,
-    UploadIncomplete,
-)
+from service.errors import RequestInvalid
+from service.refusals import UploadIncomplete
 from service.store.settings import Settings
 from service.store.storage import Incoming, Storage
 

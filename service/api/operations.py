@@ -13,9 +13,10 @@ from prometheus_client.registry import Collector
 from service.api.auth import caller
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
-from service.errors import DatabaseUnavailable, MitosisError, QueueUnavailable, StorageFull
+from service.errors import MitosisError, StorageFull
 from service.interop.channels import configured
 from service.model_card import models, read_card
+from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import outbox
 from service.store.database import reading
 from service.store.orders import count_waiting

@@ -12,12 +12,13 @@ from service.api.auth import Reader
 from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
-from service.errors import FormatUnavailable, NotFinished, NotFound, SlideDamaged, StorageFull
+from service.errors import SlideDamaged, StorageFull
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.intake.pictures import Picture
 from service.interop.dicom_header import find_header
 from service.interop.result_version import ResultVersion, find_version
+from service.refusals import FormatUnavailable, NotFinished, NotFound
 from service.report import Report
 from service.review import Entry, reviewed
 from service.store.records import Analysis

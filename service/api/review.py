@@ -12,8 +12,9 @@ from service.api.audit import DecisionsRoute
 from service.api.auth import Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import StateOf
-from service.errors import NotFinished, NotFound, ParameterInvalid, PreconditionRequired, RevisionConflict
+from service.errors import ParameterInvalid
 from service.order import Text
+from service.refusals import NotFinished, NotFound, PreconditionRequired, RevisionConflict
 from service.report import Detection, Review
 from service.review import Action, Change, Entry, reviewed
 from service.review import Reviewer as Person

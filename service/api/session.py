@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from service.api.auth import SESSION_COOKIE, identify, refuse_foreign_origin
 from service.api.errors import problems
 from service.api.state import StateOf
-from service.errors import DatabaseUnavailable, KeyRequired, RequestInvalid
+from service.errors import RequestInvalid
+from service.refusals import DatabaseUnavailable, KeyRequired
 from service.store import keys, sessions
 from service.strict import StrictModel
 

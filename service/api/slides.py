@@ -10,16 +10,9 @@ from service.api.auth import Reader, Submitter
 from service.api.bodies import check_announced, chunks
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import StateOf
-from service.errors import (
-    ArchiveUnsafe,
-    NotFinished,
-    NotFound,
-    StorageFull,
-    UploadIncomplete,
-    UploadTimeout,
-    UploadTooLarge,
-)
+from service.errors import ArchiveUnsafe, StorageFull
 from service.intake.accept import accept
+from service.refusals import NotFinished, NotFound, UploadIncomplete, UploadTimeout, UploadTooLarge
 from service.store.slides import StoredSlide, delete_slide, find_slide
 from service.store.storage import Incoming
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from service.errors import QueueUnavailable
 from service.intake.sandbox import Sandbox
+from service.refusals import QueueUnavailable
 from service.store.analyses import Analyses
 from service.store.records import Analysis
 from service.store.results import Result

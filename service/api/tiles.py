@@ -11,13 +11,9 @@ from service.api.audit import LookedAtRoute
 from service.api.auth import Caller, Reader
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import State, StateOf
-from service.errors import (
-    FileMissing,
-    MitosisError,
-    NotFound,
-    RequestInvalid,
-)
+from service.errors import FileMissing, MitosisError, RequestInvalid
 from service.intake.deep_zoom import Pyramid, place_box
+from service.refusals import NotFound
 from service.slide import Box
 from service.store.slides import StoredSlide, find_slide
 from service.store.storage import on_disk

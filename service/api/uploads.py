@@ -25,19 +25,11 @@ from service.api.bodies import announced_bytes, chunks, media_type_of
 from service.api.errors import MEDIA_TYPE, PROBLEM_SCHEMA, problems
 from service.api.slides import FILE_PROBLEMS
 from service.api.state import State, StateOf
-from service.errors import (
-    BadInput,
-    NotFound,
-    OffsetConflict,
-    RequestInvalid,
-    StorageFull,
-    UploadIncomplete,
-    UploadTimeout,
-    UploadTooLarge,
-)
+from service.errors import BadInput, RequestInvalid, StorageFull
 from service.files import writable, write_whole
 from service.intake.accept import accept
 from service.intake.names import clean_name
+from service.refusals import NotFound, OffsetConflict, UploadIncomplete, UploadTimeout, UploadTooLarge
 from service.store.storage import Incoming, Storage, on_disk, part_path, remove_upload
 
 VERSION = "1.0.0"

@@ -12,17 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from service.cli.console import Format, check_outputs, complain, report_files, slides_below, stderr, write
 from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
 from service.client.client import AnalysisStatus, Client
-from service.errors import (
-    DatabaseUnavailable,
-    KeyRequired,
-    MitosisError,
-    OutputUnwritable,
-    ParameterInvalid,
-    QueueUnavailable,
-    ScopeMissing,
-    ServerUnreachable,
-)
+from service.errors import MitosisError, OutputUnwritable, ParameterInvalid
 from service.readers import is_url, slide_name
+from service.refusals import DatabaseUnavailable, KeyRequired, QueueUnavailable, ScopeMissing, ServerUnreachable
 from service.region import parse_region, region_json
 
 WHOLLY = (ServerUnreachable, QueueUnavailable, DatabaseUnavailable, KeyRequired, ScopeMissing, OutputUnwritable)

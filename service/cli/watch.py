@@ -21,7 +21,8 @@ from service.cli.options import Key, Mpp, Priority, ServedModel, Server
 from service.cli.submit import DEFAULT_SERVER
 from service.client.client import Client
 from service.client.watched_folder import Candidate, Stillness, Taken, candidates
-from service.errors import BadInput, FileMissing, IdempotencyConflict, MitosisError, UploadTooLarge
+from service.errors import BadInput, FileMissing, MitosisError
+from service.refusals import IdempotencyConflict, UploadTooLarge
 
 FIRST_S, LONGEST_S = 5.0, 600.0  # until what failed is tried again
 

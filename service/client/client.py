@@ -27,18 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.client.connection import SLOW_S, TEMPORARY, Connection, error_of, pause
 from service.client.packing import packed
-from service.errors import (
-    FileMissing,
-    MitosisError,
-    NotFinished,
-    NotFound,
-    OffsetConflict,
-    ParameterInvalid,
-    ResolutionInvalid,
-    ServerUnreachable,
-    UploadIncomplete,
-    UploadTimeout,
-)
+from service.errors import FileMissing, MitosisError, ParameterInvalid, ResolutionInvalid
+from service.refusals import NotFinished, NotFound, OffsetConflict, ServerUnreachable, UploadIncomplete, UploadTimeout
 
 if TYPE_CHECKING:  # what a Report is made of takes a second to import
     from service.report import Report

@@ -6,18 +6,9 @@ from typing import Any
 
 import httpx
 
-from service import __version__, errors
-from service.errors import (
-    BadInput,
-    DatabaseUnavailable,
-    Failure,
-    MitosisError,
-    ParameterInvalid,
-    QueueUnavailable,
-    Refusal,
-    ServerUnreachable,
-    TooManyRequests,
-)
+from service import __version__, errors, refusals
+from service.errors import BadInput, Failure, MitosisError, ParameterInvalid, Refusal
+from service.refusals import DatabaseUnavailable, QueueUnavailable, ServerUnreachable, TooManyRequests
 
 CONNECT_S = 10.0
 SLOW_S = 600.0  # until a slide is unpacked and inspected, or a picture of it drawn
@@ -132,7 +123,8 @@ def _kinds(base: type[MitosisError]) -> Iterator[type[MitosisError]]:
         yield from _kinds(kind)
 
 
-BY_CODE = {kind.code: kind for kind in _kinds(MitosisError) if kind.__module__ == errors.__name__}
+OURS = (errors.__name__, refusals.__name__)
+BY_CODE = {kind.code: kind for kind in _kinds(MitosisError) if kind.__module__ in OURS}
 
 
 def _host(server: str) -> str:

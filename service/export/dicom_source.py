@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.dicom_images import UNFIT, WHOLE_SLIDE, instances_of
-from service.errors import FormatUnavailable
 from service.extras import needs
 from service.order import Order
+from service.refusals import FormatUnavailable
 from service.report import Report
 
 if TYPE_CHECKING:

@@ -22,12 +22,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.export.findings import Finding, Measure, findings, place_measures, place_words, remarks
 from service.extras import needs
 from service.order import Confirmation, Order, ResultStatus
+from service.refusals import FormatUnavailable
 from service.report import Report
 from service.strict import first_error
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks
 from service.export.hl7_text import SEX, escaped
 from service.extras import needs
 from service.order import Confirmation, Order, ResultStatus, split_name
+from service.refusals import FormatUnavailable
 from service.report import Report
 
 Fields: TypeAlias = dict[int, str | list[str]]  # by number, already escaped; a list repeats the field

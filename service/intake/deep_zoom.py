@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from service.errors import NotFound
+from service.refusals import NotFound
 from service.slide import Box, Rgb, Slide, open_slide
 
 TILE_PX, OVERLAP_PX = 512, 1

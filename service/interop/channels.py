@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy import Engine, Row
 
 from service import __version__
-from service.errors import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, SettingsInvalid
+from service.errors import SettingsInvalid
 from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
@@ -28,6 +28,7 @@ from service.interop.hl7_message import MessageRejected, read_message
 from service.interop.mllp import Peer
 from service.interop.result_version import OutgoingResult, find_version
 from service.order import Order
+from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound
 from service.store import outbox
 from service.store.audit import record
 from service.store.settings import Settings

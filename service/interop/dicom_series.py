@@ -26,12 +26,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from sqlalchemy import Engine
 
 from service.dicom_images import WHOLE_SLIDE
-from service.errors import FileMissing, NotASlide, SourceUnavailable, UploadTooLarge
+from service.errors import FileMissing, NotASlide
 from service.files import writable
 from service.intake.accept import accept_fetched
 from service.intake.names import resolve_reference
 from service.intake.sandbox import Sandbox
 from service.interop.dicomweb import authorization
+from service.refusals import SourceUnavailable, UploadTooLarge
 from service.store.settings import Settings
 from service.store.slides import StoredSlide
 from service.store.storage import BUFFER_BYTES, Storage

@@ -17,7 +17,6 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, Engine, and_, delete, insert, select
 
-from service.errors import DatabaseUnavailable
 from service.export.hl7_text import escaped
 from service.interop.hl7_message import (
     CHARSETS,
@@ -37,6 +36,7 @@ from service.interop.hl7_message import (
     time_stamp,
 )
 from service.interop.hl7_orders import Group, read_requests
+from service.refusals import DatabaseUnavailable
 from service.store.audit import record
 from service.store.database import messages, writing
 from service.store.orders import Control, Outcome, Sent, lock, take

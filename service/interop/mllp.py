@@ -18,8 +18,9 @@ from typing import Final
 
 import structlog
 
-from service.errors import DatabaseUnavailable, SettingsInvalid
+from service.errors import SettingsInvalid
 from service.interop.delivery_errors import DeliveryFailed
+from service.refusals import DatabaseUnavailable
 
 START, END = b"\x0b", b"\x1c\r"
 MAX_BYTES: Final = 16 << 20  # of a message

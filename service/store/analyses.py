@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
 
-from service.errors import IdempotencyConflict, WorkerLost
+from service.errors import WorkerLost
+from service.refusals import IdempotencyConflict
 from service.store.callback_queue import enqueue
 from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
 from service.store.orders import merged, order_for

@@ -37,7 +37,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.refusals import DatabaseUnavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0  # how long a writer waits for another one's lock

@@ -14,7 +14,8 @@ from typing import Final
 
 from sqlalchemy import Engine, insert, select, update
 
-from service.errors import NotFound, ParameterInvalid
+from service.errors import ParameterInvalid
+from service.refusals import NotFound
 from service.store.database import keys, reading, writing
 
 PREFIX: Final = "mk_"  # by which scanners of repositories and logs know a key

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
 
-from service.errors import NotFound, SettingsInvalid
+from service.errors import SettingsInvalid
 from service.order import Order
+from service.refusals import NotFound
 from service.store import outbox
 from service.store.database import analyses, hold_lock, messages, orders, reading
 

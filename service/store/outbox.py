@@ -19,7 +19,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
 
-from service.errors import DatabaseUnavailable, NotFound, ParameterInvalid
+from service.errors import ParameterInvalid
+from service.refusals import DatabaseUnavailable, NotFound
 from service.store.database import outbox, reading, review_entries, writing
 
 EVERY = "every"  # the channel of an announcement

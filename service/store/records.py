@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select
 
-from service.errors import NotFound, RequestInvalid
+from service.errors import RequestInvalid
+from service.refusals import NotFound
 from service.store.database import analyses, callbacks, tasks
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from service.errors import NotFinished, NotFound
 from service.mitotic_figures import find_mitotic_figures, within
 from service.probability_map import ProbabilityMap
+from service.refusals import NotFinished, NotFound
 from service.report import Detection, Report, detection_of
 from service.store.records import Analysis
 from service.store.storage import Storage

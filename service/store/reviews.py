@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from service.errors import NotFound, RevisionConflict
+from service.refusals import NotFound, RevisionConflict
 from service.report import Report
 from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of
 from service.store import audit, outbox

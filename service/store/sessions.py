@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Engine, delete, insert, select
 
-from service.errors import KeyRequired
+from service.refusals import KeyRequired
 from service.store import keys
 from service.store.audit import record
 from service.store.database import keys as keys_table

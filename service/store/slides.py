@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from service.errors import NotFinished, NotFound
 from service.readers import is_url
+from service.refusals import NotFinished, NotFound
 from service.slide import Slide, open_slide
 from service.store.database import analyses, reading, slides, writing
 from service.store.records import LIVE

@@ -23,8 +23,9 @@ from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 
-from service.errors import MitosisError, NotFound, OffsetConflict, OutputUnwritable, StorageFull, UploadTooLarge
+from service.errors import MitosisError, OutputUnwritable, StorageFull
 from service.files import file_sha256, sync_folder, sync_tree, writable
+from service.refusals import NotFound, OffsetConflict, UploadTooLarge
 
 BUFFER_BYTES = 1 << 20  # a thread is worth starting for so much
 KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing when uploads cannot

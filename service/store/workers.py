@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, delete, insert, select, update
 
-from service.errors import DatabaseUnavailable
+from service.refusals import DatabaseUnavailable
 from service.store.database import reading, workers, writing
 
 SEEN_EVERY_S = 3.0

@@ -15,7 +15,7 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from service.errors import QueueUnavailable
+from service.refusals import QueueUnavailable
 from service.store.settings import Settings
 
 TASK = "mitosis.run"

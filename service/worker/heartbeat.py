@@ -8,7 +8,8 @@ from typing import Self
 
 import structlog
 
-from service.errors import DatabaseUnavailable, TimeLimitExceeded
+from service.errors import TimeLimitExceeded
+from service.refusals import DatabaseUnavailable
 from service.store.analyses import Analyses, Claim
 
 BEAT_S = 1.0

@@ -18,21 +18,13 @@ import structlog
 
 from service.analysis import analyze
 from service.commit import source_commit
-from service.errors import (
-    BadInput,
-    DatabaseUnavailable,
-    InternalError,
-    MitosisError,
-    OutputUnwritable,
-    QueueUnavailable,
-    StorageFull,
-    WeightsMismatch,
-)
+from service.errors import BadInput, InternalError, MitosisError, OutputUnwritable, StorageFull, WeightsMismatch
 from service.files import sync_folder, write_whole
 from service.inference import Detector
 from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
+from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.region import region_of
 from service.report import Report
 from service.slide import Slide

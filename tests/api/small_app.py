@@ -30,7 +30,8 @@ from service.api.docs import add_docs
 from service.api.errors import add_handlers, extended, problems
 from service.api.middleware import add_middleware
 from service.api.server import Limits, serve
-from service.errors import NotFound, ResolutionUnknown, WeightsDamaged
+from service.errors import ResolutionUnknown, WeightsDamaged
+from service.refusals import NotFound
 from service.store.database import open_database
 from service.store.logs import set_up_logs
 from service.store.settings import load_settings

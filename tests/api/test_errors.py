@@ -14,15 +14,13 @@ from service.errors import (
     BadInput,
     Failure,
     InternalError,
-    KeyRequired,
     MitosisError,
     NotASlide,
-    NotFound,
-    QueueUnavailable,
     Refusal,
     SlideDamaged,
     WeightsDamaged,
 )
+from service.refusals import KeyRequired, NotFound, QueueUnavailable
 from tests.api.small_app import client_of, small_app
 from tests.test_errors import all_errors
 

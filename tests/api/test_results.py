@@ -23,11 +23,11 @@ from service.api import results
 from service.api.errors import add_handlers
 from service.api.formats import Wanted, wanted
 from service.api.state import State
-from service.errors import FormatUnavailable
 from service.files import write_whole
 from service.intake.accept import accept_reference
 from service.intake.sandbox import Sandbox
 from service.order import Order
+from service.refusals import FormatUnavailable
 from service.report import Activity, Report
 from service.store.analyses import Analyses
 from service.store.database import open_database, review_entries, writing

@@ -17,7 +17,8 @@ from fastapi import FastAPI
 
 from service.api.middleware import BODY_BYTES
 from service.api.server import GuardedConfig, Limits, serve
-from service.errors import DatabaseUnavailable, InternalError, MitosisError, SettingsInvalid
+from service.errors import InternalError, MitosisError, SettingsInvalid
+from service.refusals import DatabaseUnavailable
 from tests.api.small_app import Served, served_app
 
 HEADERS_S = 1.0

@@ -11,8 +11,9 @@ import pytest
 
 from service.cli.watch import Watch
 from service.client.watched_folder import Stillness, Taken, candidates
-from service.errors import IdempotencyConflict, NotASlide, ServerUnreachable
+from service.errors import NotASlide
 from service.intake.sandbox import Sandbox
+from service.refusals import IdempotencyConflict, ServerUnreachable
 from tests.slides import draw_tissue, write_pyramid, write_svs
 
 STILL_S = 30.0

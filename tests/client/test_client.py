@@ -23,16 +23,13 @@ from service.errors import (
     FileMissing,
     MitosisError,
     NotASlide,
-    NotFinished,
-    NotFound,
     ParameterInvalid,
-    QueueUnavailable,
     Refusal,
     RequestInvalid,
     ResolutionUnknown,
-    ServerUnreachable,
     SlideDamaged,
 )
+from service.refusals import NotFinished, NotFound, QueueUnavailable, ServerUnreachable
 
 DROP = b""  # an answer that never comes: the connection is closed
 STATUS = {

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from service.errors import DatabaseUnavailable, ParameterInvalid, RequestInvalid, RevisionConflict, SettingsInvalid
+from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.refusals import DatabaseUnavailable, RevisionConflict
 from service.review import Change, Reviewer
 from service.store import audit, keys, outbox
 from service.store.analyses import Analyses

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
-from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.fhir import check_fhir, to_fhir
 from service.order import Order, ResultStatus
+from service.refusals import FormatUnavailable
 from service.report import Rectangle, Report
 from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
 

@@ -10,10 +10,10 @@ import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
-from service.errors import FormatUnavailable
 from service.export import codes
 from service.export.hl7 import Envelope, check_hl7, to_hl7
 from service.order import Confirmation, Order, ResultStatus
+from service.refusals import FormatUnavailable
 from service.report import Rectangle, Report
 from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
 

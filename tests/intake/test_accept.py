@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select, update
 
-from service.errors import ArchiveUnsafe, FileMissing, NotASlide, NotFinished, NotFound, SourceForbidden, StorageFull
+from service.errors import ArchiveUnsafe, FileMissing, NotASlide, SourceForbidden, StorageFull
 from service.intake.accept import accept, accept_reference, forget_uploads
 from service.intake.names import clean_name, resolve_reference
 from service.intake.sandbox import Sandbox
+from service.refusals import NotFinished, NotFound
 from service.slide import Box, open_slide
 from service.store.analyses import Analyses
 from service.store.database import open_database, slides, writing

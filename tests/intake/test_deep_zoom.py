@@ -10,9 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from service.errors import NotFound, SlideDamaged
+from service.errors import SlideDamaged
 from service.intake import deep_zoom as tiles
 from service.intake.deep_zoom import TILE_PX, Pyramid, ShownSlides, place_box
+from service.refusals import NotFound
 from service.slide import Box, open_slide
 from tests.slides import draw_tissue, pyramid_of, write_pyramid
 

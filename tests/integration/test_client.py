@@ -19,18 +19,8 @@ import pytest
 from PIL import Image
 
 from service.client.client import CHUNK_BYTES, Client
-from service.errors import (
-    KeyRequired,
-    NotASlide,
-    NotFinished,
-    NotFound,
-    RegionInvalid,
-    RegionOutside,
-    RequestInvalid,
-    ResolutionUnknown,
-    SourceForbidden,
-    UploadIncomplete,
-)
+from service.errors import NotASlide, RegionInvalid, RegionOutside, RequestInvalid, ResolutionUnknown, SourceForbidden
+from service.refusals import KeyRequired, NotFinished, NotFound, UploadIncomplete
 from service.region import Outline
 from tests.integration.running import Running
 from tests.slides import draw_tissue, pyramid_of, write_pyramid

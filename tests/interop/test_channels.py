@@ -25,11 +25,12 @@ from sqlalchemy import Engine, select, update
 from typer.testing import CliRunner
 
 from service.cli.app import app
-from service.errors import NotFound, ParameterInvalid, SettingsInvalid
+from service.errors import ParameterInvalid, SettingsInvalid
 from service.files import write_whole
 from service.interop import channels, mllp
 from service.interop.channels import send_due
 from service.order import Order
+from service.refusals import NotFound
 from service.report import Activity
 from service.store import outbox
 from service.store.analyses import Analyses

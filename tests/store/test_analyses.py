@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import select, update
 
-from service.errors import IdempotencyConflict, NotFound, RequestInvalid
+from service.errors import RequestInvalid
+from service.refusals import IdempotencyConflict, NotFound
 from service.store.analyses import MAX_ATTEMPTS, Analyses, Claim
 from service.store.database import callbacks, open_database, reading, tasks, writing
 from service.store.records import Analysis, Submission

@@ -8,7 +8,8 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from service.cli import app as cli
-from service.errors import NotFound, ParameterInvalid
+from service.errors import ParameterInvalid
+from service.refusals import NotFound
 from service.store import keys
 from service.store.database import open_database
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import NotFound, OffsetConflict, OutputUnwritable, StorageFull, UploadTooLarge
+from service.errors import OutputUnwritable, StorageFull
+from service.refusals import NotFound, OffsetConflict, UploadTooLarge
 from service.store.storage import BUFFER_BYTES, Incoming, Storage, part_path
 from tests.disks import small_disk
 

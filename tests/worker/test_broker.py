@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import QueueUnavailable
+from service.refusals import QueueUnavailable
 from service.store.analyses import Analyses
 from service.store.database import open_database
 from service.store.records import Submission
