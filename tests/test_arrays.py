@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from service.arrays import load_arrays, save_arrays
+from service.errors import OutputUnwritable
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -23,7 +24,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
         save_arrays(tmp_path / "a.npz", values=np.zeros(4), odd=np.array([object()]))
     assert load_arrays(tmp_path / "a.npz", "note", "values")[0].tolist() == [1, 2]
     assert len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OutputUnwritable, match="No such file"):
         save_arrays(tmp_path / "none" / "a.npz", values=[1])
 
 
