@@ -8,8 +8,8 @@ from skimage.measure import label, regionprops
 from service.ink import EIGHT, Density, Mask
 from service.tissue import WHOLE, TissueMask
 
-# Chosen on case H04, whose folds were looked at (14 found, in 12 of 103 fields), a section with folded rims, and 440
-# fields without folds, of which none is taken for one.
+# Chosen on case H04, of whose 103 fields 11 have a fold that is found, and a section with folded rims; no other of the
+# 456 fields at hand is taken to have one. A band of keratin (CMU-1, 2 % of its tissue) is.
 AS_AROUND = 1.6  # times the density around begins a fold
 AS_DENSEST = 1.25  # times that of the densest twentieth of the tissue
 GOES_ON = 1.35  # times the density around, where a fold goes on

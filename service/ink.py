@@ -2,8 +2,8 @@
 
 Haematoxylin absorbs green most and red hardly as much, eosin green only. So blue, green and black pens are told by red,
 which they absorb more. Red, brown and violet ones have colours that blood, saffron or dense eosin have here and there;
-what tells them is that tissue is nowhere as even as ink. The limits were chosen on 680,000 mask px of tissue of seven
-scanners and more than ten organs, of which none is taken for ink.
+what tells them is that tissue is nowhere as even as ink. The limits were chosen on 700,000 mask px of tissue of six
+collections of fields, of which none is taken for ink.
 """
 
 import numpy as np

@@ -81,7 +81,7 @@ def _hindrances(quality: QualityMap, region: Region | None) -> list[tuple[bool, 
         (
             blurred_mm2 > notable_mm2,
             "out-of-focus",
-            f"{blurred_mm2:.2f} mm2 of tissue is so far out of focus that half of its mitoses would be missed, "
+            f"{blurred_mm2:.2f} mm2 of tissue is so far out of focus that most of its mitoses would be missed, "
             "and was not examined; scan the slide again",
         ),
         (
