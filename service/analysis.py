@@ -1,6 +1,6 @@
 """The road of the data, on one screen: a slide in, a report out.
 
-    Slide -> Plan (QualityMap, StainMatch, [Tile]) -> ProbabilityMap -> [MitoticFigure] -> ActivityCounts -> Report
+    Slide -> Plan (TissueMask, StainMatch, [Tile]) -> ProbabilityMap -> [MitoticFigure] -> ActivityCounts -> Report
 
 The command line, the queue's task and a notebook all call `analyze`; it knows nothing of any of them.
 """
@@ -46,7 +46,6 @@ def analyze(
         probabilities.save(map_file)
     parameters = plan.parameters
     figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), parameters.region)
-    figures = [figure for figure in figures if not plan.quality.hinders(figure.x, figure.y)]
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
     counts = count_activity(positions_um, plan.tissue.area_mm2(parameters.region))
     return compose_report(

@@ -12,22 +12,18 @@ from typing import Self, Unpack
 from service.arrays import load_arrays, save_arrays
 from service.model_card import ModelCard
 from service.parameters import AnalysisOptions, Parameters
-from service.quality import QUALITY_ARRAYS, QualityMap, assess_quality
 from service.slide import Slide
 from service.stain import StainMatch, match_stain
 from service.tiling import Tile, cover
-from service.tissue import TissueMask
+from service.tissue import MASK_ARRAYS, TissueMask, find_tissue
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters, what is on the glass, stain, and the tiles that cover the tissue.
-
-    `key` names what it was made from, and so the map.
-    """
+    """Parameters, tissue, stain, and the tiles that cover it. `key` names what it was made from, and so the map."""
 
     parameters: Parameters
-    quality: QualityMap
+    tissue: TissueMask
     stain: StainMatch
     tiles: list[Tile]
     key: str
@@ -35,25 +31,25 @@ class Plan:
 
     @classmethod
     def of(cls, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
-        """Look at the glass and at the stains of the tissue. Raises what `Parameters.of` does, and SlideDamaged."""
+        """Look for the slide's tissue and its stains. Raises what `Parameters.of` does, and SlideDamaged."""
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
         slide = slide.in_colours(card.colour)
-        quality = assess_quality(slide)
-        stain = match_stain(slide, quality.examinable, card.stain_matrix(), parameters.lattice.scale, parameters.region)
-        return cls._covering(parameters, quality, stain, _key(slide, card, parameters), started)
+        tissue = find_tissue(slide)
+        stain = match_stain(slide, tissue, card.stain_matrix(), parameters.lattice.scale, parameters.region)
+        return cls._covering(parameters, tissue, stain, _key(slide, card, parameters), started)
 
     @classmethod
     def load(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
         """Read a saved plan. Raises ValueError where it is damaged or another's, and as `Parameters.of`."""
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
-        facts_json, *quality = load_arrays(path, "plan", "facts", *QUALITY_ARRAYS)
+        facts_json, *mask = load_arrays(path, "plan", "facts", *MASK_ARRAYS)
         facts, key = json.loads(str(facts_json)), _key(slide, card, parameters)
         if not isinstance(facts, dict) or facts.get("key") != key:
             raise ValueError(f"{path} is of another analysis")
         stain = StainMatch.from_json(facts["stain"], card.stain_matrix())
-        return cls._covering(parameters, QualityMap.from_arrays(*quality), stain, key, started)
+        return cls._covering(parameters, TissueMask.from_arrays(*mask), stain, key, started)
 
     @classmethod
     def load_or_make(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
@@ -70,12 +66,7 @@ class Plan:
     def save(self, path: Path) -> None:
         """Write what cannot be derived, whole or not at all. Raises StorageFull, OutputUnwritable."""
         facts = {"key": self.key, "stain": self.stain.as_json()}
-        save_arrays(path, compressed=True, facts=json.dumps(facts), **self.quality.as_arrays())
-
-    @property
-    def tissue(self) -> TissueMask:
-        """The tissue that can be examined."""
-        return self.quality.examinable
+        save_arrays(path, compressed=True, facts=json.dumps(facts), **self.tissue.as_arrays())
 
     @cached_property
     def patches(self) -> int:
@@ -93,13 +84,10 @@ class Plan:
         return replace(self, tiles=tiles)
 
     @classmethod
-    def _covering(
-        cls, parameters: Parameters, quality: QualityMap, stain: StainMatch, key: str, started: float
-    ) -> Self:
-        side, halo_px = parameters.patches_per_side, parameters.halo_px
-        examined = quality.examinable.inside(parameters.region)
+    def _covering(cls, parameters: Parameters, tissue: TissueMask, stain: StainMatch, key: str, started: float) -> Self:
+        side, halo_px, examined = parameters.patches_per_side, parameters.halo_px, tissue.inside(parameters.region)
         tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px))
-        return cls(parameters, quality, stain, tiles, key, time.monotonic() - started)
+        return cls(parameters, tissue, stain, tiles, key, time.monotonic() - started)
 
 
 def _key(slide: Slide, card: ModelCard, parameters: Parameters) -> str:

@@ -20,7 +20,6 @@ from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.order import ResultStatus
 from service.plan import Plan
-from service.quality import QualityFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
 from service.tissue import TissueMask
@@ -98,7 +97,7 @@ class SlideFacts(_Part):
 
 
 class TissueFacts(_Part):
-    """Tissue of the slide, and of it what was examined: in the region, without what cannot be examined."""
+    """Tissue of the slide, and of it what was examined (a region may be less)."""
 
     area_mm2: float
     examined_mm2: float
@@ -237,7 +236,6 @@ class Report(_Part):
     region: RegionPart
     parameters: dict[str, Any]
     tissue: TissueFacts
-    quality: Annotated[QualityFacts | None, Field(description="Null in reports of earlier versions.")] = None
     detections: list[Detection]
     counts: Counts
     mai: Mai
@@ -282,8 +280,7 @@ def compose_report(
         slide=_slide_facts(slide),
         region=REGION.validate_python(region and region_json(region)),
         parameters=parameters.as_report(computed_by),
-        tissue=TissueFacts(area_mm2=round(plan.quality.tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
-        quality=plan.quality.facts(region),
+        tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],

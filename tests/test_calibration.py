@@ -15,11 +15,11 @@ from service.model_card import ScoreCalibration
 from service.probability_map import ProbabilityMap
 from service.slide import open_slide
 from service.tiling import Lattice
-from service.tissue import WHOLE, TissueMask
+from service.tissue import TissueMask
 
 MPP = 0.25
 LATTICE = Lattice.of(1600, 1200, (1.0, 1.0), offset_px=(9.0, -7.0))
-EVERYWHERE = TissueMask(np.full((38, 50), WHOLE, np.uint8), (32.0, 32.0), (MPP, MPP))
+EVERYWHERE = TissueMask(np.ones((38, 50), bool), (32.0, 32.0), (MPP, MPP))
 CALIBRATION = ScoreCalibration(quantile=0.98, weight=0.5, low=-6.0, reference=-4.0, high=-2.0)
 
 
@@ -53,7 +53,7 @@ def test_what_was_not_looked_at_stays_zero_and_certainty_stays_certain() -> None
 
 def test_the_level_is_of_cells_on_tissue_that_were_looked_at() -> None:
     """By hand, cell by cell: a cell lies where the offset, taken back, puts it."""
-    tissue = TissueMask((np.random.default_rng(1).random((38, 50)) < 0.9) * np.uint8(WHOLE), (32.0, 32.0), (MPP, MPP))
+    tissue = TissueMask(np.random.default_rng(1).random((38, 50)) < 0.9, (32.0, 32.0), (MPP, MPP))
     values = probability(noise(-5))
     values[:, :10] = 0  # not looked at
     on_tissue = []
@@ -67,7 +67,7 @@ def test_the_level_is_of_cells_on_tissue_that_were_looked_at() -> None:
 
 
 def test_too_little_tissue_has_no_level_and_is_not_shifted() -> None:
-    tissue = EVERYWHERE.without(np.broadcast_to(np.arange(50) >= 10, (38, 50)))
+    tissue = TissueMask(EVERYWHERE.mask & (np.arange(50) < 10), EVERYWHERE.scale, EVERYWHERE.mpp)
     found = ProbabilityMap(LATTICE, probability(noise(-5)))
     same, said = calibrated(found, tissue, CALIBRATION)
     assert said == {"score_level": None, "score_shift": 0.0}

@@ -8,7 +8,7 @@ from PIL import Image
 from service.intake.pictures import Picture, draw
 from service.render import TISSUE, overlay
 from service.slide import open_slide
-from service.tissue import WHOLE, TissueMask
+from service.tissue import TissueMask
 from tests.export.hospital import report_of
 
 GLASS = (800, 600)  # px, of a slide without tissue
@@ -23,7 +23,7 @@ def test_the_overlay_outlines_the_tissue_that_the_analysis_found(tmp_path: Path)
     Image.new("RGB", GLASS, (243, 243, 243)).save(tmp_path / "glass.png")
     mask = np.zeros((19, 25), bool)
     mask[5:10, 5:15] = True  # in px of 32 level-0 px
-    tissue = TissueMask(mask * np.uint8(WHOLE), (32.0, 32.0), (0.25, 0.25))
+    tissue = TissueMask(mask, (32.0, 32.0), (0.25, 0.25))
     report = report_of(0, size=GLASS, mpp=(0.25, 0.25))
     with open_slide(tmp_path / "glass.png", mpp=0.25) as slide:
         rows, columns = np.nonzero(outlined(overlay(slide, report, tissue, GLASS[0])))
