@@ -13,7 +13,6 @@ MitosisError
 |   |-- ResolutionUnknown     mpp-unknown           neither the request nor the slide says um per pixel
 |   |-- ResolutionInvalid     mpp-invalid           zero, negative or not a number
 |   |-- ResolutionTooLow      resolution-too-low    coarser than x20
-|   |-- StainNotHE            stain-not-he          DAB, fluorescence or another stain, and nobody asked for that
 |   |-- RegionInvalid         region-invalid        not four whole numbers, or empty
 |   |-- RegionOutside         region-outside        not inside the slide
 |   |-- ParameterInvalid      parameter-invalid     any other value out of its range
@@ -122,12 +121,6 @@ class ResolutionTooLow(BadInput):
     """Coarser than x20: mitoses cannot be told from other dark nuclei."""
 
     code = "resolution-too-low"
-
-
-class StainNotHE(BadInput):
-    """What is to be examined does not look stained with haematoxylin and eosin."""
-
-    code = "stain-not-he"
 
 
 class RegionInvalid(BadInput):

@@ -38,7 +38,7 @@ class ProbabilityMap:
         Raises StorageFull, OutputUnwritable.
         """
         facts = {"key": key, "lattice": asdict(self.lattice)}
-        tiles = np.array([_numbers(tile) for tile in self.done], np.int64).reshape(-1, 10)
+        tiles = np.array([_numbers(tile) for tile in self.done], np.int64).reshape(-1, 9)
         save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)
 
     @classmethod
@@ -52,7 +52,7 @@ class ProbabilityMap:
             name: tuple(facts["lattice"].get(name, (0, 0))) for name in ("scale", "offset_px")
         }
         lattice = Lattice(**saved_as)
-        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), *row[8:]) for row in tiles.tolist()})
+        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles.tolist()})
 
     def merge(self, other: "ProbabilityMap") -> None:
         """Take over what another map of the same lattice has."""
@@ -73,15 +73,4 @@ class ProbabilityMap:
 
 def _numbers(tile: Tile) -> tuple[int, ...]:
     read, write = tile.read, tile.write
-    return (
-        read.x,
-        read.y,
-        read.width,
-        read.height,
-        write.x,
-        write.y,
-        write.width,
-        write.height,
-        tile.patches,
-        tile.section,
-    )
+    return (read.x, read.y, read.width, read.height, write.x, write.y, write.width, write.height, tile.patches)

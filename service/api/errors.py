@@ -73,7 +73,6 @@ SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
 NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
     {
         errors.DataInvalid,
-        errors.StainNotHE,
         refusals.ServerUnreachable,
         errors.WeightsDamaged,
         errors.WeightsMismatch,

@@ -46,8 +46,7 @@ from service.errors import ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.model_card import DEFAULT_MODEL
-from service.parameters import AnalysisOptions
-from service.region import parse_region
+from service.region import Region, parse_region
 from service.report import Report
 from service.slide import Slide, open_slide
 
@@ -107,7 +106,6 @@ def analyze(
     halo: Annotated[
         Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
     ] = None,
-    any_stain: Annotated[bool, typer.Option("--any-stain", help="Examine what does not look like H&E, too.")] = False,
 ) -> None:
     """Find and count the mitoses of slides."""
     slides, several = slides_below(paths)
@@ -116,14 +114,13 @@ def analyze(
     box = parse_region(region) if region is not None else None
     reports = report_files(slides, out, file_format, several)
     check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
-    options: AnalysisOptions = {"region": box, "threshold": threshold, "halo_px": halo, "any_stain": any_stain}
     tally = Tally(several)
     for path, file in zip(slides, reports, strict=True):
         with tally.slide(path):
             with open_slide(path, mpp=mpp) as slide:
                 slide.require_mpp()  # fails at once, where loading the model takes seconds
                 detector = load_detector(model or DEFAULT_MODEL, device)
-                report = _analyze_one(slide, detector, options, overlay, heatmap)
+                report = _analyze_one(slide, detector, box, threshold, halo, overlay, heatmap)
             write(WRITERS[file_format](report), file)
     raise typer.Exit(tally.tell())
 
@@ -184,7 +181,9 @@ def load_detector(model: str = DEFAULT_MODEL, device: DeviceName = DeviceName.AU
 def _analyze_one(
     slide: Slide,
     detector: "Detector",
-    options: AnalysisOptions,
+    region: Region | None,
+    threshold: float | None,
+    halo_px: int | None,
     overlay: Path | None,
     heatmap: Path | None,
 ) -> Report:
@@ -195,7 +194,7 @@ def _analyze_one(
 
     with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
         saved = Path(folder) / "map.npz" if heatmap else None
-        plan = Plan.of(slide, detector.card, **options)
+        plan = Plan.of(slide, detector.card, region=region, threshold=threshold, halo_px=halo_px)
         report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
         if heatmap and saved:
             write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)
