@@ -115,7 +115,9 @@ def errors_page() -> str:
         rows = [(f"`{each.code}`", _words(each), str(STATUSES.get(each, ""))) for each in kind.__subclasses__()]
         title = f"## {_words(kind).removesuffix('.')} (exit status {kind.exit_code})"
         tables.append(f"{title}\n\n{table(('code', 'what', 'HTTP'), rows)}")
-    return ERRORS.format(generated=GENERATED.format(source="service/errors.py"), tables="\n\n".join(tables))
+    return ERRORS.format(
+        generated=GENERATED.format(source="service/errors.py and service/refusals.py"), tables="\n\n".join(tables)
+    )
 
 
 def _default(value: Any) -> str:

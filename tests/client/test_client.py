@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service import errors
+from service import errors, refusals
 from service.client.client import CHUNK_BYTES, AnalysisStatus, Client
 from service.client.connection import BY_CODE, error_of
 from service.client.packing import packed
@@ -112,7 +112,8 @@ def test_every_code_is_its_class_again(code: str) -> None:
 
 
 def test_all_classes_have_their_code_there() -> None:
-    names = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, MitosisError)}
+    known = vars(errors) | vars(refusals)
+    names = {name for name, each in known.items() if isinstance(each, type) and issubclass(each, MitosisError)}
     assert {each.__name__ for each in BY_CODE.values()} == names - {"MitosisError"}
 
 

@@ -4,7 +4,7 @@ import re
 
 import typer.main
 
-from service import errors
+from service import errors, refusals  # noqa: F401  all errors are known then
 from service.cli.app import app
 from service.errors import MitosisError
 from tests.deployment.compose import FILE, ROOT, services

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service import errors
+from service import errors, refusals  # noqa: F401  all errors are known then
 from service.api.operations import AnalysisMetrics
 from service.api.state import State
 from service.errors import MitosisError

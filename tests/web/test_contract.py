@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service import errors, render
+from service import errors, refusals, render
 from service.api import formats, uploads
 from service.store.records import LIVE
 from tests.web.conftest import Service
@@ -68,7 +68,8 @@ def test_it_keeps_to_the_limits_of_requests(exports: Exports, api: dict[str, Any
 
 
 def test_its_advice_is_about_errors_that_there_are(exports: Exports) -> None:
-    codes = {each.code for _, each in inspect.getmembers(errors, inspect.isclass) if hasattr(each, "code")}
+    kinds = [each for module in (errors, refusals) for _, each in inspect.getmembers(module, inspect.isclass)]
+    codes = {each.code for each in kinds if hasattr(each, "code")}
     assert set(exports("problems")["ADVICE"]) <= codes
 
 
