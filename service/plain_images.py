@@ -34,7 +34,9 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
     except BadInput:
         raise
     except UnidentifiedImageError as error:
-        if not path.read_bytes()[:4].startswith(KNOWN_MAGIC):
+        with path.open("rb") as file:  # four bytes: a file that is no image may be of any size
+            known = file.read(4).startswith(KNOWN_MAGIC)
+        if not known:
             raise NotASlide(f"{path.name} is neither a slide nor a PNG, JPEG or TIFF image") from error
         raise SlideDamaged(f"{path.name}: its header is damaged or cut short; copy the file again") from error
     except Exception as error:  # a damaged image raises anything here, struct.error included
