@@ -47,7 +47,7 @@ def analyze(
     parameters = plan.parameters
     figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), parameters.region)
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
-    counts = count_activity(positions_um, plan.tissue.area_mm2(parameters.region))
+    counts = count_activity(positions_um, plan.examined_mm2)
     return compose_report(
         slide.in_colours(detector.card.colour),
         plan,

@@ -24,6 +24,8 @@ class Plan:
 
     parameters: Parameters
     tissue: TissueMask
+    examined: TissueMask  # without what lies outside of outlines
+    examined_mm2: float  # in the region
     stain: StainMatch
     tiles: list[Tile]
     key: str
@@ -85,9 +87,10 @@ class Plan:
 
     @classmethod
     def _covering(cls, parameters: Parameters, tissue: TissueMask, stain: StainMatch, key: str, started: float) -> Self:
-        side, halo_px, examined = parameters.patches_per_side, parameters.halo_px, tissue.inside(parameters.region)
+        side, halo_px = parameters.patches_per_side, parameters.halo_px
+        examined, examined_mm2 = tissue.examined(parameters.region)
         tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px))
-        return cls(parameters, tissue, stain, tiles, key, time.monotonic() - started)
+        return cls(parameters, tissue, examined, examined_mm2, stain, tiles, key, time.monotonic() - started)
 
 
 def _key(slide: Slide, card: ModelCard, parameters: Parameters) -> str:

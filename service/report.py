@@ -270,17 +270,16 @@ def compose_report(
     seconds: float,
 ) -> Report:
     """Put what was found into the contract's form; computes nothing but units."""
-    parameters, tissue, region = plan.parameters, plan.tissue, plan.parameters.region
-    examined_mm2 = tissue.area_mm2(region)
-    counted = activity_of(len(figures), examined_mm2, counts, tissue.inside(region))
+    parameters = plan.parameters
+    counted = activity_of(len(figures), plan.examined_mm2, counts, plan.examined)
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),
         model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
         slide=_slide_facts(slide),
-        region=REGION.validate_python(region and region_json(region)),
+        region=REGION.validate_python(parameters.region and region_json(parameters.region)),
         parameters=parameters.as_report(computed_by),
-        tissue=TissueFacts(area_mm2=round(tissue.area_mm2(), 4), examined_mm2=round(examined_mm2, 4)),
+        tissue=TissueFacts(area_mm2=round(plan.tissue.area_mm2(), 4), examined_mm2=round(plan.examined_mm2, 4)),
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],

@@ -148,9 +148,9 @@ def counted_review(report: Report, tissue: TissueMask, found: Found) -> Activity
     kept = _kept(found)
     if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
-    examined_mm2 = tissue.area_mm2(report.examined_region)
+    examined, examined_mm2 = tissue.examined(report.examined_region)
     counts = _count(tuple((each.x_um, each.y_um) for each in kept), examined_mm2)
-    return activity_of(len(kept), examined_mm2, counts, tissue.inside(report.examined_region))
+    return activity_of(len(kept), examined_mm2, counts, examined)
 
 
 @lru_cache(maxsize=64)

@@ -36,17 +36,20 @@ class TissueMask:
     scale: tuple[float, float]
     mpp: tuple[float, float]
 
-    def inside(self, region: Region | None) -> "TissueMask":
-        """Leave out what lies outside of outlines; a rectangle leaves the mask as it is."""
-        if not isinstance(region, Outline):
-            return self
-        return replace(self, mask=self.mask & region.mask(self.scale, self.mask.shape))
+    def examined(self, region: Region | None) -> tuple["TissueMask", float]:
+        """Give the mask without what lies outside of outlines, and the tissue (mm2) in a region.
 
-    def area_mm2(self, region: Region | None = None) -> float:
-        """Tissue in a region (level-0 px), by default in the slide."""
+        A rectangle leaves the mask as it is: a window may reach over it.
+        """
+        if not isinstance(region, Outline):
+            return self, self.area_mm2(region)
+        inside = replace(self, mask=self.mask & region.mask(self.scale, self.mask.shape))
+        return inside, inside.area_mm2()
+
+    def area_mm2(self, box: Box | None = None) -> float:
+        """Measure the tissue in a box (level-0 px), by default in the slide."""
         pixel_mm2 = self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
-        found = self._part(region, 0) if isinstance(region, Box) else self.inside(region).mask
-        return float(np.count_nonzero(found)) * pixel_mm2
+        return float(np.count_nonzero(self.mask if box is None else self._part(box, 0))) * pixel_mm2
 
     def touches(self, box: Box) -> bool:
         """Whether tissue lies in a box (level-0 px) or within a mask pixel of it."""

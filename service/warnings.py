@@ -13,7 +13,7 @@ def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> li
     parameters, stain = plan.parameters, plan.stain
     lattice = parameters.lattice
     mpp, claimed = parameters.mpp, slide.claimed_mpp
-    examined_mm2 = plan.tissue.area_mm2(parameters.region)
+    examined_mm2 = plan.examined_mm2
     candidates = (
         (
             max(mpp) > X20_MPP,
