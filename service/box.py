@@ -24,7 +24,7 @@ class Box:
         return self.y + self.height
 
     def contains(self, x: float, y: float) -> bool:
-        """Whether a point lies inside (half-open)."""
+        """Tell whether a point lies inside (half-open)."""
         return self.x <= x < self.right and self.y <= y < self.bottom
 
     def overlap(self, other: "Box") -> "Box":
@@ -33,7 +33,7 @@ class Box:
         return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
 
     def slices_of(self, part: "Box") -> tuple[slice, slice]:
-        """Rows and columns of a part of this box, in an array of the whole box."""
+        """Give rows and columns of a part of this box, in an array of the whole box."""
         left, top = part.x - self.x, part.y - self.y
         return slice(top, top + part.height), slice(left, left + part.width)
 

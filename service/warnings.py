@@ -9,7 +9,7 @@ X20_MPP = 0.375  # halfway, by ratio, between x40 (0.25) and x20 (0.5)
 
 
 def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> list[tuple[str, str]]:
-    """Code and message of each warning that applies, in a fixed order."""
+    """List code and message of each warning that applies, in a fixed order."""
     parameters, stain = plan.parameters, plan.stain
     lattice = parameters.lattice
     mpp, claimed = parameters.mpp, slide.claimed_mpp
