@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service import __version__
-from service.colour_profile import IccFacts
 from service.commit import source_commit
 from service.hot_spots import Hotspot
 from service.mitotic_activity import ActivityCounts, MitoticActivityIndex, MitoticScore
@@ -20,6 +19,7 @@ from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.order import ResultStatus
 from service.plan import Plan
+from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
 from service.tissue import TissueMask

@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 from service.box import Box as Box
-from service.colour_profile import ColourProfile
 from service.errors import ResolutionInvalid, ResolutionTooLow, ResolutionUnknown
-from service.levels import Levels
-from service.levels import Rgb as Rgb
-from service.readers import open_reader, slide_name
-from service.slide_metadata import positive_number
+from service.readers.colour_profile import ColourProfile
+from service.readers.levels import Levels
+from service.readers.levels import Rgb as Rgb
+from service.readers.opening import open_reader, slide_name
+from service.readers.slide_metadata import positive_number
 
 Colour: TypeAlias = Literal["as-scanned", "srgb"]
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]

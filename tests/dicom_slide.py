@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from service.dicom_images import WHOLE_SLIDE
+from service.readers.dicom_images import WHOLE_SLIDE
 
 STUDY, SERIES, BASE = "1.2.3.10", "1.2.3.11", "1.2.3.12"
 LABEL = "1.2.3.11.1"  # comes first

@@ -17,7 +17,7 @@ from tests.slides import draw_tissue, write_pyramid
 
 PACKAGE = Path(service.__file__).parent
 SERVERS = {"fastapi", "starlette", "uvicorn", "celery", "kombu", "redis", "sqlalchemy", "alembic", "pydantic_settings"}
-# each wing imports the library and the wings named here; "" is the library, what lies directly in service/
+# each wing imports the library and the wings named here; "" is the library: service/ itself, and readers/
 WINGS = {
     "": set(),
     "export": set(),
@@ -75,10 +75,18 @@ IMPORTS = {
 }
 
 
+BELOW_THE_READERS = {"service.box", "service.errors"}
+
+
+def folder(module: str) -> str:
+    """The folder that a module of ours lies in, "" for service/ itself."""
+    first = module.split(".")[1:2]
+    return first[0] if first and (PACKAGE / first[0]).is_dir() else ""
+
+
 def wing(module: str) -> str:
-    """The folder that a module of ours lies in, "" for the library."""
-    folder = module.split(".")[1:2]
-    return folder[0] if folder and (PACKAGE / folder[0]).is_dir() else ""
+    """The folder of a module that belongs to an edge of the house, "" for the library."""
+    return "" if folder(module) == "readers" else folder(module)
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "service.__main__"])
@@ -94,12 +102,22 @@ def test_the_library_its_exports_its_training_and_the_client_need_no_server(name
         assert not {each.split(".")[0] for each in imported(MODULES[name])} & SERVERS
 
 
+def test_readers_know_nothing_of_the_library_but_boxes_and_errors() -> None:
+    for name in MODULES:
+        if folder(name) == "readers":
+            above = {each for each in IMPORTS[name] if folder(each) != "readers"} - BELOW_THE_READERS
+            assert not above, f"{name} imports {sorted(above)}"
+    for name in BELOW_THE_READERS:
+        assert not {each for each in IMPORTS[name] if folder(each) == "readers"}
+
+
 def test_no_circle_of_imports_between_files_or_folders() -> None:
     TopologicalSorter({name: found - {name} for name, found in IMPORTS.items()}).prepare()  # raises CycleError
     folders: dict[str, set[str]] = {}
     for name, found in IMPORTS.items():
-        if name != "service.__main__":  # `python -m service` is the command line
-            folders.setdefault(wing(name), set()).update({wing(each) for each in found} - {wing(name)})
+        if name != "service.__main__" and name not in BELOW_THE_READERS:  # `python -m service` is the command line
+            found = found - BELOW_THE_READERS
+            folders.setdefault(folder(name), set()).update({folder(each) for each in found} - {folder(name)})
     TopologicalSorter(folders).prepare()
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideDamaged
+from service.readers.slide_folders import is_slide_folder
 from service.slide import Box, Rgb, Slide, open_slide
-from service.slide_folders import is_slide_folder
 from tests.slides import MPP, damage_tile, draw_tissue, pyramid_of, write_ome_tiff, write_pyramid, write_svs
 
 WIDTH, HEIGHT = 637, 451  # odd, so that levels are rounded

@@ -25,8 +25,8 @@ from service.errors import (
     WeightsMismatch,
 )
 from service.files import writable, write_whole
-from service.readers import slide_name
-from service.slide_folders import slides_in
+from service.readers.opening import slide_name
+from service.readers.slide_folders import slides_in
 
 # what every slide of a run would end with: the model is loaded with the first
 OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable)

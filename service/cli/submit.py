@@ -13,7 +13,7 @@ from service.cli.console import Format, check_outputs, complain, report_files, s
 from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
 from service.client.client import AnalysisStatus, Client
 from service.errors import MitosisError, OutputUnwritable, ParameterInvalid
-from service.readers import is_url, slide_name
+from service.readers.opening import is_url, slide_name
 from service.refusals import DatabaseUnavailable, KeyRequired, QueueUnavailable, ScopeMissing, ServerUnreachable
 from service.region import parse_region, region_json
 

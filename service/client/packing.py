@@ -56,7 +56,7 @@ def _parts(path: Path) -> list[tuple[Path, Path]] | None:
 
 
 def _dicom(folder: Path) -> list[tuple[Path, Path]]:
-    from service.dicom_images import files_below, instances_of  # brings pydicom
+    from service.readers.dicom_images import files_below, instances_of  # brings pydicom
 
     if not instances_of(folder):
         raise NotASlide(f"{folder.name} is a folder without a DICOM slide; name a slide file")

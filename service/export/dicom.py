@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from service.dicom_images import UNFIT
 from service.export import codes
 from service.export.codes import Code
 from service.export.dicom_source import Points, check_order, checked, highdicom, slide_mm
 from service.export.findings import Finding, Measure, findings
 from service.order import Confirmation, Order, ResultStatus, split_name
+from service.readers.dicom_images import UNFIT
 from service.refusals import FormatUnavailable
 from service.report import HotspotPlace, RectanglePlace, Report
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from service.dicom_images import UNFIT, WHOLE_SLIDE, instances_of
 from service.extras import needs
 from service.order import Order
+from service.readers.dicom_images import UNFIT, WHOLE_SLIDE, instances_of
 from service.refusals import FormatUnavailable
 from service.report import Report
 

@@ -18,7 +18,7 @@ from service.files import writable, write_whole
 from service.intake import archive
 from service.intake.names import clean_name, resolve_reference
 from service.intake.sandbox import InspectedSlide, Sandbox
-from service.readers import slide_name
+from service.readers.opening import slide_name
 from service.refusals import OffsetConflict
 from service.store.slides import SlideRow, StoredSlide, known_slide, remember_slide
 from service.store.storage import Incoming, Storage, on_disk

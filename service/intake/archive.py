@@ -14,11 +14,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.dicom_images import files_below, instances_of, require_whole_slide, slides_among
 from service.errors import ArchiveUnsafe, NotASlide, ReferenceForbidden, StorageFull
 from service.files import FULL
-from service.readers import MIRAX_INDEX, check_references
-from service.slide_folders import common_folder, is_slide_file
+from service.readers.dicom_images import files_below, instances_of, require_whole_slide, slides_among
+from service.readers.opening import MIRAX_INDEX, check_references
+from service.readers.slide_folders import common_folder, is_slide_file
 
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip, and of one without entries
 MAX_ENTRIES = 20_000

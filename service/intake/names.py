@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from service.errors import FileMissing, SourceForbidden
-from service.readers import is_url, slide_name
+from service.readers.opening import is_url, slide_name
 
 MAX_NAME_BYTES = 255
 NAMELESS = "slide"

@@ -23,7 +23,7 @@ import anyio.to_thread
 import structlog
 
 from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
-from service.readers import is_url
+from service.readers.opening import is_url
 from service.slide import Box
 
 if TYPE_CHECKING:  # children that only open slides do without what draws

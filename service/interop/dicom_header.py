@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from service.errors import OutputUnwritable, StorageFull
 from service.export.dicom_source import highdicom, read_source
 from service.files import write_whole
-from service.readers import is_url
+from service.readers.opening import is_url
 from service.refusals import FormatUnavailable, NotFound
 from service.store.records import Analysis
 from service.store.results import Result

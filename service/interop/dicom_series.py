@@ -25,13 +25,13 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from sqlalchemy import Engine
 
-from service.dicom_images import WHOLE_SLIDE
 from service.errors import FileMissing, NotASlide
 from service.files import writable
 from service.intake.accept import accept_fetched
 from service.intake.names import resolve_reference
 from service.intake.sandbox import Sandbox
 from service.interop.dicomweb import authorization
+from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import SourceUnavailable, UploadTooLarge
 from service.store.settings import Settings
 from service.store.slides import StoredSlide

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from service.readers import is_url
+from service.readers.opening import is_url
 from service.refusals import NotFinished, NotFound
 from service.slide import Slide, open_slide
 from service.store.database import analyses, reading, slides, writing

@@ -19,10 +19,10 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from service.dicom_images import WHOLE_SLIDE
 from service.export.dicom import to_annotations, to_dicom, to_structured_report
 from service.export.dicom_source import base_level, read_source
 from service.order import Order, OrderedService, ResultStatus
+from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import FormatUnavailable
 from service.report import Report
 from tests.export.hospital import NASTY, ORDER, SIZE, confirmation, report_of, with_detections

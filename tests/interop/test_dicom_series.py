@@ -14,11 +14,11 @@ import pytest
 from pydantic import SecretStr
 from pydicom import dcmread
 
-from service.dicom_images import WHOLE_SLIDE
 from service.errors import FileMissing, MitosisError, NotASlide, SourceForbidden, StorageFull
 from service.intake.sandbox import Sandbox
 from service.interop import dicom_series
 from service.interop.dicom_series import accept_series, fetch_series, series_url
+from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import SourceUnavailable, UploadTooLarge
 from service.slide import Box, open_slide
 from service.store.database import open_database

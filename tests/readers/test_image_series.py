@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image
 
 from service.errors import PixelsUnsupported, ReferenceForbidden, SlideAmbiguous, SlideUnsupported
-from service.image_series import is_reduced
-from service.levels import Rgb
+from service.readers.image_series import is_reduced
+from service.readers.levels import Rgb
 from service.slide import Box, Slide, open_slide
 from tests.slides import draw_tissue, halved, pyramid_of, write_ome_tiff, write_pyramid
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import tifffile
 
+from service.readers.slide_metadata import ome_images, ome_mpp
 from service.slide import open_slide
-from service.slide_metadata import ome_images, ome_mpp
 from tests.slides import draw_tissue
 
 QUARTER_UM = {

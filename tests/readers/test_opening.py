@@ -25,9 +25,9 @@ from service.errors import (
     SlideTooLarge,
     SlideUnsupported,
 )
-from service.readers import open_reader, slide_name
+from service.readers.opening import open_reader, slide_name
+from service.readers.slide_metadata import ome_mpp
 from service.slide import Box, Rgb, open_slide
-from service.slide_metadata import ome_mpp
 from service.tissue import find_tissue
 from tests.slides import claim_size, draw_tissue, loop_ifds, pyramid_of, write_ome_tiff, write_pyramid, write_svs
 
@@ -245,7 +245,7 @@ def test_a_small_file_cannot_claim_a_large_slide(tmp_path: Path, size: tuple[int
 MEASURE_CLAIMS = """
 import resource, sys
 from service.errors import SlideTooLarge
-from service.readers import open_reader
+from service.readers.opening import open_reader
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:

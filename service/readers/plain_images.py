@@ -6,8 +6,8 @@ import openslide
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from service.errors import BadInput, NotASlide, PixelsUnsupported, SlideDamaged, SlideTooLarge
-from service.opened_slide import OpenedSlide, Reader
-from service.tiff_images import TIFF_MAGIC, TiffContents, check_size
+from service.readers.opened_slide import OpenedSlide, Reader
+from service.readers.tiff_images import TIFF_MAGIC, TiffContents, check_size
 
 MAX_PLAIN_PIXELS = 4 * 10**8  # 1.2 GB at most
 PLAIN_FORMATS = ("PNG", "JPEG", "TIFF")

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from service.box import Box
 from service.errors import SlideDamaged
-from service.jpeg_tiles import JpegTiles
-from service.opened_slide import OpenedSlide, Reader
-from service.slide_metadata import positive_number
+from service.readers.jpeg_tiles import JpegTiles
+from service.readers.opened_slide import OpenedSlide, Reader
+from service.readers.slide_metadata import positive_number
 
 Rgb: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
 

@@ -23,9 +23,9 @@ from pydicom.uid import (
 
 from service.errors import ArchiveUnsafe, NotASlide, SlideAmbiguous, SlideUnsupported
 from service.intake.archive import slide_in, unpack
-from service.levels import Rgb
+from service.readers.levels import Rgb
+from service.readers.slide_folders import is_slide_folder, slides_in
 from service.slide import Box, open_slide
-from service.slide_folders import is_slide_folder, slides_in
 from tests.dicom_slide import BASE, LABEL, SERIES, write_dicom_slide
 from tests.export.test_dicom import structured_report
 from tests.slides import draw_tissue, halved, write_svs

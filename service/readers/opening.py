@@ -28,14 +28,14 @@ import fsspec
 import openslide
 import tiffslide
 
-from service.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
 from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
-from service.image_series import choose_slide
-from service.opened_slide import OpenedSlide, Reader
-from service.plain_images import open_plain
-from service.slide_metadata import Mpp, positive_number
-from service.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
-from service.tiff_slide import ChosenTiffSlide, Oriented
+from service.readers.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
+from service.readers.image_series import choose_slide
+from service.readers.opened_slide import OpenedSlide, Reader
+from service.readers.plain_images import open_plain
+from service.readers.slide_metadata import Mpp, positive_number
+from service.readers.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
+from service.readers.tiff_slide import ChosenTiffSlide, Oriented
 
 MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
 MAX_INDEX_BYTES = 8 << 20

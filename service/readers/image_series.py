@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from service.errors import SlideAmbiguous
-from service.slide_metadata import Mpp
+from service.readers.slide_metadata import Mpp
 
 Page: TypeAlias = tuple[int, ...]  # a TIFF page: its number, and that of the SubIFD below it
 Warnings: TypeAlias = tuple[tuple[str, str], ...]  # code and message of each warning

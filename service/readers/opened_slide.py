@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from PIL import Image
 
-from service.image_series import Warnings
-from service.slide_metadata import Mpp
+from service.readers.image_series import Warnings
+from service.readers.slide_metadata import Mpp
 
 ReaderName: TypeAlias = Literal["openslide", "pillow", "tiffslide"]
 

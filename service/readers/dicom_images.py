@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.errors import NotASlide, SlideUnsupported
-from service.image_series import Picture
+from service.readers.image_series import Picture
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import openslide
 
-from service.dicom_images import Instance, instances_of, slides_among
-from service.image_series import Picture
-from service.plain_images import KNOWN_MAGIC
+from service.readers.dicom_images import Instance, instances_of, slides_among
+from service.readers.image_series import Picture
+from service.readers.plain_images import KNOWN_MAGIC
 
 
 def slides_in(folder: Path) -> list[Path] | None:

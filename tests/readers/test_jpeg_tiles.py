@@ -12,8 +12,8 @@ import tifffile
 
 from service.analysis import analyze
 from service.inference import Detector
-from service.jpeg_tiles import JpegTiles
 from service.model_card import DEFAULT_MODEL
+from service.readers.jpeg_tiles import JpegTiles
 from service.sample import draw_sample_slide
 from service.slide import Box, Slide, open_slide
 from tests.slides import draw_tissue, pyramid_of, write_pyramid

@@ -2,7 +2,7 @@
 
 By itself it takes the first image, believes colour markers inside JPEG streams, gives black where a tile is missing,
 takes an unknown fourth sample for transparency and knows nothing of orientation. It is asked only for files that
-have passed `service.tiff_images`.
+have passed `service.readers.tiff_images`.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ import tiffslide
 import zarr
 from PIL import Image
 
-from service.jpeg_tiles import marked
-from service.tiff_images import JPEG, TiffContents, page_at
+from service.readers.jpeg_tiles import marked
+from service.readers.tiff_images import JPEG, TiffContents, page_at
 
 WHITE: Final = 255
 SEPARATE: Final = 2  # PlanarConfiguration

@@ -22,8 +22,8 @@ from service.errors import (
     SlideTooLarge,
     SlideUnsupported,
 )
-from service.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
-from service.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
+from service.readers.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
+from service.readers.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 10**11  # four times the largest x40 slides (200,000 x 120,000)
