@@ -49,207 +49,143 @@ class MitosisError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
 
+    def __init_subclass__(cls, code: str) -> None:
+        cls.code = code
 
-class BadInput(MitosisError):
+
+class BadInput(MitosisError, code="bad-input"):
     """What was given cannot be analysed."""
 
-    code = "bad-input"
     exit_code = 2
 
 
-class FileMissing(BadInput):
+class FileMissing(BadInput, code="file-missing"):
     """The path leads to nothing that can be read."""
 
-    code = "file-missing"
 
-
-class NotASlide(BadInput):
+class NotASlide(BadInput, code="not-a-slide"):
     """No reader knows this file."""
 
-    code = "not-a-slide"
 
-
-class SlideDamaged(BadInput):
+class SlideDamaged(BadInput, code="slide-damaged"):
     """The file is a slide, but cut short or corrupt."""
 
-    code = "slide-damaged"
 
-
-class SlideTooLarge(BadInput):
+class SlideTooLarge(BadInput, code="slide-too-large"):
     """The header claims more pixels than any slide has, or than the file can hold."""
 
-    code = "slide-too-large"
 
-
-class SlideUnsupported(BadInput):
+class SlideUnsupported(BadInput, code="slide-unsupported"):
     """A sound slide of a kind that is not read here; says which, and what to convert it to."""
 
-    code = "slide-unsupported"
 
-
-class SlideAmbiguous(BadInput):
+class SlideAmbiguous(BadInput, code="slide-ambiguous"):
     """A file or folder with several pictures, each of which could be the slide."""
 
-    code = "slide-ambiguous"
 
-
-class ReferenceForbidden(BadInput):
+class ReferenceForbidden(BadInput, code="reference-forbidden"):
     """A slide that names files outside its own folder."""
 
-    code = "reference-forbidden"
 
-
-class PixelsUnsupported(BadInput):
+class PixelsUnsupported(BadInput, code="pixels-unsupported"):
     """The pixels are not 8-bit RGB."""
 
-    code = "pixels-unsupported"
 
-
-class ResolutionUnknown(BadInput):
+class ResolutionUnknown(BadInput, code="mpp-unknown"):
     """Neither the request nor the slide says how large a pixel is."""
 
-    code = "mpp-unknown"
 
-
-class ResolutionInvalid(BadInput):
+class ResolutionInvalid(BadInput, code="mpp-invalid"):
     """The given um per pixel is no positive number."""
 
-    code = "mpp-invalid"
 
-
-class ResolutionTooLow(BadInput):
+class ResolutionTooLow(BadInput, code="resolution-too-low"):
     """Coarser than x20: mitoses cannot be told from other dark nuclei."""
 
-    code = "resolution-too-low"
 
-
-class RegionInvalid(BadInput):
+class RegionInvalid(BadInput, code="region-invalid"):
     """The region is not X,Y,W,H with a positive size."""
 
-    code = "region-invalid"
 
-
-class RegionOutside(BadInput):
+class RegionOutside(BadInput, code="region-outside"):
     """The region is not inside the slide."""
 
-    code = "region-outside"
 
-
-class ParameterInvalid(BadInput):
+class ParameterInvalid(BadInput, code="parameter-invalid"):
     """A value is out of its range."""
 
-    code = "parameter-invalid"
 
-
-class DataInvalid(BadInput):
+class DataInvalid(BadInput, code="data-invalid"):
     """Labelled data that cannot be trusted: names the file, and the line where there is one."""
 
-    code = "data-invalid"
 
-
-class ModelUnknown(BadInput):
+class ModelUnknown(BadInput, code="model-unknown"):
     """There is no model of that id, and no folder of that name."""
 
-    code = "model-unknown"
 
-
-class ArchiveUnsafe(BadInput):
+class ArchiveUnsafe(BadInput, code="archive-unsafe"):
     """A zip that leads out of its folder, holds links, or unpacks to far too much."""
 
-    code = "archive-unsafe"
 
-
-class SourceForbidden(BadInput):
+class SourceForbidden(BadInput, code="uri-forbidden"):
     """A `uri` that is not below a configured root."""
 
-    code = "uri-forbidden"
 
-
-class CallbackForbidden(BadInput):
+class CallbackForbidden(BadInput, code="callback-forbidden"):
     """A `callback_url` to a host that is not allowed."""
 
-    code = "callback-forbidden"
 
-
-class RequestInvalid(BadInput):
+class RequestInvalid(BadInput, code="request-invalid"):
     """The request does not follow the API's description; says where."""
 
-    code = "request-invalid"
 
-
-class Refusal(MitosisError):
+class Refusal(MitosisError, code="refused"):
     """The service does not do this, now or for this caller."""
 
-    code = "refused"
 
-
-class Failure(MitosisError):
+class Failure(MitosisError, code="failure"):
     """The installation is at fault, not the input."""
 
-    code = "failure"
 
-
-class WeightsDamaged(Failure):
+class WeightsDamaged(Failure, code="weights-damaged"):
     """The weights' checksum is not the one in the model card."""
 
-    code = "weights-damaged"
 
-
-class WeightsMismatch(Failure):
+class WeightsMismatch(Failure, code="weights-mismatch"):
     """The weights' names or shapes do not fit the architecture in the model card."""
 
-    code = "weights-mismatch"
 
-
-class CardInvalid(Failure):
+class CardInvalid(Failure, code="model-card-invalid"):
     """The model card is missing, no JSON, or lacks an entry."""
 
-    code = "model-card-invalid"
 
-
-class DeviceUnavailable(Failure):
+class DeviceUnavailable(Failure, code="device-unavailable"):
     """The device or backend that was asked for is not on this machine."""
 
-    code = "device-unavailable"
 
-
-class SettingsInvalid(Failure):
+class SettingsInvalid(Failure, code="settings-invalid"):
     """The service's settings contradict each other, or would be unsafe."""
 
-    code = "settings-invalid"
 
-
-class StorageFull(Failure):
+class StorageFull(Failure, code="storage-full"):
     """There is no room left on the disk."""
 
-    code = "storage-full"
 
-
-class WorkerLost(Failure):
+class WorkerLost(Failure, code="worker-lost"):
     """The analysis ended its worker too often to be tried again."""
 
-    code = "worker-lost"
 
-
-class TimeLimitExceeded(Failure):
+class TimeLimitExceeded(Failure, code="time-limit-exceeded"):
     """The analysis took longer than is allowed."""
 
-    code = "time-limit-exceeded"
 
-
-class AuditBroken(Failure):
+class AuditBroken(Failure, code="audit-broken"):
     """The audit log is not what was written into it."""
 
-    code = "audit-broken"
 
-
-class InternalError(Failure):
+class InternalError(Failure, code="internal-error"):
     """A fault of the program."""
 
-    code = "internal-error"
 
-
-class OutputUnwritable(Failure):
+class OutputUnwritable(Failure, code="output-unwritable"):
     """The report or picture cannot be written where it was asked for."""
-
-    code = "output-unwritable"

@@ -25,110 +25,75 @@ MitosisError
 from service.errors import Refusal
 
 
-class KeyRequired(Refusal):
+class KeyRequired(Refusal, code="key-required"):
     """There is no bearer key, or none that is valid."""
 
-    code = "key-required"
 
-
-class ScopeMissing(Refusal):
+class ScopeMissing(Refusal, code="scope-missing"):
     """The key may not do this."""
 
-    code = "scope-missing"
 
-
-class NotFound(Refusal):
+class NotFound(Refusal, code="not-found"):
     """There is no such thing, or it is somebody else's: which, is not said."""
 
-    code = "not-found"
 
-
-class NotFinished(Refusal):
+class NotFinished(Refusal, code="not-finished"):
     """There is no result: the analysis has not ended, or not well."""
 
-    code = "not-finished"
 
-
-class IdempotencyConflict(Refusal):
+class IdempotencyConflict(Refusal, code="idempotency-conflict"):
     """The same Idempotency-Key came before with another request."""
 
-    code = "idempotency-conflict"
 
-
-class RevisionConflict(Refusal):
+class RevisionConflict(Refusal, code="revision-conflict"):
     """Somebody else changed the review in between; nothing of this change was done."""
 
-    code = "revision-conflict"
     revision: int  # where it stands now
 
 
-class PreconditionRequired(Refusal):
+class PreconditionRequired(Refusal, code="precondition-required"):
     """The change does not say which revision it is of."""
 
-    code = "precondition-required"
 
-
-class OrderConflict(Refusal):
+class OrderConflict(Refusal, code="order-conflict"):
     """The order cannot be cancelled or changed any more."""
 
-    code = "order-conflict"
 
-
-class OffsetConflict(Refusal):
+class OffsetConflict(Refusal, code="offset-conflict"):
     """The upload goes on at another byte, or somewhere else at this moment."""
 
-    code = "offset-conflict"
 
-
-class UploadIncomplete(Refusal):
+class UploadIncomplete(Refusal, code="upload-incomplete"):
     """Fewer or more bytes came than were announced."""
 
-    code = "upload-incomplete"
 
-
-class UploadTimeout(Refusal):
+class UploadTimeout(Refusal, code="upload-timeout"):
     """No byte came for too long."""
 
-    code = "upload-timeout"
 
-
-class UploadTooLarge(Refusal):
+class UploadTooLarge(Refusal, code="upload-too-large"):
     """More bytes than this service takes."""
 
-    code = "upload-too-large"
 
-
-class FormatUnavailable(Refusal):
+class FormatUnavailable(Refusal, code="format-unavailable"):
     """The result cannot be had in that format."""
 
-    code = "format-unavailable"
 
-
-class TooManyRequests(Refusal):
+class TooManyRequests(Refusal, code="too-many-requests"):
     """More requests than the limit allows."""
 
-    code = "too-many-requests"
 
-
-class QueueUnavailable(Refusal):
+class QueueUnavailable(Refusal, code="queue-unavailable"):
     """The broker cannot be reached."""
 
-    code = "queue-unavailable"
 
-
-class SourceUnavailable(Refusal):
+class SourceUnavailable(Refusal, code="uri-unavailable"):
     """The archive that a `uri` leads to does not answer, or not with a slide."""
 
-    code = "uri-unavailable"
 
-
-class DatabaseUnavailable(Refusal):
+class DatabaseUnavailable(Refusal, code="database-unavailable"):
     """The database cannot be reached, or is locked for too long."""
 
-    code = "database-unavailable"
 
-
-class ServerUnreachable(Refusal):
+class ServerUnreachable(Refusal, code="server-unreachable"):
     """The client cannot reach the service."""
-
-    code = "server-unreachable"

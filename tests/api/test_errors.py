@@ -63,8 +63,8 @@ def test_the_table_says_whose_fault_it_is() -> None:
 
 
 def test_a_new_error_is_a_fault_until_it_has_a_place() -> None:
-    assert status_of(type("Unheard", (Refusal,), {})) == 500
-    assert status_of(type("Kind", (NotASlide,), {})) == 422
+    assert status_of(type("Unheard", (Refusal,), {}, code="unheard")) == 500
+    assert status_of(type("Kind", (NotASlide,), {}, code="kind")) == 422
 
 
 def test_an_error_of_a_route_is_told_in_full(client: Client) -> None:
