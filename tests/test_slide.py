@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideDamaged
-from service.readers.slide_folders import is_slide_folder
+from service.readers.slide_folders import slides_in
 from service.slide import Box, Rgb, Slide, open_slide
 from tests.slides import MPP, damage_tile, draw_tissue, pyramid_of, write_ome_tiff, write_pyramid, write_svs
 
@@ -372,8 +372,8 @@ def test_a_dicom_folder_opens(shared: Path) -> None:
         content = b"".join((folder / name).read_bytes() for name in ("boxes_0.dcm", "boxes_1.dcm"))
         assert slide.sha256 == hashlib.sha256(content).hexdigest()
         np.testing.assert_array_equal(whole(slide), openslides_own_dicom(folder, slide))
-    assert is_slide_folder(folder)
-    assert not is_slide_folder(folder.parent)
+    assert slides_in(folder) is None
+    assert slides_in(folder.parent) is not None
 
 
 def openslides_own_dicom(folder: Path, slide: Slide) -> Rgb:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from service.errors import FileMissing, NotASlide, SlideDamaged, StorageFull
 from service.files import FULL
-
-MIRAX = ".mrxs"
+from service.readers.dicom_images import files_below, instances_of
+from service.readers.mirax import files_beside, is_mirax
 
 
 @contextmanager
@@ -44,20 +44,17 @@ def _parts(path: Path) -> list[tuple[Path, Path]] | None:
         path.stat()
         if path.is_dir():
             return _dicom(path)
-        if path.suffix.lower() != MIRAX:
+        if not is_mirax(path):
             return None
-        beside = path.with_suffix("")
-        parts = [file for file in sorted(beside.rglob("*")) if file.is_file()]
+        parts = files_beside(path)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not parts:
-        raise SlideDamaged(f"{path.name}: a MIRAX slide needs the folder {beside.name} beside it; copy both")
+        raise SlideDamaged(f"{path.name}: a MIRAX slide needs the folder {path.stem} beside it; copy both")
     return [(file, file.relative_to(path.parent)) for file in (path, *parts)]
 
 
 def _dicom(folder: Path) -> list[tuple[Path, Path]]:
-    from service.readers.dicom_images import files_below, instances_of  # brings pydicom
-
     if not instances_of(folder):
         raise NotASlide(f"{folder.name} is a folder without a DICOM slide; name a slide file")
     return [(file, file.relative_to(folder.parent)) for file in files_below(folder)]

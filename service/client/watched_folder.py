@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import OutputUnwritable
+from service.readers.dicom_images import is_dicom
+from service.readers.mirax import MIRAX_INDEX, is_mirax
 
 SUFFIXES: Final = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide"})
-MIRAX, DICOM = ".mrxs", ".dcm"
+DICOM = ".dcm"
 DEEPEST: Final = 8  # folders in folders
 SAMPLE_BYTES: Final = 1 << 16
 
@@ -67,14 +69,14 @@ def candidates(folder: Path) -> list[Candidate]:
 def _below(folder: Path, depth: int) -> Iterator[Candidate]:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith((".", "~"))]
-    if any(entry.name == "Slidedat.ini" for entry in visible):  # of a MIRAX slide whose own file has not come yet
+    if any(entry.name == MIRAX_INDEX for entry in visible):  # of a MIRAX slide whose own file has not come yet
         return
     files = [Path(entry) for entry in visible if entry.is_file()]
     folders = {entry.name: Path(entry) for entry in visible if entry.is_dir(follow_symlinks=False)}
-    if depth and any(file.suffix.lower() == DICOM or _is_dicom(file) for file in files):
+    if depth and any(map(_is_dicom, files)):
         yield from _candidate(folder, files)
     for file in files:
-        if file.suffix.lower() == MIRAX:
+        if is_mirax(file):
             beside = folders.pop(file.stem, None)
             yield from _candidate(file, [file, *(_files_in(beside) if beside else [])])
         elif file.suffix.lower() in SUFFIXES:
@@ -89,11 +91,9 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _is_dicom(file: Path) -> bool:
-    """Of files without a suffix, as archives write them."""
-    if file.suffix:
-        return False
-    with suppress(OSError), file.open("rb") as content:
-        return content.read(132)[128:] == b"DICM"
+    """By its name, or, without a suffix as archives write them, by its first bytes."""
+    with suppress(OSError):
+        return file.suffix.lower() == DICOM or (not file.suffix and is_dicom(file))
     return False
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from service.errors import ArchiveUnsafe, NotASlide, ReferenceForbidden, StorageFull
 from service.files import FULL
 from service.readers.dicom_images import files_below, instances_of, require_whole_slide, slides_among
-from service.readers.opening import MIRAX_INDEX, check_references
+from service.readers.mirax import MIRAX_INDEX, is_mirax
+from service.readers.opening import check_references
 from service.readers.slide_folders import common_folder, is_slide_file
 
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip, and of one without entries
@@ -144,7 +145,7 @@ def slide_in(folder: Path) -> Path:
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:3])
         raise ArchiveUnsafe(f"the zip holds {len(found)} slides ({names}); send each by itself")
-    if found[0].suffix.lower() == ".mrxs":
+    if is_mirax(found[0]):
         _check_mirax(found[0])
     return found[0]
 
@@ -152,7 +153,7 @@ def slide_in(folder: Path) -> Path:
 def _slides_in(folder: Path) -> Iterator[Path]:
     """Find MIRAX slides, DICOM slides, and files that are slides by themselves and belong to none of those."""
     files = files_below(folder)
-    mirax = [path for path in files if path.suffix.lower() == ".mrxs"]
+    mirax = [path for path in files if is_mirax(path)]
     instances = instances_of(folder)
     dicom = slides_among(instances)
     owned = {path.with_suffix("") for path in mirax} | ({common_folder(dicom[0])} if len(dicom) == 1 else set())

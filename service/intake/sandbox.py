@@ -23,6 +23,7 @@ import anyio.to_thread
 import structlog
 
 from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
+from service.readers.mirax import files_beside
 from service.readers.opening import is_url
 from service.slide import Box
 
@@ -218,7 +219,5 @@ class _Child:
 
 def _slow_s(path: Path) -> float:
     """Estimate the seconds that a file, or the files below a folder, may take to be opened and read."""
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    if path.suffix.lower() == ".mrxs":
-        files += [each for each in path.with_suffix("").rglob("*") if each.is_file()]
+    files = [path, *files_beside(path)] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     return OPEN_S + sum(each.stat().st_size for each in files) / SLOW_BYTES_PER_S

@@ -31,6 +31,7 @@ import tiffslide
 from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
 from service.readers.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
 from service.readers.image_series import choose_slide
+from service.readers.mirax import MIRAX_INDEX, files_beside, is_mirax
 from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.plain_images import open_plain
 from service.readers.slide_metadata import Mpp, positive_number
@@ -42,7 +43,6 @@ MAX_INDEX_BYTES = 8 << 20
 TIFF_SUFFIXES = (".tif", ".tiff")
 OUR_TIFFS = (None, "generic-tiff", "aperio")  # vendors whose pictures are listed here; of the others OpenSlide knows
 SEVERAL_FILES = ("mirax", "dicom", "hamamatsu")  # vendors whose pixels may be in other files than the one opened
-MIRAX, MIRAX_INDEX = ".mrxs", "Slidedat.ini"
 INDEXED_FILE = re.compile(rb"\W*(FILE_\d+|INDEXFILE|\w*File|\w*Image)\s*(\([\d, ]*\)\s*)?=", re.IGNORECASE)
 NO_CODEC = "Unsupported TIFF compression"  # OpenSlide
 
@@ -86,7 +86,7 @@ def open_reader(path: str | Path) -> OpenedSlide:
     if magic in TIFF_MAGIC and vendor in OUR_TIFFS:
         return _open_tiff(path, vendor)
     if vendor is None:
-        if path.suffix.lower() == MIRAX:  # begins as a JPEG does: a thumbnail
+        if is_mirax(path):  # begins as a JPEG does: a thumbnail
             raise NotASlide(
                 f"{path.name} is only the index of a MIRAX slide; put its folder beside it, or send a zip of both"
             )
@@ -106,7 +106,7 @@ def _local_path(url: str) -> Path | str:
 
 def check_references(path: Path) -> None:
     """Raise ReferenceForbidden where a slide's index (of MIRAX, or Hamamatsu's VMS) names files in other folders."""
-    index = path.with_suffix("") / MIRAX_INDEX if path.suffix.lower() == MIRAX else path
+    index = path.with_suffix("") / MIRAX_INDEX if is_mirax(path) else path
     if index == path and path.suffix.lower() not in (".vms", ".vmu"):
         return
     if not index.is_file():
@@ -133,7 +133,7 @@ def _magic(path: Path, count: int) -> bytes:
 
 def _open_openslide(path: Path) -> OpenedSlide:
     reader = _openslide(path)
-    opened = _checked(reader, path, (path, *_files_beside(path)), lambda: _openslide(path))
+    opened = _checked(reader, path, (path, *files_beside(path)), lambda: _openslide(path))
     planes = ndpi_planes(path) if reader.properties.get("openslide.vendor") == "hamamatsu" else 1
     what = f"the slide has {planes} focal planes; the scanner's own, at offset 0, was analysed"
     return replace(opened, warnings=(("focal-plane", what),) if planes > 1 else ())
@@ -177,12 +177,6 @@ def _icc_of(reader: openslide.OpenSlide) -> bytes | None:
         return None if profile is None else bytes(profile.tobytes())
     except Exception:  # noqa: BLE001  a damaged profile raises anything, and the pixels are there without it
         return None
-
-
-def _files_beside(path: Path) -> list[Path]:
-    if path.suffix.lower() != MIRAX:
-        return []
-    return sorted(file for file in path.with_suffix("").rglob("*") if file.is_file())
 
 
 # DICOM

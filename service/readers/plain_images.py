@@ -34,9 +34,7 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
     except BadInput:
         raise
     except UnidentifiedImageError as error:
-        with path.open("rb") as file:  # four bytes: a file that is no image may be of any size
-            known = file.read(4).startswith(KNOWN_MAGIC)
-        if not known:
+        if not is_image(path):
             raise NotASlide(f"{path.name} is neither a slide nor a PNG, JPEG or TIFF image") from error
         raise SlideDamaged(f"{path.name}: its header is damaged or cut short; copy the file again") from error
     except Exception as error:  # a damaged image raises anything here, struct.error included
@@ -45,6 +43,12 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
     mpp = None if contents is None else contents.slide.mpp
     turned = mpp[::-1] if mpp and contents and contents.orientation > 4 else mpp
     return OpenedSlide(reader, "pillow", lambda: reader, (path,), turned, contents.warnings if contents else (), icc)
+
+
+def is_image(path: Path) -> bool:
+    """Say whether a file begins as TIFF, PNG or JPEG do. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(KNOWN_MAGIC)  # no more: a file that is no image may be of any size
 
 
 def _check_plain(image: ImageFile.ImageFile, path: Path) -> None:

@@ -7,7 +7,7 @@ import openslide
 
 from service.readers.dicom_images import Instance, instances_of, slides_among
 from service.readers.image_series import Picture
-from service.readers.plain_images import KNOWN_MAGIC
+from service.readers.plain_images import is_image
 
 
 def slides_in(folder: Path) -> list[Path] | None:
@@ -23,11 +23,6 @@ def slides_in(folder: Path) -> list[Path] | None:
         return None
     beside = [each.path for each in instances if each.path.parent == folder and _is_named(each, slides)]
     return sorted([*others, *beside, *(location(slide, slides, folder) for slide in slides)])
-
-
-def is_slide_folder(path: Path) -> bool:
-    """Say whether a folder is itself a slide (DICOM) and not a folder of slides. Raises OSError."""
-    return path.is_dir() and slides_in(path) is None
 
 
 def location(slide: Picture, slides: list[Picture], folder: Path) -> Path:
@@ -51,8 +46,4 @@ def _is_named(instance: Instance, slides: list[Picture]) -> bool:
 
 def is_slide_file(path: Path) -> bool:
     """Say whether a file begins as slides and images do. Raises OSError."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        known = file.read(4).startswith(KNOWN_MAGIC)
-    return known or openslide.OpenSlide.detect_format(path) is not None
+    return path.is_file() and (is_image(path) or openslide.OpenSlide.detect_format(path) is not None)

@@ -86,14 +86,6 @@ def ome_images(description: str, own_name: str = "") -> list[OmeImage]:
     return images
 
 
-def ome_mpp(description: str) -> Mpp | None:
-    """Read um per pixel of the first image of OME-XML."""
-    try:
-        return next((each.mpp for each in ome_images(description)), None)
-    except ValueError:
-        return None
-
-
 def _tag(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 

@@ -24,7 +24,7 @@ from pydicom.uid import (
 from service.errors import ArchiveUnsafe, NotASlide, SlideAmbiguous, SlideUnsupported
 from service.intake.archive import slide_in, unpack
 from service.readers.levels import Rgb
-from service.readers.slide_folders import is_slide_folder, slides_in
+from service.readers.slide_folders import slides_in
 from service.slide import Box, open_slide
 from tests.dicom_slide import BASE, LABEL, SERIES, write_dicom_slide
 from tests.export.test_dicom import structured_report
@@ -137,7 +137,6 @@ def test_two_slides_in_a_folder_are_refused_together_and_read_one_by_one(slide: 
     for path in (slide / f"{BASE}.dcm", second):
         np.testing.assert_array_equal(shown(path), PIXELS)
     assert slides_in(slide) == sorted([slide / f"{BASE}.dcm", second])
-    assert not is_slide_folder(slide)
 
 
 def test_a_folder_of_slides_of_every_kind_lists_each_once(slide: Path, tmp_path: Path) -> None:

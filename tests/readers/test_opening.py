@@ -26,7 +26,7 @@ from service.errors import (
     SlideUnsupported,
 )
 from service.readers.opening import open_reader, slide_name
-from service.readers.slide_metadata import ome_mpp
+from service.readers.slide_metadata import ome_images
 from service.slide import Box, Rgb, open_slide
 from service.tissue import find_tissue
 from tests.slides import claim_size, draw_tissue, loop_ifds, pyramid_of, write_ome_tiff, write_pyramid, write_svs
@@ -110,8 +110,8 @@ def test_names_are_short_safe_and_tell_no_secrets(path: str, name: str) -> None:
     ],
 )
 def test_ome_sizes_are_read_in_their_units(attributes: str, mpp: tuple[float, float] | None) -> None:
-    found = ome_mpp(f'<OME><Image ID="Image:0"><Pixels {attributes} SizeX="9"/></Image></OME>')
-    assert found == (mpp and pytest.approx(mpp))
+    (found,) = ome_images(f'<OME><Image ID="Image:0"><Pixels {attributes} SizeX="9"/></Image></OME>')
+    assert found.mpp == (mpp and pytest.approx(mpp))
 
 
 # What is refused

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from service.readers.slide_metadata import ome_images, ome_mpp
+from service.readers.slide_metadata import ome_images
 from service.slide import open_slide
 from tests.slides import draw_tissue
 
@@ -42,18 +42,18 @@ def ome(pixels: str, *, head: str = "") -> str:
 def test_every_unit_of_length_is_understood(unit: str, quote: str) -> None:
     sizes = " ".join(f"PhysicalSize{axis}={quote}{QUARTER_UM[unit]}{quote}" for axis in "XY")
     units = " ".join(f"PhysicalSize{axis}Unit = {quote}{unit}{quote}" for axis in "XY")
-    assert ome_mpp(ome(f"{sizes} {units}")) == pytest.approx((0.25, 0.25), rel=1e-6)
+    assert ome_images(ome(f"{sizes} {units}"))[0].mpp == pytest.approx((0.25, 0.25), rel=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["pixel", "reference frame", "ly", "parsec"])
 def test_what_is_no_length_of_a_pixel_is_not_taken_for_one(unit: str) -> None:
     sizes = f'PhysicalSizeX="1" PhysicalSizeY="1" PhysicalSizeXUnit="{unit}" PhysicalSizeYUnit="{unit}"'
-    assert ome_mpp(ome(sizes)) is None
+    assert ome_images(ome(sizes))[0].mpp is None
 
 
 @pytest.mark.parametrize("size", ["0", "-0.25", "nan", "inf", "", "0,25"])
 def test_what_is_no_size_is_none(size: str) -> None:
-    assert ome_mpp(ome(f'PhysicalSizeX="{size}" PhysicalSizeY="{size}"')) is None
+    assert ome_images(ome(f'PhysicalSizeX="{size}" PhysicalSizeY="{size}"'))[0].mpp is None
 
 
 BOMB = '<!DOCTYPE OME [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
