@@ -12,10 +12,10 @@ Source: Chazelle and Lee 1986 for the circle.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import combinations
 from math import inf, pi, sqrt, tau
 
 import numpy as np
+import shapely
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
@@ -217,37 +217,9 @@ def _box_centre(points: Points) -> tuple[float, float]:
 
 
 def _enclosing_centre(points: Points) -> tuple[float, float]:
-    """Return the centre of the smallest circle round the points: exact for the few it rests on, grown one by one."""
-    local = points - points[0]  # keeps the digits of points that lie close together far from the origin
-    support, centre, radius = local[:1], local[0], 0.0
-    while True:
-        distance = np.hypot(*(local - centre).T)
-        farthest = distance.argmax()
-        if distance[farthest] <= radius * (1 + EDGE_TOLERANCE):
-            break
-        support = np.vstack((support, local[farthest]))
-        candidates = _centres_through(support)  # (c, 2)
-        reach = np.hypot(*(candidates[:, None] - support).transpose(2, 0, 1)).max(axis=1)  # (c,)
-        if reach.min() <= radius:  # rounding only: a larger support needs a larger circle
-            break
-        centre, radius = candidates[reach.argmin()], float(reach.min())
-    x_um, y_um = centre + points[0]
-    return float(x_um), float(y_um)
-
-
-def _centres_through(support: Points) -> Points:
-    # The smallest circle rests on two points, as its diameter, or on three.
-    pairs = np.array(list(combinations(support, 2)))  # (p, 2, 2)
-    midpoints: Points = pairs.mean(axis=1)
-    if len(support) < 3:
-        return midpoints
-    triples = np.array(list(combinations(support, 3)))  # (t, 3, 2)
-    first = triples[:, 0]
-    bx, by = (triples[:, 1] - first).T
-    cx, cy = (triples[:, 2] - first).T
-    twice_cross = 2 * (bx * cy - by * cx)
-    bent = twice_cross != 0  # three points on a line have no circle
-    b_squared, c_squared = bx**2 + by**2, cx**2 + cy**2
-    offset = np.stack((cy * b_squared - by * c_squared, bx * c_squared - cx * b_squared), axis=1)
-    circumcentres = first[bent] + offset[bent] / twice_cross[bent, None]
-    return np.concatenate((midpoints, circumcentres), dtype=np.float64)
+    """Return the centre of the smallest circle round the points."""
+    # taken from one of them: keeps the digits of points that lie close together far from the origin; and each once,
+    # as GEOS finds no circle round one point that is given twice
+    local = np.unique(points, axis=0) - points[0]
+    centre = shapely.minimum_bounding_circle(shapely.multipoints(local)).centroid
+    return float(points[0, 0] + centre.x), float(points[0, 1] + centre.y)

@@ -5,6 +5,7 @@ Sources: `service.mitotic_definitions` for the definitions; Garwood 1936 for the
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Any
 
 from numpy.typing import ArrayLike
 from scipy.special import gammainccinv, gammaincinv  # scipy.stats takes half a second to import
@@ -13,22 +14,6 @@ from service.hot_spots import Hotspot, most_active_window, ranked_hotspots
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition
 
 CONFIDENCE = 0.95  # of the counts' intervals
-
-
-@dataclass(frozen=True, slots=True)
-class MitoticActivityIndex:
-    """The MAI: mitoses in ten consecutive high power fields of the most active area."""
-
-    definition: str
-    table_version: str
-    count: int
-    interval: tuple[float, float]  # Poisson, at CONFIDENCE, of the count
-    area_mm2: float
-    area_sufficient: bool
-    high_risk: bool | None  # None where too little tissue was examined
-    near_cutoff: bool | None
-    hotspot: Hotspot | None  # None without mitoses
-    alternatives: tuple[Hotspot, ...]  # next best, each among the points not counted before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +29,18 @@ class MitoticScore:
     score: int | None  # 1 is the lowest; None where too little tissue was examined or there are no cut-offs
     near_cutoff: bool | None
     hotspot: Hotspot | None  # None without mitoses
+
+
+@dataclass(frozen=True, slots=True)
+class MitoticActivityIndex(MitoticScore):
+    """The MAI: mitoses in ten consecutive high power fields of the most active area."""
+
+    alternatives: tuple[Hotspot, ...]  # next best, each among the points not counted before it
+
+    @property
+    def high_risk(self) -> bool | None:
+        """True from the cut-off on; None where too little tissue was examined."""
+        return None if self.score is None else self.score > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +67,10 @@ def count_activity(points_um: ArrayLike, examined_mm2: float) -> ActivityCounts:
         window = (definition.shape, definition.area_mm2)
         if window not in searched:
             searched[window] = most_active_window(points_um, *window)
-    index = _index(MAI_BAAK, ranked, examined_mm2)
-    scores = (_score(each, searched[each.shape, each.area_mm2], examined_mm2) for each in SCORE_DEFINITIONS)
-    return ActivityCounts(index, tuple(scores))
+    best = searched[MAI_BAAK.shape, MAI_BAAK.area_mm2]
+    index = MitoticActivityIndex(**_scored(MAI_BAAK, best, examined_mm2), alternatives=tuple(ranked[1:]))
+    found = (_scored(each, searched[each.shape, each.area_mm2], examined_mm2) for each in SCORE_DEFINITIONS)
+    return ActivityCounts(index, tuple(MitoticScore(**each) for each in found))
 
 
 def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -90,41 +88,23 @@ def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float,
     return lower, float(gammainccinv(count + 1, tail))
 
 
-def _index(definition: CountDefinition, ranked: list[Hotspot], examined_mm2: float) -> MitoticActivityIndex:
-    hotspot = ranked[0] if ranked else None
-    count = len(hotspot.members) if hotspot else 0
-    interval = poisson_interval(count)
-    sufficient = examined_mm2 >= definition.area_mm2
-    return MitoticActivityIndex(
-        definition=definition.id,
-        table_version=definition.table_version,
-        count=count,
-        interval=interval,
-        area_mm2=definition.area_mm2,
-        area_sufficient=sufficient,
-        high_risk=_class_of(count, definition) > 1 if sufficient else None,
-        near_cutoff=_near_cutoff(interval, definition) if sufficient else None,
-        hotspot=hotspot,
-        alternatives=tuple(ranked[1:]),
-    )
-
-
-def _score(definition: CountDefinition, hotspot: Hotspot | None, examined_mm2: float) -> MitoticScore:
+def _scored(definition: CountDefinition, hotspot: Hotspot | None, examined_mm2: float) -> dict[str, Any]:
+    """Give the fields of a `MitoticScore`."""
     count = len(hotspot.members) if hotspot else 0
     interval = poisson_interval(count)
     sufficient = examined_mm2 >= definition.area_mm2
     classed = sufficient and bool(definition.cutoffs)
-    return MitoticScore(
-        definition=definition.id,
-        table_version=definition.table_version,
-        count=count,
-        interval=interval,
-        area_mm2=definition.area_mm2,
-        area_sufficient=sufficient,
-        score=_class_of(count, definition) if classed else None,
-        near_cutoff=_near_cutoff(interval, definition) if classed else None,
-        hotspot=hotspot,
-    )
+    return {
+        "definition": definition.id,
+        "table_version": definition.table_version,
+        "count": count,
+        "interval": interval,
+        "area_mm2": definition.area_mm2,
+        "area_sufficient": sufficient,
+        "score": _class_of(count, definition) if classed else None,
+        "near_cutoff": _near_cutoff(interval, definition) if classed else None,
+        "hotspot": hotspot,
+    }
 
 
 def _class_of(mitoses: float, definition: CountDefinition) -> int:
