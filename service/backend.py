@@ -30,7 +30,7 @@ Predict: TypeAlias = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What computes, for the report, and the function that does."""
+    """A function that computes, and what the report says of it."""
 
     name: str  # "torch" or "openvino"
     device: str  # "cpu" or "cuda"
@@ -38,7 +38,7 @@ class Backend:
     predict: Predict
 
     def describe(self) -> dict[str, str]:
-        """For the report's parameters."""
+        """Give what the report's parameters say of it."""
         return {"backend": self.name, "device": self.device, "precision": self.precision}
 
 
@@ -64,15 +64,21 @@ class PatchNetwork(nn.Module):
         return maps.float()
 
 
-def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:
-    """Load the fastest backend at hand for a device. Raises DeviceUnavailable."""
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
+def on_gpu(device: Device) -> bool:
+    """Tell whether to compute on a GPU; "auto" does where there is one. Raises DeviceUnavailable."""
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
         raise DeviceUnavailable(
             "no CUDA device here; use --device cpu, or install a driver and a CUDA build of PyTorch"
         )
+    return found and device != "cpu"
+
+
+def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:
+    """Load the fastest backend at hand for a device. Raises DeviceUnavailable."""
+    gpu = on_gpu(device)
     network = PatchNetwork(model).eval().requires_grad_(False)
-    if cuda and device != "cpu":
+    if gpu:
         return _torch_backend(network, "cuda", "bfloat16" if precision == "auto" else precision)
     try:
         return _openvino_backend(network, precision)

@@ -1,15 +1,17 @@
 """Files that are there whole or not at all, also after a power cut."""
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from service.errors import OutputUnwritable, StorageFull
+from service.errors import FileMissing, OutputUnwritable, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -55,6 +57,15 @@ def writable(path: Path | None = None) -> Iterator[None]:
         raise OutputUnwritable(f"{path}: {reason}; choose another place") from error
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what looking for a path raises into FileMissing, which names it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, unless it is there. Raises StorageFull, OutputUnwritable."""
     with writable(folder):
@@ -77,6 +88,15 @@ def sync_tree(folder: Path) -> None:
     """Sync a folder and all folders below it; their files were synced when they were written. Raises OSError."""
     for below in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync_folder(below)
+
+
+def csv_bytes(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Make a CSV file in UTF-8: the columns' names, then a line for each row; what a row lacks is empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,5 @@
 """`mitosis ablate`: the paper's Table 2 and Figure 3 on one's own fields. Progress on standard error."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.cli.options import Device
 from service.cli.train import (
     Cases,
     Changes,
     Data,
-    Device,
     ImageNet,
     Mpp,
     Recipe,
@@ -26,6 +24,7 @@ from service.cli.train import (
     read_split,
     use_threads,
 )
+from service.training.evaluation_report import figures_table
 from service.training.recipe import read_recipe
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
@@ -114,15 +113,11 @@ def _ablate(
 
 def write_ablation(out: Path, found: "Sequence[Measured]") -> None:
     """Write table2.csv, and figure3.png if there is a run for it. Raises OutputUnwritable."""
-    from service.files import write_whole
+    from service.files import csv_bytes, write_whole
     from service.training.figures import stages_plot
 
     rows = [as_row(each) for each in found]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(out / TABLE, text.getvalue().encode())
+    write_whole(out / TABLE, csv_bytes(rows[0], rows))
     deep = [each for each in found if each.of_figure_3]
     if deep:
         measures = {
@@ -130,9 +125,8 @@ def write_ablation(out: Path, found: "Sequence[Measured]") -> None:
             "localisation, operating point": [each.validation.f1 for each in deep],
             "localisation, best threshold": [each.validation.best_f1 for each in deep],
         }
-        picture = io.BytesIO()
-        stages_plot([each.configuration.architecture.stages for each in deep], measures).savefig(picture, format="png")
-        write_whole(out / FIGURE, picture.getvalue())
+        figure = stages_plot([each.configuration.architecture.stages for each in deep], measures)
+        write_whole(out / FIGURE, figure.savefig)
 
 
 def as_row(measured: "Measured") -> dict[str, str | int | float]:
@@ -152,10 +146,7 @@ def as_row(measured: "Measured") -> dict[str, str | int | float]:
 
 def measured_table(found: "Sequence[Measured]") -> Table:
     """Lay out what was reached beside what was published, 80 characters wide."""
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column("\nconfiguration")
-    for header, _ in COLUMNS:
-        table.add_column(header, justify="right")
+    table = figures_table("\nconfiguration", (header for header, _ in COLUMNS))
     for row in map(as_row, found):
         shown = (row[column] for _, column in COLUMNS)
         table.add_row(str(row["configuration"]), *("-" if value == "" else f"{value:.3f}" for value in shown))

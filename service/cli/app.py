@@ -3,18 +3,15 @@
 Exit 0: done. 2: bad input. 1: the installation is at fault. An error is one line, `error: CODE: what and what to do`.
 """
 
-import io
 import json
 import tempfile
 import warnings
 from collections.abc import Callable
-from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from PIL import Image
 from typer.core import TyperGroup
 
 from service import __version__
@@ -22,6 +19,7 @@ from service.cli.ablate import ablate_command
 from service.cli.audit import audit_app
 from service.cli.console import (
     Format,
+    FormatOption,
     Tally,
     check_outputs,
     progress,
@@ -36,7 +34,7 @@ from service.cli.evaluate import evaluate_command
 from service.cli.keys import keys_app
 from service.cli.lis import lis_app
 from service.cli.migrate import migrate_command
-from service.cli.options import Model, Mpp, RegionOption, Threshold
+from service.cli.options import Device, Model, Mpp, RegionOption, Threshold
 from service.cli.serve import api_command, serve_command, worker_command
 from service.cli.submit import submit_command
 from service.cli.train import train_command
@@ -45,6 +43,7 @@ from service.cli.watch import watch_command
 from service.errors import ParameterInvalid
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
+from service.files import write_whole
 from service.model_card import DEFAULT_MODEL
 from service.region import Region, parse_region
 from service.report import Report
@@ -70,18 +69,10 @@ app = typer.Typer(
 )
 
 
-class DeviceName(StrEnum):
-    """The device that the network runs on."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 WRITERS: dict[Format, Callable[[Report], bytes]] = {
-    Format.JSON: lambda report: report.to_json().encode(),
-    Format.GEOJSON: to_geojson,
-    Format.CSV: to_csv,
+    "json": lambda report: report.to_json().encode(),
+    "geojson": to_geojson,
+    "csv": to_csv,
 }
 
 
@@ -94,8 +85,8 @@ def analyze(
     mpp: Mpp = None,
     threshold: Threshold = None,
     model: Model = None,
-    device: Annotated[DeviceName, typer.Option()] = DeviceName.AUTO,
-    file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSON,
+    device: Device = "auto",
+    file_format: FormatOption = "json",
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     overlay: Annotated[
         Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with tissue, figures and hot-spot.")
@@ -114,7 +105,7 @@ def analyze(
     box = parse_region(region) if region is not None else None
     reports = report_files(slides, out, file_format, several)
     check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
-    tally = Tally(several)
+    tally = Tally(len(slides), several)
     for path, file in zip(slides, reports, strict=True):
         with tally.slide(path):
             with open_slide(path, mpp=mpp) as slide:
@@ -171,11 +162,11 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 @cache
-def load_detector(model: str = DEFAULT_MODEL, device: DeviceName = DeviceName.AUTO) -> "Detector":
+def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto") -> "Detector":
     """Load the detector, once; torch is imported only by commands that get this far."""
     from service.inference import Detector
 
-    return Detector.load(model, device=device.value)
+    return Detector.load(model, device=device)
 
 
 def _analyze_one(
@@ -197,13 +188,7 @@ def _analyze_one(
         plan = Plan.of(slide, detector.card, region=region, threshold=threshold, halo_px=halo_px)
         report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
         if heatmap and saved:
-            write(_png(render.heat_map(slide, ProbabilityMap.load(saved))), heatmap)
+            write_whole(heatmap, partial(render.heat_map(slide, ProbabilityMap.load(saved)).save, format="PNG"))
         if overlay:
-            write(_png(render.overlay(slide, report, plan.tissue)), overlay)
+            write_whole(overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
     return report
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()

@@ -4,9 +4,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Literal, NoReturn, TypeAlias
 
 import typer
 from rich.console import Console
@@ -31,15 +30,10 @@ from service.readers.slide_folders import slides_in
 # what every slide of a run would end with: the model is loaded with the first
 OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable)
 
+Format: TypeAlias = Literal["json", "geojson", "csv"]  # that a report is written in
+FormatOption = Annotated[Format, typer.Option("--format", help="What to write.")]
+
 stderr = Console(stderr=True, markup=False, highlight=False)
-
-
-class Format(StrEnum):
-    """The format that a report is written in."""
-
-    JSON = "json"
-    GEOJSON = "geojson"
-    CSV = "csv"
 
 
 @contextmanager
@@ -66,32 +60,30 @@ def complain(error: MitosisError, path: str | None = None) -> None:
 
 
 class Tally:
-    """How the slides of a run end: of several, one that fails in whatever way does not end the run."""
+    """The ends of a run's slides: of several, one that fails does not end the run, unless all would fail so."""
 
-    def __init__(self, several: bool) -> None:
-        self._several = several
-        self._slides = 0
+    def __init__(self, slides: int, several: bool, fatal: tuple[type[MitosisError], ...] = OF_EVERY_SLIDE) -> None:
+        self._slides, self._several, self._fatal = slides, several, fatal
         self._failed: list[MitosisError] = []
 
     @contextmanager
     def slide(self, path: str) -> Iterator[None]:
-        """Analyse one slide inside; an error is told with its path."""
-        self._slides += 1
+        """Do something with one slide inside; an error is told with its path."""
         try:
             yield
         except Exception as error:
-            if not self._several or isinstance(error, OF_EVERY_SLIDE):
+            if not self._several or isinstance(error, self._fatal):
                 raise
             if not isinstance(error, MitosisError):
                 error = InternalError(f"{type(error).__name__}: {error}; please report it")
             complain(error, path)
             self._failed.append(error)
 
-    def tell(self) -> int:
+    def tell(self, done: str = "reported") -> int:
         """Say how many failed, if any, and give the exit status: 1 if the installation was at fault, else 2, or 0."""
         if self._failed:
-            done = self._slides - len(self._failed)
-            typer.echo(f"{done} of {self._slides} slides reported, {len(self._failed)} failed", err=True)
+            well = self._slides - len(self._failed)
+            typer.echo(f"{well} of {self._slides} slides {done}, {len(self._failed)} failed", err=True)
         return min((error.exit_code for error in self._failed), default=0)
 
 
@@ -125,7 +117,7 @@ def report_files(slides: list[str], out: Path | None, file_format: Format, sever
         into_folder = several or out.is_dir()
     if not into_folder:
         return [out] * len(slides)
-    files: list[Path | None] = [out / f"{slide_name(slide)}.{file_format.value}" for slide in slides]
+    files: list[Path | None] = [out / f"{slide_name(slide)}.{file_format}" for slide in slides]
     if len(set(files)) < len(files):
         twice = next(file.name for file in files if file and files.count(file) > 1)
         raise ParameterInvalid(f"two slides would both be reported in {twice}; analyse them apart")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from service.cli.options import Device
 from service.cli.train import (
     Changes,
     Data,
-    Device,
     ImageNet,
     Mpp,
     PrintRecipe,
@@ -116,8 +116,8 @@ def _cross_validate(
 
     def show(fold: "Fold", done: int, total: int) -> None:
         if done == 1:
-            bar.bar.reset(bar.task, total=total, description=f"examining fold {fold.number}")
-        bar.bar.update(bar.task, completed=done, note=f"{done} of {total} fields")
+            bar.reset(bar.task, total=total, description=f"examining fold {fold.number}")
+        bar.update(bar.task, completed=done, note=f"{done} of {total} fields")
 
     cases, calibration = cross_validate(sources, loaded, folds, setup, announce, show)
     own = setup.settings.cross_validation

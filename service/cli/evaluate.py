@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from service.cli.options import Model, Threshold
 from service.errors import FileMissing, ParameterInvalid
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
 from service.training.fields import select_fields
@@ -23,14 +24,12 @@ def evaluate_command(
     mpp: Annotated[
         Optional[list[float]], typer.Option(help="Um per pixel where the data do not say it: one for all, or one each.")
     ] = None,
-    model: Annotated[
-        Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")
-    ] = None,
+    model: Model = None,
     reports: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Score these reports of `mitosis analyze` instead of a model.")
     ] = None,
     cases: Annotated[Optional[str], typer.Option(metavar="A,B", help="Only these cases.")] = None,
-    threshold: Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")] = None,
+    threshold: Threshold = None,
     halo: Annotated[
         Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
     ] = None,

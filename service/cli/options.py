@@ -1,7 +1,7 @@
 """Options that several commands have, each with one help text."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional, TypeAlias
 
 import typer
 
@@ -14,6 +14,8 @@ RegionOption = Annotated[
 Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it or is wrong.")]
 Threshold = Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")]
 Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 Server = Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")]
 Key = Annotated[

@@ -1,18 +1,15 @@
 """`mitosis submit`: slides to a service, their reports back."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Optional, Self
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from service.cli.console import Format, check_outputs, complain, report_files, slides_below, stderr, write
+from service.cli.console import Format, FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
 from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
 from service.client.client import AnalysisStatus, Client
-from service.errors import MitosisError, OutputUnwritable, ParameterInvalid
+from service.errors import OutputUnwritable, ParameterInvalid
 from service.readers.opening import is_url, slide_name
 from service.refusals import DatabaseUnavailable, KeyRequired, QueueUnavailable, ScopeMissing, ServerUnreachable
 from service.region import parse_region, region_json
@@ -21,7 +18,7 @@ WHOLLY = (ServerUnreachable, QueueUnavailable, DatabaseUnavailable, KeyRequired,
 DEFAULT_SERVER = "http://127.0.0.1:8000"  # where `mitosis serve` listens
 
 
-class ServiceBar:
+class ServiceBar(Progress):
     """The progress of a slide on a terminal's standard error: first its upload, then its analysis."""
 
     def __init__(self, name: str) -> None:
@@ -30,20 +27,13 @@ class ServiceBar:
             BarColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        self._bar = Progress(*columns, console=stderr, disable=not stderr.is_terminal)
-        self._task = self._bar.add_task(name, total=1, note="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._bar.stop()
+        super().__init__(*columns, console=stderr, disable=not stderr.is_terminal)
+        self._slide = self.add_task(name, total=1, note="")
 
     def sent(self, sent: int, total: int) -> None:
         """Show how much is uploaded; `Client.upload` calls it."""
         note = f"sent {sent / 1e6:.0f} of {total / 1e6:.0f} MB"
-        self._bar.update(self._task, completed=sent, total=total, note=note)
+        self.update(self._slide, completed=sent, total=total, note=note)
 
     def now(self, analysis: AnalysisStatus) -> None:
         """Show the analysis's progress; `Client.wait` calls it."""
@@ -51,7 +41,7 @@ class ServiceBar:
         if analysis.status == "running":
             left = "" if analysis.seconds_left is None else f", {analysis.seconds_left:.0f} s left"
             note = f"{note}, {analysis.patches_per_s:.1f} patches/s{left}"
-        self._bar.update(self._task, completed=analysis.progress, total=1, note=note)
+        self.update(self._slide, completed=analysis.progress, total=1, note=note)
 
 
 def submit_command(
@@ -66,7 +56,7 @@ def submit_command(
     model: ServedModel = None,
     priority: Priority = "routine",
     accession_number: Annotated[Optional[str], typer.Option(metavar="TEXT", help="Of the laboratory's order.")] = None,
-    file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSON,
+    file_format: FormatOption = "json",
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the queued analysis and stop.")] = False,
 ) -> None:
@@ -87,18 +77,18 @@ def submit_command(
         "priority": priority,
         "order": {"accession_number": accession_number} if accession_number is not None else None,
     }
-    failures = _Failures(several)
+    tally = Tally(len(slides), several, WHOLLY)
     with Client(server, key) as client:
         queued: list[tuple[str, Path | None, AnalysisStatus]] = []
         for slide, file in zip(slides, reports, strict=True):  # all before the first wait: they may run side by side
-            with failures.of(slide), ServiceBar(slide_name(slide)) as bar:
+            with tally.slide(slide), ServiceBar(slide_name(slide)) as bar:
                 queued.append((slide, file, _submit(client, slide, bar, asked)))
                 if no_wait:
                     typer.echo(queued[-1][-1].model_dump_json())
         for slide, file, analysis in [] if no_wait else queued:
-            with failures.of(slide), ServiceBar(slide_name(slide)) as bar:
+            with tally.slide(slide), ServiceBar(slide_name(slide)) as bar:
                 write(_report(client, analysis, bar, file_format), file)
-    raise typer.Exit(failures.exit_code)
+    raise typer.Exit(tally.tell("queued" if no_wait else "reported"))
 
 
 def _submit(client: Client, slide: str, bar: ServiceBar, asked: dict[str, Any]) -> AnalysisStatus:
@@ -113,23 +103,4 @@ def _report(client: Client, analysis: AnalysisStatus, bar: ServiceBar, file_form
     except KeyboardInterrupt:
         stderr.print(f"Analysis {analysis.id} goes on without waiting.")
         raise
-    return client.result_bytes(ended.check().id, file_format.value)
-
-
-class _Failures:
-    """The failures of a command; of several slides, a bad one does not stop the others."""
-
-    def __init__(self, several: bool) -> None:
-        self._several = several
-        self.exit_code = 0
-
-    @contextmanager
-    def of(self, slide: str) -> Iterator[None]:
-        """Report what is wrong with one slide, and go on; of a single one, raise it."""
-        try:
-            yield
-        except MitosisError as error:
-            if not self._several or isinstance(error, WHOLLY):
-                raise
-            complain(error, slide)
-            self.exit_code = max(self.exit_code, error.exit_code)
+    return client.result_bytes(ended.check().id, file_format)

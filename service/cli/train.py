@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal, Optional, Self
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.cli.options import Device
 from service.errors import ParameterInvalid
 from service.training.recipe import TrainingSettings, read_recipe, recipe_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch is imported when the command runs, not when its help 
     from service.training.train import Progress as TrainingProgress
 
 
-class TrainingBar:
+class TrainingBar(Progress):
     """Progress on standard error: a line per epoch, and in between a bar on a terminal, else a line now and then.
 
     `run` is the name of the run that is shown, where a command does several.
@@ -28,37 +28,30 @@ class TrainingBar:
         self.batch, self.line_every_s = batch, line_every_s
         self.run = ""
         self.said = time.monotonic()
-        self.console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("reading fields", note="")
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.bar.stop()
+        console = Console(stderr=True)
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.add_task("reading fields", note="")
 
     def loading(self, total: int) -> Callable[[int], None]:
         """Show that fields are read; give what `load_fields` is to call after each."""
-        self.bar.update(self.task, total=total)
-        return lambda done: self.bar.update(self.task, completed=done, note=f"{done} of {total}")
+        self.update(self.task, total=total)
+        return lambda done: self.update(self.task, completed=done, note=f"{done} of {total}")
 
     def __call__(self, now: "TrainingProgress") -> None:
         """Show a step, or print an epoch's row of the history."""
         if now.row is None:
             title = self.run + (f"epoch {now.epoch} of {now.epochs}" if now.epoch else "warming up")
             if now.step == 1:
-                self.bar.reset(self.task, total=now.steps, description=title)
-            speed = self.bar.tasks[self.task].speed or 0.0
+                self.reset(self.task, total=now.steps, description=title)
+            speed = self.tasks[self.task].speed or 0.0
             note = f"loss {now.loss:.3f}  {speed * self.batch:.1f} patches/s"
-            self.bar.update(self.task, completed=now.step, note=note)
+            self.update(self.task, completed=now.step, note=note)
             if not self.console.is_terminal and time.monotonic() - self.said >= self.line_every_s:
                 self.say(f"{title}, step {now.step} of {now.steps}")
             return
@@ -97,7 +90,6 @@ PrintRecipe = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option(help="0: as many as there are cores.")]
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def train_command(

@@ -42,7 +42,7 @@ CONFIGURATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one configuration reached on the validation cases, and at which epoch."""
+    """The figures that one configuration reached on the validation cases, and at which epoch."""
 
     configuration: Configuration
     epoch: int

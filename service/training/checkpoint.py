@@ -1,22 +1,23 @@
 """Files that a run leaves behind: the checkpoint that it can go on from, the model, the learning curves."""
 
-import csv
 import hashlib
-import io
 import json
 import pickle
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from service.errors import ParameterInvalid
-from service.files import write_whole
+from service.files import csv_bytes, write_whole
 from service.training.recipe import RECIPE, TrainingSettings, recipe_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
@@ -26,9 +27,7 @@ VALIDATED = ("auc", "image_f1", "f1", "best_f1", "threshold")  # what the curves
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Save a run's state (tensors, numbers, texts, and lists and dicts of these). Raises OutputUnwritable."""
-    content = io.BytesIO()
-    torch.save(dict(state), content)
-    write_whole(folder / CHECKPOINT, content.getvalue())
+    write_whole(folder / CHECKPOINT, lambda file: torch.save(dict(state), file))
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -56,21 +55,15 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
 def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write the learning curves as CSV, one row per epoch, and as a picture."""
     columns = list(dict.fromkeys(name for row in history for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_whole(folder / HISTORY, text.getvalue().encode())
-    write_whole(folder / CURVES, draw_curves(history))
+    write_whole(folder / HISTORY, csv_bytes(columns, history))
+    write_whole(folder / CURVES, draw_curves(history).savefig)
 
 
-def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Draw the learning curves, PNG: loss on the left, what validation measures on the right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def draw_curves(history: Sequence[Mapping[str, float]]) -> "Figure":
+    """Draw the learning curves: loss on the left, what validation measures on the right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)  # no display, no global state
+    figure = Figure(figsize=(10, 4), layout="constrained")  # without pyplot: no display, no global state
     left, right = figure.subplots(1, 2)
     names = {"loss": "training loss"} | {name: name.replace("_", " ") for name in VALIDATED}
     for name, label in names.items():
@@ -83,6 +76,4 @@ def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return figure

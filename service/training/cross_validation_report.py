@@ -4,8 +4,6 @@ Two thresholds occur. Nested: each fold's is chosen on the other folds, so not o
 Shipped: one for all, chosen on all folds; figures at it are slightly optimistic.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -17,16 +15,24 @@ from typing import Any
 from rich.table import Table
 
 from service.errors import DataInvalid
-from service.files import write_whole
+from service.files import csv_bytes, write_whole
 from service.model_card import ScoreCalibration, read_card
 from service.training.cross_validation import JUDGED, Fold, full_halo_px
-from service.training.evaluation_report import write_evaluation
-from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, known, measured, spread
+from service.training.evaluation_report import figures_table, rounded, shown, write_evaluation
+from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, spread
 from service.training.recipe import Judge, Rule, TrainingSettings
-from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, pooled
+from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, known, measured, measures, pooled
 from service.training.threshold_rules import IN_WORDS, RuleOutcome, folds_of
 
 REPORT, CASES, PICTURES = "cross_validation.json", "cases.csv", "held-out"
+CASE_HEADERS = (
+    *("\nfold", "\nfields", "mito-\nses", "\nat", "\nTP", "\nFP", "\nFN"),
+    *("preci-\nsion", "re-\ncall", "\nF1", "F1 at\nshipped", "best\nF1"),
+)
+RULE_HEADERS = (
+    *("all\nfolds", "F1,\nnested", "95 % over\ncases", "preci-\nsion", "re-\ncall", "cases:\nmean", "\nsd"),
+    *("\nleast", "F1, not\nnested"),
+)
 OPTIMISTIC = "the same cases chose it, so optimistic"
 
 
@@ -107,7 +113,8 @@ def write_study(study: Study, folds: Sequence[Fold], out: Path) -> list[Path]:
     """
     threshold = study.shipped.threshold
     write_whole(out / REPORT, (json.dumps(as_json(study, folds), indent=2, allow_nan=False) + "\n").encode())
-    write_whole(out / CASES, _csv([case_row(study, index) for index in range(len(study.cases))]))
+    rows = [rounded(case_row(study, index)) for index in range(len(study.cases))]
+    write_whole(out / CASES, csv_bytes(rows[0], rows))
     examined = [each for case in study.cases for each in case.examined]
     about = {
         "source": "cross-validation",
@@ -194,46 +201,17 @@ def case_row(study: Study, index: int) -> dict[str, Any]:
 
 
 def _row(counts: Localisation, prefix: str = "") -> dict[str, Any]:
-    values = {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
-    ratios = {name: known(getattr(counts, name)) for name in ("precision", "recall", "f1")}
-    return {prefix + name: value for name, value in {**values, **ratios}.items()}
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Write one line per row; an undefined ratio is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()} for row in rows
-    )
-    return text.getvalue().encode()
+    return {prefix + name: value for name, value in measures(counts).items()}
 
 
 def case_table(study: Study) -> Table:
     """Lay out each case, each folder of data and all together: at the nested thresholds, and F1 at the shipped one."""
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column("\ncase")
-    for header in (
-        "\nfold",
-        "\nfields",
-        "mito-\nses",
-        "\nat",
-        "\nTP",
-        "\nFP",
-        "\nFN",
-        "preci-\nsion",
-        "re-\ncall",
-        "\nF1",
-        "F1 at\nshipped",
-        "best\nF1",
-    ):
-        table.add_column(header, justify="right")
+    table = figures_table("\ncase", CASE_HEADERS)
     for index, case in enumerate(study.cases):
         row = case_row(study, index)
-        shown = [str(row[name]) for name in ("fold", "fields", "mitoses")]
-        ends = [_shown(row[name]) for name in ("shipped_f1", "best_f1")]
-        table.add_row(case.case, *shown, _shown(row["threshold"]), *_counts(study.shipped.nested[index]), *ends)
+        whole = [str(row[name]) for name in ("fold", "fields", "mitoses")]
+        ends = [shown(row[name]) for name in ("shipped_f1", "best_f1")]
+        table.add_row(case.case, *whole, shown(row["threshold"]), *_counts(study.shipped.nested[index]), *ends)
     for source in dict.fromkeys(case.source for case in study.cases):
         table.add_row(*_sum_row(study, source, [case.source == source for case in study.cases]))
     table.add_row(*_sum_row(study, "all", [True] * len(study.cases)))
@@ -247,30 +225,17 @@ def _sum_row(study: Study, name: str, chosen: Sequence[bool]) -> list[str]:
     nested, shipped = (
         pooled(counts[index] for index in own) for counts in (study.shipped.nested, study.shipped.at_threshold)
     )
-    return [name, "", str(fields), str(mitoses), "", *_counts(nested), _shown(known(shipped.f1)), ""]
+    return [name, "", str(fields), str(mitoses), "", *_counts(nested), shown(known(shipped.f1)), ""]
 
 
 def _counts(counts: Localisation) -> list[str]:
     row = _row(counts)
-    return [*(str(row[name]) for name in ("tp", "fp", "fn")), *map(_shown, list(row.values())[3:])]
+    return [*(str(row[name]) for name in ("tp", "fp", "fn")), *map(shown, list(row.values())[3:])]
 
 
 def rule_table(study: Study) -> Table:
     """Lay out what each rule for the threshold reaches on cases that had no part in choosing it."""
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column("\nthreshold by")
-    for header in (
-        "all\nfolds",
-        "F1,\nnested",
-        "95 % over\ncases",
-        "preci-\nsion",
-        "re-\ncall",
-        "cases:\nmean",
-        "\nsd",
-        "\nleast",
-        "F1, not\nnested",
-    ):
-        table.add_column(header, justify="right")
+    table = figures_table("\nthreshold by", RULE_HEADERS)
     for rule, outcome in study.outcomes.items():
         table.add_row(rule, *(_rule_row(outcome) if outcome else "-" * 9))
     return table
@@ -280,13 +245,13 @@ def _rule_row(outcome: RuleOutcome) -> list[str]:
     figures, between = measured(outcome.nested), spread(outcome.nested)
     interval = figures["f1_interval"]
     return [
-        _shown(outcome.threshold),
-        _shown(figures["f1"]),
+        shown(outcome.threshold),
+        shown(figures["f1"]),
         f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-",
-        _shown(figures["precision"]),
-        _shown(figures["recall"]),
-        *(_shown(between.get(name)) for name in ("mean", "sd", "min")),
-        _shown(known(pooled(outcome.at_threshold).f1)),
+        shown(figures["precision"]),
+        shown(figures["recall"]),
+        *(shown(between.get(name)) for name in ("mean", "sd", "min")),
+        shown(known(pooled(outcome.at_threshold).f1)),
     ]
 
 
@@ -297,10 +262,6 @@ def sentences(study: Study) -> list[str]:
     return [
         f"Each case by a network without it, of its {epoch}; each fold at a threshold chosen on the others (nested).",
         f"Image level, {image['patches']} patches, {image['positive']} with a mitosis: accuracy "
-        f"{_shown(image['accuracy'])}, AUC {_shown(image['auc'])}, F1 {_shown(image['f1'])}",
+        f"{shown(image['accuracy'])}, AUC {shown(image['auc'])}, F1 {shown(image['f1'])}",
         f"Shipped: threshold {study.shipped.threshold:.4g}, by {study.rule}. Best nested: {study.best_rule}.",
     ]
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from service.analysis import analyze
 from service.errors import DataInvalid, FileMissing, ParameterInvalid
+from service.files import readable
 from service.inference import Detector
 from service.mitotic_figures import MERGE_UM, MitoticFigure, find_mitotic_figures
 from service.parameters import scale_to
@@ -38,6 +39,7 @@ from service.training.scoring import (
     Scores,
     Sweep,
     auc,
+    called,
     localise,
     match,
     operating_point,
@@ -185,10 +187,10 @@ def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[Examine
 
 
 def _read_report(path: Path) -> Report:
+    with readable(path):
+        content = path.read_bytes()
     try:
-        return Report.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise FileMissing(f"{path}: {error.strerror}") from error
+        return Report.model_validate_json(content)
     except ValidationError as error:
         place, words = first_error(error)
         raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {words}") from error
@@ -224,16 +226,24 @@ class ImageLevel:
     threshold: float
 
     @property
+    def counts(self) -> Localisation:
+        """The patches at the threshold: hits, false calls and misses."""
+        return called(self.scores >= self.threshold, self.labels)
+
+    @property
+    def right(self) -> int:
+        """The number of patches that are called rightly."""
+        return int(((self.scores >= self.threshold) == self.labels).sum())
+
+    @property
     def accuracy(self) -> float:
         """Share of the patches that are called rightly."""
-        return float(np.mean((self.scores >= self.threshold) == self.labels))
+        return self.right / len(self.labels)
 
     @property
     def f1(self) -> float:
         """F1 of finding the patches with a mitosis."""
-        called = self.scores >= self.threshold
-        hits = int((called & self.labels).sum())
-        return Localisation(hits, int(called.sum()) - hits, int(self.labels.sum()) - hits).f1
+        return self.counts.f1
 
     @property
     def both_classes(self) -> bool:
@@ -318,14 +328,16 @@ def evaluate(examined: Sequence[ExaminedField], threshold: float) -> Evaluation:
     return Evaluation(
         threshold,
         tuple(cases),
-        Sweep.of(thresholds, [pooled(case.curve.at(index) for case in cases) for index in range(len(thresholds))]),
+        Sweep.pooled([case.curve for case in cases]),
         ImageLevel(np.concatenate(scores), np.concatenate(labels), threshold),
         pooled(each.localise(threshold, 0.0) for each in examined) if mapped else None,
-        _mean(np.concatenate([each.offsets_um(threshold) for each in examined])),
+        mean_offset_um(examined, threshold),
     )
 
 
-def _mean(offsets: Points) -> tuple[float, float] | None:
+def mean_offset_um(examined: Sequence[ExaminedField], threshold: float) -> tuple[float, float] | None:
+    """Compute the mean (x, y) from the matched mitoses to their detections; None without any."""
+    offsets = np.concatenate([each.offsets_um(threshold) for each in examined])
     return (float(offsets[:, 0].mean()), float(offsets[:, 1].mean())) if len(offsets) else None
 
 

@@ -1,26 +1,33 @@
 """The report of an evaluation: JSON, tables, sentences and pictures."""
 
-import csv
-import io
 import json
 import math
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from rich.table import Table
 
-from service.files import make_folder, write_whole
-from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, Measure, bootstrap_interval, pooled
+from service.files import csv_bytes, make_folder, write_whole
+from service.training.scoring import (
+    CONFIDENCE,
+    RADIUS_UM,
+    RESAMPLES,
+    Localisation,
+    bootstrap_interval,
+    known,
+    measured,
+    measures,
+    pooled,
+    spread,
+)
 
 if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command runs
     from service.training.evaluate import CaseEvaluation, Evaluation, ExaminedField, ImageLevel
 
 MARKED_FIELDS = 8
-MEASURES: tuple[Measure, ...] = get_args(Measure)
 OPTIMISTIC = "chosen on these very fields, so optimistic"
 
 
@@ -45,9 +52,10 @@ def _outputs(
     """Give the files' names, with the content of each or what writes it."""
     from service.training import figures
 
+    rows = [rounded(_case_row(case)) for case in evaluation.cases]
     content = json.dumps(as_json(evaluation, about), indent=2, allow_nan=False) + "\n"
     yield "evaluation.json", content.encode()
-    yield "cases.csv", _cases_csv(evaluation).encode()
+    yield "cases.csv", csv_bytes(rows[0], rows)
     yield "pr.png", figures.precision_recall_plot(evaluation).savefig
     yield "froc.png", figures.froc_plot(evaluation).savefig
     yield "roc.png", figures.roc_plot(evaluation.image_level).savefig
@@ -81,7 +89,7 @@ def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
             "false_positives_per_mm2": curve.false_positives_per_mm2(evaluation.area_mm2),
         },
     }
-    plain: dict[str, Any] = _plain(values)
+    plain: dict[str, Any] = rounded(values)
     return plain
 
 
@@ -102,74 +110,62 @@ def _localisation(evaluation: "Evaluation") -> dict[str, Any]:
     return {
         "radius_um": RADIUS_UM,
         "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
-        "at_threshold": {"threshold": evaluation.threshold} | _measures(evaluation.counts) | _intervals(here),
+        "at_threshold": {"threshold": evaluation.threshold} | measured(here),
         "offset_um": evaluation.offset_um,
-        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC}
-        | _measures(pooled(best))
-        | _intervals(best),
-        "without_merging": _measures(evaluation.unmerged) if evaluation.unmerged else None,
+        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC} | measured(best),
+        "without_merging": measures(evaluation.unmerged) if evaluation.unmerged else None,
     }
-
-
-def _measures(counts: Localisation) -> dict[str, Any]:
-    return {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn} | {name: getattr(counts, name) for name in MEASURES}
-
-
-def _intervals(cases: Sequence[Localisation]) -> dict[str, Any]:
-    return {f"{name}_interval": bootstrap_interval(cases, name) for name in MEASURES}
 
 
 def _case_row(case: "CaseEvaluation") -> dict[str, Any]:
     best = case.curve.best()
     facts = {"case": case.case, "fields": case.fields, "mitoses": case.mitoses, "area_mm2": round(case.area_mm2, 4)}
-    own = {"best_threshold": float(case.curve.thresholds[best]), "best_f1": float(case.curve.f1[best])}
-    return facts | _measures(case.counts) | own
+    own = {"best_threshold": float(case.curve.thresholds[best]), "best_f1": known(float(case.curve.f1[best]))}
+    return facts | measures(case.counts) | own
 
 
 def _between(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Measure how much cases differ at the one threshold, and at the best threshold of each."""
-    known = [row for row in rows if not math.isnan(row["f1"])]
-    spread: dict[str, Any] = {"cases": len(known)}
-    for name in ("f1", "best_f1", "best_threshold") if known else ():
-        values = [row[name] for row in known]
-        sd = statistics.stdev(values) if len(values) > 1 else None
-        spread[name] = {"mean": statistics.mean(values), "sd": sd, "min": min(values), "max": max(values)}
-    return spread
+    defined = [row for row in rows if row["f1"] is not None]
+    names = ("f1", "best_f1", "best_threshold") if defined else ()
+    return {"cases": len(defined), **{name: spread([row[name] for row in defined]) for name in names}}
 
 
-def _plain(value: Any) -> Any:
-    """Make values plain: arrays as lists, floats to six digits, NaN as None."""
+def rounded(value: Any) -> Any:
+    """Make values plain JSON: arrays as lists, floats to six digits, NaN as None."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: rounded(each) for name, each in value.items()}
     if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(each) for each in value]
+        return [rounded(each) for each in value]
     if isinstance(value, float):
         return None if math.isnan(value) else round(float(value), 6)
     return value
 
 
-def _cases_csv(evaluation: "Evaluation") -> str:
-    """Write one line per case; an undefined ratio is empty."""
-    rows = [_plain(_case_row(case)) for case in evaluation.cases]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def case_table(evaluation: "Evaluation") -> Table:
     """Lay out each case's counts for the terminal."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("case")
-    for name in ("fields", "mitoses", "TP", "FP", "FN", "precision", "recall", "F1", "best at", "best F1"):
-        table.add_column(name, justify="right")
+    headers = ("fields", "mitoses", "TP", "FP", "FN", "precision", "recall", "F1", "best at", "best F1")
+    table = figures_table("case", headers)
     for case in (*evaluation.cases, evaluation.as_one_case()):
         row = _case_row(case)
         ratios = (row[name] for name in ("precision", "recall", "f1", "best_threshold", "best_f1"))
         whole = (row[name] for name in ("fields", "mitoses", "tp", "fp", "fn"))
-        table.add_row(case.case, *map(str, whole), *(f"{ratio:.3f}" for ratio in ratios))
+        table.add_row(case.case, *map(str, whole), *map(shown, ratios))
     return table
+
+
+def figures_table(first: str, headers: Iterable[str]) -> Table:
+    """Make a table for the terminal: names in the first column, figures under the other headers."""
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column(first)
+    for header in headers:
+        table.add_column(header, justify="right")
+    return table
+
+
+def shown(value: float | None) -> str:
+    """Write a figure to three digits; what is undefined as a dash."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def summary_sentences(evaluation: "Evaluation") -> list[str]:
@@ -178,7 +174,7 @@ def summary_sentences(evaluation: "Evaluation") -> list[str]:
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
     return [
         f"Image level, {len(image.labels)} patches, {int(image.labels.sum())} with a mitosis: "
-        f"accuracy {image.accuracy:.3f}, AUC {'-' if image.auc is None else f'{image.auc:.3f}'}, F1 {image.f1:.3f}",
+        f"accuracy {image.accuracy:.3f}, AUC {shown(image.auc)}, F1 {image.f1:.3f}",
         f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here)}",
         f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best)}",
     ]

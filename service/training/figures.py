@@ -81,9 +81,9 @@ def roc_plot(image_level: ImageLevel) -> Figure:
 def calibration_plot(evaluation: Evaluation) -> Figure:
     """Plot F1 of each case against the threshold, its best marked: how far the scores shift from slide to slide."""
     figure, axes = _axes("Threshold", "F1", "Calibration: F1 of each case over the threshold")
-    colours = _many_colours(len(evaluation.cases))
+    colours = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, len(evaluation.cases)))
     for case, colour in zip(evaluation.cases, colours, strict=True):
-        _f1_line(axes, case.curve, f"{case.case} ({case.mitoses})", colour, 1.2)
+        _f1_line(axes, case.curve, f"{case.case} ({case.mitoses})", tuple(colour), 1.2)
     if len(evaluation.cases) > 1:
         _f1_line(axes, evaluation.curve, "all", (0, 0, 0, 1), 2.5)
     axes.axvline(
@@ -106,10 +106,6 @@ def stages_plot(stages: Sequence[int], f1: Mapping[str, Sequence[float]]) -> Fig
     axes.set(xticks=sorted(stages), ylim=(0, 1.02))
     axes.legend(fontsize=8)
     return figure
-
-
-def _many_colours(count: int) -> list[tuple[float, ...]]:
-    return [tuple(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
 def _f1_line(axes: Axes, curve: Sweep, label: str, colour: tuple[float, ...], width: float) -> None:

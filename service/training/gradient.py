@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from service.errors import DeviceUnavailable
+from service.backend import Device, on_gpu
 from service.model_card import Architecture
 from service.network import MitosisNetwork
 from service.training.augmentation import network_input
@@ -47,14 +47,9 @@ class Arithmetic:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
-def choose_arithmetic(device: str = "auto", precision: Precision = "auto") -> Arithmetic:
+def choose_arithmetic(device: Device = "auto", precision: Precision = "auto") -> Arithmetic:
     """Choose the device, and bfloat16 where its hardware has it. Raises DeviceUnavailable."""
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise DeviceUnavailable(
-            "no CUDA device here; use --device cpu, or install a CUDA build of PyTorch and a driver"
-        )
-    if cuda and device != "cpu":
+    if on_gpu(device):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Arithmetic(torch.device("cuda"), precision == "bfloat16" or (precision == "auto" and native), chunk=64)
     # a CPU that only emulates bfloat16 is slower with it than without

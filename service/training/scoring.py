@@ -9,9 +9,11 @@ threshold: a component's score is its peak, so a detection at the base threshold
 the map, but a component that a higher threshold splits or moves stays whole here and keeps its centroid.
 """
 
+import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ Scores: TypeAlias = npt.NDArray[np.float64]  # (n,)
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Measure: TypeAlias = Literal["precision", "recall", "f1"]
 
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 RADIUS_UM = 7.5  # 30 px at 0.25 um/px
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -79,9 +82,42 @@ def localise(detections_xy: Points, truth_xy: Points, radius: float) -> Localisa
     return Localisation(hits, len(detections_xy) - hits, len(truth_xy) - hits)
 
 
+def called(calls: Mask, labels: Mask) -> Localisation:
+    """Count patches (n,) that are called, against those that hold a mitosis."""
+    hits = int((calls & labels).sum())
+    return Localisation(hits, int(calls.sum()) - hits, int(labels.sum()) - hits)
+
+
 def pooled(counts: Iterable[Localisation]) -> Localisation:
     """Add all fields' counts."""
     return sum(counts, Localisation(0, 0, 0))
+
+
+def measures(counts: Localisation) -> dict[str, Any]:
+    """Give counts and ratios by name; None where a ratio is undefined."""
+    return {name: known(getattr(counts, name)) for name in ("tp", "fp", "fn", *MEASURES)}
+
+
+def measured(cases: Sequence[Localisation]) -> dict[str, Any]:
+    """Give pooled counts and ratios, with intervals over cases; None where undefined."""
+    return measures(pooled(cases)) | {f"{name}_interval": bootstrap_interval(cases, name) for name in MEASURES}
+
+
+def known(value: float) -> float | None:
+    """Turn NaN, which is no JSON, into None."""
+    return None if math.isnan(value) else value
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Say how much values, at least one, differ; one alone has no standard deviation."""
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.mean(values), "sd": sd, "min": min(values), "max": max(values)}
+
+
+def percentile_interval(values: Scores | Sequence[float]) -> tuple[float, float]:
+    """Compute the central interval (95 %) of resampled values (n,)."""
+    low, high = np.percentile(values, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    return float(low), float(high)
 
 
 def bootstrap_interval(
@@ -99,10 +135,7 @@ def bootstrap_interval(
     tp, fp, fn = counts[drawn].sum(1).T
     above, below = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}[measure]
     defined = below > 0
-    if not defined.any():
-        return None
-    low, high = np.percentile(above[defined] / below[defined], [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-    return float(low), float(high)
+    return percentile_interval(above[defined] / below[defined]) if defined.any() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +153,12 @@ class Sweep:
         rows = np.array([(each.tp, each.fp, each.fn) for each in counts], np.int64).reshape(-1, 3)
         order = np.argsort(thresholds)
         return cls(np.asarray(thresholds, np.float64)[order], *rows[order].T)
+
+    @classmethod
+    def pooled(cls, curves: Sequence["Sweep"]) -> "Sweep":
+        """Add the counts of curves over the same thresholds."""
+        tp, fp, fn = np.sum([(curve.tp, curve.fp, curve.fn) for curve in curves], axis=0)
+        return cls(curves[0].thresholds, tp, fp, fn)
 
     @property
     def precision(self) -> Scores:

@@ -11,9 +11,9 @@ from typing import get_args
 
 import numpy as np
 
-from service.training.held_out_cases import HeldOutCase
+from service.training.held_out_cases import HeldOutCase, all_patches
 from service.training.recipe import Rule
-from service.training.scoring import Localisation, Scores, operating_point, pooled
+from service.training.scoring import Localisation, Scores, Sweep
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 IN_WORDS: dict[Rule, str] = {
@@ -66,11 +66,8 @@ def choose(rule: Rule, cases: Sequence[HeldOutCase]) -> float | None:
 
 
 def _youden(cases: Sequence[HeldOutCase]) -> float | None:
-    scores = np.concatenate([case.evaluation.image_level.scores for case in cases])
-    labels = np.concatenate([case.evaluation.image_level.labels for case in cases])
-    if labels.all() or not labels.any():
-        return None
-    return min(max(operating_point(scores, labels), LOWEST), HIGHEST)
+    point = all_patches(cases).operating_point
+    return None if point is None else min(max(point, LOWEST), HIGHEST)
 
 
 def _pooled_f1(cases: Sequence[HeldOutCase]) -> float:
@@ -98,9 +95,7 @@ _CHOICES: dict[Rule, Callable[[Sequence[HeldOutCase]], float | None]] = {
 
 def _f1(cases: Sequence[HeldOutCase]) -> Scores:
     """Compute F1 of the pooled cases at each threshold, (t,); `choose` saw mitoses in them, so it is defined."""
-    curves = [case.evaluation.curve for case in cases]
-    counts = (pooled(curve.at(index) for curve in curves) for index in range(len(curves[0].thresholds)))
-    return np.array([each.f1 for each in counts])
+    return Sweep.pooled([case.evaluation.curve for case in cases]).f1
 
 
 def _highest(cases: Sequence[HeldOutCase], values: Scores) -> float:

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from service.backend import Device
 from service.errors import DataInvalid, ParameterInvalid
 from service.network import MitosisNetwork
 from service.stain import StainMatrix
-from service.training.augmentation import IMAGENET, Placement
+from service.training.augmentation import IMAGENET
 from service.training.checkpoint import load_checkpoint, save_checkpoint, write_history, write_model
 from service.training.gradient import Arithmetic, Outcome, backpropagate, choose_arithmetic
 from service.training.offset import measure_offset
@@ -292,21 +293,17 @@ def _seen_negatives(
     """Give field, place (model px) and probability of the highest cell of each patch without a mitosis."""
     stride = settings.architecture.stride_px
     columns = math.ceil(settings.patch_px / stride)
+    cells = outcome.cells.numpy()
+    places = np.stack([cells % columns, cells // columns], 1) * float(stride)  # (B, 2), patch px
     probabilities = outcome.logits.sigmoid().tolist()
     found = []
-    for (index, placement), cell, probability, label in zip(
-        batch.places, outcome.cells.tolist(), probabilities, batch.labels.tolist(), strict=True
+    for (index, placement), place, probability, label in zip(
+        batch.places, places, probabilities, batch.labels.tolist(), strict=True
     ):
         if not label:
-            found.append((index, *_cell_in_field(placement, cell, columns, stride), probability))
+            x, y = placement.to_field(place[None])[0].tolist()
+            found.append((index, x, y, probability))
     return found
-
-
-def _cell_in_field(placement: Placement, cell: int, columns: int, stride: int) -> tuple[float, float]:
-    x, y = placement.to_field(torch.tensor([[cell % columns, cell // columns]], dtype=torch.float64).numpy() * stride)[
-        0
-    ]
-    return float(x), float(y)
 
 
 def _refuse_shared(training: Sequence[LoadedField], validation: Sequence[LoadedField]) -> None:
@@ -338,7 +335,7 @@ def _card(
         "max_concentrations": reference.max_concentrations.tolist(),
     }
     return {
-        "architecture": settings.architecture.as_card(),
+        "architecture": settings.architecture.model_dump(),
         "mpp": settings.mpp,
         "normalisation": IMAGENET.model_dump(),
         "stain": stain,

@@ -25,7 +25,7 @@ from service.training.fields import Points
 from service.training.gradient import Arithmetic, features
 from service.training.patches import LoadedField
 from service.training.recipe import Augmentation
-from service.training.scoring import RADIUS_UM, Localisation, auc, localise, operating_point, pooled
+from service.training.scoring import RADIUS_UM, Localisation, auc, called, localise, operating_point, pooled
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 MOST_CALLED = 0.05  # of all cells: beyond, nothing is localised, and upsampling nearly everything would take minutes
@@ -83,17 +83,13 @@ def validate(
     both = labels.any() and not labels.all()
     if threshold is None:
         threshold = operating_point(scores, labels) if both else 0.5
-    called = scores >= threshold
-    image = Localisation(
-        int((called & labels).sum()), int((called & ~labels).sum()), int((~called & labels).sum())
-    )  # the same counts, of patches
     counts = {cut: _localise(maps, cut, mpp) for cut in {*THRESHOLDS, threshold}}
     best = max(counts, key=lambda cut: (np.nan_to_num(counts[cut].f1, nan=-1.0), cut))
     return Validation(
         threshold=threshold,
         auc=auc(scores, labels) if both else float("nan"),
-        accuracy=float((called == labels).mean()),
-        image_f1=image.f1,
+        accuracy=float(((scores >= threshold) == labels).mean()),
+        image_f1=called(scores >= threshold, labels).f1,
         precision=counts[threshold].precision,
         recall=counts[threshold].recall,
         f1=counts[threshold].f1,

@@ -229,7 +229,7 @@ def test_a_folder_of_a_hundred_files_of_which_thirty_are_bad_ends_with_seventy_r
 
 @pytest.mark.parametrize("raised", [ZeroDivisionError("x"), RecursionError(), MemoryError(), KeyError("Pixels")])
 def test_whatever_a_slide_raises_the_run_goes_on_and_says_so(raised: Exception, capsys: Any) -> None:
-    tally = console.Tally(several=True)
+    tally = console.Tally(2, several=True)
     for error in (raised, None):
         with tally.slide("folder/a.svs"):
             if error:
