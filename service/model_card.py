@@ -5,7 +5,7 @@ Torch-free, so that the gateway can list models and reports can name them.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,7 +30,7 @@ BatchNorm = Literal["folded", "separate"]
 
 
 class Architecture(BaseModel):
-    """Which network the weights belong to; stored in the model card."""
+    """The network that the weights belong to; stored in the model card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,10 +61,6 @@ class Architecture(BaseModel):
         """Input pixels, per side, that one lattice cell can see."""
         return (43, 99, 211, 435)[self.stages - 1]
 
-    def as_card(self) -> dict[str, Any]:
-        """Make the model card's `architecture` entry."""
-        return self.model_dump()
-
 
 class Normalisation(BaseModel):
     """Mean and standard deviation of RGB in [0, 1] that the network expects."""
@@ -80,12 +76,12 @@ class StainReference(BaseModel):
     max_concentrations: tuple[Positive, Positive]
 
     def stain_matrix(self) -> StainMatrix:
-        """As arrays."""
+        """Give both as arrays."""
         return StainMatrix(np.array(self.matrix), np.array(self.max_concentrations))
 
 
 class ScoreCalibration(BaseModel):
-    """How scores are made to mean the same on every slide; levels in logits, see `service.calibration`."""
+    """The way in which scores are made to mean the same on every slide; levels in logits, see `service.calibration`."""
 
     quantile: Probability  # the level of a slide: so many of the cells on its tissue lie below it
     weight: Probability  # how much of the difference from the reference is taken off the scores
@@ -95,7 +91,7 @@ class ScoreCalibration(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What the code reads of a model card; entries for people (data, metrics, limits) are kept as they are."""
+    """The part of a model card that the code reads; entries for people (data, metrics, limits) are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -116,7 +112,7 @@ class ModelCard(BaseModel):
 
 
 def models() -> dict[str, Path]:
-    """Folders of the models that come with the service, by id."""
+    """Find the folders of the models that come with the service, by id."""
     folders = (card.parent for root in MODEL_FOLDERS for card in sorted(root.glob("*/card.json")))
     return {folder.name: folder for folder in folders}
 

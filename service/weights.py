@@ -10,7 +10,6 @@ from safetensors.torch import load
 from service.errors import WeightsDamaged, WeightsMismatch
 from service.model_card import DEFAULT_MODEL, ModelCard, find_model, read_card
 from service.network import MitosisNetwork
-from service.stain import StainMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +18,6 @@ class Model:
 
     card: ModelCard
     network: MitosisNetwork
-
-    @property
-    def stain(self) -> StainMatrix | None:
-        """The stain reference, None for models that take the pixels as they are."""
-        return self.card.stain_matrix()
 
 
 def load_model(model: str | Path = DEFAULT_MODEL) -> Model:

@@ -36,6 +36,10 @@ from service.store.settings import Settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
 
+ROUTED = (
+    *(analyses, results, definitions, review, layers, events),
+    *(slides, tiles, uploads, fhir, session, operations),
+)
 DESCRIPTION = """
 Counts mitoses in H&E whole-slide images: a slide goes in, mitosis coordinates and the mitotic activity index (MAI)
 come out as JSON. **For research use only.**
@@ -79,20 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (
-        analyses,
-        results,
-        definitions,
-        review,
-        layers,
-        events,
-        slides,
-        tiles,
-        uploads,
-        fhir,
-        session,
-        operations,
-    ):
+    for module in ROUTED:
         app.include_router(module.router)
     add_handlers(app)
     add_middleware(app, settings)

@@ -107,15 +107,11 @@ def refuse_foreign_origin(request: HTTPConnection) -> None:
     """
     if request.scope["method"] in SAFE_METHODS:
         return
-    origin = request.headers.get("origin")
-    host = request.headers.get("host")
-    own = origin in (f"http://{host}", f"https://{host}") if origin else _same_origin(request)
+    host, origin = request.headers.get("host"), request.headers.get("origin")
+    site = request.headers.get("sec-fetch-site", "same-origin")  # by default: no browser, or an old one
+    own = origin in (f"http://{host}", f"https://{host}") if origin else site == "same-origin"
     if not own:
         raise KeyRequired("pages of other sites are not served")
-
-
-def _same_origin(request: HTTPConnection) -> bool:
-    return request.headers.get("sec-fetch-site", "same-origin") == "same-origin"  # no browser, or an old one
 
 
 def _host(url: str) -> str | None:

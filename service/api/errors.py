@@ -21,67 +21,43 @@ from service import errors, refusals
 from service.errors import InternalError, MitosisError, RequestInvalid
 from service.refusals import NotFound
 
-STATUSES: Mapping[type[MitosisError], int] = {
-    errors.FileMissing: 422,
-    errors.NotASlide: 422,
-    errors.SlideDamaged: 422,
-    errors.SlideTooLarge: 422,
-    errors.SlideUnsupported: 422,
-    errors.SlideAmbiguous: 422,
-    errors.ReferenceForbidden: 422,
-    errors.PixelsUnsupported: 422,
-    errors.ResolutionUnknown: 422,
-    errors.ResolutionInvalid: 422,
-    errors.ResolutionTooLow: 422,
-    errors.RegionInvalid: 422,
-    errors.RegionOutside: 422,
-    errors.ParameterInvalid: 422,
-    errors.ModelUnknown: 422,
-    errors.ArchiveUnsafe: 422,
-    errors.SourceForbidden: 422,
-    errors.CallbackForbidden: 422,
-    errors.RequestInvalid: 422,
-    refusals.KeyRequired: 401,
-    refusals.ScopeMissing: 403,
-    refusals.NotFound: 404,
-    refusals.NotFinished: 409,
-    refusals.IdempotencyConflict: 409,
-    refusals.RevisionConflict: 412,
-    refusals.PreconditionRequired: 428,
-    refusals.OrderConflict: 409,
-    refusals.OffsetConflict: 409,
-    refusals.UploadIncomplete: 400,
-    refusals.UploadTimeout: 408,
-    refusals.UploadTooLarge: 413,
-    refusals.FormatUnavailable: 406,
-    refusals.TooManyRequests: 429,
-    refusals.QueueUnavailable: 503,
-    refusals.SourceUnavailable: 503,
-    refusals.DatabaseUnavailable: 503,
-    errors.CardInvalid: 500,
-    errors.InternalError: 500,
-    errors.OutputUnwritable: 500,
-    errors.StorageFull: 507,
-}
 # what opening a slide may end with
 SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
     *(errors.NotASlide, errors.SlideDamaged, errors.SlideTooLarge, errors.SlideUnsupported, errors.SlideAmbiguous),
     *(errors.ReferenceForbidden, errors.PixelsUnsupported),
 )
 
+BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
+    400: (refusals.UploadIncomplete,),
+    401: (refusals.KeyRequired,),
+    403: (refusals.ScopeMissing,),
+    404: (refusals.NotFound,),
+    406: (refusals.FormatUnavailable,),
+    408: (refusals.UploadTimeout,),
+    409: (refusals.NotFinished, refusals.IdempotencyConflict, refusals.OrderConflict, refusals.OffsetConflict),
+    412: (refusals.RevisionConflict,),
+    413: (refusals.UploadTooLarge,),
+    422: (
+        *SLIDE_PROBLEMS,
+        *(errors.FileMissing, errors.ArchiveUnsafe, errors.SourceForbidden, errors.CallbackForbidden),
+        *(errors.ResolutionUnknown, errors.ResolutionInvalid, errors.ResolutionTooLow, errors.RegionInvalid),
+        *(errors.RegionOutside, errors.ParameterInvalid, errors.ModelUnknown, errors.RequestInvalid),
+    ),
+    428: (refusals.PreconditionRequired,),
+    429: (refusals.TooManyRequests,),
+    500: (errors.CardInvalid, errors.InternalError, errors.OutputUnwritable),
+    503: (refusals.QueueUnavailable, refusals.SourceUnavailable, refusals.DatabaseUnavailable),
+    507: (errors.StorageFull,),
+}
+STATUSES = {kind: status for status, kinds in BY_STATUS.items() for kind in kinds}
+
 # What only workers, the start of the service, its client and the command line meet; in a request: a fault of ours.
 NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
-    {
-        errors.DataInvalid,
+    (
+        *(errors.DataInvalid, errors.WeightsDamaged, errors.WeightsMismatch, errors.DeviceUnavailable),
+        *(errors.SettingsInvalid, errors.WorkerLost, errors.TimeLimitExceeded, errors.AuditBroken),
         refusals.ServerUnreachable,
-        errors.WeightsDamaged,
-        errors.WeightsMismatch,
-        errors.DeviceUnavailable,
-        errors.SettingsInvalid,
-        errors.WorkerLost,
-        errors.TimeLimitExceeded,
-        errors.AuditBroken,
-    }
+    )
 )
 
 MEDIA_TYPE = "application/problem+json"

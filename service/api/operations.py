@@ -100,7 +100,8 @@ class AnalysisMetrics(Collector):
         disk = shutil.disk_usage(self._state.settings.data_dir)
         yield GaugeMetricFamily("mitosis_disk_bytes", "Size of the disk of the data directory", disk.total)
         yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", disk.free)
-        yield GaugeMetricFamily("mitosis_broker_up", "Whether the broker answers", _answers(_broker, self._state))
+        answers = _checked(_broker, self._state) == "ok"
+        yield GaugeMetricFamily("mitosis_broker_up", "Whether the broker answers", int(answers))
         try:
             statistics = self._state.analyses.statistics()
             workers = len(live_workers(self._state.engine))
@@ -127,10 +128,6 @@ class AnalysisMetrics(Collector):
         yield _gauge("mitosis_outbox_waiting", "Results that wait to be sent, by channel", "channel", waiting)
         yield _gauge("mitosis_outbox_refused", "Results that another system refused, by channel", "channel", refused)
         yield _gauge("mitosis_outbox_oldest_seconds", "Age of the result that waits longest", "channel", ages)
-
-
-def _answers(check: Callable[[State], None], state: State) -> int:
-    return int(_checked(check, state) == "ok")
 
 
 def _gauge(name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -57,8 +57,7 @@ class Changes(StrictModel):
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
     changes: Annotated[
-        list[Annotated[Decision | Addition, Field(discriminator="action")]],
-        Field(min_length=1, max_length=MAX_CHANGES),
+        list[Annotated[Decision | Addition, Field(discriminator="action")]], Field(min_length=1, max_length=MAX_CHANGES)
     ]
 
 
@@ -127,12 +126,7 @@ def get_detections(
 
 @router.patch("/detections", summary="Accept, reject, add", responses=CHANGING)
 def change_detections(
-    analysis_id: str,
-    state: StateOf,
-    caller: Reviewer,
-    response: Response,
-    asked: Changes,
-    if_match: Revision = None,
+    analysis_id: str, state: StateOf, caller: Reviewer, response: Response, asked: Changes, if_match: Revision = None
 ) -> ReviewedDetections:
     """Make all the changes, or none where one of them cannot be made or somebody else was faster."""
     revision = _revision(if_match)
@@ -165,9 +159,8 @@ def sign(
 def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
     """Return all entries; none is ever changed or taken out."""
     analysis, _ = state.result(analysis_id, caller.tenant)
-    names = tuple(ReviewEntry.model_fields)
     entries = Reviews(state.engine).entries(analysis.id)
-    return ReviewLog(entries=[ReviewEntry(**{name: getattr(entry, name) for name in names}) for entry in entries])
+    return ReviewLog(entries=[ReviewEntry.model_validate(entry, from_attributes=True) for entry in entries])
 
 
 def _shown(result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:

@@ -1,6 +1,7 @@
 """What the API takes and gives, beside the Report; unknown fields, NaN and booleans for numbers are refused."""
 
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -94,7 +95,7 @@ def described(model: type[BaseModel]) -> Any:
 
 
 class AnalysisError(BaseModel):
-    """Why an analysis failed: a stable code, and words for people."""
+    """The reason why an analysis failed: a stable code, and words for people."""
 
     code: str
     detail: str
@@ -124,24 +125,13 @@ class AnalysisStatus(BaseModel):
     def of(cls, analysis: Analysis) -> "AnalysisStatus":
         """Describe an analysis as the database has it."""
         left = analysis.seconds_left
-        return cls(
-            id=analysis.id,
-            status=analysis.status,
-            progress=round(analysis.progress, 4),
-            patches_per_s=round(analysis.patches_per_s, 2),
-            seconds_left=None if left is None else round(left, 1),
-            slide_id=analysis.slide_id,
-            slide_name=analysis.slide_name,
-            model=analysis.model,
-            priority=analysis.priority,
-            accession_number=analysis.accession_number,
-            request=analysis.request,
-            error=AnalysisError(**analysis.error) if analysis.error else None,
-            created_at=datetime.fromtimestamp(analysis.created_at, UTC),
-            started_at=_time(analysis.started_at),
-            finished_at=_time(analysis.finished_at),
-            result=f"/v1/analyses/{analysis.id}/result" if analysis.status == "succeeded" else None,
-        )
+        shown = {
+            "progress": round(analysis.progress, 4),
+            "patches_per_s": round(analysis.patches_per_s, 2),
+            "seconds_left": None if left is None else round(left, 1),
+            "result": f"/v1/analyses/{analysis.id}/result" if analysis.status == "succeeded" else None,
+        }
+        return cls.model_validate(asdict(analysis) | shown)  # which takes Unix seconds for times, in UTC
 
 
 class AnalysisList(BaseModel):
@@ -163,7 +153,3 @@ class Health(BaseModel):
 
     status: Literal["ok", "unavailable"]
     parts: dict[str, str]
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

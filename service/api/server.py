@@ -216,11 +216,7 @@ class _Startup:
 
 
 def serve(
-    app: ASGIApp,
-    host: str,
-    port: int,
-    on_listening: Callable[[str], None] | None = None,
-    limits: Limits = Limits(),
+    app: ASGIApp, host: str, port: int, on_listening: Callable[[str], None] | None = None, limits: Limits = Limits()
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way. Port 0 is any free one.
 

@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/slides", tags=["slides"], route_class=ChangesRout
 
 
 class SlideWarning(BaseModel):
-    """What must be known of which picture was taken for the slide."""
+    """A fact that must be known of the picture that was taken for the slide."""
 
     code: str
     message: str

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from service.api.audit import LookedAtRoute
-from service.api.auth import Caller, Reader
+from service.api.auth import Reader
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import State, StateOf
 from service.errors import FileMissing, MitosisError, RequestInvalid
@@ -57,17 +57,12 @@ async def get_tile(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return a tile of at most 514 px a side, one of them its neighbours' on each side; glass where the slide ends."""
-    stored = await _looked_at(state, caller, slide_id)
+    stored = await on_disk(find_slide, state.engine, caller.tenant, slide_id)
     box, scale = _pyramid(stored).tile(level, column, row)
     return await _picture(state, stored, box, scale, if_none_match)
 
 
-@router.get(
-    "/crop.jpg",
-    summary="A place on the slide",
-    response_class=Response,
-    responses=problems(*READING) | JPEG,
-)
+@router.get("/crop.jpg", summary="A place on the slide", response_class=Response, responses=problems(*READING) | JPEG)
 async def get_crop(
     slide_id: str,
     state: StateOf,
@@ -79,12 +74,8 @@ async def get_crop(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return a square round a place, as one looks at a single figure."""
-    stored = await _looked_at(state, caller, slide_id)
+    stored = await on_disk(find_slide, state.engine, caller.tenant, slide_id)
     return await _picture(state, stored, *place_box(x, y, side, size), if_none_match)
-
-
-async def _looked_at(state: State, caller: Caller, slide_id: str) -> StoredSlide:
-    return await on_disk(find_slide, state.engine, caller.tenant, slide_id)
 
 
 def _pyramid(stored: StoredSlide) -> Pyramid:

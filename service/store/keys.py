@@ -10,9 +10,9 @@ import secrets
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, Row, insert, select, update
 
 from service.errors import ParameterInvalid
 from service.refusals import NotFound
@@ -33,6 +33,11 @@ class Key:
     scopes: frozenset[str]
     created_at: float
     revoked_at: float | None
+
+
+def key_of(row: Row[Any]) -> Key:
+    """Make a key of its row."""
+    return Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, row.revoked_at)
 
 
 def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> tuple[str, str]:
@@ -56,7 +61,7 @@ def list_all(engine: Engine) -> Sequence[Key]:
     """List all keys, revoked ones too, oldest first. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).all()
-    return [Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, row.revoked_at) for row in rows]
+    return [key_of(row) for row in rows]
 
 
 def revoke(engine: Engine, key_id: str) -> None:
@@ -74,7 +79,7 @@ def find(engine: Engine, secret: str) -> Key | None:
         row = connection.execute(select(keys).where(keys.c.sha256 == digest)).one_or_none()
     if row is None or row.revoked_at is not None or not hmac.compare_digest(row.sha256, digest):
         return None
-    return Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, None)
+    return key_of(row)
 
 
 def exist(engine: Engine) -> bool:

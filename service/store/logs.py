@@ -8,8 +8,6 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -47,11 +45,7 @@ def set_up_logs(process: str) -> None:
         return {**first, "process": process, **line}
 
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -96,10 +90,3 @@ def _clean(value: Any) -> Any:
     if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return _clean(repr(value))
-
-
-@contextmanager
-def bind_analysis(analysis_id: str) -> Iterator[None]:
-    """Put the analysis' id on every line that is logged inside, in this thread or task."""
-    with structlog.contextvars.bound_contextvars(analysis_id=analysis_id):
-        yield

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
@@ -14,6 +16,8 @@ from service.store import audit, outbox
 from service.store.database import analyses, reading, review_entries, writing
 from service.store.records import Analysis
 from service.tissue import TissueMask
+
+SAME = tuple(each.name for each in fields(Entry) if each.name != "id")  # columns are called as the fields of an entry
 
 
 class Reviews:
@@ -65,40 +69,15 @@ class Reviews:
 
 def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     table = review_entries.c
-    query = select(review_entries).where(table.analysis_id == analysis_id).order_by(table.revision)
-    return [
-        Entry(
-            revision=row.revision,
-            action=row.action,
-            id=row.detection_id,
-            x=row.x,
-            y=row.y,
-            reason=row.reason,
-            reviewer=row.reviewer,
-            organization=row.organization,
-            at=datetime.fromtimestamp(row.at, UTC),
-            counted=row.counted,
-        )
-        for row in connection.execute(query)
-    ]
+    query = select(table.detection_id.label("id"), *(table[name] for name in SAME)).order_by(table.revision)
+    rows = connection.execute(query.where(table.analysis_id == analysis_id))
+    return [Entry(**{**row._mapping, "at": datetime.fromtimestamp(row.at, UTC)}) for row in rows]
 
 
 def _append(connection: Connection, analysis: Analysis, made: Sequence[Entry], by: Reviewer) -> None:
-    rows = [
-        {
-            "analysis_id": analysis.id,
-            "revision": entry.revision,
-            "action": entry.action,
-            "detection_id": entry.id,
-            "x": entry.x,
-            "y": entry.y,
-            "reason": entry.reason,
-            "reviewer": entry.reviewer,
-            "organization": entry.organization,
-            "key_id": by.key_id,
-            "counted": entry.counted,
-            "at": entry.at.timestamp(),
-        }
+    rows: list[dict[str, Any]] = [
+        {name: getattr(entry, name) for name in SAME}
+        | {"analysis_id": analysis.id, "detection_id": entry.id, "key_id": by.key_id, "at": entry.at.timestamp()}
         for entry in made
     ]
     connection.execute(insert(review_entries), rows)

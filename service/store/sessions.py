@@ -41,9 +41,7 @@ def find(engine: Engine, secret: str) -> Key | None:
     valid = select(keys_table).join(sessions, sessions.c.key_id == keys_table.c.id)
     with reading(engine) as connection:
         row = connection.execute(valid.where(mine, keys_table.c.revoked_at.is_(None))).one_or_none()
-    if row is None:
-        return None
-    return Key(row.id, row.name, row.tenant, frozenset(row.scopes), row.created_at, None)
+    return None if row is None else keys.key_of(row)
 
 
 def end(engine: Engine, secret: str) -> None:

@@ -21,31 +21,26 @@ TOUCH_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSlide:
-    """A slide that analyses can name. `path` is below the data directory; of a reference, all of it, or a URL."""
-
-    id: str
-    tenant: str
-    sha256: str  # of what was uploaded; of a reference, of the slide
-    name: str
-    path: str
-    size: int  # bytes
-    facts: dict[str, Any]  # `Slide.describe`
-
-    def location(self, folder: Path) -> str | Path:
-        """Return what `open_slide` takes; `folder` is the data directory."""
-        return self.path if is_url(self.path) else folder / self.path
-
-
-@dataclass(frozen=True, slots=True)
 class SlideRow:
     """The facts that are kept of a slide that comes in."""
 
     tenant: str
-    sha256: str
+    sha256: str  # of what was uploaded; of a reference, of the slide
     name: str
-    size: int
-    facts: dict[str, Any]
+    size: int  # bytes
+    facts: dict[str, Any]  # `Slide.describe`
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSlide(SlideRow):
+    """A slide that analyses can name. `path` is below the data directory; of a reference, all of it, or a URL."""
+
+    id: str
+    path: str
+
+    def location(self, folder: Path) -> str | Path:
+        """Return what `open_slide` takes; `folder` is the data directory."""
+        return self.path if is_url(self.path) else folder / self.path
 
 
 def _same(tenant: str, sha256: str, name: str) -> ColumnElement[bool]:
@@ -105,7 +100,7 @@ def find_slide(engine: Engine, tenant: str, slide_id: str, *, use: bool = True) 
 
 
 def _stored(row: Row[Any]) -> StoredSlide:
-    return StoredSlide(row.id, row.tenant, row.sha256, row.name, row.path, int(row.size), row.facts)
+    return StoredSlide(row.tenant, row.sha256, row.name, int(row.size), row.facts, row.id, row.path)
 
 
 def open_stored(storage: Storage, stored: StoredSlide, *, mpp: float | None = None) -> Slide:

@@ -8,8 +8,8 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from service.report import Report
 from service.slide import Slide
 from service.store.analyses import Analyses, Claim
 from service.store.database import open_database
-from service.store.logs import bind_analysis
 from service.store.records import Problem
 from service.store.settings import Settings
 from service.store.slides import find_slide, open_stored
@@ -72,7 +71,7 @@ class Runner:
         claim = self._analyses.claim(task_id)
         if claim is None:
             return
-        with bind_analysis(claim.analysis.id):
+        with structlog.contextvars.bound_contextvars(analysis_id=claim.analysis.id):
             log.info("task started", kind=claim.kind, part=claim.part, parts=claim.parts, attempt=claim.attempts)
             try:
                 with Heartbeat(self._analyses, claim, self._settings.time_limit_s, self._stopping) as heartbeat:
@@ -91,7 +90,7 @@ class Runner:
         if detector.card.sha256 != claim.analysis.model_sha256:
             raise WeightsMismatch(f"a worker's weights of {claim.analysis.model} are not those that were asked for")
         folder = self._storage.result_folder(claim.analysis.id)
-        with self._slide(claim) as slide:
+        with self._open(claim) as slide:
             # made once: whoever else works on this slide, or goes on with it, finds it there
             plan = Plan.load_or_make(folder / "plan.npz", slide, detector.card, **_options(claim.analysis.request))
             if claim.kind == "whole" and (totals := self._shares(claim, plan)):
@@ -176,11 +175,9 @@ class Runner:
             self._detectors = {model: detector}
         return self._detectors[model]
 
-    @contextmanager
-    def _slide(self, claim: Claim) -> Iterator[Slide]:
+    def _open(self, claim: Claim) -> Slide:
         stored = find_slide(self._analyses.engine, claim.analysis.tenant, claim.analysis.slide_id)
-        with open_stored(self._storage, stored, mpp=claim.analysis.request.get("mpp")) as slide:
-            yield slide
+        return open_stored(self._storage, stored, mpp=claim.analysis.request.get("mpp"))
 
 
 def _options(request: dict[str, Any]) -> AnalysisOptions:

@@ -13,7 +13,7 @@ KEY = "mk_Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6"
 
 PROGRAM = """
 import asyncio, logging, threading, time, uvicorn, celery, structlog, warnings
-from service.store.logs import set_up_logs, bind_analysis
+from service.store.logs import set_up_logs
 
 set_up_logs("worker")
 uvicorn.Config(None, log_config=None)
@@ -24,7 +24,7 @@ logging.getLogger("uvicorn.error").info("started %d", 7)
 logging.getLogger("celery.worker").warning("lost %s", "a connection")
 logging.getLogger("httpx").info("HTTP Request: POST https://lis.example/?token=abc")
 warnings.warn("deprecated")
-with bind_analysis("a-1"):
+with structlog.contextvars.bound_contextvars(analysis_id="a-1"):
     log.info("bound")
     logging.getLogger("celery.task").info("bound too")
     thread = threading.Thread(target=lambda: log.info("another thread"))

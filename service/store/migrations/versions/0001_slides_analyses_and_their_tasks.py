@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """To this version."""
+    """Go to this version."""
     op.create_table(
         "analyses",
         sa.Column("id", sa.String(36), primary_key=True),
@@ -107,7 +107,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back from it."""
+    """Go back from it."""
     op.drop_table("tasks")
     op.drop_table("workers")
     op.drop_table("slides")
