@@ -100,7 +100,7 @@ def _trace(model: Model) -> bytes:
 
 
 def _tissue(rng: np.random.Generator, batch: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Dark round nuclei on stroma in the colours of H and E, (B, H, W, 3)."""
+    """Draw dark round nuclei on stroma in the colours of H and E, (B, H, W, 3)."""
     y, x = np.mgrid[:height, :width]
     nuclei = np.zeros((batch, height, width))
     for patch in nuclei:

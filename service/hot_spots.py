@@ -43,10 +43,8 @@ class Hotspot:
 def ranked_hotspots(points_um: ArrayLike, shape: WindowShape, area_mm2: float, count: int = 3) -> list[Hotspot]:
     """Return the most active window, then the most active one among the points not counted so far, and so on.
 
-    Windows may overlap on the slide; no point is a member of two. Fewer than `count` where the points run out.
-
-    Raises:
-        ValueError: the points are not finite (n, 2), or the area is not positive.
+    Windows may overlap on the slide; no point is a member of two. Fewer than `count` where the points run out. Raises
+    ValueError where the points are not finite (n, 2), or the area is not positive.
     """
     points = _as_points(points_um)
     rest = np.arange(len(points))
@@ -61,8 +59,7 @@ def ranked_hotspots(points_um: ArrayLike, shape: WindowShape, area_mm2: float, c
 def most_active_window(points_um: ArrayLike, shape: WindowShape, area_mm2: float) -> Hotspot | None:
     """Return the circle, or the 4:3 rectangle, of exactly this area that holds the most points.
 
-    Raises:
-        ValueError: the points are not finite (n, 2), or the area is not positive.
+    Raises ValueError where the points are not finite (n, 2), or the area is not positive.
     """
     if not area_mm2 > 0:
         raise ValueError(f"a window needs a positive area, not {area_mm2} mm2")
@@ -77,14 +74,8 @@ def most_active_circle(points_um: ArrayLike, radius_um: float) -> Hotspot | None
     """Return a closed disc that holds as many points as any disc of this radius can; None without points.
 
     Its centre is that of the smallest circle round its members, so that all lie as far inside as they can. Among
-    equals the one with the smallest (y, x) of its centre, to 1e-6 um; the order of the points does not matter.
-
-    Args:
-        points_um: (n, 2) x, y in um; equal points count each.
-        radius_um: of the disc.
-
-    Raises:
-        ValueError: the points are not finite (n, 2), or the radius is not positive.
+    equals the one with the smallest (y, x) of its centre, to 1e-6 um; the order of the points does not matter, and
+    equal points count each. Raises ValueError where they are not finite (n, 2), or the radius is not positive.
     """
     if not 0 < radius_um < inf:
         raise ValueError(f"a disc needs a positive radius, not {radius_um} um")
@@ -99,15 +90,8 @@ def most_active_circle(points_um: ArrayLike, radius_um: float) -> Hotspot | None
 def most_active_rectangle(points_um: ArrayLike, width_um: float, height_um: float) -> Hotspot | None:
     """Return a closed upright rectangle that holds as many points as any of this size can; None without points.
 
-    It is centred on its members' bounding box; among equals as in `most_active_circle`.
-
-    Args:
-        points_um: (n, 2) x, y in um; equal points count each.
-        width_um: along x.
-        height_um: along y.
-
-    Raises:
-        ValueError: the points are not finite (n, 2), or a side is not positive.
+    It is centred on its members' bounding box; its width is along x. Among equals as in `most_active_circle`. Raises
+    ValueError where the points are not finite (n, 2), or a side is not positive.
     """
     if not (0 < width_um < inf and 0 < height_um < inf):
         raise ValueError(f"a rectangle needs positive sides, not {width_um} x {height_um} um")

@@ -60,11 +60,7 @@ class Detector:
         return f"{plan.key} {self.backend.precision}"
 
     def run(
-        self,
-        slide: Slide,
-        plan: Plan,
-        on_progress: OnProgress | None = None,
-        checkpoint: Path | None = None,
+        self, slide: Slide, plan: Plan, on_progress: OnProgress | None = None, checkpoint: Path | None = None
     ) -> ProbabilityMap:
         """Compute the map of a plan's tiles; a checkpoint file of the same key is gone on from, and kept up to date.
 
@@ -102,7 +98,7 @@ def _save_if_possible(found: ProbabilityMap, checkpoint: Path | None, key: str) 
 
 
 def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Rgb]]:
-    """Tiles with their pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
+    """Yield tiles with their pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
     waiting: deque[tuple[Tile, Future[Rgb]]] = deque()
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         try:

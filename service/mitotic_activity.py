@@ -52,14 +52,10 @@ class ActivityCounts:
 
 
 def count_activity(points_um: ArrayLike, examined_mm2: float) -> ActivityCounts:
-    """Count one set of mitoses by every definition.
+    """Count one set of mitoses, (n, 2) x, y in um, by every definition.
 
-    Args:
-        points_um: (n, 2) x, y in um, one point per mitosis.
-        examined_mm2: tissue that was analysed. Below a definition's area there is a count but no class.
-
-    Raises:
-        ValueError: the points are not finite (n, 2).
+    Where less tissue was examined than a definition's area there is a count but no class. Raises ValueError where the
+    points are not finite (n, 2).
     """
     ranked = ranked_hotspots(points_um, MAI_BAAK.shape, MAI_BAAK.area_mm2)
     searched = {(MAI_BAAK.shape, MAI_BAAK.area_mm2): ranked[0] if ranked else None}
@@ -76,10 +72,8 @@ def count_activity(points_um: ArrayLike, examined_mm2: float) -> ActivityCounts:
 def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the exact (Garwood 1936) two-sided interval of a Poisson mean, given one count.
 
-    It tells the sampling error of a window's count; that the window was chosen as the fullest is not in it.
-
-    Raises:
-        ValueError: the count is negative, or the confidence is not between 0 and 1.
+    It tells the sampling error of a window's count; that the window was chosen as the fullest is not in it. Raises
+    ValueError where the count is negative, or the confidence is not between 0 and 1.
     """
     if count < 0 or not 0 < confidence < 1:
         raise ValueError(f"no Poisson interval for count {count} at confidence {confidence}")

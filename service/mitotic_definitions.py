@@ -99,8 +99,7 @@ DEFAULT_FIELD_DIAMETER_MM = 0.55
 def nottingham_fd(field_diameter_mm: float = DEFAULT_FIELD_DIAMETER_MM) -> CountDefinition:
     """Return the Nottingham mitotic score for a microscope's field diameter, 0.40 to 0.69 mm in steps of 0.01.
 
-    Raises:
-        KeyError: the table has no row for this diameter.
+    Raises KeyError where the table has no row for this diameter.
     """
     score_1_to, score_2_to = CAP_TABLE_1[field_diameter_mm]
     return CountDefinition(

@@ -77,7 +77,7 @@ def components(cells: Map, threshold: float, stride_px: int = 16) -> npt.NDArray
 
 
 def upsample(cells: Map, stride_px: int = 16) -> Map:
-    """Bilinear upsampling, (n, m) -> (s * (n - 1) + 1, s * (m - 1) + 1): cell i lies exactly on px s * i."""
+    """Upsample bilinearly, (n, m) -> (s * (n - 1) + 1, s * (m - 1) + 1): cell i lies exactly on px s * i."""
     return _upsample_rows(_upsample_rows(cells, stride_px).T, stride_px).T
 
 
@@ -88,7 +88,7 @@ def _upsample_rows(cells: Map, stride_px: int) -> Map:
 
 
 def _groups(cells: Map, threshold: float) -> Iterator[tuple[Map, int, int]]:
-    """Parts of the map (and their row and column) that hold whole components; everything else in them is zero.
+    """Yield parts of the map (and their row and column) that hold whole components; everything else in them is zero.
 
     Interpolation makes no new maximum, so only squares with a corner at or above the threshold matter. All four
     squares round such a corner are in one group, so no component spans two groups.
@@ -103,7 +103,7 @@ def _groups(cells: Map, threshold: float) -> Iterator[tuple[Map, int, int]]:
 
 
 def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int) -> npt.NDArray[np.float64]:
-    """Components of one group, (k, 4): x, y, area, peak in model px of the slide."""
+    """Measure the components of one group, (k, 4): x, y, area, peak in model px of the slide."""
     rows_at_a_time = max(1, BAND_PIXELS // (stride_px**2 * cells.shape[1]))
     sums: list[npt.NDArray[np.float64]] = []
     links: list[tuple[int, int]] = []
@@ -124,7 +124,7 @@ def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int
 
 
 def _sums(pixels: Map, labels: npt.NDArray[np.int64], before: int, found: int, top_px: int) -> npt.NDArray[np.float64]:
-    """Per component (found, 4): sum of x, sum of y, pixels, peak."""
+    """Sum up each component, (found, 4): sum of x, sum of y, pixels, peak."""
     y, x = np.nonzero(labels)
     which = labels[y, x] - before - 1
     peak = np.zeros(found, np.float32)
@@ -134,7 +134,7 @@ def _sums(pixels: Map, labels: npt.NDArray[np.int64], before: int, found: int, t
 
 
 def _touching(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Pairs of labels that are 8-connected across two rows of pixels."""
+    """Find pairs of labels that are 8-connected across two rows of pixels."""
     pairs: set[tuple[int, int]] = set()
     for shift in (-1, 0, 1):
         shifted = np.roll(above, shift)
@@ -161,7 +161,7 @@ def _combined(
 
 
 def _merged(table: npt.NDArray[np.float64], um_per_px: tuple[float, float], merge_um: float) -> npt.NDArray[np.float64]:
-    """Components closer than `merge_um` as one, in the order of their peaks; rows as in `components`."""
+    """Merge components closer than `merge_um`, in the order of their peaks; rows as in `components`."""
     if len(table) < 2 or merge_um <= 0:
         return table
     neighbours = cKDTree(table[:, :2] * um_per_px).query_ball_point(table[:, :2] * um_per_px, merge_um)

@@ -68,21 +68,21 @@ class MitosisNetwork(nn.Module):
             self.attention_u = nn.Conv2d(inputs, ATTENTION_CHANNELS, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
+        """Compute the trunk, (B, 3, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in range(self.architecture.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return x
 
     def attention(self, features: Tensor) -> Tensor:
-        """Attention before its softmax over positions, (B, 1, h, w); Ilse 2018, equations 8 and 9."""
+        """Compute attention before its softmax over positions, (B, 1, h, w); Ilse 2018, equations 8 and 9."""
         hidden = torch.tanh(self.attention_v(features))
         if self.architecture.aggregation == "gated-attention":
             hidden = hidden * torch.sigmoid(self.attention_u(features))
         return self.attention_w(hidden)
 
     def image_logits(self, features: Tensor) -> Tensor:
-        """One logit per patch, (B,): what the image-level label trains and the operating point cuts.
+        """Compute one logit per patch, (B,): what the image-level label trains and the operating point cuts.
 
         The maximum is taken on logits on the small lattice: it commutes with the sigmoid and with bilinear
         upsampling, which makes no new maximum.
@@ -111,5 +111,5 @@ class MitosisNetwork(nn.Module):
         return torch.logit(relative * self.image_logits(features).sigmoid()[:, None, None], eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probability map, (B, h, w), in [0, 1]."""
+        """Compute the probability map, (B, h, w), in [0, 1]."""
         return self.map_logits(self.features(x)).sigmoid()

@@ -25,7 +25,7 @@ ResultStatus: TypeAlias = Literal["preliminary", "final", "amended"]
 
 
 class OrderedService(StrictModel):
-    """What was ordered, as the order named it; results repeat it (HL7 OBR-4)."""
+    """The service that was ordered, as the order named it; results repeat it (HL7 OBR-4)."""
 
     code: Text
     text: Text
@@ -33,7 +33,7 @@ class OrderedService(StrictModel):
 
 
 class Order(StrictModel):
-    """Which order of the laboratory an analysis belongs to; it is kept with it, and logged nowhere."""
+    """The order of the laboratory that an analysis belongs to; it is kept with it, and logged nowhere."""
 
     accession_number: Text | None = None
     specimen_id: Text | None = None
@@ -53,7 +53,7 @@ class Order(StrictModel):
 
 
 class Confirmation(StrictModel):
-    """Who vouches for a final or amended result, and since when."""
+    """The person who vouches for a final or amended result, and since when."""
 
     name: Text
     organization: Text | None = None
@@ -61,6 +61,6 @@ class Confirmation(StrictModel):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Family and given name of "Family, Given"; all of it is the family name where there is no comma."""
+    """Split "Family, Given" into family and given name; all of it is the family name where there is no comma."""
     family, _, given = name.partition(",")
     return (family.strip(), given.strip()) if family.strip() else (name.strip(), "")

@@ -1,7 +1,7 @@
 """The stitched probability map of a slide: one number per lattice cell, saved as it grows and resumed."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,9 @@ class ProbabilityMap:
         Raises StorageFull, OutputUnwritable.
         """
         facts = {"key": key, "lattice": asdict(self.lattice)}
-        tiles = np.array([_numbers(tile) for tile in self.done], np.int64).reshape(-1, 9)
+        tiles = np.array(
+            [(*astuple(tile.read), *astuple(tile.write), tile.patches) for tile in self.done], np.int64
+        ).reshape(-1, 9)
         save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)
 
     @classmethod
@@ -69,8 +71,3 @@ class ProbabilityMap:
             return cls.load(path, key) if path is not None and path.exists() else cls.empty(lattice)
         except ValueError:  # nothing is lost but time: what cannot be gone on from is computed again
             return cls.empty(lattice)
-
-
-def _numbers(tile: Tile) -> tuple[int, ...]:
-    read, write = tile.read, tile.write
-    return (read.x, read.y, read.width, read.height, write.x, write.y, write.width, write.height, tile.patches)

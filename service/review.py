@@ -30,7 +30,7 @@ Found = dict[int, ReviewedDetection]  # by id
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be done: a decision on a detection, or a new one at x, y (level-0 px)."""
+    """A change to be made: a decision on a detection, or a new one at x, y (level-0 px)."""
 
     action: Action
     id: int | None = None
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """Who decides: a name for people, and the key that was used."""
+    """The person who decides: a name for people, and the key that was used."""
 
     name: str
     organization: str | None = None
@@ -50,7 +50,7 @@ class Reviewer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What was done, by whom and when. `counted` is what a signature is of."""
+    """A decision or signature, by whom and when. `counted` is what a signature is of."""
 
     revision: int
     action: Action
@@ -98,11 +98,12 @@ def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> Reviewe
 def reviewed(report: Report, tissue: TissueMask, entries: Sequence[Entry]) -> Review:
     """Make the review as it stands: counted is what is not rejected."""
     found, signed = replay(report, entries), _signatures(entries)
+    names = tuple(Signature.model_fields)
     return Review(
         **dict(counted_review(report, tissue, found)),
         revision=revision_of(entries),
         status=_status(signed),
-        signed=_signature(signed[-1]) if signed else None,
+        signed=Signature(**{name: getattr(signed[-1], name) for name in names}) if signed else None,
         detections=list(found.values()),
     )
 
@@ -129,10 +130,6 @@ def revision_of(entries: Sequence[Entry]) -> int:
 
 def _signatures(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.action == "sign"]
-
-
-def _signature(entry: Entry) -> Signature:
-    return Signature(reviewer=entry.reviewer, organization=entry.organization, at=entry.at, revision=entry.revision)
 
 
 def _status(signed: list[Entry]) -> ResultStatus:

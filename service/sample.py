@@ -62,7 +62,7 @@ class SampleSlide:
 
 
 class _Layout(NamedTuple):
-    """What lies where, on the lattice; depths are in level-0 px, positive inside."""
+    """The places of everything, on the lattice; depths are in level-0 px, positive inside."""
 
     tissue: Field
     nest: Field
@@ -119,7 +119,7 @@ def _lay_out(rng: np.random.Generator, width: int, height: int) -> _Layout:
 
 
 def _lumens(rng: np.random.Generator, nest: Field, x: Field, y: Field) -> Field:
-    """Depth inside a few gland lumens, opened where nests are thick."""
+    """Compute the depth inside a few gland lumens, opened where nests are thick."""
     depth, rough = np.full(nest.shape, -1e3, np.float32), 9 * smooth_noise(rng, nest.shape, 60)
     for cy, cx in rng.permutation(np.argwhere(nest > 130) * LATTICE_PX)[: max(1, nest.size // 200_000)]:
         radius, squeeze = rng.uniform(35, 85), rng.uniform(0.6, 1.6)
@@ -128,7 +128,7 @@ def _lumens(rng: np.random.Generator, nest: Field, x: Field, y: Field) -> Field:
 
 
 def _fat(rng: np.random.Generator, zone: Field, x: Field, y: Field) -> Field:
-    """Depth inside the fat vacuoles whose middle lies in the zone."""
+    """Compute the depth inside the fat vacuoles whose middle lies in the zone."""
     vacuoles = _scatter(rng, zone, 230, 0.2)
     bulge = [18 * smooth_noise(rng, zone.shape, 170) for _ in "xy"]
     near, which = cKDTree(vacuoles).query(np.stack([x + bulge[0], y + bulge[1]], -1), k=2)
@@ -138,7 +138,7 @@ def _fat(rng: np.random.Generator, zone: Field, x: Field, y: Field) -> Field:
 
 
 def _cell_depth(rng: np.random.Generator, layout: _Layout, cells: Places) -> Field:
-    """Depth inside a tumour cell from the border it shares with the next one, level-0 px."""
+    """Compute the depth inside a tumour cell from the border it shares with the next one, level-0 px."""
     depth = np.full(layout.nest.shape, 99, np.float32)
     inside = np.nonzero(layout.nest > -30)
     wobble = np.stack([smooth_noise(rng, depth.shape, 22)[inside] for _ in "xy"], -1)
@@ -148,7 +148,7 @@ def _cell_depth(rng: np.random.Generator, layout: _Layout, cells: Places) -> Fie
 
 
 def _choose_mitoses(rng: np.random.Generator, layout: _Layout, cells: Places, count: int) -> Places:
-    """Cells to put in mitosis: most of them in one hot spot, none close to another or to a nest's border."""
+    """Choose cells to put in mitosis: most of them in one hot spot, none close to another or to a nest's border."""
     deep = rng.permutation(cells[(_at(layout.nest, cells) > 26) & (_at(layout.void, cells) < -50)])
     off = np.hypot(*(deep / LATTICE_PX / layout.nest.shape[::-1] - (0.66, 0.33)).T)
     chosen: list[Places] = []
@@ -179,7 +179,7 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
 
 
 def _paint_section(canvas: Canvas, layout: _Layout, cell_depth: Field) -> None:
-    """Glass, collagen, and granular cytoplasm with pale gaps between neighbours."""
+    """Paint glass, collagen, and granular cytoplasm with pale gaps between neighbours."""
     for block in _blocks(canvas.h.shape):
         fine, mid, broad = (cut_grain(canvas.grains[sigma], block) for sigma in (1.1, 3.0, 7.0))
         tissue = zoom(layout.tissue, block) + 6 * broad + 2 * mid
@@ -196,7 +196,7 @@ def _paint_section(canvas: Canvas, layout: _Layout, cell_depth: Field) -> None:
 
 
 def _collagen(canvas: Canvas, across: Field, along: Field, nest: Field, rough: Field) -> tuple[Field, Field]:
-    """Wavy fibres, with cracks between bundles and where nests shrank from the stroma."""
+    """Paint wavy fibres, with cracks between bundles and where nests shrank from the stroma."""
     fibre = canvas.fibres[(along * 0.25).astype(np.int32) % GRAIN_PX, (across * 2).astype(np.int32) % GRAIN_PX]
     bundle = canvas.grains[7.0][(along * 0.06).astype(np.int32) % GRAIN_PX, (across * 0.5).astype(np.int32) % GRAIN_PX]
     crack = soft_step(bundle + 0.35 * fibre - 1.35, 0.5) + soft_step(3 - np.abs(nest + 9) + 6 * bundle, 5)
@@ -205,7 +205,7 @@ def _collagen(canvas: Canvas, across: Field, along: Field, nest: Field, rough: F
 
 
 def _draw_stroma_cells(canvas: Canvas, layout: _Layout) -> None:
-    """Fibroblasts along the fibres, and lymphocytes: one aggregate and a few strays."""
+    """Draw fibroblasts along the fibres, and lymphocytes: one aggregate and a few strays."""
     rng = canvas.rng
     for x, y, angle in _in_stroma(rng, layout, 76, 0.35):
         a, b = rng.uniform(14, 27), rng.uniform(3.0, 5.5)
@@ -219,7 +219,7 @@ def _draw_stroma_cells(canvas: Canvas, layout: _Layout) -> None:
 
 
 def _in_stroma(rng: np.random.Generator, layout: _Layout, spacing_px: float, jitter: float) -> Places:
-    """Places in the stroma, (N, 3): x, y and the direction of the fibres there."""
+    """Choose places in the stroma, (N, 3): x, y and the direction of the fibres there."""
     places = _scatter(rng, layout.nest, spacing_px, jitter)
     fits = (_at(layout.nest, places) < -13) & (_at(layout.tissue, places) > 30) & (_at(layout.void, places) < -7)
     slopes = (_at(np.asarray(slope), places) for slope in np.gradient(layout.across))
@@ -227,7 +227,7 @@ def _in_stroma(rng: np.random.Generator, layout: _Layout, spacing_px: float, jit
 
 
 def _draw_lookalikes(canvas: Canvas, layout: _Layout, dying: Places) -> Places:
-    """Apoptotic cells and smudged nuclei in place of dying cells, dark spindles in the stroma; returns the places."""
+    """Draw apoptotic cells and smudged nuclei in place of dying cells, dark spindles in the stroma; give the places."""
     rng = canvas.rng
     for x, y in dying[::3]:
         draw_nucleus(canvas, canvas.spot(x, y, 34), 15, 12, rng.uniform(0.95, 1.25), 0.0, soft=9)
@@ -240,7 +240,7 @@ def _draw_lookalikes(canvas: Canvas, layout: _Layout, dying: Places) -> Places:
 
 
 def _develop(canvas: Canvas) -> npt.NDArray[np.uint8]:
-    """Stain to RGB (height, width, 3), through a lens that blurs by 0.7 px and a sensor with noise."""
+    """Turn stain to RGB (height, width, 3), through a lens that blurs by 0.7 px and a sensor with noise."""
     vectors = np.array([HAEMATOXYLIN, EOSIN], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     rgb = np.empty((*canvas.h.shape, 3), np.uint8)
@@ -253,7 +253,7 @@ def _develop(canvas: Canvas) -> npt.NDArray[np.uint8]:
 
 
 def _blur(plane: Field, block: Block) -> Field:
-    """One block under weights 1 2 1 down and across: a Gaussian of sigma 0.7 px in a tenth of the time."""
+    """Blur one block by weights 1 2 1 down and across: a Gaussian of sigma 0.7 px in a tenth of the time."""
     y, x = (np.arange(part.start - 1, part.stop + 1) for part in block)
     padded = plane[y.clip(0, plane.shape[0] - 1)][:, x.clip(0, plane.shape[1] - 1)]
     down = padded[:-2] + 2 * padded[1:-1] + padded[2:]
@@ -261,7 +261,7 @@ def _blur(plane: Field, block: Block) -> Field:
 
 
 def _write_pyramid(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
-    """Levels as successive directories: OpenSlide does not look into SubIFDs."""
+    """Write levels as successive directories: OpenSlide does not look into SubIFDs."""
     form: dict[str, Any] = {"tile": (TILE_PX, TILE_PX), "photometric": "rgb", "metadata": None, "software": "mitosis"}
     jpeg: dict[str, Any] = {"compression": "jpeg", "compressionargs": {"level": 88}, "resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as tiff:

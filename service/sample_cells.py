@@ -70,7 +70,7 @@ def cut_grain(grain: Field, block: Block, shift_px: int = 0) -> Field:
 
 
 def soft_step(depth: Field, soft_px: float) -> Field:
-    """0 outside to 1 inside, over soft_px."""
+    """Rise from 0 outside to 1 inside, over soft_px."""
     return np.asarray((depth / soft_px + 0.5).clip(0, 1))
 
 
@@ -114,7 +114,7 @@ def draw_apoptosis(canvas: Canvas, x: float, y: float) -> None:
 
 
 def draw_mitosis(canvas: Canvas, x: float, y: float) -> None:
-    """Dark, clumped chromosomes with hairy edges in a rounded, cleared cell without nuclear membrane."""
+    """Draw dark, clumped chromosomes with hairy edges in a rounded, cleared cell without nuclear membrane."""
     rng, spot, radius = canvas.rng, canvas.spot(x, y, 44), canvas.rng.uniform(23, 29)
     r = np.hypot(spot.u, rng.uniform(1.0, 1.2) * spot.v) + 1.8 * canvas.noise(spot.h, 7.0)
     gap = soft_step(radius + rng.uniform(2, 7) - r, 4) * soft_step(
@@ -130,7 +130,7 @@ def draw_mitosis(canvas: Canvas, x: float, y: float) -> None:
 
 
 def _plate(spot: Spot, centre: float, half_length: float, half_width: float, bend: float) -> Field:
-    """Depth inside a band along u, lying `centre` px off the cell's middle and bowed by `bend` px at its ends."""
+    """Give the depth inside a band along u, lying `centre` px off the middle and bowed by `bend` px at its ends."""
     bowed = spot.v - centre - bend * np.square(spot.u / half_length)
     return np.asarray(np.minimum(half_width - np.abs(bowed), half_length - np.abs(spot.u)))
 

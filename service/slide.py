@@ -35,7 +35,7 @@ LOWEST_MPP = 0.6  # x20 scanners write up to 0.55
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a request is checked against: a slide's size (level-0 px) and um per pixel, without its pixels."""
+    """The facts that a request is checked against: a slide's size (level-0 px) and um per pixel, without its pixels."""
 
     name: str
     width: int
@@ -44,7 +44,7 @@ class Extent:
     claimed_mpp: tuple[float, float] | None = None  # as the file has it, plausible or not
 
     def require_mpp(self) -> tuple[float, float]:
-        """Um per pixel (x, y), fine enough to see mitoses; raises ResolutionUnknown or ResolutionTooLow."""
+        """Give um per pixel (x, y), fine enough to see mitoses. Raises ResolutionUnknown, ResolutionTooLow."""
         if self.mpp is None:
             claimed = self.claimed_mpp
             what = (
@@ -59,7 +59,7 @@ class Extent:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], name: str, mpp: float | None = None) -> "Extent":
-        """Of what `Slide.describe` gave; `mpp` overrides it. Raises ResolutionInvalid."""
+        """Make it of what `Slide.describe` gave; `mpp` overrides it. Raises ResolutionInvalid."""
         own = (mpp, mpp) if mpp is not None else facts["mpp"] and tuple(facts["mpp"])
         check_mpp(mpp)
         return cls(name, facts["width"], facts["height"], own, facts["claimed_mpp"])
@@ -85,7 +85,8 @@ class Slide:
         self.name = name or slide_name(path)
         self._sha256 = sha256
         opened = open_reader(path)
-        self.reader_name, self._files = opened.name, opened.files
+        self.reader_name = opened.name
+        self.files = opened.files  # what the slide is made of: one file or URL, or all of a DICOM series or MIRAX slide
         self.claimed_mpp, self.warnings = opened.mpp, opened.warnings
         self.colour_profile = ColourProfile(opened.icc) if opened.icc else None
         self.is_srgb = False  # whether pixels are converted by the profile
@@ -125,7 +126,7 @@ class Slide:
         return None, None
 
     def require_mpp(self) -> tuple[float, float]:
-        """Um per pixel (x, y), fine enough to see mitoses; raises ResolutionUnknown or ResolutionTooLow."""
+        """Give um per pixel (x, y), fine enough to see mitoses. Raises ResolutionUnknown, ResolutionTooLow."""
         return self.extent.require_mpp()
 
     @property
@@ -145,7 +146,7 @@ class Slide:
         if self._sha256 is not None:
             return self._sha256
         digest = hashlib.sha256()
-        for file in self.files():
+        for file in self.files:
             with fsspec.open(str(file), "rb") as stream:
                 while chunk := stream.read(1 << 22):
                     digest.update(chunk)
@@ -171,10 +172,6 @@ class Slide:
             "warnings": [{"code": code, "message": message} for code, message in self.warnings],
             "sha256": self.sha256,
         }
-
-    def files(self) -> list[str | Path]:
-        """List what the slide is made of: one file or URL, or all files of a DICOM series or MIRAX slide."""
-        return list(self._files)
 
     def in_colours(self, colour: Colour) -> "Slide":
         """Give the slide as it was scanned, or converted to sRGB by its profile, if it has one that is sound."""
@@ -204,7 +201,7 @@ class Slide:
         return np.asarray(pixels.resize((box.width, box.height), Image.Resampling.BILINEAR, source))
 
     def _span(self, start: int, length: int, scale: float, level: int) -> tuple[float, float]:
-        """Where grid px [start, start + length) lie on a level, along one axis."""
+        """Find where grid px [start, start + length) lie on a level, along one axis."""
         factor = scale / self.level_downsamples[level]
         return start * factor, length * factor
 
@@ -219,7 +216,7 @@ class Slide:
         return self.read_large(Box(0, 0, math.ceil(self.width / scale), math.ceil(self.height / scale)), (scale, scale))
 
     def read_large(self, box: Box, scale: tuple[float, float]) -> Rgb:
-        """As `read`, in pieces, so that a slide without a pyramid does not have to fit into memory."""
+        """Read as `read` does, in pieces, so that a slide without a pyramid does not have to fit into memory."""
         step = max(16, int(2048 * self.level_downsamples[self._levels.finest_within(min(scale))] / max(scale)))
         pixels = np.empty((box.height, box.width, 3), np.uint8)
         for top in range(0, box.height, step):

@@ -64,12 +64,12 @@ class Lattice:
         return PATCH_PX // self.stride_px * self.stride_px
 
     def to_level0(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
-        """Where (level-0 px) lies what the map shows at a model px (numbers or arrays), centre to centre."""
+        """Find where (level-0 px) lies what the map shows at a model px (numbers or arrays), centre to centre."""
         x, y = x - self.offset_px[0], y - self.offset_px[1]
         return (x + 0.5) * self.scale[0] - 0.5, (y + 0.5) * self.scale[1] - 0.5
 
     def to_cell(self, place: float, axis: int) -> float:
-        """Where the map shows what lies at a level-0 px, in cells, along x (0) or y (1)."""
+        """Find where the map shows what lies at a level-0 px, in cells, along x (0) or y (1)."""
         return ((place + 0.5) / self.scale[axis] - 0.5 + self.offset_px[axis]) / self.stride_px
 
     def level0_box(self, box: Box) -> Box:
@@ -88,7 +88,7 @@ class Tile:
     patches: int  # 500-px patches in it
 
     def kept(self, stride_px: int) -> tuple[slice, slice]:
-        """Rows and columns of this tile's own output that are kept."""
+        """Give rows and columns of this tile's own output that are kept."""
         row, column = self.write.y - self.read.y // stride_px, self.write.x - self.read.x // stride_px
         return slice(row, row + self.write.height), slice(column, column + self.write.width)
 
@@ -100,7 +100,7 @@ def cover(
     patches_per_side: int = 1,
     halo_px: int = 0,
 ) -> Iterator[Tile]:
-    """Tiles over a region (level-0 px; None: the slide), each up to `patches_per_side` patches wide and high.
+    """Yield tiles over a region (level-0 px; None: the slide), each up to `patches_per_side` patches wide and high.
 
     A patch is looked at if `wanted` says so of its box (level-0 px); a tile is the smallest rectangle round the
     wanted patches of its block. Every cell of a wanted patch is kept by exactly one tile. The halo (model px, a

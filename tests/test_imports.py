@@ -75,7 +75,7 @@ IMPORTS = {
 }
 
 
-BELOW_THE_READERS = {"service.box", "service.errors"}
+BELOW_THE_READERS = {"service.box", "service.errors", "service.files"}
 
 
 def folder(module: str) -> str:
@@ -102,7 +102,7 @@ def test_the_library_its_exports_its_training_and_the_client_need_no_server(name
         assert not {each.split(".")[0] for each in imported(MODULES[name])} & SERVERS
 
 
-def test_readers_know_nothing_of_the_library_but_boxes_and_errors() -> None:
+def test_readers_know_nothing_of_the_library_but_boxes_files_and_errors() -> None:
     for name in MODULES:
         if folder(name) == "readers":
             above = {each for each in IMPORTS[name] if folder(each) != "readers"} - BELOW_THE_READERS

@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.client.connection import SLOW_S, TEMPORARY, Connection, error_of, pause
 from service.client.packing import packed
-from service.errors import FileMissing, MitosisError, ParameterInvalid, ResolutionInvalid
+from service.errors import MitosisError, ParameterInvalid, ResolutionInvalid
+from service.files import readable
 from service.refusals import NotFinished, NotFound, OffsetConflict, ServerUnreachable, UploadIncomplete, UploadTimeout
 
 if TYPE_CHECKING:  # what a Report is made of takes a second to import
@@ -65,14 +66,14 @@ class _Upload(_Answer):
 
 
 class JobError(_Answer):
-    """Why an analysis failed."""
+    """The reason why an analysis failed."""
 
     code: str
     detail: str
 
 
 class AnalysisStatus(_Answer):
-    """Where an analysis stands; `progress` goes from 0 to 1."""
+    """The state of an analysis; `progress` goes from 0 to 1."""
 
     id: str
     status: Status
@@ -91,11 +92,11 @@ class AnalysisStatus(_Answer):
 
     @property
     def ended(self) -> bool:
-        """Whether it changes no more."""
+        """True where it changes no more."""
         return self.status not in ("queued", "running")
 
     def check(self) -> Self:
-        """Itself, unless it failed: then that error is raised; NotFinished where it was cancelled."""
+        """Return itself. Raises the error of an analysis that failed, and NotFinished of one that was cancelled."""
         if self.error is not None:
             raise error_of(self.error.code, self.error.detail)
         if self.status == "cancelled":
@@ -112,7 +113,7 @@ Answer = TypeVar("Answer", bound=_Answer)
 
 
 class AnalysisOptions(TypedDict, total=False):
-    """What a request may say of an analysis beside its slide; None leaves the service's default."""
+    """The options of a request beside its slide; None leaves the service's default."""
 
     region: Region | Mapping[str, Any] | None  # also as a report has it, or GeoJSON
     mpp: float | None  # um per px
@@ -158,7 +159,7 @@ class Client:
         with packed(path) as (file_path, name), _open(file_path) as file:
             before = os.fstat(file.fileno())
             send = self._put if before.st_size < CHUNK_BYTES else self._send
-            uploaded = send(file, before.st_size, name, on_progress or _nothing)
+            uploaded = send(file, before.st_size, name, on_progress or (lambda *_: None))
             after = os.fstat(file.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):  # by a scanner, say
                 raise UploadIncomplete(f"{path} was written to while it was sent; send it again when that is done")
@@ -171,7 +172,7 @@ class Client:
         return _checked(_parsed(UploadedSlide, response), hashlib.sha256(content).hexdigest())
 
     def _send(self, file: BinaryIO, size: int, name: str, on_progress: OnBytes) -> UploadedSlide:
-        """In chunks, by the tus protocol."""
+        """Send in chunks, by the tus protocol."""
         try:
             return self._send_once(file, size, name, on_progress)
         except NotFound:  # it has gone with the service's disk, or was refused in an answer that got lost
@@ -244,7 +245,7 @@ class Client:
         return _parsed(AnalysisStatus, self._connection.ask("POST", "/v1/analyses", json=given, headers=headers))
 
     def get(self, analysis_id: str) -> AnalysisStatus:
-        """Where an analysis stands. Raises NotFound."""
+        """Ask where an analysis stands. Raises NotFound."""
         return _parsed(AnalysisStatus, self._connection.ask("GET", _path(analysis_id)))
 
     def wait(
@@ -283,7 +284,7 @@ class Client:
         self._connection.ask("DELETE", _path(analysis_id))
 
     def list(self, *, status: Status | None = None, accession_number: str | None = None) -> Iterator[AnalysisStatus]:
-        """Analyses, newest first, fetched as they are asked for."""
+        """Yield analyses, newest first, fetched as they are asked for."""
         asked = {"status": status, "accession_number": accession_number}
         given = {name: value for name, value in asked.items() if value is not None}
         cursor: dict[str, str] | None = {}
@@ -322,18 +323,14 @@ def _check(options: AnalysisOptions) -> None:
 
 
 def _open(path: Path) -> BinaryIO:
-    try:
+    with readable(path):
         return path.open("rb")
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read(file: BinaryIO, offset: int, count: int) -> bytes:
-    try:
+    with readable(Path(file.name)):
         file.seek(offset)
         content = file.read(count)
-    except OSError as error:
-        raise FileMissing(f"{file.name}: {error.strerror}") from error
     if len(content) < count:
         raise UploadIncomplete(f"{file.name} became shorter while it was sent; send it again when it is whole")
     return content
@@ -343,10 +340,6 @@ def _checked(slide: UploadedSlide, sha256: str) -> UploadedSlide:
     if slide.sha256 != sha256:
         raise UploadIncomplete(f"{slide.name} arrived with another checksum; send it again")
     return slide
-
-
-def _nothing(sent: int, total: int) -> None:
-    """Nobody wants to know how far an upload is."""
 
 
 def _path(analysis_id: str) -> str:

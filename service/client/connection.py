@@ -1,7 +1,7 @@
 """The client's connection to a service: asks until it is answered, for a while, and makes problem details errors."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -39,14 +39,10 @@ class Connection:
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send a request that may be repeated, and give its answer. Raises as `ask_once`, once patience ends."""
-        return self.repeated(lambda: self.ask_once(method, path, **request))
-
-    def repeated(self, call: Callable[[], httpx.Response]) -> httpx.Response:
-        """Call a function, again after errors that pass."""
         pauses = self.pauses()
         while True:
             try:
-                return call()
+                return self.ask_once(method, path, **request)
             except TEMPORARY as error:
                 pause(pauses, error)
 
@@ -67,7 +63,7 @@ class Connection:
         raise _problem(response)
 
     def pauses(self, patience_s: float | None = None) -> Iterator[float]:
-        """How long to wait before each further try, from the first failure on until the patience is at an end."""
+        """Yield how long to wait before each further try, from the first failure on until the patience is at an end."""
         patience_s = self._patience_s if patience_s is None else patience_s
         limit = time.monotonic() + (patience_s if self._met else min(patience_s, MEET_S))
         seconds = FIRST_PAUSE_S

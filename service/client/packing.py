@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import FileMissing, NotASlide, SlideDamaged, StorageFull
-from service.files import FULL
+from service.files import FULL, readable
 from service.readers.dicom_images import files_below, instances_of
 from service.readers.mirax import files_beside, is_mirax
 
@@ -40,15 +40,13 @@ def packed(path: Path) -> Iterator[tuple[Path, str]]:
 
 def _parts(path: Path) -> list[tuple[Path, Path]] | None:
     """List the files of a slide of several, each with its place in the zip; None for a slide that is one file."""
-    try:
+    with readable(path):
         path.stat()
         if path.is_dir():
             return _dicom(path)
         if not is_mirax(path):
             return None
         parts = files_beside(path)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not parts:
         raise SlideDamaged(f"{path.name}: a MIRAX slide needs the folder {path.stem} beside it; copy both")
     return [(file, file.relative_to(path.parent)) for file in (path, *parts)]

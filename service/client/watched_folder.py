@@ -19,7 +19,7 @@ from typing import Final
 
 from service.errors import OutputUnwritable
 from service.readers.dicom_images import is_dicom
-from service.readers.mirax import MIRAX_INDEX, is_mirax
+from service.readers.mirax import MIRAX_INDEX, files_beside, is_mirax
 
 SUFFIXES: Final = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide"})
 DICOM = ".dcm"
@@ -31,14 +31,14 @@ File = tuple[str, int, int]  # path below the slide's parent, bytes, time of cha
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What may be a slide, with all its files as they are now."""
+    """A file or folder that may be a slide, with all its files as they are now."""
 
     path: Path
     files: tuple[File, ...]
 
     @property
     def size(self) -> int:
-        """Of all files, in bytes."""
+        """The size of all files, in bytes."""
         return sum(size for _, size, _ in self.files)
 
     @property
@@ -47,7 +47,7 @@ class Candidate:
         return max((changed for _, _, changed in self.files), default=0)
 
     def facts(self) -> str:
-        """Names, sizes and times, as one checksum."""
+        """Compute one checksum of names, sizes and times."""
         return hashlib.sha256(repr(self.files).encode("utf-8", "surrogateescape")).hexdigest()
 
     def key(self) -> str:
@@ -62,7 +62,7 @@ class Candidate:
 
 
 def candidates(folder: Path) -> list[Candidate]:
-    """All slides below a folder, the oldest first. Raises OSError where the folder itself cannot be read."""
+    """List all slides below a folder, the oldest first. Raises OSError where the folder itself cannot be read."""
     return sorted(_below(folder, 0), key=lambda found: (found.changed_at, found.path))
 
 
@@ -77,8 +77,8 @@ def _below(folder: Path, depth: int) -> Iterator[Candidate]:
         yield from _candidate(folder, files)
     for file in files:
         if is_mirax(file):
-            beside = folders.pop(file.stem, None)
-            yield from _candidate(file, [file, *(_files_in(beside) if beside else [])])
+            beside = files_beside(file) if folders.pop(file.stem, None) else []
+            yield from _candidate(file, [file, *beside])
         elif file.suffix.lower() in SUFFIXES:
             yield from _candidate(file, [file])
     for inside in folders.values() if depth < DEEPEST else ():
@@ -86,12 +86,8 @@ def _below(folder: Path, depth: int) -> Iterator[Candidate]:
             yield from list(_below(inside, depth + 1))
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file()]
-
-
 def _is_dicom(file: Path) -> bool:
-    """By its name, or, without a suffix as archives write them, by its first bytes."""
+    """Tell by a file's name, or, without a suffix as archives write them, by its first bytes."""
     with suppress(OSError):
         return file.suffix.lower() == DICOM or (not file.suffix and is_dicom(file))
     return False
@@ -109,14 +105,14 @@ def _candidate(path: Path, files: list[Path]) -> Iterator[Candidate]:
 
 
 class Stillness:
-    """For how long candidates have been as they are, by our own clock."""
+    """A watch over how long candidates have been as they are, by our own clock."""
 
     def __init__(self, still_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._still_s, self._clock = still_s, clock
         self._since: dict[Path, tuple[str, float]] = {}
 
     def still(self, found: list[Candidate]) -> list[Candidate]:
-        """Those of a look that have not changed for long enough."""
+        """Choose those of a look that have not changed for long enough."""
         now, seen = self._clock(), self._since
         self._since = {}
         for each in found:
@@ -136,7 +132,7 @@ TABLE: Final = """
 
 
 class Taken:
-    """What was done with slides, in a file that outlives us. Raises OutputUnwritable where it cannot be written."""
+    """A record of what was done with slides, in a file that outlives us. Raises OutputUnwritable if it cannot be."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -151,7 +147,7 @@ class Taken:
         self._database.close()
 
     def has(self, candidate: Candidate) -> bool:
-        """Whether this very state of a slide was taken or refused."""
+        """Tell whether this very state of a slide was taken or refused."""
         asked = (_text(candidate.path), candidate.facts())
         query = "SELECT 1 FROM taken WHERE path = ? AND facts = ?"
         return self._database.execute(query, asked).fetchone() is not None

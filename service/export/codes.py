@@ -116,9 +116,7 @@ HOTSPOT_TISSUE = _ours("hotspot-tissue", "Share of the hot-spot that is tissue")
 
 DEFINITIONS: dict[str, Concept] = {
     "mai_baak": _ours(
-        "mai_baak",
-        "Mitotic activity index",
-        Code(SNOMED, "406094009", "Number of mitoses per 10 high power fields"),
+        "mai_baak", "Mitotic activity index", Code(SNOMED, "406094009", "Number of mitoses per 10 high power fields")
     ),
     "nottingham_fd": _ours(
         "nottingham_fd",

@@ -51,7 +51,7 @@ def to_dicom(
     revision: int = 0,
     replaced: Sequence[int] = (),
 ) -> list[bytes]:
-    """All that is stored of a version: the structured report, and the annotations where there is any mitosis.
+    """Write all that is stored of a version: the structured report, and the annotations where there is any mitosis.
 
     Raises FormatUnavailable.
     """
@@ -216,12 +216,12 @@ def _coded(hd: Any, code: Code) -> Any:
 
 
 def _text(text: str) -> str:
-    """LO: without what separates values, and no longer than it may be."""
+    """Fit a text into LO: without what separates values, and no longer than it may be."""
     return text.replace("\\", " ").strip()[:64].strip()
 
 
 def _person_name(name: str) -> str:
-    """PN: family and given name; what separates its parts cannot be in them."""
+    """Write a name as PN: family and given name; what separates its parts cannot be in them."""
     return "^".join(part.translate(str.maketrans("^=\\", "   ")) for part in split_name(name))[:64]
 
 
@@ -230,7 +230,7 @@ def _algorithm_parameters(report: Report) -> dict[str, str]:
 
 
 def _context(hd: Any, report: Report, image: "Dataset", confirmed: Confirmation | None) -> Any:
-    """Who observed (software, and the person who confirmed it) and what: the specimen on the slide."""
+    """Say who observed (software, and the person who confirmed it) and what: the specimen on the slide."""
     device = f"{report.software.version} {report.model.sha256}"
     attributes = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=_named(device),
@@ -306,7 +306,7 @@ def _region(hd: Any, report: Report, image: "Dataset", place: HotspotPlace) -> A
 
 
 def _outline(place: HotspotPlace, mpp: tuple[float, float]) -> Points:
-    """(N, 2) level-0 px: a rectangle's corners, closed; the ends of a circle's two axes."""
+    """Give (N, 2) level-0 px: a rectangle's corners, closed; the ends of a circle's two axes."""
     if isinstance(place, RectanglePlace):
         half = np.array([place.width_um / 2, place.height_um / 2])
         signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)])

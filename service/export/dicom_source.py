@@ -98,7 +98,7 @@ def checked(report: Report, source: "Dataset | None") -> "Dataset":
 
 
 def _is_valid(keyword: str, value: str) -> bool:
-    """Whether a value of the source can be copied, as far as highdicom is particular about it."""
+    """Tell whether a value of the source can be copied, as far as highdicom is particular about it."""
     if value and keyword in DATES:
         with suppress(ValueError):
             return bool(datetime.strptime(value, DATES[keyword]))
@@ -117,7 +117,7 @@ def check_order(order: Order, image: "Dataset") -> None:
 
 
 def slide_mm(image: "Dataset", places_px: Points) -> Points:
-    """(N, 2) px of the total pixel matrix to (N, 3) mm of the slide's frame of reference."""
+    """Take (N, 2) px of the total pixel matrix to (N, 3) mm of the slide's frame of reference."""
     transform = highdicom().spatial.ImageToReferenceTransformer.for_image(image, for_total_pixel_matrix=True)
     places_mm: Points = transform(places_px)
     return places_mm

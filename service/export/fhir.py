@@ -54,7 +54,7 @@ def to_fhir(
     confirmed: Confirmation | None = None,
     bundle: Literal["transaction", "collection"] = "transaction",
 ) -> bytes:
-    """UTF-8 JSON of a Bundle; the same arguments give the same bytes. Raises FormatUnavailable."""
+    """Write UTF-8 JSON of a Bundle; the same arguments give the same bytes. Raises FormatUnavailable."""
     issued = (confirmed.at if confirmed else report.analysis.created_at).isoformat()
     device, specimen = _device(report), _specimen(report, order)
     common = {"status": status, "issued": issued, "specimen": _link(specimen)} | _subject(order)
@@ -129,7 +129,7 @@ def _identifier(value: str, *, system: str = "", kind: Code | None = None, assig
 
 
 def _printable(text: str) -> str:
-    """Without control characters, which no FHIR string may hold; file names may."""
+    """Leave out control characters, which no FHIR string may hold; file names may."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text).strip() or "-"
 
 
@@ -195,10 +195,6 @@ def _value(measure: Measure) -> Resource:
     return {"valueQuantity": {"value": measure.value, **unit}}
 
 
-def _component(measure: Measure) -> Resource:
-    return {"code": _concept(measure.name), **_value(measure)}
-
-
 def _observation(report: Report, finding: Finding, common: Resource) -> Resource:
     if finding.value is None:
         value: Resource = {"dataAbsentReason": _concept((codes.NOT_PERFORMED,), finding.missing)}
@@ -217,7 +213,7 @@ def _observation(report: Report, finding: Finding, common: Resource) -> Resource
         code=_concept(finding.name),
         method={"text": finding.method},
         note=[{"text": note} for note in notes],
-        component=[_component(each) for each in measures],
+        component=[{"code": _concept(each.name), **_value(each)} for each in measures],
         **value,
         **common,
     )
@@ -250,7 +246,7 @@ def _diagnostic_report(
 def _provenance(
     report: Report, targets: list[Resource], device: Resource, issued: str, confirmed: Confirmation | None
 ) -> Resource:
-    """Who made and who confirmed this version; each version has its own."""
+    """Say who made and who confirmed this version; each version has its own."""
     agents: list[Resource] = [{"type": _concept((codes.ASSEMBLER,)), "who": _link(device)}]
     if confirmed:
         office = {"onBehalfOf": {"display": confirmed.organization}} if confirmed.organization else {}

@@ -66,7 +66,7 @@ def place_measures(place: HotspotPlace) -> tuple[Measure, ...]:
 
 
 def place_words(place: HotspotPlace) -> str:
-    """Where a hot-spot lies, for people."""
+    """Say where a hot-spot lies, for people."""
     if isinstance(place, RectanglePlace):
         shape = f"rectangle of {place.width_um:.0f} x {place.height_um:.0f} um"
     else:

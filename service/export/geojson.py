@@ -17,7 +17,7 @@ CIRCLE_CORNERS = 128
 
 
 def to_geojson(report: Report) -> bytes:
-    """UTF-8 GeoJSON FeatureCollection."""
+    """Write a GeoJSON FeatureCollection in UTF-8."""
     bounds = report.slide.bounds
     offset = (bounds.x, bounds.y) if bounds else (0, 0)
     features = [_point(report, detection, offset) for detection in report.detections]
@@ -71,7 +71,7 @@ def _shifted(places: Any, offset: tuple[int, int]) -> Any:
 
 
 def _hotspot_corners(hotspot: HotspotPlace, mpp: tuple[float, float]) -> list[tuple[float, float]]:
-    """Corners of a hot-spot in level-0 px; a circle as a regular polygon."""
+    """Give the corners of a hot-spot in level-0 px; a circle as a regular polygon."""
     if isinstance(hotspot, RectanglePlace):
         half_x, half_y = hotspot.width_um / 2 / mpp[0], hotspot.height_um / 2 / mpp[1]
         signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from service.export import codes
-from service.export.codes import Code, Concept
+from service.export.codes import Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks
 from service.export.hl7_text import SEX, escaped
 from service.extras import needs
@@ -56,7 +56,7 @@ NUMBER = re.compile(r"-?\d{1,12}(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a message says of itself in MSH: sender and receiver are application and facility."""
+    """The facts of a message in its MSH: sender and receiver are application and facility."""
 
     control_id: str
     sent_at: datetime | None = None  # by default when the result was issued
@@ -78,13 +78,15 @@ def to_hl7(
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
     header[11], header[18] = escaped(envelope.processing_id), "UNICODE UTF-8"
+    words = enumerate(map(escaped, remarks(report, confirmed)), start=1)
+    notes: list[Fields] = [{1: str(number), 2: "L", 3: each} for number, each in words]
     segments: list[tuple[str, Fields]] = [
         ("MSH", header | ends),
         ("PID", _patient(order)),
         ("PV1", {1: "1", 2: "U"}),
         ("ORC", _order_control(report, order, status, issued)),
         ("OBR", _request(report, order, status, issued, confirmed)),
-        *(("NTE", _note(number, words)) for number, words in enumerate(remarks(report, confirmed), start=1)),
+        *(("NTE", fields) for fields in notes),
         *(("OBX", fields) for fields in _observations(report, order, STATUS[status])),
     ]
     if specimen := order.specimen_id or order.container_id:
@@ -185,7 +187,7 @@ def _fill(segment: Any, fields: Fields) -> None:
 
 
 def _require(order: Order) -> None:
-    """LAB-3 has no words for unknown here: a result that cannot be filed is not sent."""
+    """Refuse a result that cannot be filed: LAB-3 has no words for unknown here."""
     needed = {
         "patient_id": order.patient_id,
         "placer_order_number or accession_number": _placer(order),
@@ -243,12 +245,8 @@ def _request(
     }
 
 
-def _note(number: int, words: str) -> Fields:
-    return {1: str(number), 2: "L", 3: escaped(words)}
-
-
 def _observations(report: Report, order: Order, status: str) -> list[Fields]:
-    """All OBX: the findings, each with its own sub-id, then what was analysed with what."""
+    """Write all OBX: the findings, each with its own sub-id, then what was analysed with what."""
     rows = [
         fields | {4: str(number), 17: _parts("", finding.method)}
         for number, finding in enumerate(findings(report), start=1)
@@ -271,7 +269,7 @@ def _observations(report: Report, order: Order, status: str) -> list[Fields]:
 
 
 def _details(report: Report, finding: Finding) -> tuple[Measure, ...]:
-    """All there is of the total, the density and the MAI; count and area of the other definitions."""
+    """Choose all there is of the total, the density and the MAI; count and area of the other definitions."""
     if finding.name == codes.definition(report.mai.definition):
         return finding.details + (place_measures(finding.place) if finding.place else ())
     if finding.name in (codes.TOTAL, codes.DENSITY):
@@ -296,12 +294,8 @@ def _detail(measure: Measure, status: str) -> Fields:
 
 
 def _code(concept: Concept) -> str:
-    """CE and CWE: identifier, text and system, and the same of the second code."""
-    return _parts(*(part for code in concept[:2] for part in _triplet(code)))
-
-
-def _triplet(code: Code) -> tuple[str, str, str]:
-    return code.value, code.meaning, code.system.designator
+    """Write CE and CWE: identifier, text and system, and the same of the second code."""
+    return _parts(*(part for code in concept[:2] for part in (code.value, code.meaning, code.system.designator)))
 
 
 def _person(identifier: str | None, name: str | None) -> str:

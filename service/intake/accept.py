@@ -50,9 +50,8 @@ async def accept(
         else:
             path = await on_disk(_place, incoming.path, folder, name)
             found = await sandbox.inspect(path, name, sha256)
-        kept = partial(_keep, engine, storage, folder, path)
         row = SlideRow(tenant, sha256, found.facts["name"], incoming.size, found.facts)
-        return await anyio.to_thread.run_sync(kept, row, limiter=_keeping)
+        return await anyio.to_thread.run_sync(_keep, engine, storage, folder, path, row, limiter=_keeping)
     finally:
         await on_disk(shutil.rmtree, folder, True)  # what was not renamed into its place
 
@@ -113,7 +112,7 @@ async def accept_fetched(
         name = clean_name(await anyio.to_thread.run_sync(fetch, path, limiter=_fetching))
         found = await sandbox.inspect(path, name)
         row = SlideRow(tenant, found.facts["sha256"], found.facts["name"], found.size, found.facts)
-        return await anyio.to_thread.run_sync(partial(_keep, engine, storage, folder, path), row, limiter=_keeping)
+        return await anyio.to_thread.run_sync(_keep, engine, storage, folder, path, row, limiter=_keeping)
     finally:
         await on_disk(shutil.rmtree, folder, True)
 

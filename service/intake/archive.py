@@ -76,7 +76,7 @@ def _checked(entries: Sequence[zipfile.ZipInfo], limit: int) -> list[zipfile.Zip
     _check_size(sum(entry.file_size for entry in files), sum(entry.compress_size for entry in files), "the zip")
     if sum(entry.file_size for entry in files) > limit:
         raise ArchiveUnsafe(f"the zip holds more than {limit} bytes when unpacked")
-    paths = {_folded(_parts(entry)) for entry in files}
+    paths = {tuple(map(str.casefold, _parts(entry))) for entry in files}
     if len(paths) < len(files) or any(path[:depth] in paths for path in paths for depth in range(1, len(path))):
         raise ArchiveUnsafe("the zip has two entries of one name")
     return [entry for entry in files if not any(part in JUNK or part.startswith("._") for part in _parts(entry))]
@@ -111,10 +111,6 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
 def _is_plain(part: str) -> bool:
     unprintable = any(unicodedata.category(character)[0] == "C" for character in part)
     return bool(part.strip(". ")) and ":" not in part and not unprintable and len(part.encode()) <= MAX_NAME_BYTES
-
-
-def _folded(parts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(part.casefold() for part in parts)
 
 
 def _shown(entry: zipfile.ZipInfo) -> str:

@@ -78,8 +78,8 @@ class ShownSlide:
         if self._overview is None:
             width, height = (math.ceil(side / self._coarse) for side in (self.slide.width, self.slide.height))
             self._overview = self.slide.read_large(Box(0, 0, width, height), (float(self._coarse),) * 2)
-        shrunk = int(scale / self._coarse)
-        rows, columns = (slice(start * shrunk, (start + size) * shrunk) for start, size in _sides(box))
+        shrunk, sides = int(scale / self._coarse), ((box.y, box.height), (box.x, box.width))
+        rows, columns = (slice(start * shrunk, (start + size) * shrunk) for start, size in sides)
         return np.asarray(Image.fromarray(self._overview[rows, columns]).reduce(shrunk))
 
 
@@ -124,7 +124,3 @@ def place_box(x: float, y: float, side: float, size_px: int) -> tuple[Box, float
     """Make a square round a place (level-0 px): a box of a grid, and the grid's scale."""
     scale = side / size_px
     return Box(round(x / scale - size_px / 2), round(y / scale - size_px / 2), size_px, size_px), scale
-
-
-def _sides(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (box.y, box.height), (box.x, box.width)

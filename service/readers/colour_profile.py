@@ -34,7 +34,7 @@ class ColourProfile:
 
     @cached_property
     def description(self) -> str | None:
-        """What the profile calls itself."""
+        """The profile's own name."""
         try:
             return ImageCms.getProfileDescription(io.BytesIO(self.content)).strip()
         except (ImageCms.PyCMSError, OSError, ValueError):
@@ -51,7 +51,7 @@ class ColourProfile:
 
     @property
     def converts(self) -> bool:
-        """Whether colours can be converted: the profile is sound, and one of RGB."""
+        """True where colours can be converted: the profile is sound, and one of RGB."""
         return self._transform is not None
 
     def facts(self, *, applied: bool) -> IccFacts:

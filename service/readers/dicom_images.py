@@ -39,17 +39,17 @@ class Instance:
 
     @cached_property
     def is_whole_slide(self) -> bool:
-        """Whether this is an image of a slide, its label and overview included."""
+        """True for an image of a slide, its label and overview included."""
         return self.text("SOPClassUID") == WHOLE_SLIDE
 
     @property
     def is_directory(self) -> bool:
-        """Whether this is the DICOMDIR of a medium."""
+        """True for the DICOMDIR of a medium."""
         return str(self.header.file_meta.get("MediaStorageSOPClassUID")) == DIRECTORY
 
     @property
     def is_level(self) -> bool:
-        """Whether this is the slide's tissue, as far as the header says."""
+        """True for the slide's tissue, as far as the header says."""
         kinds = self.header.get("ImageType") or ()
         return self.is_whole_slide and ("VOLUME" in kinds or not kinds)
 
@@ -67,7 +67,7 @@ class Instance:
 
     @property
     def sop_class(self) -> str:
-        """What kind of object this is, in words."""
+        """The kind of this object, in words."""
         from pydicom.uid import UID
 
         return UID(self.text("SOPClassUID")).name.removesuffix(" Storage") or "an unknown kind"

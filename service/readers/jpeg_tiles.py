@@ -106,7 +106,7 @@ class JpegTiles:
         judge.close()
 
     def _agrees(self, judge: Any, number: int, index: int, downsample: float) -> bool:
-        """Whether a tile is OpenSlide's; where that interpolates, each pixel lies between its neighbours."""
+        """Tell whether a tile is OpenSlide's; where that interpolates, each pixel lies between its neighbours."""
         level = self.levels[number]
         row, column = divmod(index, level.columns)
         x, y = column * level.tile_width, row * level.tile_height

@@ -72,9 +72,10 @@ class Levels:
         return self._decode(level, box)
 
     def _read_chunks(self, level: int, box: Box) -> Rgb:
-        """OpenSlide takes places in whole level-0 px only. Where a level's downsample is no whole number most of
-        its pixels lie between those, and OpenSlide interpolates, differently for each place that a read begins at.
-        So reads begin at the corners of fixed chunks, and a pixel does not depend on the box it is read in.
+        """Read from the corners of fixed chunks on, so that a pixel does not depend on the box it is read in.
+
+        OpenSlide takes places in whole level-0 px only. Where a level's downsample is no whole number most of its
+        pixels lie between those, and OpenSlide interpolates, differently for each place that a read begins at.
         """
         pixels = np.empty((box.height, box.width, 3), np.uint8)
         for chunk in box.cells(CHUNK_PX, CHUNK_PX):
@@ -104,7 +105,7 @@ class Levels:
         return _on_white(np.asarray(image))
 
     def _location(self, level: int, box: Box) -> tuple[int, int]:
-        """Where a box of a level begins, as readers want it: in whole level-0 px."""
+        """Say where a box of a level begins, as readers want it: in whole level-0 px."""
         downsample = self._reader_downsamples[level]
         to_whole = round if self._opened.name == "openslide" else math.ceil  # TiffSlide rounds down on the level
         return to_whole(box.x * downsample), to_whole(box.y * downsample)
@@ -132,7 +133,7 @@ class Levels:
 
 
 def _meant_downsamples(reader: Reader) -> tuple[float, ...]:
-    """Levels are rounded to whole pixels: where 4443 px became 2221, 2 is meant and not 2.0005."""
+    """Undo the rounding of levels to whole pixels: where 4443 px became 2221, 2 is meant and not 2.0005."""
     width, height = reader.dimensions
     meant = []
     for size, downsample in zip(reader.level_dimensions, reader.level_downsamples, strict=True):

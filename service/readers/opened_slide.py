@@ -14,7 +14,7 @@ ReaderName: TypeAlias = Literal["openslide", "pillow", "tiffslide"]
 
 
 class Reader(Protocol):
-    """What OpenSlide, TiffSlide and ImageSlide have in common."""
+    """The interface that OpenSlide, TiffSlide and ImageSlide have in common."""
 
     @property
     def dimensions(self) -> tuple[int, int]: ...

@@ -29,6 +29,7 @@ import openslide
 import tiffslide
 
 from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
+from service.files import readable
 from service.readers.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
 from service.readers.image_series import choose_slide
 from service.readers.mirax import MIRAX_INDEX, files_beside, is_mirax
@@ -50,7 +51,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs of dama
 
 
 def is_url(path: str | Path) -> bool:
-    """Whether this is an fsspec URL and not a local path."""
+    """Tell whether this is an fsspec URL and not a local path."""
     return "://" in str(path)
 
 
@@ -72,12 +73,10 @@ def open_reader(path: str | Path) -> OpenedSlide:
     path = _local_path(str(path)) if is_url(path) else Path(path)
     if isinstance(path, str):
         return _open_url(path)
-    try:
+    with readable(path):
         dicom = path.is_dir() or (is_dicom(path) and not _is_tiff_by_name(path))
         instances = instances_of(path) if dicom else []
         magic = b"" if dicom else _magic(path, 4)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if dicom:
         return _open_dicom(path, instances)
     if not magic:
@@ -119,7 +118,7 @@ def check_references(path: Path) -> None:
 
 
 def _is_tiff_by_name(path: Path) -> bool:
-    """Files may be both: OpenSlide, too, goes by the name then."""
+    """Say whether a DICOM file is a TIFF too, and called so: OpenSlide, too, goes by the name then."""
     return path.suffix.lower() in TIFF_SUFFIXES and _magic(path, 4) in TIFF_MAGIC
 
 
@@ -223,7 +222,7 @@ def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
 
 
 def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
-    """With OpenSlide where it sees what we see in the file, else whole with Pillow, or with TiffSlide."""
+    """Open with OpenSlide where it sees what we see in the file, else whole with Pillow, or with TiffSlide."""
     try:
         with path.open("rb") as file:
             contents = read_contents(file, path.name)
@@ -289,7 +288,7 @@ def _open_url(url: str) -> OpenedSlide:
 
 
 def _open_vendors_url(url: str) -> OpenedSlide:
-    """Leica's, Philips', Ventana's and Hamamatsu's TIFFs over the network, as far as TiffSlide knows them."""
+    """Open Leica's, Philips', Ventana's and Hamamatsu's TIFFs over the network, as far as TiffSlide knows them."""
     reader = tiffslide.TiffSlide(url)
     check_size(reader.level_dimensions[0], slide_name(url), None)
     return OpenedSlide(reader, "tiffslide", lambda: tiffslide.TiffSlide(url), (url,), _mpp_of(reader))

@@ -52,7 +52,7 @@ def is_image(path: Path) -> bool:
 
 
 def _check_plain(image: ImageFile.ImageFile, path: Path) -> None:
-    """Of a plain image that can hold H&E, before it is decoded."""
+    """Refuse, before it is decoded, what cannot hold H&E, or is too large."""
     check_size(image.size, path.name, path.stat().st_size)
     width, height = image.size
     if width * height > MAX_PLAIN_PIXELS:

@@ -38,7 +38,7 @@ def common_folder(slide: Picture) -> Path:
 
 
 def _is_named(instance: Instance, slides: list[Picture]) -> bool:
-    """Whether a DICOM file that is no level of a slide gets an error of its own: images, if not of a slide's glass."""
+    """Tell whether a DICOM file that is no slide's level has an error of its own: images, if not of a slide's glass."""
     if instance.is_directory or instance.is_level:
         return False
     return not slides or (instance.size != (0, 0) and not instance.is_whole_slide)

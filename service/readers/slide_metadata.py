@@ -124,7 +124,7 @@ def _other_file(block: Element, own: tuple[str | None, str]) -> str | None:
 
 
 def _pages(pixels: Element) -> int:
-    """How many TIFF pages an image takes: RGB is one page, not three."""
+    """Count the TIFF pages that an image takes: RGB is one page, not three."""
     samples = max((_whole(each, "SamplesPerPixel", 1) for each in _children(pixels, "Channel")), default=1)
     channels = max(1, _whole(pixels, "SizeC", 1) // max(1, samples))
     return channels * _whole(pixels, "SizeZ", 1) * _whole(pixels, "SizeT", 1)

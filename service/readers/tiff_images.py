@@ -187,7 +187,7 @@ def _aperio_picture(tiff: tifffile.TiffFile) -> Picture:
 
 
 def _aperio_properties(description: str) -> dict[str, str]:
-    """Aperio's MPP and AppMag, where they are numbers."""
+    """Read Aperio's MPP and AppMag, where they are numbers."""
     if not description.startswith("Aperio"):
         return {}
     facts = {key.strip(): value.strip() for key, _, value in (each.partition("=") for each in description.split("|"))}
@@ -196,7 +196,7 @@ def _aperio_properties(description: str) -> dict[str, str]:
 
 
 def _page_pictures(tiff: tifffile.TiffFile, description: str) -> list[Picture]:
-    """Each page that is not the reduced image of another, with its levels."""
+    """List each page that is not the reduced image of another, with its levels."""
     pages = _numbered_pages(tiff)
     reduced = [(number,) for number, page in pages if page.subfiletype & REDUCED and page.is_tiled]
     pictures = [
@@ -282,7 +282,7 @@ def _check_codec(tiff: tifffile.TiffFile, page: Any, name: str) -> None:
 
 
 def _is_transformed(tiff: tifffile.TiffFile, page: Any) -> bool:
-    """Whether a page's JPEG 2000 streams decode to RGB; what Aperio writes as 33003 does not."""
+    """Tell whether a page's JPEG 2000 streams decode to RGB; what Aperio writes as 33003 does not."""
     offset, count = next(((o, c) for o, c in zip(page.dataoffsets, page.databytecounts, strict=True) if c), (0, 0))
     tiff.filehandle.seek(offset)
     start = tiff.filehandle.read(min(count, 4096))

@@ -52,7 +52,7 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
 
     @cached_property
     def properties(self) -> dict[str, Any]:
-        """What TiffSlide itself needs to know, and what `service.slide` asks for."""
+        """The facts that TiffSlide itself needs, and those that `service.slide` asks for."""
         known = {f"tiffslide.{key}": value for key, value in self._facts.items()}
         known["tiffslide.series-axes"] = "CYX" if self._pages[0].planarconfig == SEPARATE else "YXS"
         for number, page in enumerate(self._pages):
@@ -128,7 +128,7 @@ def _decode_by_tag(page: Any) -> None:
 
 
 def _as_meant(samples: npt.NDArray[np.uint8], extra: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """(H, W, 3 or more) to RGB, or to RGBA with colours that are not multiplied by it."""
+    """Take samples (H, W, 3 or more) to RGB, or to RGBA with colours that are not multiplied by it."""
     if not extra or extra[0] not in (PREMULTIPLIED, TRANSPARENCY):
         return np.ascontiguousarray(samples[..., :3])
     colours = samples[..., :4]

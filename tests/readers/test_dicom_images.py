@@ -80,7 +80,7 @@ def test_the_levels_of_a_series_are_a_slide_and_its_label_is_not(slide: Path) ->
     with open_slide(slide) as opened:
         assert opened.level_dimensions == ((400, 300), (200, 150))
         assert (opened.mpp, opened.vendor, opened.warnings) == ((0.25, 0.25), "dicom", ())
-        assert [Path(file).name for file in opened.files()] == [f"{LABEL}.dcm", f"{BASE}.dcm", "smaller.dcm"]
+        assert [Path(file).name for file in opened.files] == [f"{LABEL}.dcm", f"{BASE}.dcm", "smaller.dcm"]
         np.testing.assert_array_equal(opened.read(Box(0, 0, 400, 300)), PIXELS)
     np.testing.assert_array_equal(shown(slide / "smaller.dcm"), PIXELS)
 
