@@ -42,7 +42,7 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except typer.BadParameter as error:
-        _fail(ParameterInvalid(error.format_message()))
+        _fail(ParameterInvalid(error.format_message().replace("Value error, ", "")))  # pydantic's
     except MitosisError as error:
         _fail(error)
 
@@ -54,7 +54,7 @@ def _fail(error: MitosisError) -> NoReturn:
 
 def complain(error: MitosisError, path: str | None = None) -> None:
     """Print an error's line on standard error; `path`: which of several slides it is of."""
-    where = f"{path}: " if path is not None and not str(error).startswith(Path(path).name) else ""
+    where = f"{path}: " if path is not None and not str(error).startswith((path, Path(path).name)) else ""
     line = f"error: {error.code}: {where}{error}"
     typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
 
