@@ -12,7 +12,7 @@ from typing import Unpack
 from service.calibration import calibrated
 from service.inference import Detector, OnProgress
 from service.mitotic_activity import count_activity
-from service.mitotic_figures import find_mitotic_figures, within
+from service.mitotic_figures import find_mitotic_figures
 from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.report import Report, compose_report
@@ -40,12 +40,13 @@ def analyze(
     """
     plan = plan or Plan.of(slide, detector.card, **options)
     started = time.monotonic()
-    found = detector.run(slide, plan, on_progress, checkpoint)
-    probabilities, scoring = calibrated(found, plan.tissue, detector.card.calibration)
+    answers = detector.run(slide, plan, on_progress, checkpoint)
+    probabilities, scoring = calibrated(answers, plan.kept, detector.card.calibration)
     if map_file is not None:
         probabilities.save(map_file)
     parameters = plan.parameters
-    figures = within(find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp), parameters.region)
+    found = find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp)
+    figures = [figure for figure in found if plan.examines(figure)]
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
     counts = count_activity(positions_um, plan.examined_mm2)
     return compose_report(

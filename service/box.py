@@ -27,6 +27,10 @@ class Box:
         """Tell whether a point lies inside (half-open)."""
         return self.x <= x < self.right and self.y <= y < self.bottom
 
+    def grown(self, margin: int) -> "Box":
+        """Give a box that is larger on all four sides."""
+        return Box(self.x - margin, self.y - margin, self.width + 2 * margin, self.height + 2 * margin)
+
     def overlap(self, other: "Box") -> "Box":
         """Find what two boxes share; without width or height if that is nothing."""
         x, y = max(self.x, other.x), max(self.y, other.y)

@@ -13,6 +13,7 @@ MitosisError
 |   |-- ResolutionUnknown     mpp-unknown           neither the request nor the slide says um per pixel
 |   |-- ResolutionInvalid     mpp-invalid           zero, negative or not a number
 |   |-- ResolutionTooLow      resolution-too-low    coarser than x20
+|   |-- StainNotHE            stain-not-he          DAB, fluorescence or another stain, and nobody asked for that
 |   |-- RegionInvalid         region-invalid        not four whole numbers, or empty
 |   |-- RegionOutside         region-outside        not inside the slide
 |   |-- ParameterInvalid      parameter-invalid     any other value out of its range
@@ -101,6 +102,10 @@ class ResolutionInvalid(BadInput, code="mpp-invalid"):
 
 class ResolutionTooLow(BadInput, code="resolution-too-low"):
     """Coarser than x20: mitoses cannot be told from other dark nuclei."""
+
+
+class StainNotHE(BadInput, code="stain-not-he"):
+    """What is to be examined does not look stained with haematoxylin and eosin: DAB, fluorescence or another stain."""
 
 
 class RegionInvalid(BadInput, code="region-invalid"):

@@ -76,7 +76,7 @@ class Detector:
         try:
             on_progress(done, total)
             for tile, patch in _read_ahead(slide, lattice, [tile for tile in plan.tiles if tile not in found.done]):
-                found.write(tile, self.predict(patch[None], plan.stain.transform)[0])
+                found.write(tile, self.predict(patch[None], plan.stain.transforms[tile.section])[0])
                 done += tile.patches
                 on_progress(done, total)
                 if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:

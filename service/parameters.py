@@ -24,6 +24,7 @@ class AnalysisOptions(TypedDict, total=False):
     region: Region | None
     threshold: float | None
     halo_px: int | None
+    any_stain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Parameters:
     patches_per_side: int
     merge_um: float
     mpp: tuple[float, float]
+    any_stain: bool = False
 
     @classmethod
     def of(
@@ -47,10 +49,12 @@ class Parameters:
         region: Region | None = None,
         threshold: float | None = None,
         halo_px: int | None = None,
+        any_stain: bool = False,
     ) -> "Parameters":
         """Check what was asked for against the slide and the model, and fill in the rest.
 
         `region` defaults to the whole slide, `threshold` to the model card's, `halo_px` to the measured best.
+        With `any_stain` sections are examined that do not look like H&E.
 
         Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid.
         """
@@ -64,7 +68,7 @@ class Parameters:
             raise ParameterInvalid(f"halo of {halo_px} px is not a multiple of {stride_px}")
         region = _checked(region, extent, mpp)
         lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px, card.offset_px)
-        return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp)
+        return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp, any_stain)
 
     @property
     def region_box(self) -> Box | None:
@@ -74,7 +78,8 @@ class Parameters:
     @property
     def geometry(self) -> str:
         """What the probability map depends on: everything here but the threshold and what comes after it."""
-        return f"{self.lattice} {self.region} halo {self.halo_px} of {self.patches_per_side}"
+        stains = " of any stain" if self.any_stain else ""
+        return f"{self.lattice} {self.region}{stains} halo {self.halo_px} of {self.patches_per_side}"
 
     def as_report(self, computed_by: Mapping[str, Any]) -> dict[str, Any]:
         """Make the report's `parameters`: what the scores came of, and the rules by which figures are counted."""
@@ -92,6 +97,7 @@ class Parameters:
             "halo_px": self.halo_px,
             "merge_um": self.merge_um,
             "tissue_mask_um": MASK_UM,
+            "any_stain": self.any_stain,
             **computed_by,
             "region_basis": "detection_density" if region is None else "detection_density_in_region",
             "counting": {

@@ -1,30 +1,43 @@
 """What an analysis will look at, settled before anything is computed: once per slide, by whoever is first."""
 
 import json
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
+
+import numpy as np
 
 from service.arrays import load_arrays, save_arrays
+from service.errors import StainNotHE
+from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.parameters import AnalysisOptions, Parameters
+from service.sections import SECTION_ARRAYS, Sections, estimate_stains
 from service.slide import Slide
-from service.stain import StainMatch, match_stain
-from service.tiling import Tile, cover
-from service.tissue import MASK_ARRAYS, TissueMask, find_tissue
+from service.stain import StainEstimate, StainMatch
+from service.tiling import PATCH_PX, Tile, cover
+from service.tissue import TissueMask, find_tissue
+
+DARK = 50  # of 255: the light of a fluorescence slide's background is below, that of glass far above
+THUMBNAIL_PX = 256
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters, tissue, stain, and the tiles that cover it. `key` names what it was made from, and so the map."""
+    """Parameters, the slide's sections and their stains, and the tiles that cover what is examined of them.
+
+    `key` names what it was made from, and so the map.
+    """
 
     parameters: Parameters
-    tissue: TissueMask
-    examined: TissueMask  # without what lies outside of outlines
+    sections: Sections
+    kept: Sections  # with tissue on those alone that look like H&E, unless any stain is asked for
+    examined: TissueMask  # of those, without what lies outside of outlines
     examined_mm2: float  # in the region
     stain: StainMatch
     tiles: list[Tile]
@@ -33,25 +46,31 @@ class Plan:
 
     @classmethod
     def of(cls, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
-        """Look for the slide's tissue and its stains. Raises what `Parameters.of` does, and SlideDamaged."""
+        """Look for the slide's tissue and its stains.
+
+        Raises StainNotHE unless `any_stain` is asked for, SlideDamaged, and what `Parameters.of` does.
+        """
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
         slide = slide.in_colours(card.colour)
-        tissue = find_tissue(slide)
-        stain = match_stain(slide, tissue, card.stain_matrix(), parameters.lattice.scale, parameters.region)
-        return cls._covering(parameters, tissue, stain, _key(slide, card, parameters), started)
+        sections = Sections.of(find_tissue(slide))
+        stain = StainMatch.of(_estimates(slide, sections, parameters), card.stain_matrix())
+        if not parameters.any_stain:
+            _refuse_other_stains(slide, stain)
+        return cls._covering(parameters, sections, stain, _key(slide, card, parameters, stain), started)
 
     @classmethod
     def load(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
         """Read a saved plan. Raises ValueError where it is damaged or another's, and as `Parameters.of`."""
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
-        facts_json, *mask = load_arrays(path, "plan", "facts", *MASK_ARRAYS)
-        facts, key = json.loads(str(facts_json)), _key(slide, card, parameters)
-        if not isinstance(facts, dict) or facts.get("key") != key:
+        facts_json, *arrays = load_arrays(path, "plan", "facts", *SECTION_ARRAYS)
+        facts = json.loads(str(facts_json))
+        stain = StainMatch.of([each and StainEstimate.from_json(each) for each in facts["stains"]], card.stain_matrix())
+        key = _key(slide, card, parameters, stain)
+        if facts["key"] != key:
             raise ValueError(f"{path} is of another analysis")
-        stain = StainMatch.from_json(facts["stain"], card.stain_matrix())
-        return cls._covering(parameters, TissueMask.from_arrays(*mask), stain, key, started)
+        return cls._covering(parameters, Sections.from_arrays(*arrays), stain, key, started)
 
     @classmethod
     def load_or_make(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
@@ -67,8 +86,30 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write what cannot be derived, whole or not at all. Raises StorageFull, OutputUnwritable."""
-        facts = {"key": self.key, "stain": self.stain.as_json()}
-        save_arrays(path, compressed=True, facts=json.dumps(facts), **self.tissue.as_arrays())
+        facts = {"key": self.key, "stains": self.stain.as_json()}
+        save_arrays(path, compressed=True, facts=json.dumps(facts), **self.sections.as_arrays())
+
+    @property
+    def tissue(self) -> TissueMask:
+        """The tissue that is kept, of the whole slide."""
+        return self.kept.tissue
+
+    def examines(self, figure: MitoticFigure) -> bool:
+        """Tell whether a figure lies in the region, and on a section that is examined."""
+        region = self.parameters.region
+        if region is not None and not region.contains(figure.x, figure.y):
+            return False
+        return self.parameters.any_stain or self.stain.is_he[self.sections.of_place(figure.x, figure.y)]
+
+    def stain_report(self) -> list[dict[str, Any]]:
+        """Give the report's `parameters.stain`: what is known of each section's stains, to four digits."""
+        return [
+            {"section": number, "area_mm2": round(area_mm2, 4), "examined": self.parameters.any_stain or is_he}
+            | (estimate.as_report() if estimate else {})
+            for number, (area_mm2, is_he, estimate) in enumerate(
+                zip(self.sections.areas_mm2, self.stain.is_he, self.stain.estimates, strict=True), start=1
+            )
+        ]
 
     @cached_property
     def patches(self) -> int:
@@ -86,12 +127,40 @@ class Plan:
         return replace(self, tiles=tiles)
 
     @classmethod
-    def _covering(cls, parameters: Parameters, tissue: TissueMask, stain: StainMatch, key: str, started: float) -> Self:
+    def _covering(cls, parameters: Parameters, sections: Sections, stain: StainMatch, key: str, started: float) -> Self:
+        kept = sections if parameters.any_stain else sections.keep(stain.is_he)
+        examined, examined_mm2 = kept.tissue.examined(parameters.region)
         side, halo_px = parameters.patches_per_side, parameters.halo_px
-        examined, examined_mm2 = tissue.examined(parameters.region)
-        tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px))
-        return cls(parameters, tissue, examined, examined_mm2, stain, tiles, key, time.monotonic() - started)
+        tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px, kept.under))
+        seconds = time.monotonic() - started
+        return cls(parameters, sections, kept, examined, examined_mm2, stain, tiles, key, seconds)
 
 
-def _key(slide: Slide, card: ModelCard, parameters: Parameters) -> str:
-    return f"{slide.sha256} {card.sha256} {card.colour} mpp {parameters.mpp} {parameters.geometry}"
+def _key(slide: Slide, card: ModelCard, parameters: Parameters, stain: StainMatch) -> str:
+    model = f"{card.sha256} {card.colour} stains {stain.checksum}"
+    return f"{slide.sha256} {model} mpp {parameters.mpp} {parameters.geometry}"
+
+
+def _estimates(slide: Slide, sections: Sections, parameters: Parameters) -> list[StainEstimate | None]:
+    """Estimate the stains of all sections that a patch may lie on; of the whole section, also for a small region."""
+    scale, region = parameters.lattice.scale, parameters.region_box
+    around = region and region.grown(math.ceil(PATCH_PX * max(scale)))
+    return [
+        estimate_stains(slide, tissue, scale) if around is None or tissue.touches(around) else None
+        for tissue in sections.tissues()
+    ]
+
+
+def _refuse_other_stains(slide: Slide, stain: StainMatch) -> None:
+    """Raise StainNotHE where no section is of H&E, or where there is nothing but the dark of fluorescence."""
+    looked_at = [each for each in stain.estimates if each is not None]
+    if any(each.windows and each.is_he for each in looked_at):
+        return
+    if judged := [each for each in looked_at if each.windows]:
+        share = min(each.left_out for each in judged)
+        reason = f"{share:.0%} of the tissue does not look stained with haematoxylin and eosin"
+    elif np.median(slide.thumbnail(THUMBNAIL_PX).max(-1)) < DARK:
+        reason = "the slide is dark where there is no tissue, as in fluorescence"
+    else:
+        return
+    raise StainNotHE(f"{slide.name}: {reason}; ask for any stain (--any-stain) to analyse it all the same")

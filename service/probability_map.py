@@ -39,8 +39,8 @@ class ProbabilityMap:
         """
         facts = {"key": key, "lattice": asdict(self.lattice)}
         tiles = np.array(
-            [(*astuple(tile.read), *astuple(tile.write), tile.patches) for tile in self.done], np.int64
-        ).reshape(-1, 9)
+            [(*astuple(tile.read), *astuple(tile.write), tile.patches, tile.section) for tile in self.done], np.int64
+        ).reshape(-1, 10)
         save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)
 
     @classmethod
@@ -54,7 +54,7 @@ class ProbabilityMap:
             name: tuple(facts["lattice"].get(name, (0, 0))) for name in ("scale", "offset_px")
         }
         lattice = Lattice(**saved_as)
-        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), row[8]) for row in tiles.tolist()})
+        return cls(lattice, values, {Tile(Box(*row[:4]), Box(*row[4:8]), *row[8:]) for row in tiles.tolist()})
 
     def merge(self, other: "ProbabilityMap") -> None:
         """Take over what another map of the same lattice has."""

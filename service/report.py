@@ -278,8 +278,10 @@ def compose_report(
         model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
         slide=_slide_facts(slide),
         region=REGION.validate_python(parameters.region and region_json(parameters.region)),
-        parameters=parameters.as_report(computed_by),
-        tissue=TissueFacts(area_mm2=round(plan.tissue.area_mm2(), 4), examined_mm2=round(plan.examined_mm2, 4)),
+        parameters=parameters.as_report({**computed_by, "stain": plan.stain_report()}),
+        tissue=TissueFacts(
+            area_mm2=round(plan.sections.tissue.area_mm2(), 4), examined_mm2=round(plan.examined_mm2, 4)
+        ),
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],

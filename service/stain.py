@@ -1,26 +1,33 @@
-"""Stain normalisation after Macenko 2009: give every slide the reference's haematoxylin and eosin.
+"""Stain normalisation after Macenko 2009: give tissue the reference's haematoxylin and eosin.
 
-Estimated once per slide from pixels sampled over the tissue, so that neighbouring patches agree and a nearly
-blank patch cannot break it. Applied as one 3x3 matrix on optical densities, on the device, before the network.
+Estimated in windows spread over a section, each by itself: the section's stains are the median of what they say, so
+that pen, pigment or a scanner's border beside the tissue do not move them (pooled, 2 % of pen lost 30 of 55 mitoses).
+Applied as one 3x3 matrix on optical densities, on the device, before the network.
 
 Optical density is -ln((I + 1) / 240) of an 8-bit intensity I, as in the common implementations.
 """
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from service.region import Region
-from service.slide import Box, Slide
-from service.tissue import TissueMask
-
 LIGHT = 240.0  # intensity of the light without tissue
 TRANSPARENT = 0.15  # beta: optical density below which a pixel is glass
 EXTREME_PERCENT = 1.0  # alpha: robust extremes of the angle
 FEWEST_PIXELS = 1000
-SAMPLED_WINDOWS, WINDOW_PX = 64, 96
+RICH_PERCENT = 75  # of windows: most tissue may be stroma, and its windows do not show how dark nuclei are
+# optical densities of unit length (haematoxylin, eosin; R, G, B) that stains of H&E lie between in single windows; in
+# 29,000 of 456 fields of many hospitals 99 % do. DAB absorbs blue far more than green (1.5 times and more)
+HAEMATOXYLIN = ((0.2, 0.45, 0.15), (0.85, 1.0, 0.65))
+EOSIN = ((0.0, 0.5, 0.08), (0.7, 1.0, 0.85))
+MOST_BLUE = 1.3  # blue of eosin, of its green
+# what whole fields of H&E came to: both stains' R, G, B, and their greatest concentrations
+FIELDS_LOW = (0.35, 0.61, 0.27, 0.08, 0.61, 0.27, 0.54, 0.50)
+FIELDS_HIGH = (0.70, 0.85, 0.56, 0.61, 0.94, 0.79, 4.11, 2.76)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,65 +75,123 @@ def density_transform(source: StainMatrix, reference: StainMatrix) -> npt.NDArra
 
 
 @dataclass(frozen=True, slots=True)
-class StainMatch:
-    """How a slide's stains are brought to the reference's; the identity where none is wanted or none was found."""
+class StainEstimate:
+    """What the windows of a section say of its stains; `typical` is None where they are too pale to tell."""
 
-    wanted: bool
-    source: StainMatrix | None
-    transform: npt.NDArray[np.float32]  # (3, 3)
-
-    @classmethod
-    def of(cls, source: StainMatrix | None, reference: StainMatrix | None) -> Self:
-        """Match an estimate to a model's reference; None of either changes nothing."""
-        if source is None or reference is None:
-            return cls(reference is not None, None, np.eye(3, dtype=np.float32))
-        return cls(True, source, density_transform(source, reference))
-
-    def as_json(self) -> dict[str, Any] | None:
-        """Return the estimate that the transform came of, to the last digit."""
-        if self.source is None:
-            return None
-        greatest = self.source.max_concentrations.tolist()
-        return {"matrix": self.source.matrix.tolist(), "max_concentrations": greatest}
+    typical: StainMatrix | None
+    windows: int  # that are stained enough to be judged
+    left_out: float  # share of them that do not look like H&E
 
     @classmethod
-    def from_json(cls, source: dict[str, Any] | None, reference: StainMatrix | None) -> Self:
-        """Match a saved estimate. Raises ValueError where it is none."""
-        if source is None:
-            return cls.of(None, reference)
+    def of(cls, estimates: Sequence[StainMatrix | None]) -> Self:
+        """Judge the windows' own estimates; where most are no H&E, all that are known count."""
+        known = [each for each in estimates if each is not None]
+        like_he = [each for each in known if looks_like_he(each)]
+        left_out = 1 - len(like_he) / len(estimates) if estimates else 0.0
+        return cls(typical_stain(known if left_out > 0.5 else like_he), len(estimates), left_out)
+
+    @property
+    def is_he(self) -> bool:
+        """Whether at least half of the windows look like H&E; also of what is too pale to tell."""
+        return self.left_out <= 0.5
+
+    @property
+    def distance(self) -> float | None:
+        """How far from the middle of all fields of H&E: 1 is the farthest of them. None where nothing is known."""
+        return None if self.typical is None else _distance(self.typical)
+
+    def as_report(self) -> dict[str, Any]:
+        """Return what people may want to know of it."""
+        stain, distance = self.typical, self.distance
+        return {
+            "windows": self.windows,
+            "left_out": round(self.left_out, 4),
+            "distance": distance and round(distance, 3),
+            "matrix": stain and stain.matrix.round(4).tolist(),
+            "max_concentrations": stain and stain.max_concentrations.round(4).tolist(),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it, to the last digit."""
+        typical = self.typical
+        stain = typical and {name: getattr(typical, name).tolist() for name in ("matrix", "max_concentrations")}
+        return {"typical": stain, "windows": self.windows, "left_out": self.left_out}
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Self:
+        """Read a saved estimate. Raises ValueError where it is none."""
         try:
-            matrix, greatest = np.array(source["matrix"], float), np.array(source["max_concentrations"], float)
+            stain = saved["typical"]
+            typical = stain and StainMatrix(
+                np.array(stain["matrix"], float), np.array(stain["max_concentrations"], float)
+            )
+            return cls(typical, int(saved["windows"]), float(saved["left_out"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no stain estimate: {error}") from error
-        return cls.of(StainMatrix(matrix, greatest), reference)
 
 
-def match_stain(
-    slide: Slide,
-    tissue: TissueMask,
-    reference: StainMatrix | None,
-    scale: tuple[float, float],
-    region: Region | None = None,
-) -> StainMatch:
-    """Estimate a slide's (or region's) stains and match them to the model's reference, if it has one."""
-    source = reference and estimate_stain(sample_tissue(slide, tissue, scale, region))
-    return StainMatch.of(source, reference)
+def estimate_windows(windows: Iterable[npt.NDArray[np.uint8]]) -> list[StainMatrix | None]:
+    """Estimate the stains of windows, each of pixels (n, 3), one by one; those too pale to tell are left out."""
+    return [estimate_stain(window) for window in windows if _is_stained(window)]
 
 
-def sample_tissue(
-    slide: Slide, tissue: TissueMask, scale: tuple[float, float], region: Region | None = None
-) -> npt.NDArray[np.uint8]:
-    """Pixels (N, 3) of windows spread evenly over the tissue, at a grid's scale; the same ones every time."""
-    rows, columns = np.nonzero(tissue.mask)
-    places = np.stack([(columns + 0.5) * tissue.scale[0], (rows + 0.5) * tissue.scale[1]], 1)  # level-0 px
-    if region is not None:
-        places = places[[region.contains(x, y) for x, y in places]]
-    if not len(places):
-        return np.empty((0, 3), np.uint8)
-    chosen = places[np.linspace(0, len(places) - 1, min(SAMPLED_WINDOWS, len(places))).astype(int)]
-    windows = []
-    for x, y in chosen / scale - WINDOW_PX / 2:
-        left = min(max(0, int(x)), max(0, int(slide.width / scale[0]) - WINDOW_PX))
-        top = min(max(0, int(y)), max(0, int(slide.height / scale[1]) - WINDOW_PX))
-        windows.append(slide.read(Box(left, top, WINDOW_PX, WINDOW_PX), scale).reshape(-1, 3))
-    return np.concatenate(windows)
+def typical_stain(stains: Sequence[StainMatrix]) -> StainMatrix | None:
+    """Give the median of stains (of unit length again) and the concentrations of the stain-rich among them."""
+    if not stains:
+        return None
+    matrix = np.median([stain.matrix for stain in stains], axis=0)
+    greatest = np.percentile([stain.max_concentrations for stain in stains], RICH_PERCENT, axis=0)
+    return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), greatest)
+
+
+def looks_like_he(stain: StainMatrix) -> bool:
+    """Tell whether two stains can be haematoxylin and eosin by their colours; ink, pigment and DAB cannot."""
+    between = all(
+        (low <= vector).all() and (vector <= high).all()
+        for vector, (low, high) in zip(stain.matrix.T, (HAEMATOXYLIN, EOSIN), strict=True)
+    )
+    return bool(between and stain.matrix[2, 1] <= MOST_BLUE * stain.matrix[1, 1])
+
+
+def _is_stained(pixels: npt.NDArray[np.uint8]) -> bool:
+    return int((optical_density(pixels) >= TRANSPARENT).all(1).sum()) >= FEWEST_PIXELS
+
+
+def _distance(stain: StainMatrix) -> float:
+    low, high, found = (
+        np.concatenate([np.array(each[:6], float), np.log(each[6:])])
+        for each in (FIELDS_LOW, FIELDS_HIGH, (*stain.matrix.T.ravel(), *stain.max_concentrations))
+    )
+    return float((np.abs(found - (low + high) / 2) / ((high - low) / 2)).max())
+
+
+@dataclass(frozen=True, slots=True)
+class StainMatch:
+    """How each section's stains are brought to a model's reference, if it has one."""
+
+    wanted: bool
+    estimates: tuple[StainEstimate | None, ...]  # of each section; None of those that nothing is asked of
+    transforms: npt.NDArray[np.float32]  # (sections, 3, 3); the identity where nothing is wanted or known
+
+    @classmethod
+    def of(cls, estimates: Sequence[StainEstimate | None], reference: StainMatrix | None) -> Self:
+        """Match estimates to a reference."""
+        transforms = np.tile(np.eye(3, dtype=np.float32), (len(estimates), 1, 1))
+        for section, estimate in enumerate(estimates):
+            if reference is not None and estimate is not None and estimate.typical is not None:
+                transforms[section] = density_transform(estimate.typical, reference)
+        return cls(reference is not None, tuple(estimates), transforms)
+
+    @property
+    def is_he(self) -> list[bool]:
+        """Whether each section looks like H&E, or nothing speaks against it."""
+        return [each is None or each.is_he for each in self.estimates]
+
+    @property
+    def checksum(self) -> str:
+        """What names the transforms: maps made with others are other maps."""
+        return hashlib.sha256(self.transforms.tobytes()).hexdigest()[:16]
+
+    def as_json(self) -> list[dict[str, Any] | None]:
+        """Return the estimates, to the last digit."""
+        return [None if each is None else each.as_json() for each in self.estimates]

@@ -86,6 +86,7 @@ class Tile:
     read: Box  # model px
     write: Box  # cells
     patches: int  # 500-px patches in it
+    section: int = 0  # of the slide's, whose stains it has
 
     def kept(self, stride_px: int) -> tuple[slice, slice]:
         """Give rows and columns of this tile's own output that are kept."""
@@ -99,12 +100,14 @@ def cover(
     wanted: Callable[[Box], bool] = lambda _: True,
     patches_per_side: int = 1,
     halo_px: int = 0,
+    section: Callable[[Box], int] = lambda _: 0,
 ) -> Iterator[Tile]:
     """Yield tiles over a region (level-0 px; None: the slide), each up to `patches_per_side` patches wide and high.
 
     A patch is looked at if `wanted` says so of its box (level-0 px); a tile is the smallest rectangle round the
-    wanted patches of its block. Every cell of a wanted patch is kept by exactly one tile. The halo (model px, a
-    multiple of the stride) ends at the slide's edge, where the network pads with zeros as it does at any border.
+    wanted patches of its block, or a patch alone where those are of several sections. Every cell of a wanted patch is
+    kept by exactly one tile. The halo (model px, a multiple of the stride) ends at the slide's edge, where the network
+    pads with zeros as it does at any border.
     """
     if halo_px % lattice.stride_px:
         raise ValueError(f"halo of {halo_px} px is no multiple of the stride {lattice.stride_px}")
@@ -113,14 +116,17 @@ def cover(
     columns, rows = math.ceil(area.width / cells), math.ceil(area.height / cells)
     for top in range(0, rows, patches_per_side):
         for left in range(0, columns, patches_per_side):
-            block = [
-                (row, column)
+            block = {
+                (row, column): section(box)
                 for row in range(top, min(top + patches_per_side, rows))
                 for column in range(left, min(left + patches_per_side, columns))
-                if wanted(_patch_box(lattice, area, row, column, cells))
-            ]
-            if block:
-                yield _tile(lattice, area, block, cells, halo_px)
+                if wanted(box := _patch_box(lattice, area, row, column, cells))
+            }
+            if len(set(block.values())) == 1:
+                yield _tile(lattice, area, list(block), cells, halo_px, block.popitem()[1])
+            else:
+                for patch, own in block.items():
+                    yield _tile(lattice, area, [patch], cells, halo_px, own)
 
 
 def _cells_of(lattice: Lattice, region: Box | None) -> Box:
@@ -139,7 +145,7 @@ def _patch_box(lattice: Lattice, area: Box, row: int, column: int, cells: int) -
     return lattice.level0_box(Box(x, y, cells * stride, cells * stride))
 
 
-def _tile(lattice: Lattice, area: Box, block: list[tuple[int, int]], cells: int, halo_px: int) -> Tile:
+def _tile(lattice: Lattice, area: Box, block: list[tuple[int, int]], cells: int, halo_px: int, section: int) -> Tile:
     first_row, last_row = min(row for row, _ in block), max(row for row, _ in block) + 1
     first_column, last_column = min(column for _, column in block), max(column for _, column in block) + 1
     x, y = area.x + first_column * cells, area.y + first_row * cells
@@ -149,4 +155,4 @@ def _tile(lattice: Lattice, area: Box, block: list[tuple[int, int]], cells: int,
     left_px, top_px = max(0, x * stride - halo_px), max(0, y * stride - halo_px)
     right_px, bottom_px = min(lattice.width, right * stride + beyond), min(lattice.height, bottom * stride + beyond)
     read = Box(left_px, top_px, right_px - left_px, bottom_px - top_px)
-    return Tile(read, write, (last_row - first_row) * (last_column - first_column))
+    return Tile(read, write, (last_row - first_row) * (last_column - first_column), section)

@@ -48,21 +48,42 @@ class TissueMask:
 
     def area_mm2(self, box: Box | None = None) -> float:
         """Measure the tissue in a box (level-0 px), by default in the slide."""
-        pixel_mm2 = self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
-        return float(np.count_nonzero(self.mask if box is None else self._part(box, 0))) * pixel_mm2
+        found = self.mask if box is None else self.mask[self.slices(box)]
+        return float(np.count_nonzero(found)) * self.pixel_mm2
+
+    @property
+    def pixel_mm2(self) -> float:
+        """The area of a pixel."""
+        return self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
+
+    def without(self, hidden: npt.NDArray[np.bool_]) -> "TissueMask":
+        """Leave out some pixels (h, w)."""
+        return replace(self, mask=self.mask & ~hidden)
 
     def touches(self, box: Box) -> bool:
         """Whether tissue lies in a box (level-0 px) or within a mask pixel of it."""
-        return bool(self._part(box, 1).any())
+        return bool(self.mask[self.slices(box, 1)].any())
 
     def at(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Whether there is tissue at all crossings of x (n,) and y (m,), level-0 px: (m, n); past the edge as on it."""
+        found: npt.NDArray[np.bool_] = self.mask[self.crossings(x, y)]
+        return found
+
+    def crossings(
+        self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Find the mask's rows (m, 1) and columns (n,) at x (n,) and y (m,), level-0 px; past the edge those on it."""
         rows, columns = (
-            np.clip(np.floor((places + 0.5) / scale).astype(int), 0, count - 1)
+            np.clip(np.floor((places + 0.5) / scale).astype(np.intp), 0, count - 1)
             for places, scale, count in zip((y, x), self.scale[::-1], self.mask.shape, strict=True)
         )
-        found: npt.NDArray[np.bool_] = self.mask[rows[:, None], columns]
-        return found
+        return rows[:, None], columns
+
+    def slices(self, box: Box, margin: int = 0) -> tuple[slice, slice]:
+        """Find the mask's rows and columns in a box (level-0 px), and some round it."""
+        left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin
+        right, bottom = round(box.right / self.scale[0]) + margin, round(box.bottom / self.scale[1]) + margin
+        return slice(max(0, top), max(0, bottom)), slice(max(0, left), max(0, right))
 
     def fraction(self, x_um: float, y_um: float, size_um: float | tuple[float, float]) -> float:
         """How much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
@@ -104,11 +125,6 @@ class TissueMask:
         mask = np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
         (x, y), (mpp_x, mpp_y) = scale.tolist(), mpp.tolist()
         return cls(mask, (x, y), (mpp_x, mpp_y))
-
-    def _part(self, box: Box, margin: int) -> npt.NDArray[np.bool_]:
-        left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin
-        right, bottom = round(box.right / self.scale[0]) + margin, round(box.bottom / self.scale[1]) + margin
-        return self.mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
 
 
 def find_tissue(slide: Slide) -> TissueMask:

@@ -1,16 +1,22 @@
 """The report's warnings: what a reader of the counts should know, each with a stable code."""
 
+from collections.abc import Iterator
+
 from service.mitotic_activity import MitoticActivityIndex
 from service.plan import Plan
 from service.slide import Slide
 from service.tiling import PATCH_PX
 
 X20_MPP = 0.375  # halfway, by ratio, between x40 (0.25) and x20 (0.5)
+UNUSUAL = 1.3  # distance of stains: 1 is the farthest of 456 fields of H&E from many hospitals
+MUCH_LEFT_OUT = 0.2  # of a section's windows
 
 
 def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> list[tuple[str, str]]:
     """List code and message of each warning that applies, in a fixed order."""
     parameters, stain = plan.parameters, plan.stain
+    estimates = [each for each in stain.estimates if each is not None]
+    left_out_mm2 = plan.sections.tissue.examined(parameters.region)[1] - plan.examined_mm2
     lattice = parameters.lattice
     mpp, claimed = parameters.mpp, slide.claimed_mpp
     examined_mm2 = plan.examined_mm2
@@ -40,9 +46,17 @@ def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> li
             f"the image is smaller than a patch of {PATCH_PX} px and was padded with white",
         ),
         (
-            stain.wanted and stain.source is None,
+            stain.wanted and any(each.typical is None for each in estimates),
             "stain-not-normalised",
-            "the stains could not be estimated; the pixels were analysed as they are",
+            "the stains could not be estimated{}; the pixels were analysed as they are".format(
+                "" if len(estimates) == 1 else " on every section"
+            ),
+        ),
+        *((True, "stain-unusual", message) for message in _unusual(plan)),
+        (
+            left_out_mm2 > 0,
+            "stain-not-he",
+            f"{left_out_mm2:.2f} mm2 of tissue does not look stained with H&E and was left out",
         ),
         (examined_mm2 == 0, "no-tissue", "no stained tissue was found; nothing was analysed"),
         (
@@ -52,3 +66,18 @@ def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> li
         ),
     )
     return [*slide.warnings, *((code, message) for applies, code, message in candidates if applies)]
+
+
+def _unusual(plan: Plan) -> Iterator[str]:
+    """Say of which examined sections the stains are unlike those of ordinary H&E."""
+    for number, estimate in enumerate(plan.stain.estimates, start=1):
+        if estimate is None or not (plan.parameters.any_stain or estimate.is_he):
+            continue
+        which = f"section {number} of {plan.sections.count}" if plan.sections.count > 1 else "the tissue"
+        if estimate.distance is not None and estimate.distance > UNUSUAL:
+            yield (
+                f"the stains of {which} are {estimate.distance:.1f} times as far from the middle of ordinary H&E "
+                "as the farthest known"
+            )
+        elif estimate.left_out > MUCH_LEFT_OUT:
+            yield f"{estimate.left_out:.0%} of {which} does not look like H&E: pigment, ink or another stain"

@@ -152,6 +152,7 @@ def queue(
             region=region and region_of(region),
             threshold=options["threshold"],
             halo_px=options["halo_px"],
+            any_stain=options["any_stain"],
         )
     except MitosisError as error:
         raise extended(error, slide_id=stored.id) from None  # the upload is kept: the request can be sent again alone

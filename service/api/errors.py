@@ -54,8 +54,9 @@ STATUSES = {kind: status for status, kinds in BY_STATUS.items() for kind in kind
 # What only workers, the start of the service, its client and the command line meet; in a request: a fault of ours.
 NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
     (
-        *(errors.DataInvalid, errors.WeightsDamaged, errors.WeightsMismatch, errors.DeviceUnavailable),
-        *(errors.SettingsInvalid, errors.WorkerLost, errors.TimeLimitExceeded, errors.AuditBroken),
+        *(errors.DataInvalid, errors.StainNotHE, errors.WeightsDamaged, errors.WeightsMismatch),
+        *(errors.DeviceUnavailable, errors.SettingsInvalid, errors.WorkerLost, errors.TimeLimitExceeded),
+        errors.AuditBroken,
         refusals.ServerUnreachable,
     )
 )

@@ -50,6 +50,9 @@ class AnalysisOptions(StrictModel):
     halo_px: Annotated[
         int | None, Field(ge=0, le=1024, description="Context read round each tile; a multiple of the model's stride.")
     ] = None
+    any_stain: Annotated[
+        bool, Field(description="Examine sections too that do not look stained with H&E; else `stain-not-he`.")
+    ] = False
     parts: Annotated[
         int | None,
         Field(ge=1, le=MAX_PARTS, description="Share the slide between workers in so many parts."),

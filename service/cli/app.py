@@ -45,7 +45,8 @@ from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.files import write_whole
 from service.model_card import DEFAULT_MODEL
-from service.region import Region, parse_region
+from service.parameters import AnalysisOptions
+from service.region import parse_region
 from service.report import Report
 from service.slide import Slide, open_slide
 
@@ -97,6 +98,7 @@ def analyze(
     halo: Annotated[
         Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
     ] = None,
+    any_stain: Annotated[bool, typer.Option("--any-stain", help="Examine what does not look like H&E, too.")] = False,
 ) -> None:
     """Find and count the mitoses of slides."""
     slides, several = slides_below(paths)
@@ -105,13 +107,14 @@ def analyze(
     box = parse_region(region) if region is not None else None
     reports = report_files(slides, out, file_format, several)
     check_outputs(slides, [file for file in (*reports, overlay, heatmap) if file])
+    options: AnalysisOptions = {"region": box, "threshold": threshold, "halo_px": halo, "any_stain": any_stain}
     tally = Tally(len(slides), several)
     for path, file in zip(slides, reports, strict=True):
         with tally.slide(path):
             with open_slide(path, mpp=mpp) as slide:
                 slide.require_mpp()  # fails at once, where loading the model takes seconds
                 detector = load_detector(model or DEFAULT_MODEL, device)
-                report = _analyze_one(slide, detector, box, threshold, halo, overlay, heatmap)
+                report = _analyze_one(slide, detector, options, overlay, heatmap)
             write(WRITERS[file_format](report), file)
     raise typer.Exit(tally.tell())
 
@@ -172,9 +175,7 @@ def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto") -> "Detec
 def _analyze_one(
     slide: Slide,
     detector: "Detector",
-    region: Region | None,
-    threshold: float | None,
-    halo_px: int | None,
+    options: AnalysisOptions,
     overlay: Path | None,
     heatmap: Path | None,
 ) -> Report:
@@ -185,7 +186,7 @@ def _analyze_one(
 
     with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
         saved = Path(folder) / "map.npz" if heatmap else None
-        plan = Plan.of(slide, detector.card, region=region, threshold=threshold, halo_px=halo_px)
+        plan = Plan.of(slide, detector.card, **options)
         report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
         if heatmap and saved:
             write_whole(heatmap, partial(render.heat_map(slide, ProbabilityMap.load(saved)).save, format="PNG"))

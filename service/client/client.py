@@ -123,6 +123,7 @@ class AnalysisOptions(TypedDict, total=False):
     callback_url: str | None
     order: Mapping[str, str] | None
     halo_px: int | None
+    any_stain: bool
     parts: int | None  # workers that share it
 
 

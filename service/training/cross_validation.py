@@ -16,13 +16,14 @@ from typing import TypeAlias
 import numpy as np
 
 from service.backend import Device
-from service.calibration import calibrated, score_level
+from service.calibration import calibrated, score_levels
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import file_sha256, make_folder
 from service.inference import Detector
 from service.model_card import Architecture, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
-from service.tissue import TissueMask, find_tissue
+from service.sections import Sections
+from service.tissue import find_tissue
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, write_model
 from service.training.evaluate import ExaminedField, examine, open_field
 from service.training.fields import Field
@@ -118,21 +119,21 @@ def settle_calibration(
 
     No label has a say in it. Raises DataInvalid where no field is large enough to have a level.
     """
-    tissues = [_tissue(each.field) for each in examined]
+    sections = [_sections(each.field) for each in examined]
     maps = [each.probabilities for each in examined if each.probabilities is not None]
-    levels = [score_level(*each, LEVEL_QUANTILE) for each in zip(maps, tissues, strict=True)]
-    known = [level for level in levels if level is not None]
+    levels = [score_levels(*each, LEVEL_QUANTILE) for each in zip(maps, sections, strict=True)]
+    known = [level for own in levels for level in own if level is not None]
     if not known:
         raise DataInvalid("no field has enough tissue for a level of its scores; leave cross_validation.calibrate at 0")
     low, reference, high = np.percentile(known, LEVELS_SEEN).round(3).tolist()
     calibration = ScoreCalibration(quantile=LEVEL_QUANTILE, weight=weight, low=low, reference=reference, high=high)
-    comparable = [calibrated(*each, calibration)[0] for each in zip(maps, tissues, strict=True)]
+    comparable = [calibrated(*each, calibration)[0] for each in zip(maps, sections, strict=True)]
     return [replace(each, probabilities=own) for each, own in zip(examined, comparable, strict=True)], calibration
 
 
-def _tissue(field: Field) -> TissueMask:
+def _sections(field: Field) -> Sections:
     with open_field(field) as slide:
-        return find_tissue(slide)
+        return Sections.of(find_tissue(slide))
 
 
 def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) -> None:

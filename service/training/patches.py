@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from service.errors import DataInvalid
+from service.sections import sample_windows
 from service.slide import Rgb, open_slide
-from service.stain import StainMatrix, estimate_stain, sample_tissue
+from service.stain import StainEstimate, StainMatrix, estimate_windows
 from service.tiling import PATCH_PX
 from service.tissue import find_tissue
 from service.training.augmentation import (
@@ -46,7 +47,6 @@ from service.training.recipe import Augmentation, StainScope
 
 T = TypeVar("T")
 
-EVERY = 4  # of the pixels that stains are estimated from at inference
 FREE_STEP_PX = 50  # grid on which a field is searched for places without a mitosis
 TRIES = 48  # draws of a place before the fallback that always fits
 BUCKET_PX = 64  # two hard negatives closer than this are one
@@ -82,27 +82,27 @@ def load_fields(
     Raises as `open_slide` and `Slide.read` do.
     """
 
-    def load(field: Field) -> tuple[LoadedField, npt.NDArray[np.uint8]]:
+    def load(field: Field) -> tuple[LoadedField, list[StainMatrix | None]]:
         pixels, mitoses = load_field(field, mpp)
-        sample = _stain_sample(field, mpp)
-        stain = None if scope == "case" else estimate_stain(sample)
-        return LoadedField(field.name, field.case, _padded(pixels), mitoses, stain), sample
+        windows = _window_stains(field, mpp)
+        stain = None if scope == "case" else StainEstimate.of(windows).typical
+        return LoadedField(field.name, field.case, _padded(pixels), mitoses, stain), windows
 
-    loaded, samples = [], defaultdict(list)
+    loaded: list[LoadedField] = []
+    of_case: dict[str, list[StainMatrix | None]] = defaultdict(list)
     with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
-        for done, (field, sample) in enumerate(pool.map(load, fields), start=1):
+        for done, (field, windows) in enumerate(pool.map(load, fields), start=1):
             loaded.append(field)
-            if scope == "case":
-                samples[field.case].append(sample[::EVERY])
+            of_case[field.case] += windows
             on_progress(done)
-    stains = {case: estimate_stain(np.concatenate(parts)) for case, parts in samples.items()}
+    stains = {case: StainEstimate.of(windows).typical for case, windows in of_case.items()}
     return [replace(field, stain=stains[field.case]) for field in loaded] if scope == "case" else loaded
 
 
-def _stain_sample(field: Field, mpp: float) -> npt.NDArray[np.uint8]:
-    """Sample pixels (n, 3) over the tissue, of those that `match_stain` would take of this field as a slide."""
+def _window_stains(field: Field, mpp: float) -> list[StainMatrix | None]:
+    """Estimate the stains of the windows that an analysis would look at if the field were a slide."""
     with open_slide(field.path, mpp=field.mpp[0]) as slide:
-        return sample_tissue(slide, find_tissue(slide), field.scale(mpp))[::EVERY]
+        return estimate_windows(sample_windows(slide, find_tissue(slide), field.scale(mpp)))
 
 
 def _padded(pixels: Rgb) -> Rgb:

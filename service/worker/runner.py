@@ -187,6 +187,7 @@ def _options(request: dict[str, Any]) -> AnalysisOptions:
         "region": region and region_of(region),
         "threshold": request.get("threshold"),
         "halo_px": request.get("halo_px"),
+        "any_stain": request.get("any_stain", False),
     }
 
 

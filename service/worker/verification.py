@@ -77,6 +77,7 @@ def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress
         region=report.examined_region,
         threshold=report.model.threshold,
         halo_px=report.parameters["halo_px"],
+        any_stain=report.parameters.get("any_stain", False),
         on_progress=on_progress,
     )
 
