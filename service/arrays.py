@@ -1,5 +1,6 @@
 """Arrays in a file, compressed or not: written whole or not at all, read back or refused."""
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,6 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from service.files import write_whole
+
+DAMAGE = (  # a flipped bit can give each of these: an array's header is parsed before its checksum is known
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def save_arrays(path: Path, *, compressed: bool = False, **arrays: npt.ArrayLike) -> None:
@@ -22,5 +34,5 @@ def load_arrays(path: Path, kind: str, *names: str) -> list[npt.NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             return [saved[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is not a saved {kind}: {error}") from error

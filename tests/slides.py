@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 Rgb = npt.NDArray[np.uint8]  # (H, W, 3)
 MPP = 0.25
-GLASS, STROMA, NUCLEUS = (244, 243, 245), (226, 170, 200), (92, 60, 140)
+GLASS, STROMA, NUCLEUS = (244, 243, 245), (196, 136, 178), (92, 60, 140)
 
 
 def draw_tissue(width: int, height: int, seed: int = 0) -> Rgb:

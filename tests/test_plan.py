@@ -37,7 +37,8 @@ def assert_same(plan: Plan, other: Plan) -> None:
     assert (plan.parameters, plan.tiles, plan.key) == (other.parameters, other.tiles, other.key)
     np.testing.assert_array_equal(plan.tissue.mask, other.tissue.mask)
     assert (plan.tissue.scale, plan.tissue.mpp) == (other.tissue.scale, other.tissue.mpp)
-    np.testing.assert_array_equal(plan.stain.transform, other.stain.transform)
+    np.testing.assert_array_equal(plan.sections.labels, other.sections.labels)
+    np.testing.assert_array_equal(plan.stain.transforms, other.stain.transforms)
 
 
 def test_the_second_who_plans_a_slide_reads_none_of_it(path: Path, card: ModelCard, tmp_path: Path) -> None:

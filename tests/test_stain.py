@@ -1,5 +1,6 @@
 """Macenko against torchstain, an independent implementation."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,18 @@ import pytest
 from PIL import Image
 from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
-from service.slide import Rgb, open_slide
-from service.stain import StainMatrix, density_transform, estimate_stain, match_stain, sample_tissue
-from service.tissue import find_tissue
+from service.slide import Rgb
+from service.stain import (
+    StainEstimate,
+    StainMatch,
+    StainMatrix,
+    density_transform,
+    estimate_stain,
+    estimate_windows,
+    looks_like_he,
+    typical_stain,
+)
+from tests.slides import draw_tissue
 from tests.stains import normalise
 
 
@@ -70,13 +80,95 @@ def test_a_degenerate_estimate_is_none(pixels: npt.NDArray[np.uint8]) -> None:
     assert estimate_stain(pixels) is None
 
 
-def test_a_slide_is_sampled_on_its_tissue_and_twice_the_same(shared: Path) -> None:
-    with open_slide(shared / "data/slides/CMU-1-Small-Region.svs") as slide:
-        tissue = find_tissue(slide)
-        first, second = (sample_tissue(slide, tissue, (0.5, 0.5)) for _ in range(2))
-        np.testing.assert_array_equal(first, second)
-        assert first.mean() < 215  # the slide's mean is 206 with half of it glass at 243
-        whole = match_stain(slide, tissue, StainMatrix(np.eye(3)[:, :2], np.ones(2)), (0.5, 0.5))
-    assert whole.wanted
-    assert whole.source is not None
-    assert np.isfinite(whole.transform).all()
+@pytest.mark.parametrize("seed", range(3))
+def test_the_estimate_of_a_drawn_window_is_torchstains(seed: int) -> None:
+    pixels = draw_tissue(256, 256, seed)
+    oracle = NumpyMacenkoNormalizer()
+    oracle.fit(pixels)
+    ours = estimate(pixels)
+    np.testing.assert_allclose(ours.matrix, oracle.HERef, atol=1e-6)
+    np.testing.assert_allclose(ours.max_concentrations, oracle.maxCRef, rtol=1e-4)
+
+
+def windows_of(pixels: Rgb, side: int = 96) -> list[npt.NDArray[np.uint8]]:
+    rows, columns = (range(0, length - side + 1, side) for length in pixels.shape[:2])
+    return [pixels[y : y + side, x : x + side].reshape(-1, 3) for y in rows for x in columns]
+
+
+def test_the_typical_stain_is_the_median_of_what_torchstain_finds_in_each_window() -> None:
+    windows = windows_of(draw_tissue(700, 600))
+    estimates = estimate_windows(windows)
+    fitted = []
+    for window in windows:
+        density = -np.log((window.astype(float) + 1) / 240)
+        if ((density >= 0.15).all(1)).sum() >= 1000:
+            oracle = NumpyMacenkoNormalizer()
+            oracle.fit(window.reshape(96, 96, 3))
+            fitted.append((oracle.HERef, oracle.maxCRef))
+    assert len(fitted) == len(estimates) < len(windows), "windows of glass are left out"
+    typical = typical_stain([each for each in estimates if each is not None])
+    assert typical is not None
+    matrix = np.median([each for each, _ in fitted], axis=0)
+    np.testing.assert_allclose(typical.matrix, matrix / np.linalg.norm(matrix, axis=0), atol=1e-5)
+    greatest = np.percentile([each for _, each in fitted], 75, axis=0)
+    np.testing.assert_allclose(typical.max_concentrations, greatest, rtol=1e-3)
+
+
+def stain(haematoxylin: tuple[float, float, float], eosin: tuple[float, float, float]) -> StainMatrix:
+    matrix = np.array([haematoxylin, eosin]).T
+    return StainMatrix(matrix / np.linalg.norm(matrix, axis=0), np.array([1.5, 1.0]))
+
+
+HE = stain((0.65, 0.70, 0.29), (0.27, 0.85, 0.40))
+DAB = stain((0.65, 0.70, 0.29), (0.27, 0.57, 0.78))
+INK = stain((0.95, 0.25, 0.15), (0.30, 0.90, 0.30))
+PAS = stain((0.55, 0.75, 0.37), (0.18, 0.98, 0.10))
+
+
+def test_windows_that_do_not_look_like_he_are_left_out_and_counted() -> None:
+    mostly = StainEstimate.of([HE] * 8 + [INK, None])
+    assert mostly.typical is not None
+    np.testing.assert_allclose(mostly.typical.matrix, HE.matrix)
+    assert (mostly.windows, mostly.left_out, mostly.is_he) == (10, pytest.approx(0.2), True)
+    assert mostly.distance is not None
+    assert mostly.distance < 1
+
+
+def test_what_is_stained_otherwise_is_known_by_its_stains() -> None:
+    other = StainEstimate.of([DAB] * 8 + [HE])
+    assert not other.is_he
+    assert other.typical is not None
+    np.testing.assert_allclose(other.typical.matrix, DAB.matrix)
+    assert other.distance is not None
+    assert other.distance > 1
+    assert [looks_like_he(each) for each in (HE, DAB, INK)] == [True, False, False]
+    unusual = StainEstimate.of([PAS] * 9).distance
+    assert unusual is not None
+    assert unusual > 1
+
+
+def test_an_estimate_of_nothing_says_so_and_is_no_reason_to_refuse() -> None:
+    empty = StainEstimate.of([])
+    assert (empty.typical, empty.distance, empty.left_out, empty.is_he) == (None, None, 0.0, True)
+    assert typical_stain([]) is None
+
+
+def test_an_estimate_is_saved_to_the_last_digit() -> None:
+    for each in (StainEstimate.of([HE] * 3 + [INK]), StainEstimate.of([])):
+        again = StainEstimate.from_json(json.loads(json.dumps(each.as_json())))
+        assert again.as_json() == each.as_json()
+    for damaged in ({}, {"typical": {"matrix": [[1]]}}, {"typical": None, "windows": None, "left_out": 0}):
+        with pytest.raises(ValueError, match="no stain estimate"):
+            StainEstimate.from_json(damaged)
+
+
+def test_each_section_has_a_transform_of_its_own() -> None:
+    pale = StainMatrix(HE.matrix, np.array([0.75, 0.5]))
+    match = StainMatch.of([StainEstimate.of([HE]), StainEstimate.of([pale]), None, StainEstimate.of([])], HE)
+    assert match.wanted
+    np.testing.assert_allclose(match.transforms[0] @ HE.matrix, HE.matrix, atol=1e-6)
+    np.testing.assert_allclose(match.transforms[1] @ HE.matrix, 2 * HE.matrix, atol=1e-6)
+    np.testing.assert_array_equal(match.transforms[2:], np.tile(np.eye(3), (2, 1, 1)))
+    unwanted = StainMatch.of([StainEstimate.of([pale])], None)
+    np.testing.assert_array_equal(unwanted.transforms, np.eye(3)[None])
+    assert match.checksum != unwanted.checksum

@@ -26,6 +26,7 @@ VENDORS = ("generic-tiff", "aperio")  # others place tiles with overlaps or in s
 LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
 CACHED_PIXELS = 1 << 23  # 24 MiB: neighbouring reads share tiles
 START, SCAN, JFIF, ADOBE = b"\xff\xd8", 0xDA, 0xE0, 0xEE  # markers of a JPEG stream
+FRAMES, FIRST_SAMPLING = range(0xC0, 0xC4), 11  # the frame's marker; where it says how its components are sampled
 # what makes a decoder take the components for R, G, B, or for Y, Cb, Cr, whatever their ids are
 RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 YCBCR_MARKER = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -167,15 +168,20 @@ class JpegTiles:
 
 
 def marked(stream: bytes, photometric: int) -> bytes:
-    """Make a JPEG stream say of its colours what TIFF's photometric tag says, whatever it said itself."""
-    place, kept = len(START), []
+    """Make a JPEG stream say of its colours what TIFF's photometric tag says, whatever it said itself.
+
+    But components of different sampling are never R, G, B: Bio-Formats writes Y, Cb, Cr so under the tag RGB, which
+    libtiff refuses to read.
+    """
+    place, kept, is_rgb = len(START), [], photometric == tifffile.PHOTOMETRIC.RGB
     while place + 4 <= len(stream) and stream[place] == 0xFF and stream[place + 1] != SCAN:
         end = place + 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
         if stream[place + 1] not in (JFIF, ADOBE):
             kept.append(stream[place:end])
+        if stream[place + 1] in FRAMES:
+            is_rgb = is_rgb and len(set(stream[place + FIRST_SAMPLING : end : 3])) == 1
         place = end
-    marker = RGB_MARKER if photometric == tifffile.PHOTOMETRIC.RGB else YCBCR_MARKER
-    return b"".join((START, marker, *kept, stream[place:]))
+    return b"".join((START, RGB_MARKER if is_rgb else YCBCR_MARKER, *kept, stream[place:]))
 
 
 def _level(page: Any) -> Level | None:

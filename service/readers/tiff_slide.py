@@ -117,8 +117,8 @@ def _turned(key: str) -> str:
 
 
 def _decode_by_tag(page: Any) -> None:
-    """Make tifffile take the colours of JPEG tiles from the page's tag, and not from what the streams say."""
-    page.is_jfif = False  # with it, tifffile leaves RGB to the decoder's guess
+    """Make tifffile take the colours of JPEG tiles from the page's tag, as `marked` understands it."""
+    page.is_jfif = True  # tifffile then leaves RGB to the decoder, which believes the stream's markers
     decode = page.decode
 
     def decode_marked(data: bytes | None, index: int, **options: Any) -> Any:

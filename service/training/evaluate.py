@@ -166,7 +166,7 @@ def examine(field: Field, detector: Detector, *, halo_px: int | None = None) -> 
     """Run a detector over a field as over a slide; raises as `analyze` does."""
     with open_field(field) as slide, tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "map.npz"
-        analyze(slide, detector, halo_px=halo_px, map_file=saved)
+        analyze(slide, detector, halo_px=halo_px, map_file=saved, any_stain=True)  # labels say that it is tissue
         probabilities = ProbabilityMap.load(saved)
     return ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities)
 

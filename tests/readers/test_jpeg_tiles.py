@@ -1,5 +1,6 @@
 """The short way to JPEG tiles: the same detections as through the other readers, and given up where it differs."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from PIL import Image
 
 from service.analysis import analyze
 from service.inference import Detector
@@ -103,6 +105,26 @@ def rewrapped(path: Path, out: Path, *, ome: bool) -> Path:
                 options |= {"resolution": (4e4, 4e4), "resolutionunit": "CENTIMETER"}
             writer.write(raw_tiles(page), **options)
     return out
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_subsampled_components_are_not_red_green_and_blue_whatever_the_tag_says(
+    tmp_path: Path, subsampling: str
+) -> None:
+    """Bio-Formats writes Y, Cb, Cr under the tag RGB; OpenSlide and libtiff read none of it."""
+    pixels, stream = draw_tissue(256, 256), io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=subsampling)
+    with tifffile.TiffWriter(tmp_path / "slide.ome.tif", ome=True) as writer:
+        options = {"photometric": "rgb", "compression": "jpeg", "dtype": np.uint8, "shape": pixels.shape}
+        sizes = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        writer.write(iter([stream.getvalue()]), tile=(256, 256), metadata=sizes, **options)
+    with open_slide(tmp_path / "slide.ome.tif") as slide:
+        shown = slide.read(Box(0, 0, 256, 256)).astype(int)
+    decoded = np.asarray(Image.open(stream)).astype(int)
+    meant = (
+        decoded if subsampling == "4:2:0" else np.asarray(Image.fromarray(decoded.astype(np.uint8)).convert("YCbCr"))
+    )
+    assert np.abs(shown - meant).max() <= 6
 
 
 def ways(slide: Slide) -> tuple[str, int]:
