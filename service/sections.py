@@ -24,7 +24,7 @@ from service.tissue import MASK_ARRAYS, TissueMask
 
 GAP_UM = 50.0
 LEAST_MM2 = 0.1  # fields of about that size train the model
-FEWEST_WINDOWS, WINDOW_PX = 64, 96  # model px; up to twice as many windows
+FEWEST_WINDOWS, WINDOW_PX = 64, 96  # model px; about twice as many windows at most
 SECTION_ARRAYS = ("sections", *MASK_ARRAYS)  # as they are saved
 
 

@@ -45,7 +45,13 @@ def pyramid_of(pixels: Rgb, levels: int) -> list[Rgb]:
 
 
 def write_pyramid(
-    path: Path, levels: Sequence[Rgb], *, compression: str = "deflate", mpp: float | None = MPP, tile_px: int = 128
+    path: Path,
+    levels: Sequence[Rgb],
+    *,
+    compression: str = "deflate",
+    mpp: float | None = MPP,
+    tile_px: int = 128,
+    subsampling: tuple[int, int] | None = None,
 ) -> Path:
     """A tiled TIFF with one image for each level, as OpenSlide's generic-tiff."""
     with tifffile.TiffWriter(path) as tiff:
@@ -56,6 +62,7 @@ def write_pyramid(
                 tile=(tile_px, tile_px),
                 compression=compression,
                 photometric="rgb",
+                subsampling=subsampling,
                 subfiletype=1 if level else 0,
                 resolution=resolution,
                 resolutionunit=None if mpp is None else "CENTIMETER",

@@ -19,6 +19,7 @@ from service.report import Report
 from service.sections import GAP_UM, LEAST_MM2, Sections, _spread
 from service.slide import Box, Rgb, open_slide
 from service.tissue import TissueMask
+from service.training.scoring import match
 from tests.slides import GLASS, MPP, draw_tissue
 
 PX_UM = 8.0  # of the masks drawn here
@@ -98,7 +99,7 @@ def test_the_same_windows_are_looked_at_wherever_tissue_lies(seed: int, down: in
     moved = np.pad(mask, ((down, 3), (right, 5)))
     places = _spread(mask)
     assert [(row + down, column + right) for row, column in places] == _spread(moved)
-    assert 64 <= len(places) <= 128
+    assert 64 <= len(places) <= 160
     assert all(mask[place] for place in places)
 
 
@@ -111,7 +112,7 @@ def analysed(pixels: Rgb, detector: Detector, path: Path, *, any_stain: bool = F
     resolution = {"resolution": (1e4 / MPP,) * 2, "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", metadata=None, **resolution)
     with open_slide(path) as slide:
-        return analyze(slide, detector, any_stain=any_stain, threshold=0.02)
+        return analyze(slide, detector, any_stain=any_stain, threshold=0.02, halo_px=112)  # what tiles see is all
 
 
 def beside(tissue: Rgb, other: Rgb) -> Rgb:
@@ -138,8 +139,9 @@ def alone(tissue: Rgb, detector: Detector, tmp_path_factory: pytest.TempPathFact
     return analysed(tissue, detector, tmp_path_factory.mktemp("alone") / "alone.tif")
 
 
-def places_on(report: Report, width: int) -> set[tuple[float, float]]:
-    return {(round(each.x), round(each.y)) for each in report.detections if each.x < width}
+def places_on(report: Report, width: int) -> np.ndarray:
+    """Detections on the tissue, (n, 2), um."""
+    return np.array([(each.x, each.y) for each in report.detections if each.x < width]) * MPP
 
 
 def scenes(tissue: Rgb) -> Iterator[tuple[str, Rgb]]:
@@ -156,13 +158,18 @@ def test_what_lies_beside_a_section_changes_nothing_on_it(
 ) -> None:
     other = dict(scenes(tissue))[name]
     report = analysed(beside(tissue, other), detector, tmp_path / "slide.tif")
-    assert len(alone.detections) > 5
-    assert places_on(report, tissue.shape[1]) == places_on(alone, tissue.shape[1])
-    assert report.parameters["stain"][0]["matrix"] == alone.parameters["stain"][0]["matrix"]
+    before, after = (places_on(each, tissue.shape[1]) for each in (alone, report))
+    assert len(before) > 100
+    same = int(match(after, before, 2.0)[0].sum())
+    if name in ("pen", "pigment"):  # too small to be sections of their own: windows on them are outvoted
+        assert len(before) + len(after) - 2 * same <= 0.02 * len(before)
+    else:
+        np.testing.assert_array_equal(after, before)
+        assert alone.parameters["stain"][0]["matrix"] in [each["matrix"] for each in report.parameters["stain"]]
     codes = {warning.code for warning in report.warnings}
     if name == "dab":
         assert "stain-not-he" in codes, "the section is left out, and said so"
-        assert [each["examined"] for each in report.parameters["stain"]] == [True, False]
+        assert sorted(each["examined"] for each in report.parameters["stain"]) == [False, True]
         assert report.tissue.examined_mm2 < report.tissue.area_mm2
         assert max(each.x for each in report.detections) < tissue.shape[1]
 

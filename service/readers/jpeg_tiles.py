@@ -170,8 +170,8 @@ class JpegTiles:
 def marked(stream: bytes, photometric: int) -> bytes:
     """Make a JPEG stream say of its colours what TIFF's photometric tag says, whatever it said itself.
 
-    But components of different sampling are never R, G, B: Bio-Formats writes Y, Cb, Cr so under the tag RGB, which
-    libtiff refuses to read.
+    But components of different sampling are never R, G, B: Bio-Formats writes Y, Cb, Cr so under the tag RGB;
+    libtiff refuses that.
     """
     place, kept, is_rgb = len(START), [], photometric == tifffile.PHOTOMETRIC.RGB
     while place + 4 <= len(stream) and stream[place] == 0xFF and stream[place + 1] != SCAN:
