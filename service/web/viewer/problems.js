@@ -12,6 +12,7 @@ export const ADVICE = {
   "slide-ambiguous":
     "The file holds several pictures that could each be the slide. Export each into a file of its own.",
   "reference-forbidden": "The slide names files outside its own folder. Export it into one file, or one folder.",
+  "stain-not-he": "The tissue does not look stained with H&E, so it was not analysed.",
   "pixels-unsupported": "Only 8-bit colour images of H&E stained tissue can be analysed.",
   "mpp-unknown":
     "The file does not say how large a pixel is. Enter the µm per pixel (0.25 for most ×40 scanners) and start again.",
