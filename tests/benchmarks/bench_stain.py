@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_stain.py        (some minutes on two cores; needs the fields in ../shared)
 
 A mosaic of 16 fields of one slide is analysed alone and with something beside it. "Changed" counts the detections on
-the mosaic that have no partner within 2 um in the other run. Prints a table for people and, last, one line of JSON.
+the mosaic that have no partner within 7.5 um in the other run. Prints a table for people and, last, one line of JSON.
 """
 
 import csv
@@ -23,13 +23,13 @@ from service.analysis import analyze
 from service.inference import Detector
 from service.report import Report
 from service.slide import Rgb, open_slide
-from service.training.scoring import match
+from service.training.scoring import RADIUS_UM, match
 
 MPP = 0.25  # the model's: the fields truly have 0.2274, but resampling would move with the margin
 PITCH = (1664, 1488)  # a field's 1663 x 1485 px, rounded up to the lattice
 GLASS = 243
 GAP_PX = 500  # 0.11 mm between the mosaic and what lies beside it
-SAME_UM = 2.0
+SAME_UM = RADIUS_UM  # nearer ones are the same to every count
 
 
 def mosaic(shared: Path) -> Rgb:
