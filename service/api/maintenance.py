@@ -110,11 +110,11 @@ class Maintenance:
 
     def _forget(self) -> None:
         now = time.time()
-        for analysis_id in self._analyses.forget(now - self._settings.keep_results_days * DAY_S):
+        before = now - self._settings.keep_results_days * DAY_S
+        for analysis_id in self._analyses.forget(before):
             self._storage.delete_result(analysis_id)
             audit.record(self._analyses.engine, "", "maintenance", "delete", analysis_id)
         with writing(self._analyses.engine) as connection:
-            before = now - self._settings.keep_results_days * DAY_S
             outbox.forget(connection, before)
             orders.forget(connection, before)
         for folder in self._orphans(now - ORPHAN_S):

@@ -115,28 +115,24 @@ HOTSPOT_TISSUE = _ours("hotspot-tissue", "Share of the hot-spot that is tissue")
 # Counts by definition
 
 DEFINITIONS: dict[str, Concept] = {
-    "mai_baak": _ours(
-        "mai_baak", "Mitotic activity index", Code(SNOMED, "406094009", "Number of mitoses per 10 high power fields")
-    ),
-    "nottingham_fd": _ours(
-        "nottingham_fd",
-        "Nottingham mitotic score",
-        Code(LOINC, "85300-2", "Mitotic rate [Score] in Breast cancer specimen by Nottingham"),
-    ),
-    "elston_ellis_1991": _ours("elston_ellis", "Mitotic score by Elston and Ellis 1991"),
-    **{
-        value: _ours(value, meaning)
-        for value, meaning in (
-            ("mai_who2003", "Mitotic activity index, three classes"),
-            ("per_mm2_cap", "Mitotic score by mitoses per mm2"),
-            ("ipmit", "Mitotic score in ten fields of 0.52 mm"),
-            ("tupac16", "Mitotic score by TUPAC 2016"),
-            ("midog", "Mitoses in a region of 2 mm2"),
-            ("who_si", "Mitoses in 2 mm2 of the hot-spot"),
-            ("vet_mc", "Veterinary mitotic count in 2.37 mm2"),
-            ("gep_nen", "Mitotic class of neuroendocrine neoplasms in 2 mm2"),
-        )
-    },
+    value: _ours(value.removesuffix("_1991"), meaning, *public)  # a code of DICOM has at most 16 characters
+    for value, meaning, *public in (
+        ("mai_baak", "Mitotic activity index", Code(SNOMED, "406094009", "Number of mitoses per 10 high power fields")),
+        (
+            "nottingham_fd",
+            "Nottingham mitotic score",
+            Code(LOINC, "85300-2", "Mitotic rate [Score] in Breast cancer specimen by Nottingham"),
+        ),
+        ("elston_ellis_1991", "Mitotic score by Elston and Ellis 1991"),
+        ("mai_who2003", "Mitotic activity index, three classes"),
+        ("per_mm2_cap", "Mitotic score by mitoses per mm2"),
+        ("ipmit", "Mitotic score in ten fields of 0.52 mm"),
+        ("tupac16", "Mitotic score by TUPAC 2016"),
+        ("midog", "Mitoses in a region of 2 mm2"),
+        ("who_si", "Mitoses in 2 mm2 of the hot-spot"),
+        ("vet_mc", "Veterinary mitotic count in 2.37 mm2"),
+        ("gep_nen", "Mitotic class of neuroendocrine neoplasms in 2 mm2"),
+    )
 }
 
 # DICOM
