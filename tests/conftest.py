@@ -1,17 +1,17 @@
 """What several tests need."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
 
-FIELD_MPP = 0.2274
+from tests.drawn import dense_crop
+
+FIELD_MPP = 0.25
 
 settings.register_profile("ci", derandomize=True)  # a submission is judged on the same examples every time
 if os.environ.get("CI"):
@@ -34,23 +34,10 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mitoses_image(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """700 x 700 px of a real field (0.2274 um/px), where its mitoses lie most densely."""
-    with (shared / "data/mitos14/mitoses.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["frame"].startswith("H03")]
-    places = {
-        name: np.array([(float(row["x"]), float(row["y"])) for row in rows if row["frame"] == name])
-        for name in {row["frame"] for row in rows}
-    }
-    corners = [(name, x, y) for name in sorted(places) for x in range(0, 960, 80) for y in range(0, 780, 80)]
-
-    def mitoses_in(corner: tuple[str, int, int]) -> int:
-        inside = places[corner[0]] - corner[1:]
-        return int(((inside > 60) & (inside < 640)).all(1).sum())
-
-    name, x, y = max(corners, key=mitoses_in)
+def mitoses_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """700 x 700 px of a drawn section, of FIELD_MPP, where its mitoses lie most densely."""
     path = tmp_path_factory.mktemp("field") / "field.png"
-    Image.open(shared / f"data/mitos14/images/{name}.jpg").convert("RGB").crop((x, y, x + 700, y + 700)).save(path)
+    Image.fromarray(dense_crop(700, 700)[0]).save(path)
     return path
 
 

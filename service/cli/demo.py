@@ -31,6 +31,7 @@ EMBEDDED = {"MITOSIS_DATABASE_URL": "", "MITOSIS_BROKER_URL": ""}
 
 def demo_command(
     out: Annotated[Path, typer.Option(help="Where the drawn slide, its report and its pictures go.")] = Path("demo"),
+    side: Annotated[int, typer.Option(min=1500, help="Width and height of the slide, px of 0.25 um.")] = 7000,
 ) -> None:
     """Draw a sample slide (drawn, not a patient's), start a service, and have it analysed."""
     from service.sample import draw_sample_slide
@@ -38,7 +39,7 @@ def demo_command(
     check_outputs([], [out / "sample.tif"])
     with _ended_by_signals(), own_service(out / "service") as url, Client(url) as client:
         stderr.print("Drawing a sample slide: every cell in it is invented by a program.")
-        sample = draw_sample_slide(out / "sample.tif")
+        sample = draw_sample_slide(out / "sample.tif", width=side, height=side)
         stderr.print(f"Sending it to a service on this machine, {url}.")
         report = _analysed(client, sample.path, out)
     typer.echo(report.to_json(), nl=False)

@@ -1,11 +1,9 @@
 """DICOM: read back by pydicom and highdicom, checked by dciodvfy; places against the standard's own equation."""
 
 import os
-import shutil
 import subprocess
 import sys
 import warnings
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,90 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-from pydicom import Dataset, FileMetaDataset
+from pydicom import Dataset
 from pydicom.sr.codedict import codes as dicom_codes
-from pydicom.uid import ExplicitVRLittleEndian
 
 from service.export.dicom import to_annotations, to_dicom, to_structured_report
-from service.export.dicom_source import base_level, read_source
+from service.export.dicom_source import base_level
 from service.order import Order, OrderedService, ResultStatus
 from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import FormatUnavailable
-from service.report import Report
-from tests.export.hospital import NASTY, ORDER, SIZE, confirmation, report_of, with_detections
-
-SPACING_MM, ORIGIN_MM = (0.00025, 0.0005), (20.0, 40.0)  # x, y
-ORIENTATION = [0.0, -1.0, 0.0, -1.0, 0.0, 0.0]  # as scanners lay slides: columns run along -y, rows along -x
-
-
-def of(**attributes: Any) -> Dataset:
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def slide_instance(character_set: str = "ISO_IR 100", size: tuple[int, int] = SIZE, **changes: Any) -> Dataset:
-    """A slide's header as an archive gives it, through a file; its patient is written in Latin-1."""
-    measures = of(PixelSpacing=[SPACING_MM[1], SPACING_MM[0]], SliceThickness=0.001)
-    origin = of(XOffsetInSlideCoordinateSystem=ORIGIN_MM[0], YOffsetInSlideCoordinateSystem=ORIGIN_MM[1])
-    specimen = of(SpecimenIdentifier="B26-00017-A", SpecimenUID="1.2.3.5", SpecimenPreparationSequence=[])
-    specimen.IssuerOfTheSpecimenIdentifierSequence = []
-    slide = of(
-        SpecificCharacterSet=character_set,
-        SOPClassUID=WHOLE_SLIDE,
-        SOPInstanceUID=f"1.2.3.{size[0]}.{size[1]}",
-        StudyInstanceUID="1.2.3.2",
-        SeriesInstanceUID="1.2.3.3",
-        FrameOfReferenceUID="1.2.3.4",
-        PositionReferenceIndicator="SLIDE_CORNER",
-        Modality="SM",
-        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
-        Manufacturer="Scanner & Söhne",
-        PatientName="Müller^Jörg",
-        PatientID="1234567",
-        PatientBirthDate="19610228",
-        PatientSex="F",
-        AccessionNumber="B26-00017",
-        StudyID="1",
-        StudyDate="20260101",
-        StudyTime="101112",
-        ReferringPhysicianName="Weiß^Käthe",
-        Rows=256,
-        Columns=256,
-        TotalPixelMatrixColumns=size[0],
-        TotalPixelMatrixRows=size[1],
-        TotalPixelMatrixOriginSequence=[origin],
-        ImageOrientationSlide=ORIENTATION,
-        SharedFunctionalGroupsSequence=[of(PixelMeasuresSequence=[measures])],
-        ContainerIdentifier="B26-00017-A-1-1",
-        IssuerOfTheContainerIdentifierSequence=[],
-        ContainerTypeCodeSequence=[],
-        SpecimenDescriptionSequence=[specimen],
-    )
-    for keyword, value in changes.items():
-        if value is None:
-            del slide[keyword]
-        else:
-            setattr(slide, keyword, value)
-    slide.file_meta = FileMetaDataset()
-    slide.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    slide.file_meta.MediaStorageSOPClassUID = WHOLE_SLIDE
-    slide.file_meta.MediaStorageSOPInstanceUID = slide.SOPInstanceUID
-    file = BytesIO()
-    slide.save_as(file, enforce_file_format=True)
-    return pydicom.dcmread(BytesIO(file.getvalue()))
-
-
-@cache
-def structured_report(status: ResultStatus = "preliminary") -> bytes:
-    """The document that most tests look at."""
-    confirmed = confirmation() if status == "amended" else None
-    return to_structured_report(report_of(), ORDER, slide_instance(), status, confirmed=confirmed)
-
-
-def document(content: bytes) -> Any:
-    return hd.sr.Comprehensive3DSR.from_dataset(pydicom.dcmread(BytesIO(content)))
+from tests.export.dicom_objects import (
+    document,
+    errors_in,
+    slide_instance,
+    structured_report,
+)
+from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
 
 
 def annotations(content: bytes) -> Any:
@@ -115,18 +44,6 @@ def slide_mm(places_px: npt.NDArray[Any], source: Dataset) -> npt.NDArray[Any]:
     return np.array(start, float) + steps @ cosines
 
 
-def errors_in(content: bytes, folder: Path) -> list[str]:
-    """What dciodvfy calls an error."""
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy is not installed (Debian: dicom3tools)")
-    path = folder / "object.dcm"
-    path.write_bytes(content)
-    run = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60)
-    lines = (run.stdout + run.stderr).splitlines()
-    assert lines
-    return [line for line in lines if line.startswith("Error")]
-
-
 def groups(content: bytes) -> dict[str, Any]:
     """Measurement groups by their tracking identifier."""
     report = document(content).content
@@ -140,9 +57,6 @@ def numbers(group: Any) -> dict[str, float]:
 
 def answers(group: Any) -> dict[str, str]:
     return {each.name.value: each.value.meaning for each in group.get_qualitative_evaluations()}
-
-
-# Annotations
 
 
 def test_each_mitosis_is_a_point_with_its_probability() -> None:
@@ -188,9 +102,6 @@ def test_thousands_of_mitoses_are_one_object() -> None:
 def test_an_annotation_object_cannot_be_empty() -> None:
     with pytest.raises(FormatUnavailable, match="no mitoses"):
         to_annotations(report_of(0), slide_instance())
-
-
-# The structured report
 
 
 def test_the_counts_are_the_reports() -> None:
@@ -297,9 +208,6 @@ def test_the_order_and_the_specimen_are_named() -> None:
     assert subject.subject_class_specific_context.container_identifier == "B26-00017-A-1-1"
 
 
-# Both
-
-
 @pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])
 def test_patient_study_and_specimen_are_copied_in_any_alphabet(character_set: str) -> None:
     source = slide_instance(character_set)
@@ -355,34 +263,6 @@ def test_a_real_slide_is_referred_to_by_its_base_level(shared: Path, tmp_path: P
     np.testing.assert_allclose(np.concatenate(group.get_graphic_data("3D")), slide_mm(places, source), atol=1e-5)
 
 
-def test_the_header_of_a_slide_is_read_without_what_is_large(tmp_path: Path) -> None:
-    first, second = slide_instance(size=(100, 80)), slide_instance()
-    other = slide_instance(size=(30_000, 30_000), SeriesInstanceUID="1.2.3.99")
-    other.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    second.add_new(0x00091001, "OB", bytes(2 << 20))
-    second.PerFrameFunctionalGroupsSequence = [of()] * 3
-    for number, instance in enumerate((first, second, other)):
-        instance.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
-    (tmp_path / "notes.txt").write_text("no DICOM")
-    for path in (tmp_path, tmp_path / "0.dcm"):
-        source = read_source(path)
-        assert source is not None
-        assert source.SOPInstanceUID == second.SOPInstanceUID
-        assert not {0x00091001, 0x52009230} & set(source.keys())
-        assert to_dicom(report_of(), ORDER, source, "final") == to_dicom(report_of(), ORDER, slide_instance(), "final")
-    assert read_source(tmp_path / "notes.txt") is None
-
-
-def test_the_base_level_is_the_largest_volume() -> None:
-    small, large = slide_instance(size=(100, 80)), slide_instance(size=(200, 160))
-    label = slide_instance(size=(900, 900), ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"])
-    other = slide_instance(size=(999, 999))
-    other.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    assert base_level([small, label, large, other]).SOPInstanceUID == large.SOPInstanceUID
-    with pytest.raises(FormatUnavailable):
-        base_level([label, other])
-
-
 def test_a_version_is_the_same_object_each_time_and_the_next_one_another() -> None:
     report, source = report_of(), slide_instance()
     assert to_dicom(report, ORDER, source, "preliminary") == to_dicom(report, ORDER, slide_instance(), "preliminary")
@@ -430,60 +310,6 @@ def test_reviewed_annotations_say_who_reviewed_them(tmp_path: Path) -> None:
     assert errors_in(content, tmp_path) == []
 
 
-def test_times_are_those_of_the_sources_zone() -> None:
-    source = slide_instance(TimezoneOffsetFromUTC="-0130")
-    found = pydicom.dcmread(BytesIO(to_annotations(report_of(), source)))
-    assert (found.TimezoneOffsetFromUTC, found.ContentDate, found.ContentTime) == ("-0130", "20260102", "013405")
-    odd = pydicom.dcmread(BytesIO(to_annotations(report_of(), slide_instance(TimezoneOffsetFromUTC="MEZ"))))
-    assert "TimezoneOffsetFromUTC" not in odd
-
-
-@pytest.mark.parametrize("source", [None, Dataset()])
-def test_a_slide_that_is_not_dicom_is_refused(source: Dataset | None) -> None:
-    for write in (to_annotations, lambda report, source: to_structured_report(report, ORDER, source, "final")):
-        with pytest.raises(FormatUnavailable, match="no DICOM slide"):
-            write(report_of(), source)
-
-
-@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "TotalPixelMatrixOriginSequence", "ImageOrientationSlide"])
-def test_a_source_without_its_frame_is_refused(keyword: str) -> None:
-    with pytest.raises(FormatUnavailable, match=keyword):
-        to_annotations(report_of(), slide_instance(**{keyword: None}))
-
-
-def test_a_source_of_another_size_is_refused() -> None:
-    with pytest.raises(FormatUnavailable, match="differ in size"):
-        to_annotations(report_of(), slide_instance(size=(SIZE[0] // 2, SIZE[1] // 2)))
-
-
-def test_a_source_that_lacks_what_may_be_empty_will_do() -> None:
-    lacking = ("PatientBirthDate", "StudyID", "ReferringPhysicianName", "SpecimenDescriptionSequence")
-    source = slide_instance(**dict.fromkeys(lacking))
-    assert document(to_structured_report(report_of(), Order(), source, "final")).PatientBirthDate == ""
-
-
-@pytest.mark.parametrize(
-    ("keyword", "value"),
-    [("PatientBirthDate", "1961"), ("StudyDate", "2026-01-01"), ("StudyTime", "25:00"), ("PatientSex", "W")],
-)
-@pytest.mark.filterwarnings("ignore:Invalid value")
-def test_what_the_source_has_wrong_is_left_out(keyword: str, value: str, tmp_path: Path) -> None:
-    for content in to_dicom(report_of(), Order(), slide_instance(**{keyword: value}), "final"):
-        assert pydicom.dcmread(BytesIO(content))[keyword].is_empty
-        assert errors_in(content, tmp_path) == []
-
-
-@pytest.mark.parametrize("keyword", ["TotalPixelMatrixOriginSequence", "SharedFunctionalGroupsSequence"])
-def test_a_source_without_its_pixels_places_is_refused(keyword: str) -> None:
-    with pytest.raises(FormatUnavailable, match="where its pixels lie"):
-        to_annotations(report_of(), slide_instance(**{keyword: [of(RescaleSlope="1")]}))
-
-
-def test_an_incomplete_specimen_is_no_subject() -> None:
-    source = slide_instance(SpecimenDescriptionSequence=[of(SpecimenIdentifier="S1")])
-    assert document(to_structured_report(report_of(), Order(), source, "final")).content.get_subject_contexts() == []
-
-
 def test_nobody_is_named_in_warnings_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -511,14 +337,6 @@ def test_an_order_of_somebody_else_is_refused_without_naming_anybody(field: str)
         to_structured_report(report_of(), order, slide_instance(), "final")
     assert "other" not in str(refused.value)
     assert "1234567" not in str(refused.value)
-
-
-def test_pixels_are_not_copied() -> None:
-    source = slide_instance()
-    source.PixelData = bytes(1 << 20)
-    report: Report = report_of()
-    assert len(to_annotations(report, source)) < 20_000
-    assert "PixelData" in source
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

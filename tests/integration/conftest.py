@@ -1,4 +1,4 @@
-"""One running service for the tests that leave it alive."""
+"""One running service for all tests that leave it alive and look at their own analyses only."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.integration.running import Running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service with one worker, ready."""
     running = Running(tmp_path_factory.mktemp("data"), lease_s="3", requests_per_minute="1000000").start()

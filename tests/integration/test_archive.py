@@ -13,8 +13,8 @@ from pydicom import Dataset, dcmread
 
 from tests.conftest import FIELD_MPP
 from tests.dicom_slide import BASE, CONTAINER, SERIES, STUDY, write_dicom_slide
+from tests.export.dicom_objects import errors_in
 from tests.export.hospital import ORDER
-from tests.export.test_dicom import errors_in
 from tests.integration.running import Running
 from tests.orthanc import Orthanc
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,8 @@ def client(server: Running) -> Iterator[Client]:
 
 @pytest.fixture
 def fragile(tmp_path: Path) -> Iterator[Running]:
-    """A service of its own, that a test may kill."""
-    running = Running(tmp_path / "data", lease_s="2").start()
+    """A service of its own, that a test may kill; its worker may still be loading."""
+    running = Running(tmp_path / "data", lease_s="2").start(ready=False)
     yield running
     if running.process.poll() is None:
         running.stop()
@@ -264,22 +265,24 @@ def test_an_upload_goes_on_where_it_was_interrupted(
 def test_a_gateway_that_is_killed_in_the_middle_of_an_upload_and_of_an_analysis(fragile: Running, large: Path) -> None:
     restarts: list[threading.Thread] = []
 
+    def kill_and_restart() -> None:
+        fragile.kill()
+        restarts.append(threading.Thread(target=partial(fragile.start, ready=False)))
+        restarts[-1].start()
+
     def restart(sent: int, total: int) -> None:
         if sent < total and not restarts:
-            fragile.kill()
-            restarts.append(threading.Thread(target=fragile.start))
-            restarts[0].start()
+            kill_and_restart()
 
     with Client(url_of(fragile.port)) as client:
         uploaded = client.upload(large, restart)
         assert uploaded.sha256 == sha256_of(large)
         restarts[0].join()
         analysis = client.submit(uploaded.slide_id)
-        fragile.kill()
-        restarted = threading.Thread(target=fragile.start)
-        restarted.start()
+        fragile.wait_until(lambda: client.get(analysis.id).status == "running")
+        kill_and_restart()
         assert client.wait(analysis.id, timeout_s=120).check().status == "succeeded"
-        restarted.join()
+        restarts[1].join()
 
 
 def test_a_key_is_needed_once_there_is_one(fragile: Running, slide: Path) -> None:

@@ -17,8 +17,8 @@ from service.worker.embedded_valkey import EmbeddedValkey
 from tests.integration.running import Running
 
 
-def demo(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "service", "demo", "--out", str(out)]
+def demo(out: Path, side: int = 1500) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "service", "demo", "--out", str(out), "--side", str(side)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -50,16 +50,25 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_the_demo_goes_through_the_service_and_stops_it(tmp_path: Path) -> None:
+def test_the_demo_goes_through_a_service_of_its_own_and_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither reads nor fills the queue and the database that are configured here for the laboratory."""
+    monkeypatch.setenv("MITOSIS_BROKER_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("MITOSIS_DATABASE_URL", "sqlite:////nowhere/jobs")
     out = tmp_path / "demo"
-    process = demo(out)
+    process = demo(out, side=2500)
+    wait_until(lambda: process.poll() is not None or "worker ready" in log_of(out))
+    assert broker_of(out).answers()
     output, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     assert_nothing_runs(out)
     report = Report.model_validate_json(output)
     assert (report.to_json(), (out / "report.json").read_text()) == (output, output)
-    assert (report.slide.name, report.counts.total > 50) == ("sample.tif", True)
-    assert len(json.loads((out / "report.geojson").read_text())["features"]) > 50
+    assert (report.slide.name, report.slide.width, report.slide.height) == ("sample.tif", 2500, 2500)
+    drawn = int(told.split(" mitoses were drawn.")[0].split()[-1])
+    assert report.counts.total > drawn / 2 > 4
+    assert len(json.loads((out / "report.geojson").read_text())["features"]) > report.counts.total
     for name in ("overlay.png", "heatmap.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     assert "to a service on this machine, http://127.0.0.1:" in told
@@ -89,17 +98,4 @@ def test_a_service_that_does_not_start_is_one_line(tmp_path: Path) -> None:
         output, told = process.communicate(timeout=180)
     assert (output, process.returncode, told.count("\n")) == ("", 1, 1)
     assert told.startswith("error: settings-invalid: another service runs on ")
-    assert_nothing_runs(out)
-
-
-def test_a_demo_is_no_part_of_the_laboratorys_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It neither reads nor fills the queue and the database that are configured here."""
-    monkeypatch.setenv("MITOSIS_BROKER_URL", "redis://127.0.0.1:1")
-    monkeypatch.setenv("MITOSIS_DATABASE_URL", "sqlite:////nowhere/jobs")
-    out = tmp_path / "demo"
-    process = demo(out)
-    wait_until(lambda: process.poll() is not None or "worker ready" in log_of(out))
-    assert broker_of(out).answers()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=180)
     assert_nothing_runs(out)

@@ -24,13 +24,14 @@ from service.slide import Box, open_slide
 from tests.integration.running import ENDED, Running
 
 REGION = {"x": 300, "y": 300, "width": 1400, "height": 1400}
-WHOLE = {"x": 0, "y": 0, "width": 3000, "height": 3000}
+SIDE_PX = 2300
+WHOLE = {"x": 0, "y": 0, "width": SIDE_PX, "height": SIDE_PX}
 LONG: dict[str, Any] = {"region": WHOLE, "halo_px": 512}  # some seconds on one core: nearly four times the pixels
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_sample_slide(tmp_path_factory.mktemp("slide") / "sample.tif", width=3000, height=3000).path
+    return draw_sample_slide(tmp_path_factory.mktemp("slide") / "sample.tif", width=SIDE_PX, height=SIDE_PX).path
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from service.store.settings import Settings
 from service.store.slides import open_stored
 from service.store.storage import Storage
 from tests.dicom_slide import BASE, CONTAINER, LABEL, SERIES, STUDY, write_dicom_slide
-from tests.export.test_dicom import structured_report
+from tests.export.dicom_objects import structured_report
 from tests.orthanc import Orthanc
 from tests.slides import draw_tissue
 

@@ -19,8 +19,8 @@ from service.interop import dicomweb
 from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected
 from service.interop.dicomweb import check_settings, store
 from service.store.settings import Settings
+from tests.export.dicom_objects import slide_instance
 from tests.export.hospital import ORDER, report_of
-from tests.export.test_dicom import slide_instance
 from tests.orthanc import Orthanc
 
 LOGIN = "mitosis:s3cret"

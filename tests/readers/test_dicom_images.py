@@ -27,7 +27,7 @@ from service.readers.levels import Rgb
 from service.readers.slide_folders import slides_in
 from service.slide import Box, open_slide
 from tests.dicom_slide import BASE, LABEL, SERIES, write_dicom_slide
-from tests.export.test_dicom import structured_report
+from tests.export.dicom_objects import structured_report
 from tests.slides import draw_tissue, halved, write_svs
 from tests.zips import zip_folder
 

@@ -70,13 +70,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     frames, mitoses = ["frame,case,width,height,mpp"], ["frame,x,y"]
     for seed, name in enumerate(("A1", "A2", "B1", "C1")):
-        width = 1000 if name == "B1" else 600  # some of its patches hold no mitosis
-        picture = Image.fromarray(draw_tissue(width, 600, seed))
-        for x, y in np.random.default_rng(seed).uniform(150, 450, (0 if name == "C1" else 2, 2)).round(1):
+        width, height = (1000, 500) if name == "B1" else (320, 320)  # some of the former's patches hold no mitosis
+        picture = Image.fromarray(draw_tissue(width, height, seed))
+        for x, y in np.random.default_rng(seed).uniform(80, 240, (0 if name == "C1" else 2, 2)).round(1):
             ImageDraw.Draw(picture).ellipse((x - 12, y - 12, x + 12, y + 12), fill=(45, 15, 80))
             mitoses.append(f"{name},{x},{y}")
         picture.save(folder / "images" / f"{name}.png")
-        frames.append(f"{name},{name[0]},{width},600,0.25")
+        frames.append(f"{name},{name[0]},{width},{height},0.25")
     (folder / "frames.csv").write_text("\n".join(frames) + "\n")
     (folder / "mitoses.csv").write_text("\n".join(mitoses) + "\n")
     return folder
@@ -219,9 +219,10 @@ class Stopped(Exception):
     pass
 
 
-@pytest.fixture
-def interrupted(data: Path, loaded: dict[str, list[LoadedField]], tmp_path: Path) -> Path:
-    """One run of two epochs finished, the second stopped in its second epoch."""
+@pytest.fixture(scope="module")
+def interrupted(data: Path, loaded: dict[str, list[LoadedField]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of two epochs finished, the second stopped in its second epoch; a test that goes on takes a copy."""
+    folder = tmp_path_factory.mktemp("interrupted")
     started: list[str] = []
 
     def stop(progress: Progress) -> None:
@@ -231,12 +232,8 @@ def interrupted(data: Path, loaded: dict[str, list[LoadedField]], tmp_path: Path
     setup = TrainingSetup(settings(2), facts={"training_data": ["d"]}, on_progress=stop)
     training = [*loaded["A"], *loaded["C"]]
     with pytest.raises(Stopped):
-        list(
-            ablate(
-                training, loaded["B"], tmp_path / "parts", setup, select(QUICK), lambda each: started.append(each.name)
-            )
-        )
-    return tmp_path / "parts"
+        list(ablate(training, loaded["B"], folder, setup, select(QUICK), lambda each: started.append(each.name)))
+    return folder
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -251,19 +248,22 @@ def test_an_interrupted_ablation_goes_on(
     data: Path, loaded: dict[str, list[LoadedField]], interrupted: Path, tmp_path: Path
 ) -> None:
     first, second = QUICK.split(",")
-    before = contents(interrupted / first)
-    done = run(data, interrupted, "--resume", only=QUICK, epochs=2)
+    resumed = Path(shutil.copytree(interrupted, tmp_path / "resumed"))
+    before = contents(resumed / first)
+    done = run(data, resumed, "--resume", only=QUICK, epochs=2)
     assert done.exit_code == 0, done.output
-    assert contents(interrupted / first) == before, "a finished run is not touched"
+    assert contents(resumed / first) == before, "a finished run is not touched"
     assert "epoch 2" in done.stderr.split(second)[1]
     assert "loss" not in done.stderr.split(second)[0]
-    whole = list(ablate([*loaded["A"], *loaded["C"]], loaded["B"], tmp_path, TrainingSetup(settings(2)), select(QUICK)))
+    whole = list(
+        ablate([*loaded["A"], *loaded["C"]], loaded["B"], tmp_path / "whole", TrainingSetup(settings(2)), select(QUICK))
+    )
     for name in (first, second):
-        assert load_model(interrupted / name).card.sha256 == load_model(tmp_path / name).card.sha256
-    assert [row["configuration"] for row in table(interrupted)] == [first, second]
-    for row, each in zip(table(interrupted), whole, strict=True):
+        assert load_model(resumed / name).card.sha256 == load_model(tmp_path / "whole" / name).card.sha256
+    assert [row["configuration"] for row in table(resumed)] == [first, second]
+    for row, each in zip(table(resumed), whole, strict=True):
         assert float(row["auc"]) == pytest.approx(each.validation.auc, abs=1e-6)
-        assert read_measured(each.configuration, interrupted / row["configuration"]).epoch == each.epoch
+        assert read_measured(each.configuration, resumed / row["configuration"]).epoch == each.epoch
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from service import calibration
 from service.analysis import analyze
 from service.cli.app import app
-from service.errors import DataInvalid, ParameterInvalid
+from service.errors import ParameterInvalid
 from service.inference import Detector
 from service.model_card import Architecture, read_card
 from service.probability_map import ProbabilityMap
@@ -25,14 +25,9 @@ from service.tiling import Lattice
 from service.training import final_model
 from service.training.checkpoint import load_checkpoint, save_checkpoint
 from service.training.cross_validation import Fold, full_halo_px, plan_folds, settle_calibration, write_judged
-from service.training.cross_validation_report import Study, case_row, case_table, rule_table
-from service.training.evaluate import ExaminedField, evaluate
-from service.training.evaluation_report import as_json
+from service.training.evaluate import ExaminedField
 from service.training.fields import Field, read_fields
-from service.training.held_out_cases import HeldOutCase, evaluation_at, image_level
 from service.training.recipe import TrainingSettings
-from service.training.scoring import Localisation
-from service.training.threshold_rules import choose, try_rule, try_rules
 from service.training.train import TrainingSetup
 from service.weights import load_model
 from tests.slides import draw_tissue
@@ -41,6 +36,7 @@ from tests.training.words import as_words
 TINY = {
     "architecture.stages": 2,
     "epochs": 2,
+    "validate_every": 2,
     "batch": 4,
     "patches_per_epoch": 12,
     "patch_px": 132,
@@ -50,136 +46,6 @@ TINY = {
 }
 FOLDS = {"A": 1, "B": 2, "C": 2}
 SOURCE = {"A": "one", "B": "one", "C": "two"}
-MADE_UP_PX = (1200, 800)
-
-# ---- made-up maps: what each threshold gives is known by construction
-
-
-def held_out(
-    case: str, fold: int, hits: Sequence[float], false: Sequence[float], size: tuple[int, int] = MADE_UP_PX
-) -> HeldOutCase:
-    """A case of one field at 0.25 um/px: mitoses that the map shows as high as `hits`, and `false` peaks."""
-    lattice = Lattice.of(*size, (1.0, 1.0))
-    probabilities = ProbabilityMap.empty(lattice)
-    for row, scores in ((5, hits), (45, false)):
-        for number, score in enumerate(scores):
-            probabilities.values[row, 4 + 6 * number] = score
-    mitoses = np.array([(16.0 * (4 + 6 * number), 80.0) for number in range(len(hits))]).reshape(-1, 2)
-    field = Field(f"{case}_1", case, Path("none.png"), (0.25, 0.25), *size, mitoses)
-    return HeldOutCase.of(fold, "drawn", [ExaminedField(field, (), 0.0, lattice.scale, probabilities)])
-
-
-@pytest.fixture(scope="module")
-def made_up() -> list[HeldOutCase]:
-    return [
-        held_out("A", 1, [0.905, 0.905, 0.605], [0.505]),
-        held_out("B", 2, [0.805, 0.805], [0.655, 0.655, 0.655]),
-        held_out("C", 3, [0.705], [0.305]),
-    ]
-
-
-def test_a_folds_threshold_is_chosen_by_the_other_folds(made_up: list[HeldOutCase]) -> None:
-    """By hand. Without A, 0.70 is perfect and A then loses one; without B, 0.60 is; without C, 0.80 is best."""
-    outcome = try_rule("f1", made_up)
-    assert outcome is not None
-    assert outcome.by_fold == {1: 0.7, 2: 0.6, 3: 0.8}
-    assert outcome.nested == (Localisation(2, 0, 1), Localisation(2, 3, 0), Localisation(0, 0, 1))
-    assert outcome.threshold == 0.7
-    assert outcome.at_threshold == (Localisation(2, 0, 1), Localisation(2, 0, 0), Localisation(1, 0, 0))
-
-
-def test_a_folds_own_cases_have_no_say(made_up: list[HeldOutCase]) -> None:
-    other = held_out("A", 1, [0.255], [0.955, 0.955])
-    for rule in ("youden", "f1", "smooth-f1", "case-f1"):
-        one, changed = try_rule(rule, made_up), try_rule(rule, [other, *made_up[1:]])
-        assert one is not None
-        assert changed is not None
-        assert one.by_fold[1] == changed.by_fold[1]
-        assert one.by_fold != changed.by_fold, "to the others it is one of the choosers"
-
-
-def test_youdens_rule_is_the_greatest_difference_of_rates(made_up: list[HeldOutCase]) -> None:
-    scores = np.concatenate([case.evaluation.image_level.scores for case in made_up])
-    labels = np.concatenate([case.evaluation.image_level.labels for case in made_up])
-    assert 0 < labels.sum() < len(labels)
-    differences = {at: (scores[labels] >= at).mean() - (scores[~labels] >= at).mean() for at in scores}
-    assert choose("youden", made_up) == max(differences, key=lambda at: (differences[at], at))
-
-
-def test_a_saturated_score_leaves_a_threshold_that_can_be_used() -> None:
-    assert choose("youden", [held_out("A", 1, [1.0], [])]) == 0.999
-
-
-def test_smoothing_prefers_a_plateau_to_a_spike() -> None:
-    """At 0.89 alone the false positive is gone and the mitoses are not."""
-    case = held_out("A", 1, [0.895] * 6, [0.885])
-    assert choose("f1", [case]) == 0.89
-    smooth = choose("smooth-f1", [case])
-    assert smooth is not None
-    assert 0.8 < smooth < 0.87
-    assert case.localise(smooth) == Localisation(6, 1, 0)
-
-
-def test_cases_count_alike_for_the_mean_over_cases() -> None:
-    """Pooled, the large case outvotes the two small ones."""
-    cases = [held_out("A", 1, [0.955] * 8, [0.705] * 10), *(held_out(name, 2, [0.405], []) for name in "BC")]
-    assert choose("f1", cases) == 0.95
-    assert choose("case-f1", cases) == 0.4
-    assert choose("case-f1", [*cases, held_out("D", 3, [], [0.995])]) == 0.4, "without a mitosis there is no F1"
-
-
-def test_what_cannot_be_chosen_is_undefined_and_not_shipped() -> None:
-    positive = [held_out(name, fold, [0.9], [], (500, 500)) for fold, name in enumerate("AB", start=1)]
-    outcomes = try_rules(positive)
-    assert outcomes["youden"] is None, "every patch holds a mitosis: there is no ROC"
-    assert outcomes["f1"] is not None
-    assert choose("f1", [held_out("A", 1, [], [0.5])]) is None
-    study = Study(tuple(positive), outcomes, "youden", "last", TrainingSettings())
-    with pytest.raises(DataInvalid, match="no threshold by youden"):
-        _ = study.shipped
-    assert image_level(positive, [0.5, 0.95])["auc"] is None
-    shown = Study(tuple(positive), outcomes, "f1", "last", TrainingSettings())
-    assert list(rule_table(shown).columns[1].cells) == ["-", "0.900", "0.850", "0.900"]
-
-
-def test_known_curves_give_what_evaluating_anew_gives(made_up: list[HeldOutCase]) -> None:
-    examined = [each for case in made_up for each in case.examined]
-    for threshold in (0.7, 0.6549):  # on the curve, and not
-        one, other = evaluation_at(threshold, made_up), evaluate(examined, threshold)
-        assert as_json(one, {}) == as_json(other, {})
-        assert (one.curve.thresholds == other.curve.thresholds).all()
-
-
-def test_rows_and_sums_of_the_table(made_up: list[HeldOutCase]) -> None:
-    study = Study(tuple(made_up), try_rules(made_up), "f1", "last", TrainingSettings())
-    row = case_row(study, 1)
-    assert (row["case"], row["threshold"], row["tp"], row["fp"], row["precision"]) == ("B", 0.6, 2, 3, 0.4)
-    assert (row["shipped_threshold"], row["shipped_f1"], row["best_threshold"]) == (0.7, 1.0, 0.8)
-    table = case_table(study)
-    last = [list(column.cells)[-1] for column in table.columns]
-    assert last == ["all", "", "3", "6", "", "4", "3", "2", "0.571", "0.667", "0.615", "0.909", ""]
-    figures = study.metrics
-    between = {"cases": 3, "mean": 16 / 35, "sd": 0.412063, "min": 0, "max": 0.8}  # of 4/5, 4/7 and 0
-    assert figures["between_cases"]["f1"] == pytest.approx(between, abs=1e-6)
-    assert figures["localisation"]["f1"] == pytest.approx(8 / 13)
-    assert figures["at_shipped_threshold"]["localisation"]["f1"] == pytest.approx(10 / 11)
-    low, high = figures["localisation"]["f1_interval"]
-    assert 0 <= low < 8 / 13 < high <= 0.8
-    image = figures["image_level"]
-    assert (image["patches"], image["positive"]) == (12, 3)
-    scores, labels = zip(*(case.examined[0].patches() for case in made_up), strict=True)
-    right = [((own >= at) == truth).sum() for own, truth, at in zip(scores, labels, (0.7, 0.6, 0.8), strict=True)]
-    assert image["accuracy"] == pytest.approx(sum(right) / 12)
-    pairs = [
-        (p > n) + (p == n) / 2
-        for p in np.concatenate(scores)[np.concatenate(labels)]
-        for n in np.concatenate(scores)[~np.concatenate(labels)]
-    ]
-    assert image["auc"] == pytest.approx(np.mean(pairs))
-    assert image["auc_interval"][0] <= image["auc"] <= image["auc_interval"][1]
-
-
-# ---- folds
 
 
 def test_cases_that_are_not_named_are_the_last_fold(tmp_path: Path) -> None:
@@ -195,9 +61,6 @@ def test_a_full_halo_holds_all_that_a_cell_sees(stages: int) -> None:
     halo = full_halo_px(architecture)
     assert halo % architecture.stride_px == 0
     assert 0 <= halo - architecture.receptive_field_px // 2 < architecture.stride_px
-
-
-# ---- the whole road, on drawn fields
 
 
 def draw_source(folder: Path, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation on fields whose answer is known by construction, and on a few real ones."""
+"""Evaluation on fields whose answer is known by construction, and on a few others."""
 
 import csv
 import json
@@ -26,9 +26,7 @@ from service.training.evaluation_report import as_json
 from service.training.fields import Field, read_fields, select_fields
 from service.training.figures import crop_pages, marked_field, mistakes, most_to_see
 from service.training.scoring import Localisation
-
-REAL = ("H04_02Ca", "H12_01Ac")
-MPP = 0.2274
+from tests.training.study import CASES, MPP
 
 
 def drawn(
@@ -150,44 +148,30 @@ def test_mistakes_are_sorted_from_the_most_wrong() -> None:
 
 
 @pytest.fixture(scope="module")
-def few(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two real fields of two cases, as a folder of its own."""
-    source, folder = shared / "data" / "mitos14", tmp_path_factory.mktemp("few")
-    (folder / "images").mkdir()
-    for name in ("frames.csv", "mitoses.csv"):
-        with (source / name).open() as file:
-            header, *lines = file.readlines()
-        (folder / name).write_text(header + "".join(line for line in lines if line.startswith(REAL)))
-    for name in REAL:
-        (folder / "images" / f"{name}.jpg").symlink_to(source / "images" / f"{name}.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector.load()
 
 
 @pytest.fixture(scope="module")
-def examined(few: Path, detector: Detector) -> list[ExaminedField]:
-    return [examine(field, detector) for field in read_fields(few, MPP)]
+def examined(study: Path, detector: Detector) -> list[ExaminedField]:
+    return [examine(field, detector) for field in read_fields(study, MPP)]
 
 
 @pytest.fixture(scope="module")
-def reports(few: Path, detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reports(study: Path, detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
-    for name in REAL:
-        with open_slide(few / "images" / f"{name}.jpg", mpp=MPP) as slide:
+    for field in read_fields(study, MPP):
+        with open_slide(field.path, mpp=MPP) as slide:
             (folder / f"{slide.name}.json").write_text(analyze(slide, detector).to_json())
     return folder
 
 
-def test_real_fields_score_as_their_reports_do(examined: list[ExaminedField], few: Path, reports: Path) -> None:
-    from_reports, contents = examine_reports(read_fields(few, MPP), reports)
+def test_fields_score_as_their_reports_do(examined: list[ExaminedField], study: Path, reports: Path) -> None:
+    from_reports, contents = examine_reports(read_fields(study, MPP), reports)
     threshold = contents[0].model.threshold
     mapped, told = evaluate(examined, threshold), evaluate(from_reports, threshold)
     assert told.counts == mapped.counts
-    assert [case.case for case in told.cases] == ["H04", "H12"]
+    assert [case.case for case in told.cases] == CASES
     assert mapped.counts.tp + mapped.counts.fn == sum(len(each.field.mitoses) for each in examined)
     assert mapped.counts.recall > 0.5
     assert mapped.image_level.auc is not None
@@ -209,8 +193,8 @@ def invoke(*arguments: Any) -> Any:
     return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments)])
 
 
-def test_the_command_writes_figures_and_pictures(few: Path, tmp_path: Path) -> None:
-    outcome = invoke("--data", few, "--mpp", MPP, "--out", tmp_path / "out")
+def test_the_command_writes_figures_and_pictures(study: Path, tmp_path: Path) -> None:
+    outcome = invoke("--data", study, "--mpp", MPP, "--out", tmp_path / "out")
     assert outcome.exit_code == 0, outcome.output
     assert "Localisation at threshold" in outcome.output
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -220,20 +204,20 @@ def test_the_command_writes_figures_and_pictures(few: Path, tmp_path: Path) -> N
     assert content["curve"]["threshold"][0] == 0.05
     with (tmp_path / "out" / "cases.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["case"] for row in rows] == ["H04", "H12"]
+    assert [row["case"] for row in rows] == CASES
     assert sum(int(row["tp"]) for row in rows) == here["tp"]
     pictures = [path for path in (tmp_path / "out").iterdir() if path.suffix in (".png", ".jpg")]
     assert {"pr.png", "froc.png", "roc.png", "calibration.png", "false-positives-01.png"} <= {
         path.name for path in pictures
     }
-    assert sum(path.name.startswith("field-") for path in pictures) == len(REAL)
+    assert sum(path.name.startswith("field-") for path in pictures) == len(CASES)
     for path in pictures:
         with Image.open(path) as image:
             image.verify()
 
 
-def test_the_command_scores_reports_of_some_cases(few: Path, reports: Path, tmp_path: Path) -> None:
-    outcome = invoke("--data", few, "--mpp", MPP, "--reports", reports, "--cases", "H12", "--out", tmp_path)
+def test_the_command_scores_reports_of_some_cases(study: Path, reports: Path, tmp_path: Path) -> None:
+    outcome = invoke("--data", study, "--mpp", MPP, "--reports", reports, "--cases", "H12", "--out", tmp_path)
     assert outcome.exit_code == 0, outcome.output
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert (content["detector"]["source"], content["fields"]) == ("reports", 1)
@@ -249,8 +233,8 @@ def altered(report: Path, folder: Path, change: dict[str, Any]) -> Path:
     return folder
 
 
-def test_reports_that_are_not_the_fields_own_are_refused(few: Path, reports: Path, tmp_path: Path) -> None:
-    field = read_fields(few, MPP)[0]
+def test_reports_that_are_not_the_fields_own_are_refused(study: Path, reports: Path, tmp_path: Path) -> None:
+    field = read_fields(study, MPP)[0]
     report = reports / f"{field.path.name}.json"
     Report.model_validate_json(report.read_bytes())
     with pytest.raises(FileMissing, match=f"no report on {field.path.name}"):
@@ -271,7 +255,7 @@ def test_reports_that_are_not_the_fields_own_are_refused(few: Path, reports: Pat
     assert len(examine_reports([field], other)[0]) == 1  # told apart by the checksum
 
 
-def test_bad_requests_stop_with_one_line(few: Path, tmp_path: Path) -> None:
+def test_bad_requests_stop_with_one_line(study: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["--mpp", MPP, "--mpp", MPP], "2 --mpp for 1 --data"),
         (["--mpp", MPP, "--cases", "H99"], "no case H99"),
@@ -279,8 +263,8 @@ def test_bad_requests_stop_with_one_line(few: Path, tmp_path: Path) -> None:
         (["--mpp", MPP, "--reports", tmp_path, "--halo", 16], "give no --model and no --halo"),
         ([], "um per pixel"),
     ):
-        outcome = invoke("--data", few, "--out", tmp_path, *arguments)
+        outcome = invoke("--data", study, "--out", tmp_path, *arguments)
         assert outcome.exit_code == 2
         assert message in outcome.output
     with pytest.raises(BadInput, match="case H04 is in"):
-        select_fields([few, few / ".." / few.name], [MPP], None)
+        select_fields([study, study / ".." / study.name], [MPP], None)

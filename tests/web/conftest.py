@@ -17,7 +17,6 @@ from sqlalchemy import Engine
 from service.sample import draw_sample_slide
 from service.store import keys
 from service.store.database import open_database
-from tests.conftest import FIELD_MPP
 from tests.integration.running import Running
 from tests.slides import pyramid_of, write_pyramid
 
@@ -120,7 +119,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frame = max(csv.DictReader(file), key=lambda row: int(row["mitoses"]))["frame"]
     with Image.open(fields / f"images/{frame}.jpg") as image:
         pixels = np.asarray(image.convert("RGB"))
-    return write_pyramid(folder / "field.tif", pyramid_of(pixels, 2), compression="deflate", mpp=FIELD_MPP, tile_px=256)
+    return write_pyramid(folder / "field.tif", pyramid_of(pixels, 2), compression="deflate", mpp=0.2274, tile_px=256)
 
 
 @pytest.fixture(scope="session")
