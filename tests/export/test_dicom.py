@@ -59,6 +59,9 @@ def answers(group: Any) -> dict[str, str]:
     return {each.name.value: each.value.meaning for each in group.get_qualitative_evaluations()}
 
 
+# Annotations
+
+
 def test_each_mitosis_is_a_point_with_its_probability() -> None:
     report, source = report_of(), slide_instance()
     found = annotations(to_annotations(report, source))
@@ -102,6 +105,9 @@ def test_thousands_of_mitoses_are_one_object() -> None:
 def test_an_annotation_object_cannot_be_empty() -> None:
     with pytest.raises(FormatUnavailable, match="no mitoses"):
         to_annotations(report_of(0), slide_instance())
+
+
+# The structured report
 
 
 def test_the_counts_are_the_reports() -> None:
@@ -206,6 +212,9 @@ def test_the_order_and_the_specimen_are_named() -> None:
     assert request.RequestedProcedureDescription == "Mitosenzählung"
     (subject,) = found.content.get_subject_contexts()
     assert subject.subject_class_specific_context.container_identifier == "B26-00017-A-1-1"
+
+
+# Both
 
 
 @pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])

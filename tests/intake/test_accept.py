@@ -90,6 +90,9 @@ def svs(tmp_path: Path, seed: int = 0) -> bytes:
     return write_svs(tmp_path / f"{seed}.svs", draw_tissue(300, 200, seed)).read_bytes()
 
 
+# References
+
+
 def test_a_reference_is_remembered_and_opened_where_it_lies(stores: Stores, tmp_path: Path) -> None:
     content = svs(tmp_path)
     (tmp_path / "link.svs").symlink_to(tmp_path / "0.svs")
@@ -109,6 +112,9 @@ def test_an_upload_of_what_was_referred_to_is_stored_and_stays_so(stores: Stores
     third = stores.referred(str(tmp_path / "0.svs"), str(tmp_path))
     assert first.id == second.id == third.id
     assert second.path == third.path == f"slides/{second.sha256}/slide.svs"
+
+
+# Uploads
 
 
 def test_an_upload_becomes_a_slide(stores: Stores, tmp_path: Path) -> None:
@@ -208,6 +214,9 @@ def test_a_full_disk_keeps_nothing_of_an_upload(sandbox: Sandbox, tmp_path: Path
         engine.dispose()
 
 
+# Zips
+
+
 def test_a_zip_of_one_file_is_that_slide(stores: Stores, tmp_path: Path) -> None:
     content = svs(tmp_path)
     zipped = write_zip(tmp_path / "a.zip", {"case/scan 1.svs": content, "case/notes.txt": b"none"}).read_bytes()
@@ -239,6 +248,9 @@ def test_a_hostile_zip_leaves_nothing(stores: Stores, tmp_path: Path) -> None:
         stores.uploaded(write_zip(tmp_path / "a.zip", {"a.txt": b"1"}).read_bytes(), "a.zip")
     assert stores.slide_files() == []
     assert not list(tmp_path.rglob("out.svs"))
+
+
+# Finding, deleting, forgetting
 
 
 def analyse(stores: Stores, stored: StoredSlide) -> str:

@@ -1,10 +1,13 @@
-"""Two labelled fields of two cases as a folder in the plain layout: drawn, or real."""
+"""Labelled fields as folders in the plain layout: drawn, or real."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 
 from tests.drawn import dense_crop
+from tests.slides import draw_tissue
 
 FIELDS = ("H04_02Ca", "H12_01Ac")
 CASES = ["H04", "H12"]
@@ -36,3 +39,19 @@ def _choose(folder: Path, source: Path) -> Path:
     for name in FIELDS:
         (folder / "images" / f"{name}.jpg").symlink_to(source / "images" / f"{name}.jpg")
     return folder
+
+
+def draw_source(folder: Path, names: Sequence[str]) -> None:
+    """Fields in the plain layout: dark discs in the left half are the mitoses."""
+    (folder / "images").mkdir(parents=True)
+    frames, mitoses = ["frame,case,width,height,mpp"], ["frame,x,y"]
+    for name in names:
+        seed = sum(map(ord, name))
+        picture = Image.fromarray(draw_tissue(760, 500, seed))
+        for x, y in np.random.default_rng(seed).uniform((110, 80), (440, 420), (3, 2)).round(1):
+            ImageDraw.Draw(picture).ellipse((x - 12, y - 12, x + 12, y + 12), fill=(45, 15, 80))
+            mitoses.append(f"{name},{x},{y}")
+        picture.save(folder / "images" / f"{name}.png")
+        frames.append(f"{name},{name[0]},760,500,0.25")
+    (folder / "frames.csv").write_text("\n".join(frames) + "\n")
+    (folder / "mitoses.csv").write_text("\n".join(mitoses) + "\n")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from service import calibration
@@ -31,6 +31,7 @@ from service.training.recipe import TrainingSettings
 from service.training.train import TrainingSetup
 from service.weights import load_model
 from tests.slides import draw_tissue
+from tests.training.study import draw_source
 from tests.training.words import as_words
 
 TINY = {
@@ -61,22 +62,6 @@ def test_a_full_halo_holds_all_that_a_cell_sees(stages: int) -> None:
     halo = full_halo_px(architecture)
     assert halo % architecture.stride_px == 0
     assert 0 <= halo - architecture.receptive_field_px // 2 < architecture.stride_px
-
-
-def draw_source(folder: Path, names: Sequence[str]) -> None:
-    """Fields in the plain layout: dark discs in the left half are the mitoses."""
-    (folder / "images").mkdir(parents=True)
-    frames, mitoses = ["frame,case,width,height,mpp"], ["frame,x,y"]
-    for name in names:
-        seed = sum(map(ord, name))
-        picture = Image.fromarray(draw_tissue(760, 500, seed))
-        for x, y in np.random.default_rng(seed).uniform((110, 80), (440, 420), (3, 2)).round(1):
-            ImageDraw.Draw(picture).ellipse((x - 12, y - 12, x + 12, y + 12), fill=(45, 15, 80))
-            mitoses.append(f"{name},{x},{y}")
-        picture.save(folder / "images" / f"{name}.png")
-        frames.append(f"{name},{name[0]},760,500,0.25")
-    (folder / "frames.csv").write_text("\n".join(frames) + "\n")
-    (folder / "mitoses.csv").write_text("\n".join(mitoses) + "\n")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,104 @@
+"""Results that are to go out: leased while they are tried, in order, shared out once."""
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.interop import channels, mllp
+from service.refusals import NotFound
+from service.store import outbox
+from tests.outgoing import Lis, Service, lis_of, service_in, settings
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with service_in(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def lis(service: Service) -> Iterator[Lis]:
+    with lis_of(service) as found:
+        yield found
+
+
+def test_a_long_time_without_the_lis_loses_nothing_and_keeps_the_order(service: Service, lis: Lis) -> None:
+    up = service.settings
+    with closing(socket.create_server(("127.0.0.1", 0))) as closed:
+        port = closed.getsockname()[1]
+    service.settings = settings(hl7_results=f"127.0.0.1:{port}")
+    sent = []
+    for hour in range(3):
+        sent.append(service.succeeded())
+        if hour % 3 == 0:
+            service.sign(sent[-1], 1)
+        assert service.deliver("hl7", after_s=3600) == 0
+    waiting = outbox.statistics(service.engine, ["hl7"])["hl7"]
+    assert (waiting.waiting, waiting.refused) == (4, 0)
+    service.settings = up
+    assert service.deliver("hl7", after_s=3600) == 4
+    assert [row.analysis_id for row in service.rows() if row.revision == 0] == sent
+    assert lis.codes() == [code for hour in range(3) for code in ("PF" if hour % 3 == 0 else "P")]
+
+
+def test_a_gateway_that_dies_before_it_has_written_down_the_answer_sends_the_same_again(
+    service: Service, lis: Lis
+) -> None:
+    service.succeeded()
+    found = channels.channels(service.settings)
+    outbox.share_out(service.engine, list(found), "default")
+    row = outbox.take(service.engine, "hl7", channels.LEASE_S)
+    assert row
+    version = channels.find_version(service.engine, service.storage, row.analysis_id, row.tenant, row.revision)
+    since = channels.datetime.fromtimestamp(row.created_at, channels.UTC)
+    found["hl7"](channels.OutgoingResult(version, channels._key(row), since, lambda: None))  # and dies
+    assert service.deliver("hl7") == 0  # its lease
+    assert service.deliver("hl7", after_s=channels.LEASE_S) == 1
+    assert str(lis.got[0]) == str(lis.got[1])
+
+
+def test_a_lease_is_renewed_for_as_long_as_a_try_lasts(
+    service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "LEASE_S", 0.8)
+    monkeypatch.setattr(channels, "BACKOFF_S", (60,))
+    monkeypatch.setattr(mllp, "ANSWER_S", 5.0)
+    service.succeeded()
+    lis.answers = ["silent"]
+    ends = set()
+    with ThreadPoolExecutor(1) as gateway:
+        delivering = gateway.submit(service.deliver, "hl7")
+        while not delivering.done():
+            ends |= {row.next_at for row in service.rows() if row.channel == "hl7" and row.attempts == 1}
+            time.sleep(0.05)
+    assert delivering.result() == 0
+    assert len(ends) > 2, "taken, and renewed at least once before it was settled"
+    before = service.rows()[-1].next_at
+    assert before > time.time() + 30, "nothing renews what was settled"
+    time.sleep(1)
+    assert service.rows()[-1].next_at == before
+
+
+def test_several_gateways_send_each_once(service: Service, lis: Lis) -> None:
+    for _ in range(10):
+        service.succeeded()
+    with ThreadPoolExecutor(3) as gateways:
+        list(gateways.map(lambda _: service.deliver("hl7"), range(60)))
+    assert len(lis.keys()) == len(set(lis.keys())) == 10
+
+
+def test_one_can_be_dropped_so_that_the_next_goes_on(service: Service, lis: Lis) -> None:
+    lis.answers = ["AE", "AA"]
+    service.succeeded()
+    service.succeeded()
+    service.deliver("hl7")
+    outbox.drop(service.engine, outbox.undelivered(service.engine)[0].id)
+    assert service.deliver("hl7") == 1
+    assert [row.status for row in service.rows()] == ["dropped", "delivered"]
+    with pytest.raises(NotFound):
+        outbox.drop(service.engine, 99)
