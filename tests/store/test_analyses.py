@@ -20,7 +20,6 @@ from service.refusals import IdempotencyConflict, NotFound
 from service.store.analyses import MAX_ATTEMPTS, Analyses, Claim
 from service.store.database import callbacks, open_database, reading, tasks, writing
 from service.store.records import Analysis, Submission
-from service.worker.recovery import Leases
 
 SUBMISSION = Submission("lab", "slide", "slide.svs", {"parts": None}, "model", "0" * 64)
 PROBLEM = {"code": "slide-damaged", "detail": "it is damaged"}
@@ -225,23 +224,6 @@ def test_the_end_and_its_callback_are_one_transaction(analyses: Analyses) -> Non
     assert row.url == "https://lis.example/done"
     body = json.loads(row.body)
     assert (body["type"], body["data"]["id"]) == ("analysis.cancelled", analysis.id)
-
-
-def test_leases_are_judged_by_beats_and_not_by_clocks(analyses: Analyses, monkeypatch: pytest.MonkeyPatch) -> None:
-    analysis = submitted(analyses)
-    claim = claimed(analyses, analysis)
-    now = [1000.0]
-    leases = Leases(analyses, 10.0, clock=lambda: now[0])
-    monkeypatch.setattr("time.time", lambda: 0.0)  # the wall clock jumps: nothing depends on it
-    for _ in range(5):
-        now[0] += 9.0
-        assert analyses.beat(claim, 0, 0, 0)
-        assert leases.watch() == 0
-    now[0] += 9.0
-    assert leases.watch() == 0
-    now[0] += 2.0
-    assert leases.watch() == 1
-    assert analyses.get(analysis.id, "lab").status == "queued"
 
 
 class JobStore(RuleBasedStateMachine):

@@ -1,0 +1,88 @@
+"""What a report says as coded values: no count where too little tissue was looked at, and why."""
+
+import pytest
+
+from service.export import codes
+from service.export.findings import (
+    TOO_LITTLE_TISSUE,
+    UNCONFIRMED,
+    findings,
+    place_measures,
+    place_words,
+    remarks,
+    summary,
+)
+from service.report import CirclePlace, Rectangle, RectanglePlace
+from tests.export.hospital import confirmation, report_of
+
+
+def test_each_count_and_score_is_a_finding_with_a_key_of_its_own() -> None:
+    report = report_of()
+    found = findings(report)
+    assert [each.key for each in found[:2]] == ["total", "density"]
+    assert len(found) == 2 + 1 + len(report.scores)
+    assert len({each.key for each in found}) == len(found)
+    assert (found[0].value, found[1].value) == (report.counts.total, report.counts.per_mm2)
+    assert (found[2].value, found[2].unit, found[2].missing) == (report.mai.count, codes.COUNT, "")
+
+
+def test_too_little_tissue_leaves_the_count_among_the_details() -> None:
+    report = report_of(examined_mm2=0.1)
+    [_, _, mai, *scores] = findings(report)
+    assert (mai.value, mai.missing) == (None, TOO_LITTLE_TISSUE)
+    assert next(each.value for each in mai.details if each.name == codes.IN_WINDOW) == report.mai.count
+    assert next(each.value for each in mai.details if each.name == codes.AREA_SUFFICIENT) is False
+    assert all(
+        each.value is None and each.missing
+        for each, score in zip(scores, report.scores, strict=True)
+        if not score.area_sufficient
+    )
+    assert TOO_LITTLE_TISSUE in summary(report)
+
+
+def test_without_tissue_there_is_no_density() -> None:
+    assert "density" not in [each.key for each in findings(report_of(0, examined_mm2=0.0))]
+
+
+def test_a_score_is_a_class_and_its_count_a_detail() -> None:
+    report = report_of()
+    classed = [each for each in report.scores if each.score is not None]
+    assert classed
+    for score, finding in zip(report.scores, findings(report)[3:], strict=True):
+        if score.score is not None and score.area_sufficient:
+            assert (finding.value, finding.unit) == (score.score, None)
+            assert codes.IN_WINDOW in [each.name for each in finding.details]
+
+
+def test_a_region_is_named_where_the_total_came_from() -> None:
+    whole = findings(report_of())[0].method
+    part = findings(report_of(region=Rectangle(x=1, y=2, width=300, height=400)))[0].method
+    assert whole == "detection in all tissue"
+    assert part != whole
+    assert "300" in part
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "measures"),
+    [
+        (CirclePlace(shape="circle", x=10.4, y=20.6, radius_um=711.4, tissue_fraction=0.5), "radius 711 um", 4),
+        (
+            RectanglePlace(shape="rectangle", x=10.4, y=20.6, width_um=500, height_um=400, tissue_fraction=0.5),
+            "500 x 400 um",
+            5,
+        ),
+    ],
+)
+def test_hot_spots_are_told_in_words_and_measures(
+    place: CirclePlace | RectanglePlace, words: str, measures: int
+) -> None:
+    assert words in place_words(place)
+    assert "x 10, y 21" in place_words(place)
+    assert len(place_measures(place)) == measures
+
+
+def test_nobody_confirmed_it_until_somebody_did() -> None:
+    report = report_of()
+    assert UNCONFIRMED in remarks(report, None)
+    assert UNCONFIRMED not in remarks(report, confirmation())
+    assert remarks(report, None)[-1] == report.warnings[-1].message

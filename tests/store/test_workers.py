@@ -1,0 +1,49 @@
+"""Which workers there are: those that were seen lately, each once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, update
+
+from service.store.database import open_database, workers, writing
+from service.store.workers import GONE_S, LiveWorker, announce, live_workers, retire
+
+ONE = LiveWorker("host:1", {"model": "0" * 64}, "cpu")
+OTHER = LiveWorker("host:2", {}, "cuda")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield found
+    retire(found, ONE.id)
+    retire(found, OTHER.id)
+    found.dispose()
+
+
+def not_seen(engine: Engine, worker: LiveWorker, seconds: float) -> None:
+    with writing(engine) as connection:
+        past = workers.c.seen_at - seconds
+        connection.execute(update(workers).where(workers.c.id == worker.id).values(seen_at=past))
+
+
+def test_a_worker_is_there_until_it_retires(engine: Engine) -> None:
+    announce(engine, ONE)
+    announce(engine, OTHER)
+    assert sorted(live_workers(engine), key=lambda each: each.id) == [ONE, OTHER]
+    retire(engine, ONE.id)
+    retire(engine, "nobody")
+    assert live_workers(engine) == [OTHER]
+
+
+def test_a_worker_that_starts_again_is_one(engine: Engine) -> None:
+    announce(engine, ONE)
+    announce(engine, ONE)
+    assert live_workers(engine) == [ONE]
+
+
+def test_a_worker_that_was_not_seen_lately_is_gone(engine: Engine) -> None:
+    announce(engine, ONE)
+    not_seen(engine, ONE, GONE_S + 1)
+    assert live_workers(engine) == []

@@ -1,0 +1,84 @@
+"""The sign of life of a task: it beats while the task runs, and says why the task must end."""
+
+import time
+
+import pytest
+
+from service.errors import TimeLimitExceeded
+from service.store.analyses import Analyses, Claim
+from service.store.settings import Settings
+from service.worker import heartbeat
+from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.02)
+
+
+def beating(analyses: Analyses, claim: Claim, *, limit_s: float = 60.0, stopping: bool = False) -> Heartbeat:
+    return Heartbeat(analyses, claim, limit_s, lambda: stopping)
+
+
+def eventually_raises(kind: type[Exception], beat: Heartbeat) -> None:
+    def go_on() -> None:
+        limit = time.monotonic() + 20
+        while time.monotonic() < limit:
+            beat.progress(1, 10)
+            time.sleep(0.01)
+
+    with pytest.raises(kind):
+        go_on()
+
+
+def test_progress_reaches_the_job_store(analyses: Analyses, claim: Claim) -> None:
+    with beating(analyses, claim) as beat:
+        beat.progress(3, 12)
+        limit = time.monotonic() + 20
+        while analyses.get(claim.analysis.id, "lab").progress != 0.25:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+    [before] = analyses.running().values()
+    time.sleep(0.1)
+    assert list(analyses.running().values()) == [before], "it beats no more once the task has ended"
+
+
+def test_a_cancelled_task_ends(analyses: Analyses, claim: Claim) -> None:
+    with beating(analyses, claim) as beat:
+        beat.progress(1, 10)
+        assert analyses.cancel(claim.analysis.id, "lab")
+        eventually_raises(LeaseLost, beat)
+
+
+def test_a_task_that_was_given_to_another_worker_ends(analyses: Analyses, claim: Claim) -> None:
+    with beating(analyses, claim) as beat:
+        limit = time.monotonic() + 20
+        while not any(analyses.expire(*lease, number) for lease, number in analyses.running().items()):
+            assert time.monotonic() < limit  # it may beat in between
+        eventually_raises(LeaseLost, beat)
+
+
+def test_a_worker_that_stops_hands_its_task_back(analyses: Analyses, claim: Claim) -> None:
+    with beating(analyses, claim, stopping=True) as beat, pytest.raises(HandBack):
+        beat.progress(1, 10)
+
+
+def test_a_task_may_not_last_for_ever(analyses: Analyses, claim: Claim) -> None:
+    with beating(analyses, claim, limit_s=-1.0) as beat, pytest.raises(TimeLimitExceeded) as raised:
+        beat.progress(1, 10)
+    assert raised.value.code == "time-limit-exceeded"
+
+
+def test_a_database_that_does_not_answer_takes_no_task_away(
+    analyses: Analyses, claim: Claim, settings: Settings
+) -> None:
+    with beating(analyses, claim) as beat:
+        beat.progress(1, 10)
+        database, away = settings.data_dir / "jobs.sqlite3", settings.data_dir / "away"
+        database.rename(away)
+        analyses.engine.dispose()
+        database.mkdir()
+        time.sleep(0.2)
+        beat.progress(2, 10)
+        database.rmdir()
+        away.rename(database)
