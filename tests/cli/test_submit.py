@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_app import assert_error, mitosis
+from tests.cli.commands import assert_error, mitosis
 from tests.slides import draw_tissue, write_pyramid
 
 

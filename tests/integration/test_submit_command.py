@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import Result
 
 from service.cli import submit as submit_command
 from service.client.client import AnalysisStatus, Client
 from service.report import Report
-from tests.cli.test_app import Result, assert_error, mitosis
+from tests.cli.commands import assert_error, mitosis
 from tests.conftest import FIELD_MPP
 from tests.integration.running import Running
 from tests.slides import draw_tissue, write_pyramid

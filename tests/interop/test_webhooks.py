@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -128,13 +127,6 @@ def test_a_callback_arrives_signed_and_once(engine: Engine, settings: Settings, 
     assert (row(engine).status, row(engine).attempts, row(engine).last_error) == ("delivered", 1, None)
     assert post_due(engine, settings, time.time() + 2 * DAY_S) == 0
     assert len(receiver.got) == 1
-
-
-def test_a_callback_is_of_the_transaction_that_writes_it(engine: Engine, receiver: Receiver) -> None:
-    with suppress(LookupError), writing(engine) as connection:
-        enqueue(connection, "analysis-1", receiver.url, BODY)
-        raise LookupError
-    assert rows(engine) == []
 
 
 def test_a_receiver_that_fails_is_asked_again_later(engine: Engine, settings: Settings, receiver: Receiver) -> None:

@@ -22,28 +22,11 @@ from service.report import Report
 from service.slide import open_slide
 from service.tiling import Lattice
 from service.training.evaluate import ExaminedField, Mark, evaluate, examine, examine_reports
-from service.training.evaluation_report import as_json
 from service.training.fields import Field, read_fields, select_fields
-from service.training.figures import crop_pages, marked_field, mistakes, most_to_see
+from service.training.figures import crop_pages, marked_field
 from service.training.scoring import Localisation
+from tests.training.examined import drawn
 from tests.training.study import CASES, MPP
-
-
-def drawn(
-    peaks: dict[tuple[int, int], float],
-    mitoses: Sequence[tuple[float, float]],
-    *,
-    case: str = "A",
-    size: tuple[int, int] = (1200, 800),
-    scale: float = 1.0,
-) -> ExaminedField:
-    """A field at 0.25 um/px whose map holds single peaks at the given cells (column, row)."""
-    lattice = Lattice.of(*size, (scale, scale))
-    probabilities = ProbabilityMap.empty(lattice)
-    for (column, row), score in peaks.items():
-        probabilities.values[row, column] = score
-    field = Field(f"{case}_1", case, Path("none.png"), (0.25, 0.25), *size, np.array(mitoses, float).reshape(-1, 2))
-    return ExaminedField(field, (), 0.0, lattice.scale, probabilities)
 
 
 def reported(figures: Sequence[tuple[float, float, float]], mitoses: Sequence[tuple[float, float]]) -> ExaminedField:
@@ -128,23 +111,6 @@ def test_a_threshold_below_what_is_known_is_refused() -> None:
         evaluate([reported([], [])], 0.2)
     with pytest.raises(ParameterInvalid, match="no fields"):
         evaluate([], 0.5)
-
-
-def test_json_has_null_for_what_is_undefined() -> None:
-    content = as_json(evaluate([drawn({}, [])], 0.5), {"threshold": 0.5})
-    assert content["localisation"]["at_threshold"]["f1"] is None
-    assert content["localisation"]["at_threshold"]["f1_interval"] is None
-    assert content["image_level"]["auc"] is None
-    assert content["between_cases"] == {"cases": 0}
-    json.dumps(content, allow_nan=False)
-
-
-def test_mistakes_are_sorted_from_the_most_wrong() -> None:
-    examined = [drawn({(10, 10): 0.7, (40, 20): 0.9, (60, 30): 0.4}, [(960.0, 480.0), (700.0, 100.0)])]
-    assert [mark.score for _, mark in mistakes(examined, 0.5, "false positive")] == pytest.approx([0.9, 0.7])
-    assert [mark.score for _, mark in mistakes(examined, 0.5, "false negative")] == pytest.approx([0, 0.4])
-    several = [*examined, drawn({(1, 1): 0.9}, [], case="B"), drawn({(1, 1): 0.9, (30, 30): 0.9}, [(700.0, 100.0)])]
-    assert [each.field.case for each in most_to_see(several, 0.5, 2)] == ["A", "B"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,27 @@
+"""A gateway without workers, and a slide to send to it."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.api.slide_app import Gateway, gateway
+from tests.api.tus import STALL_S
+from tests.slides import draw_tissue, write_svs
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway(tmp_path_factory.mktemp("served"), stall_s=STALL_S, max_upload_bytes=1 << 30) as running:
+        yield running
+
+
+@pytest.fixture
+def http(served: Gateway) -> Iterator[httpx.Client]:
+    with served.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_svs(tmp_path_factory.mktemp("slide") / "slide.svs", draw_tissue(600, 500)).read_bytes()

@@ -1,0 +1,54 @@
+"""Each warning is there when it applies, and only then."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.mitotic_activity import count_activity
+from service.model_card import DEFAULT_MODEL, find_model, read_card
+from service.plan import Plan
+from service.slide import open_slide
+from service.warnings import report_warnings
+from tests.slides import draw_tissue, write_svs
+
+CARD = read_card(find_model(DEFAULT_MODEL))
+X40 = "AppMag = 40|MPP = 0.25"
+
+
+def warnings_of(path: Path, mpp: float | None = None) -> dict[str, str]:
+    with open_slide(path, mpp=mpp) as slide:
+        plan = Plan.of(slide, CARD)
+        return dict(report_warnings(slide, plan, count_activity([], plan.examined_mm2).index))
+
+
+@pytest.mark.parametrize(
+    ("properties", "side", "mpp", "expected"),
+    [
+        pytest.param(X40, 640, None, set(), id="none"),
+        pytest.param("AppMag = 20|MPP = 0.5", 640, None, {"low-magnification"}, id="x20"),
+        pytest.param("AppMag = 40", 640, None, {"mpp-from-objective"}, id="not measured"),
+        pytest.param(X40, 640, 0.3, {"mpp-overridden"}, id="the request says otherwise"),
+        pytest.param(X40, 640, 0.26, set(), id="the request says nearly the same"),
+        pytest.param(X40, 400, None, {"smaller-than-patch"}, id="small"),
+    ],
+)
+def test_what_a_reader_should_know_of_a_slide(
+    properties: str, side: int, mpp: float | None, expected: set[str], tmp_path: Path
+) -> None:
+    path = write_svs(tmp_path / "slide.svs", draw_tissue(side, side), properties)
+    assert set(warnings_of(path, mpp)) == expected | {"area-insufficient"}  # nobody has so small a section
+
+
+def test_glass_alone_has_no_tissue_and_not_too_little_of_it(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "glass.svs", np.full((640, 640, 3), 245, np.uint8), X40)
+    found = warnings_of(path)
+    assert "no-tissue" in found
+    assert "area-insufficient" not in found
+
+
+def test_messages_name_the_figures(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", draw_tissue(640, 640), X40)
+    assert "0.25" in warnings_of(path, 0.3)["mpp-overridden"]
+    assert "0.3" in warnings_of(path, 0.3)["mpp-overridden"]
+    assert "1.59 mm2" in warnings_of(path)["area-insufficient"]
