@@ -1,0 +1,78 @@
+"""Sessions of browsers: a key behind a random secret, for a day at most and never longer than the key."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from service.refusals import KeyRequired
+from service.store import keys, sessions
+from service.store.database import open_database, reading
+from service.store.database import sessions as table
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield found
+    found.dispose()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Unix seconds, to be moved on."""
+    now = [1.8e9]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    return now
+
+
+def test_a_session_is_its_keys_holder_until_it_ends(engine: Engine) -> None:
+    key_id, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    one, other = sessions.begin(engine, secret), sessions.begin(engine, secret)
+    found = sessions.find(engine, one)
+    assert found is not None
+    assert (found.id, found.tenant, found.scopes) == (key_id, "lab", {"read"})
+    sessions.end(engine, one)
+    sessions.end(engine, "none")
+    assert sessions.find(engine, one) is None
+    assert sessions.find(engine, other) is not None
+
+
+def test_the_key_itself_is_no_session_and_a_session_no_key(engine: Engine) -> None:
+    _, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    session = sessions.begin(engine, secret)
+    assert session != secret
+    assert sessions.find(engine, secret) is None
+    with pytest.raises(KeyRequired):
+        sessions.begin(engine, session)
+
+
+def test_a_revoked_key_ends_its_sessions(engine: Engine) -> None:
+    key_id, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    session = sessions.begin(engine, secret)
+    keys.revoke(engine, key_id)
+    assert sessions.find(engine, session) is None
+    with pytest.raises(KeyRequired):
+        sessions.begin(engine, secret)
+
+
+def test_a_session_lasts_a_working_day_and_its_row_no_longer(engine: Engine, clock: list[float]) -> None:
+    _, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    session = sessions.begin(engine, secret)
+    clock[0] += sessions.SESSION_S - 1
+    assert sessions.find(engine, session) is not None
+    clock[0] += 2
+    assert sessions.find(engine, session) is None
+    sessions.begin(engine, secret)
+    with reading(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(table)).scalar_one() == 1
+
+
+def test_the_database_holds_no_secret(engine: Engine, tmp_path: Path) -> None:
+    _, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    session = sessions.begin(engine, secret)
+    engine.dispose()
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert session.encode() not in stored
+    assert secret.encode() not in stored

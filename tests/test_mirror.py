@@ -1,0 +1,102 @@
+"""Tests lie where their module does: tests/WING/test_MODULE.py for service/WING/MODULE.py, or it is said why not."""
+
+from pathlib import Path
+
+import pytest
+
+import service
+
+PACKAGE, TESTS = Path(service.__file__).parent, Path(__file__).parent
+MOST_LINES = 400  # of a test module; those below are to be split with what they test
+LONGER = {"test_image_series.py", "test_review.py", "test_slide.py"}
+
+WIRING = "parts put together, and nothing decided"
+FACTS = "names and numbers; what uses them is tested"
+# module: why it has no test file of its name, with the file that tests it where that is one
+WITHOUT = {
+    "__main__": WIRING,
+    "backend": "every kind of arithmetic against the others: test_inference.py",
+    "levels": "readers against one another, through a slide: test_slide.py",
+    "model_card": "of weights and their card: test_weights.py, cli/test_app.py",
+    "opened_slide": "a value and a protocol",
+    "plain_images": "through the function that chooses a reader: test_readers.py",
+    "refusals": "a tree of codes, walked with the errors: test_errors.py",
+    "report": "a schema; each field is looked at where it is made: test_analysis.py, docs/test_reports.py",
+    "sample_cells": "how the drawn slide looks: test_sample.py",
+    "slide_folders": "of folders of DICOM files: test_dicom_images.py",
+    "tiff_images": "which picture of a file is the slide: test_image_series.py",
+    "tiff_slide": "a reader against the others: test_slide.py",
+    "api/analyses": "routes, with a worker: integration/test_client.py, integration/test_contract.py",
+    "api/app": WIRING,
+    "api/audit": "who looked at what, by every route: integration/test_review.py, store/test_audit.py",
+    "api/formats": "by the media types that are asked for: api/test_results.py",
+    "api/layers": "pictures of a running service: web/test_story.py",
+    "api/maintenance": "what it does every second, with processes that die: integration/test_faults.py",
+    "api/operations": "with the monitoring that reads it: deployment/test_monitoring.py",
+    "api/review": "routes, with two people at once: integration/test_review.py",
+    "api/schemas": "the description against the service: integration/test_contract.py",
+    "api/state": WIRING,
+    "cli/ablate": "the command makes the study: training/test_ablation.py",
+    "cli/audit": "the command reads the log: store/test_audit.py",
+    "cli/cross_validate": "the command makes the study: training/test_cross_validation.py",
+    "cli/demo": "real processes: integration/test_demo.py",
+    "cli/evaluate": "the command makes the figures: training/test_evaluate.py",
+    "cli/keys": "the command makes the keys: store/test_keys.py",
+    "cli/migrate": "the command of an upgrade: deployment/test_postgresql.py",
+    "cli/options": FACTS,
+    "cli/serve": WIRING,
+    "cli/stores": WIRING,
+    "cli/supervisor": "real processes: integration/test_faults.py",
+    "cli/verify": "the command says what is not the same: integration/test_review.py",
+    "client/watched_folder": "the command watches a folder: cli/test_watch.py",
+    "export/codes": FACTS,
+    "intake/pictures": "drawn by a child: intake/test_sandbox.py",
+    "intake/sandbox_child": "a process that may do nothing: intake/test_sandbox.py",
+    "interop/delivery_errors": FACTS,
+    "interop/dicom_header": "of a slide that is gone: api/test_results.py",
+    "interop/fhir_orders": "orders as others ask for them: api/test_fhir.py",
+    "interop/hl7_answers": "orders by HL7: interop/test_hl7_orders.py",
+    "interop/hl7_message": "orders by HL7: interop/test_hl7_orders.py",
+    "interop/result_version": "what goes out of which version: interop/test_channels.py",
+    "store/database": "on SQLite by every store, on PostgreSQL: deployment/test_postgresql.py",
+    "store/orders": "orders by HL7: interop/test_hl7_orders.py",
+    "store/records": FACTS,
+    "store/results": "of a running service: api/test_results.py",
+    "store/reviews": "two people at once: test_review.py, deployment/test_postgresql.py",
+    "store/slides": "uploads, and what is kept for how long: intake/test_accept.py",
+    "training/final_model": "the last step of the study: training/test_cross_validation.py",
+    "worker/process": "real processes that are killed: integration/test_faults.py",
+}
+
+
+def modules() -> set[str]:
+    """All modules of the package but packages and migrations, as WING/MODULE."""
+    paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return {path.as_posix() for path in paths if path.name != "__init__" and "migrations" not in path.parts}
+
+
+def has_tests(module: str) -> bool:
+    folder, _, name = module.rpartition("/")
+    return (TESTS / folder / f"test_{name}.py").is_file()
+
+
+def test_a_module_has_its_tests_or_a_reason() -> None:
+    assert {each for each in modules() if not has_tests(each)} - WITHOUT.keys() == set()
+
+
+def test_no_reason_outlives_what_it_is_of() -> None:
+    assert WITHOUT.keys() - modules() == set(), "these modules are gone"
+    assert {each for each in WITHOUT if has_tests(each)} == set(), "these have tests of their own"
+
+
+@pytest.mark.parametrize("module", WITHOUT)
+def test_a_reason_leads_to_tests_that_are_there(module: str) -> None:
+    files = [word.strip(",") for word in WITHOUT[module].split() if word.strip(",").endswith(".py")]
+    assert [file for file in files if not (TESTS / file).is_file()] == []
+
+
+def test_no_test_module_is_too_long_to_be_read() -> None:
+    lengths = {
+        path.relative_to(TESTS).as_posix(): len(path.read_text().splitlines()) for path in TESTS.rglob("test_*.py")
+    }
+    assert {name for name, lines in lengths.items() if lines > MOST_LINES} == LONGER
