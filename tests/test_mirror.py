@@ -65,7 +65,6 @@ WITHOUT = {
     "store/reviews": "two people at once: test_review.py, deployment/test_postgresql.py",
     "store/slides": "uploads, and what is kept for how long: intake/test_accept.py",
     "training/final_model": "the last step of the study: training/test_cross_validation.py",
-    "worker/process": "real processes that are killed: integration/test_faults.py",
 }
 
 

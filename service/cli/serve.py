@@ -49,9 +49,9 @@ def worker_command(
     data_dir: DataDir = None,
     model: Model = None,
     device: Device = None,
-    with_parent: Annotated[bool, typer.Option("--with-parent", help="End when the starting process does.")] = False,
+    with_parent: Annotated[Optional[int], typer.Option(metavar="PID", help="End when this parent does.")] = None,
 ) -> None:
     """Run one worker: one slide at a time, on one device."""
     from service.worker.process import run_worker
 
-    raise typer.Exit(run_worker(load_settings(data_dir=data_dir, model=model, device=device), with_parent=with_parent))
+    raise typer.Exit(run_worker(load_settings(data_dir=data_dir, model=model, device=device), with_parent))

@@ -107,8 +107,8 @@ class WorkerProcesses:
         given = {
             f"MITOSIS_{name.upper()}": str(getattr(self._settings, name)) for name in ("data_dir", "model", "device")
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "worker", "--with-parent"],
+        process = subprocess.Popen(  # noqa: S603  the command is ours
+            [sys.executable, "-m", "service", "worker", "--with-parent", str(os.getpid())],
             env=os.environ | given,
             stdin=subprocess.DEVNULL,
             preexec_fn=_step_back,

@@ -32,7 +32,7 @@ def live_workers(engine: Engine) -> Sequence[LiveWorker]:
 
 
 def announce(engine: Engine, worker: LiveWorker) -> None:
-    """Enter a worker, and go on saying that it lives for as long as its process does. Raises DatabaseUnavailable."""
+    """Enter a worker, and say that it lives until it retires or its process ends. Raises DatabaseUnavailable."""
     now = time.time()
     with writing(engine) as connection:
         connection.execute(delete(workers).where((workers.c.id == worker.id) | (workers.c.seen_at < now - 60 * GONE_S)))
@@ -48,7 +48,9 @@ def retire(engine: Engine, worker_id: str) -> None:
 
 
 def _say(engine: Engine, worker_id: str) -> None:
-    while True:
+    listed = True
+    while listed:
         time.sleep(SEEN_EVERY_S)
         with suppress(DatabaseUnavailable), writing(engine) as connection:
-            connection.execute(update(workers).where(workers.c.id == worker_id).values(seen_at=time.time()))
+            said = connection.execute(update(workers).where(workers.c.id == worker_id).values(seen_at=time.time()))
+            listed = said.rowcount > 0

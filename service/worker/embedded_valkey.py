@@ -45,15 +45,17 @@ class EmbeddedValkey:
         if self._watcher.is_alive():
             self._watcher.join()
         if self.answers():
-            with suppress(redis.ConnectionError):  # a server that shuts down closes the connection instead of answering
-                self._client().shutdown(nosave=True)  # all of it is in the append-only file
+            # a server that shuts down closes the connection instead of answering
+            with suppress(redis.ConnectionError), self._client() as client:
+                client.shutdown(nosave=True)  # all of it is in the append-only file
         if self._process is not None:
             self._process.wait(10)
 
     def answers(self) -> bool:
         """Tell whether a server answers on the socket."""
         try:
-            return bool(self._client().ping())
+            with self._client() as client:
+                return bool(client.ping())
         except redis.RedisError:
             return False
 

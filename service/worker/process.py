@@ -30,8 +30,8 @@ PARENT_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-def run_worker(settings: Settings, *, with_parent: bool = False) -> int:
-    """Work until told to stop; gives the exit status. `with_parent`: stop when the process that started this dies.
+def run_worker(settings: Settings, parent: int | None = None) -> int:
+    """Work until told to stop; gives the exit status. `parent`: the id of the process that this one is to end with.
 
     Raises ModelUnknown, CardInvalid, WeightsDamaged before anything is started.
     """
@@ -39,8 +39,10 @@ def run_worker(settings: Settings, *, with_parent: bool = False) -> int:
     logging.getLogger("celery").setLevel(logging.WARNING)  # of every message; ours carry the analysis' id
     check_weights(settings.model)
     app = _app(settings)
-    if with_parent:
-        threading.Thread(target=_follow, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+    if parent is not None:
+        if os.getppid() != parent:  # it died while this process was starting, and nobody would ever tell it to stop
+            return 0
+        threading.Thread(target=_follow, args=(parent,), name="parent-watch", daemon=True).start()
     worker = app.Worker(
         pool="prefork",
         concurrency=1,

@@ -1,5 +1,7 @@
 """Which workers there are: those that were seen lately, each once."""
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,8 @@ OTHER = LiveWorker("host:2", {}, "cuda")
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr("service.store.workers.SEEN_EVERY_S", 0.05)
     found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
     yield found
     retire(found, ONE.id)
@@ -45,5 +48,22 @@ def test_a_worker_that_starts_again_is_one(engine: Engine) -> None:
 
 def test_a_worker_that_was_not_seen_lately_is_gone(engine: Engine) -> None:
     announce(engine, ONE)
-    not_seen(engine, ONE, GONE_S + 1)
+    retire(engine, OTHER.id)
+    with writing(engine) as connection:
+        connection.execute(update(workers).values(id=OTHER.id))  # whom nobody speaks for
+    not_seen(engine, OTHER, GONE_S + 1)
     assert live_workers(engine) == []
+
+
+def test_a_worker_says_that_it_lives_until_it_retires(engine: Engine) -> None:
+    before = set(threading.enumerate())
+    announce(engine, ONE)
+    [saying] = set(threading.enumerate()) - before
+    not_seen(engine, ONE, GONE_S + 1)
+    limit = time.monotonic() + 20
+    while not live_workers(engine):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    retire(engine, ONE.id)
+    saying.join(20)
+    assert not saying.is_alive()

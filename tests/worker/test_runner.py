@@ -68,6 +68,8 @@ class Laboratory:
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     made = Laboratory(tmp_path_factory.mktemp("data"))
     yield made
+    for worker in made.workers:
+        worker.retire()
     made.analyses.engine.dispose()
 
 
