@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -127,9 +127,15 @@ async def healthz(request: Request) -> dict[str, Any]:
     return {**served, "client": request.client and request.client.host}
 
 
+@asynccontextmanager
+async def _database_closed(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.service.engine.dispose()
+
+
 def small_app(data_dir: Path, **settings: Any) -> FastAPI:
     known = load_settings(data_dir=data_dir, **settings)
-    app = FastAPI(title="Small", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Small", docs_url=None, redoc_url=None, lifespan=_database_closed)
     app.state.service = SimpleNamespace(settings=known, engine=open_database(known.database))
     app.include_router(router)
     add_handlers(app)

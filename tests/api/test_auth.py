@@ -171,6 +171,7 @@ def test_an_open_listener_needs_a_key(tmp_path: Path, host: str, local: bool) ->
             refuse_open_listener(host, engine)
     keys.create(engine, "lis", "default", ["read"])
     refuse_open_listener(host, engine)
+    engine.dispose()
 
 
 def test_admin_may_do_all() -> None:

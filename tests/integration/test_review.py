@@ -291,9 +291,8 @@ def test_an_analysis_is_verified(server: Running, slide: Path) -> None:
     assert told.stdout.startswith("report: its checksum is ")
     path.write_bytes(content)
 
-    storage = Storage(server.data_dir)
-    [sha256] = storage.stored()
-    [file] = storage.slide_folder(sha256).iterdir()
+    sha256 = result(server, analysis_id)["slide"]["sha256"]
+    [file] = Storage(server.data_dir).slide_folder(sha256).iterdir()
     pixels = file.read_bytes()
     file.write_bytes(pixels + b"\0")  # still the same picture
     told = command(server, "verify", analysis_id)

@@ -83,8 +83,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield found
+    found.dispose()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Keys: made once, stored hashed, ended at once; and the command that does so."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from service.store.database import open_database
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield found
+    found.dispose()
 
 
 def mitosis(*arguments: object) -> Result:
@@ -78,10 +81,9 @@ def test_keys_that_are_none_are_not_made(engine: Engine, name: str, tenant: str,
     assert not keys.exist(engine)
 
 
-def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
+def test_the_command_makes_lists_and_revokes(engine: Engine, tmp_path: Path) -> None:
     made = mitosis("keys", "create", "lis", "--scopes", "read,submit", "--tenant", "ward-3", "--data-dir", tmp_path)
     secret = made.stdout.strip()
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
     found = keys.find(engine, secret)
     assert found is not None
     assert (found.tenant, found.scopes) == ("ward-3", {"read", "submit"})
