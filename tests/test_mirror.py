@@ -8,7 +8,7 @@ import service
 
 PACKAGE, TESTS = Path(service.__file__).parent, Path(__file__).parent
 MOST_LINES = 400  # of a test module; those below are to be split with what they test
-LONGER = {"test_image_series.py", "test_review.py", "test_slide.py"}
+LONGER = {"readers/test_image_series.py", "test_review.py", "test_slide.py"}
 
 WIRING = "parts put together, and nothing decided"
 FACTS = "names and numbers; what uses them is tested"
@@ -16,16 +16,10 @@ FACTS = "names and numbers; what uses them is tested"
 WITHOUT = {
     "__main__": WIRING,
     "backend": "every kind of arithmetic against the others: test_inference.py",
-    "levels": "readers against one another, through a slide: test_slide.py",
     "model_card": "of weights and their card: test_weights.py, cli/test_app.py",
-    "opened_slide": "a value and a protocol",
-    "plain_images": "through the function that chooses a reader: test_readers.py",
     "refusals": "a tree of codes, walked with the errors: test_errors.py",
     "report": "a schema; each field is looked at where it is made: test_analysis.py, docs/test_reports.py",
     "sample_cells": "how the drawn slide looks: test_sample.py",
-    "slide_folders": "of folders of DICOM files: test_dicom_images.py",
-    "tiff_images": "which picture of a file is the slide: test_image_series.py",
-    "tiff_slide": "a reader against the others: test_slide.py",
     "api/analyses": "routes, with a worker: integration/test_client.py, integration/test_contract.py",
     "api/app": WIRING,
     "api/audit": "who looked at what, by every route: integration/test_review.py, store/test_audit.py",
@@ -58,6 +52,12 @@ WITHOUT = {
     "interop/hl7_answers": "orders by HL7: interop/test_hl7_orders.py",
     "interop/hl7_message": "orders by HL7: interop/test_hl7_orders.py",
     "interop/result_version": "what goes out of which version: interop/test_channels.py",
+    "readers/levels": "readers against one another, through a slide: test_slide.py",
+    "readers/mirax": "a slide's file and its folder: client/test_packing.py, intake/test_archive.py",
+    "readers/opened_slide": "a value and a protocol",
+    "readers/slide_folders": "of folders of DICOM files: readers/test_dicom_images.py",
+    "readers/tiff_images": "which picture of a file is the slide: readers/test_image_series.py",
+    "readers/tiff_slide": "a reader against the others: test_slide.py",
     "store/database": "on SQLite by every store, on PostgreSQL: deployment/test_postgresql.py",
     "store/orders": "orders by HL7: interop/test_hl7_orders.py",
     "store/records": FACTS,

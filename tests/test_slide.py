@@ -454,15 +454,3 @@ def test_a_slide_describes_itself(small_region: Slide) -> None:
         "warnings": [],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-
-
-@given(
-    first=st.builds(Box, *[st.integers(-20, 20)] * 2, *[st.integers(1, 20)] * 2),
-    second=st.builds(Box, *[st.integers(-20, 20)] * 2, *[st.integers(1, 20)] * 2),
-)
-def test_boxes_overlap_in_the_points_of_both(first: Box, second: Box) -> None:
-    shared_points = {
-        (x, y) for x in range(first.x, first.right) for y in range(first.y, first.bottom) if second.contains(x, y)
-    }
-    both = first.overlap(second)
-    assert {(x, y) for x in range(both.x, both.right) for y in range(both.y, both.bottom)} == shared_points

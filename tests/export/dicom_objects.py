@@ -13,9 +13,9 @@ import pytest
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from service.dicom_images import WHOLE_SLIDE
 from service.export.dicom import to_structured_report
 from service.order import ResultStatus
+from service.readers.dicom_images import WHOLE_SLIDE
 from tests.export.hospital import ORDER, SIZE, confirmation, report_of
 
 SPACING_MM, ORIGIN_MM = (0.00025, 0.0005), (20.0, 40.0)  # x, y

@@ -19,7 +19,6 @@ from pydicom.sr.codedict import codes as dicom_codes
 from service.export.dicom import to_annotations, to_dicom, to_structured_report
 from service.export.dicom_source import base_level
 from service.order import Order, OrderedService, ResultStatus
-from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import FormatUnavailable
 from tests.export.dicom_objects import (
     document,
