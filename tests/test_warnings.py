@@ -10,6 +10,7 @@ from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.plan import Plan
 from service.slide import open_slide
 from service.warnings import report_warnings
+from tests.drawn import dense_crop
 from tests.slides import draw_tissue, write_svs
 
 CARD = read_card(find_model(DEFAULT_MODEL))
@@ -36,8 +37,13 @@ def warnings_of(path: Path, mpp: float | None = None) -> dict[str, str]:
 def test_what_a_reader_should_know_of_a_slide(
     properties: str, side: int, mpp: float | None, expected: set[str], tmp_path: Path
 ) -> None:
-    path = write_svs(tmp_path / "slide.svs", draw_tissue(side, side), properties)
+    path = write_svs(tmp_path / "slide.svs", dense_crop(640, 640)[0][:side, :side], properties)
     assert set(warnings_of(path, mpp)) == expected | {"area-insufficient"}  # nobody has so small a section
+
+
+def test_colours_that_no_section_of_the_model_had_are_unusual(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", draw_tissue(640, 640), X40)
+    assert set(warnings_of(path)) == {"stain-unusual", "area-insufficient"}
 
 
 def test_glass_alone_has_no_tissue_and_not_too_little_of_it(tmp_path: Path) -> None:
@@ -48,7 +54,7 @@ def test_glass_alone_has_no_tissue_and_not_too_little_of_it(tmp_path: Path) -> N
 
 
 def test_messages_name_the_figures(tmp_path: Path) -> None:
-    path = write_svs(tmp_path / "slide.svs", draw_tissue(640, 640), X40)
+    path = write_svs(tmp_path / "slide.svs", dense_crop(640, 640)[0], X40)
     assert "0.25" in warnings_of(path, 0.3)["mpp-overridden"]
     assert "0.3" in warnings_of(path, 0.3)["mpp-overridden"]
     assert "1.59 mm2" in warnings_of(path)["area-insufficient"]
