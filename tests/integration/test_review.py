@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ from tests.integration.running import Running
 SIDE = 1500  # px of the slide
 SAME = "The same: slide, model, parameters, detections and counts."
 Reply = httpx.Response
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service of its own: the last test makes keys on it."""
+    running = Running(tmp_path_factory.mktemp("reviewed"), lease_s="3", requests_per_minute="1000000").start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="module")
