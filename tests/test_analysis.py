@@ -1,6 +1,7 @@
 """The whole road, on drawn and on real fields: against one pass of the network, regions, mosaics, resumption."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ HALF_FIELD_PX = 105  # of view, of one cell
 
 
 class Frames(NamedTuple):
-    """Four fields, those with most mitoses first, and how they are looked at."""
+    """Four fields with many mitoses, and how they are looked at."""
 
     paths: list[Path]
     pitch: tuple[int, int]  # from one frame of the mosaic to the next, px: their size, rounded up to the lattice
@@ -56,9 +57,8 @@ def unmatched() -> Detector:
 
 @pytest.fixture(scope="module", params=["drawn", "real"])
 def frames(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Frames:
-    if request.param == "drawn":
-        return drawn_frames(tmp_path_factory.mktemp("frames"))
-    return real_frames(request.getfixturevalue("shared"))
+    folder = tmp_path_factory.mktemp("frames")
+    return drawn_frames(folder) if request.param == "drawn" else real_frames(request.getfixturevalue("shared"), folder)
 
 
 def drawn_frames(folder: Path, side: int = 1040) -> Frames:
@@ -73,13 +73,21 @@ def drawn_frames(folder: Path, side: int = 1040) -> Frames:
     return Frames(paths, (side, side), Box(225, 100, 925, 1300), 0.1)
 
 
-def real_frames(shared: Path) -> Frames:
-    """The four H03 frames with most mitoses."""
-    with (shared / "data/mitos14/frames.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["case"] == "H03"]
-    best = sorted(rows, key=lambda row: -int(row["mitoses"]))[:4]
-    paths = [shared / "data/mitos14/images" / f"{row['frame']}.jpg" for row in best]
-    return Frames(paths, (1664, 1488), Box(411, 801, 1800, 1500), None)
+def real_frames(shared: Path, folder: Path) -> Frames:
+    """The four H03 frames with most mitoses, each the part of it that has most of them."""
+    with (shared / "data/mitos14/mitoses.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["frame"].startswith("H03")]
+    size, paths = np.array((1183, 1135)), []
+    for name, _ in Counter(row["frame"] for row in rows).most_common(4):
+        places = np.array([(float(row["x"]), float(row["y"])) for row in rows if row["frame"] == name])
+        corners = [(x, y) for x in range(0, 480, 40) for y in range(0, 350, 40)]
+        corner = max(
+            corners, key=lambda corner: int(((places - corner > 110) & (places - corner < size - 110)).all(1).sum())
+        )
+        with Image.open(shared / "data/mitos14/images" / f"{name}.jpg") as image:
+            image.convert("RGB").crop((*corner, *(corner + size))).save(folder / f"{name}.png")
+        paths.append(folder / f"{name}.png")
+    return Frames(paths, (1184, 1136), Box(301, 451, 1500, 1300), None)
 
 
 @pytest.fixture(scope="module")
