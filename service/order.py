@@ -5,7 +5,7 @@ as a family name. Identifiers and codes are the laboratory's own: nothing here i
 """
 
 from datetime import date
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
@@ -22,6 +22,27 @@ Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValida
 
 # preliminary: computed, seen by nobody; final: a person confirmed it; amended: changed after it was final
 ResultStatus: TypeAlias = Literal["preliminary", "final", "amended"]
+
+
+class Identifier(StrictModel):
+    """An identifier and who assigned it, by a name, a URI, or both; what was not said is None."""
+
+    value: Text
+    namespace: Text | None = None  # HL7's namespace, FHIR's assigner, DICOM's issuer
+    system: Text | None = None  # a URI; an OID as urn:oid:
+    type: Text | None = None  # of HL7 table 0203: MR, PI, NI, ...
+    valid_from: Day | None = None
+    valid_to: Day | None = None
+    former: bool = False  # FHIR's use "old"
+
+    @property
+    def assigner(self) -> str:
+        """Who assigned it, as far as it was said: two numbers with the same assigner and value are one."""
+        return "^".join((self.namespace or "", self.system or "")).strip("^")
+
+    def valid_on(self, day: str) -> bool:
+        """Tell whether it holds on a day (ISO)."""
+        return not self.former and (self.valid_from or day) <= day <= (self.valid_to or day)
 
 
 class OrderedService(StrictModel):
@@ -52,12 +73,34 @@ class Order(StrictModel):
     service: OrderedService | None = None
 
 
+class ReceivedOrder(Order):
+    """An order that another system sent; what it said of identifiers and names is kept as it was, and repeated so."""
+
+    sender: Text | None = None  # who assigned what names no assigner
+    orderer_optional: bool = False  # results may go out without one
+    patient_identifiers: list[Identifier] = Field(default_factory=list)
+    placer: Identifier | None = None
+    filler: Identifier | None = None
+    hl7: dict[str, str] = Field(default_factory=dict)  # fields by their place, as PID-3, between HL7's usual separators
+    fhir: dict[str, Any] = Field(default_factory=dict)  # elements of the ServiceRequest and what it refers to
+
+    def field(self, place: str) -> str:
+        """Give a field of HL7 v2 as it came; nothing where it did not."""
+        return self.hl7.get(place, "")
+
+
 class Confirmation(StrictModel):
     """The person who vouches for a final or amended result, and since when."""
 
     name: Text
     organization: Text | None = None
     at: AwareDatetime
+
+
+def assigner_uri(entity: str, kind: str) -> str | None:
+    """Write a universal id, which HL7 v2 and DICOM give with its type (ISO, UUID, DNS ...), as a URI."""
+    prefixes = {"ISO": "urn:oid:", "UUID": "urn:uuid:", "GUID": "urn:uuid:", "URI": "", "URL": "", "": ""}
+    return f"{prefixes.get(kind.upper(), f'{kind.lower()}:')}{entity}" if entity else None
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -10,6 +10,8 @@ MitosisError
     |-- RevisionConflict      revision-conflict     somebody else changed the review in between
     |-- PreconditionRequired  precondition-required a change that does not say which revision it is of
     |-- OrderConflict         order-conflict        an order that cannot be cancelled or changed any more
+    |-- ResultHeld            result-held           nobody has decided whose result it is
+    |-- HoldChanged           hold-changed          what holds the result is not what was decided about
     |-- OffsetConflict        offset-conflict       an upload goes on at another byte
     |-- UploadIncomplete      upload-incomplete     fewer or more bytes than were announced
     |-- UploadTimeout         upload-timeout        no byte came for too long
@@ -57,6 +59,14 @@ class PreconditionRequired(Refusal, code="precondition-required"):
 
 class OrderConflict(Refusal, code="order-conflict"):
     """The order cannot be cancelled or changed any more."""
+
+
+class ResultHeld(Refusal, code="result-held"):
+    """Sources do not agree on the patient: a person must decide whose result it is."""
+
+
+class HoldChanged(Refusal, code="hold-changed"):
+    """What holds the result is not what was decided about; nothing was changed."""
 
 
 class OffsetConflict(Refusal, code="offset-conflict"):

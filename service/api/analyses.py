@@ -156,7 +156,7 @@ def queue(
         )
     except MitosisError as error:
         raise extended(error, slide_id=stored.id) from None  # the upload is kept: the request can be sent again alone
-    order = Order.model_validate(options["order"]) if options["order"] else None
+    order, label = Order.model_validate(options["order"]) if options["order"] else None, stored.facts.get("label")
     submission = Submission(
         tenant=caller.tenant,
         slide_id=stored.id,
@@ -166,7 +166,10 @@ def queue(
         model_sha256=card.sha256,
         priority=options["priority"],
         accession_number=order.accession_number if order else None,
-        slide_identifier=slide_identifier(order, stored.name, state.settings.slide_id_pattern),
+        slide_identifier=slide_identifier(
+            order, stored.name, state.settings.slide_id_pattern, (label or {}).get("container_id")
+        ),
+        label=label if label is not None or stored.facts.get("vendor") == "dicom" else {},
     )
     same = json.dumps([stored.sha256, stored.name, options], sort_keys=True)
     analysis, created = state.analyses.submit(submission, key, hashlib.sha256(same.encode()).hexdigest())
@@ -180,12 +183,13 @@ def list_analyses(
     caller: Reader,
     status: Status | None = None,
     accession_number: Annotated[str | None, Query(max_length=255)] = None,
+    held: Annotated[bool | None, Query(description="Only those that are held, or that are not.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> AnalysisList:
     """List analyses of the caller's tenant; `next_cursor` goes on where a page ends."""
     found, following = state.analyses.list(
-        caller.tenant, status=status, accession_number=accession_number, limit=limit, cursor=cursor
+        caller.tenant, status=status, accession_number=accession_number, held=held, limit=limit, cursor=cursor
     )
     return AnalysisList(analyses=[AnalysisStatus.of(each) for each in found], next_cursor=following)
 

@@ -11,6 +11,7 @@ from service.api import (
     definitions,
     events,
     fhir,
+    holds,
     layers,
     operations,
     results,
@@ -37,7 +38,7 @@ from service.store.storage import Storage
 from service.worker.broker import Broker
 
 ROUTED = (
-    *(analyses, results, definitions, review, layers, events),
+    *(analyses, results, definitions, review, holds, layers, events),
     *(slides, tiles, uploads, fhir, session, operations),
 )
 DESCRIPTION = """

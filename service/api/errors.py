@@ -34,8 +34,11 @@ BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
     404: (refusals.NotFound,),
     406: (refusals.FormatUnavailable,),
     408: (refusals.UploadTimeout,),
-    409: (refusals.NotFinished, refusals.IdempotencyConflict, refusals.OrderConflict, refusals.OffsetConflict),
-    412: (refusals.RevisionConflict,),
+    409: (
+        *(refusals.NotFinished, refusals.IdempotencyConflict, refusals.OrderConflict, refusals.OffsetConflict),
+        refusals.ResultHeld,
+    ),
+    412: (refusals.RevisionConflict, refusals.HoldChanged),
     413: (refusals.UploadTooLarge,),
     422: (
         *SLIDE_PROBLEMS,

@@ -19,8 +19,10 @@ from service.api.auth import Caller, Reader, Submitter
 from service.api.errors import problems, request_invalid, response_to
 from service.api.state import State, StateOf
 from service.errors import InternalError, MitosisError, RequestInvalid
-from service.interop.fhir_orders import Resource, read_requests, to_service_request
-from service.interop.result_version import find_version
+from service.export.fhir_order import Resource
+from service.interop.fhir_echo import to_service_request
+from service.interop.fhir_orders import read_requests
+from service.interop.result_version import find_version, require_released
 from service.refusals import (
     DatabaseUnavailable,
     FormatUnavailable,
@@ -28,6 +30,7 @@ from service.refusals import (
     NotFinished,
     NotFound,
     OrderConflict,
+    ResultHeld,
     ScopeMissing,
     TooManyRequests,
 )
@@ -36,7 +39,15 @@ from service.store.database import writing
 from service.store.orders import Outcome, Sent
 
 MEDIA_TYPE: Final = "application/fhir+json"
-ISSUES: Final = {401: "login", 403: "forbidden", 404: "not-found", 409: "conflict", 422: "invalid", 429: "throttled"}
+ISSUES: Final = {
+    401: "login",
+    403: "forbidden",
+    404: "not-found",
+    409: "conflict",
+    412: "conflict",
+    422: "invalid",
+    429: "throttled",
+}
 REFUSED: Final[dict[Outcome, str]] = {
     "too-late": "its slide is there already, and is being or was analysed",
     "unknown": "there is no such order",
@@ -114,17 +125,17 @@ async def place(request: Request, state: StateOf, caller: Submitter) -> Response
 
 
 def _place(state: State, caller: Caller, content: bytes) -> Response:
-    asked = read_requests(content)
     sent = Sent(caller.tenant, "fhir", f"key {caller.key_id or 'none'}")
+    asked = read_requests(content, sent.sender)
     known = False
     with writing(state.engine) as connection:
         for each in asked:
-            rows = orders.rows_of(connection, caller.tenant, each.number)
+            rows = orders.rows_of(connection, sent, each)
             known = known or bool(rows)
             said = orders.take(connection, sent, each)
             if said in REFUSED:
                 raise (NotFound if said == "unknown" else OrderConflict)(f"order {each.number[:64]}: {REFUSED[said]}")
-        found = [to_service_request(orders.rows_of(connection, caller.tenant, each.number)) for each in asked]
+        found = [to_service_request(orders.rows_of(connection, sent, each)) for each in asked]
     location = {"Location": f"/fhir/ServiceRequest/{found[0]['id']}"}
     if len(found) == 1:
         return answer(found[0], 200 if known else 201, location)
@@ -151,12 +162,12 @@ def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
     "/DiagnosticReport/{analysis_id}",
     summary="The report of an analysis, as a Bundle",
     response_class=Response,
-    responses=outcomes(NotFound, NotFinished, FormatUnavailable)
+    responses=outcomes(NotFound, NotFinished, FormatUnavailable, ResultHeld)
     | {200: {"description": "The Bundle.", "content": {MEDIA_TYPE: {}}}},
 )
 def get_report(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return the last signed version (final, amended), else what the machine found (preliminary)."""
-    version = find_version(state.engine, state.storage, analysis_id, caller.tenant)
+    version = require_released(find_version(state.engine, state.storage, analysis_id, caller.tenant))
     return Response(version.fhir("collection"), media_type=MEDIA_TYPE, headers={"ETag": f'W/"{version.revision}"'})
 
 

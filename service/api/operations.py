@@ -19,6 +19,7 @@ from service.model_card import models, read_card
 from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import outbox
 from service.store.database import reading
+from service.store.holds import count_held
 from service.store.orders import count_waiting
 from service.store.workers import live_workers
 
@@ -105,7 +106,7 @@ class AnalysisMetrics(Collector):
         try:
             statistics = self._state.analyses.statistics()
             workers = len(live_workers(self._state.engine))
-            orders_waiting = count_waiting(self._state.engine)
+            orders_waiting, results_held = count_waiting(self._state.engine), count_held(self._state.engine)
             channels = outbox.statistics(self._state.engine, configured(self._state.settings))
         except DatabaseUnavailable:
             yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 0)
@@ -123,10 +124,15 @@ class AnalysisMetrics(Collector):
         )
         waiting = {name: channel.waiting for name, channel in channels.items()}
         refused = {name: channel.refused for name, channel in channels.items()}
+        parked = {name: channel.parked for name, channel in channels.items()}
         ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in channels.items()}
         yield GaugeMetricFamily("mitosis_orders_waiting", "Orders whose slide has not come", orders_waiting)
         yield _gauge("mitosis_outbox_waiting", "Results that wait to be sent, by channel", "channel", waiting)
         yield _gauge("mitosis_outbox_refused", "Results that another system refused, by channel", "channel", refused)
+        yield _gauge("mitosis_outbox_parked", "Results that another system did not take, by channel", "channel", parked)
+        yield GaugeMetricFamily(
+            "mitosis_results_held", "Results that wait for a person to say whose they are", results_held
+        )
         yield _gauge("mitosis_outbox_oldest_seconds", "Age of the result that waits longest", "channel", ages)
 
 

@@ -17,8 +17,8 @@ from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.intake.pictures import Picture
 from service.interop.dicom_header import find_header
-from service.interop.result_version import ResultVersion, find_version
-from service.refusals import FormatUnavailable, NotFinished, NotFound
+from service.interop.result_version import ResultVersion, find_version, require_released
+from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.report import Report
 from service.review import Entry, reviewed
 from service.store.records import Analysis
@@ -35,7 +35,7 @@ PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "des
     "/result",
     summary="The report",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, FormatUnavailable)
+    responses=problems(NotFound, NotFinished, FormatUnavailable, ResultHeld)
     | {200: {"model": Report, "content": {each: {} for each in (*map(media_type, FORMATS[1:]), MULTIPART)}}},
 )
 def get_result(
@@ -72,7 +72,9 @@ def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
 
 
 def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
-    """Write a version in a format; gives its media type too."""
+    """Write a version in a format; gives its media type too. Those that name a patient wait while that is not clear."""
+    if choice.format not in ("geojson", "csv"):
+        require_released(version)
     writers: dict[Format, Callable[[], bytes]] = {
         "geojson": lambda: to_geojson(version.report),
         "csv": lambda: to_csv(version.report),

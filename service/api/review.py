@@ -66,6 +66,10 @@ class SignatureRequest(StrictModel):
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
     organization: Text | None = None
+    patient_id: Annotated[
+        Text | None,
+        Field(description="The patient whom the reviewer signs for; another than the order's holds the result."),
+    ] = None
 
 
 class ReviewedDetections(Review):
@@ -151,7 +155,8 @@ def sign(
     revision = _revision(if_match)
     analysis, result = state.result(analysis_id, caller.tenant)
     by = Person(asked.reviewer, asked.organization, caller.key_id)
-    entries = Reviews(state.engine).sign(analysis, result.report(), result.tissue(), revision, by)
+    told = (analysis, result.report(), result.tissue(), revision, by, asked.patient_id)
+    entries = Reviews(state.engine).sign(*told)
     return _shown(result, entries, response)
 
 

@@ -104,6 +104,22 @@ class AnalysisError(BaseModel):
     detail: str
 
 
+class HoldReason(BaseModel):
+    """A source that does not agree with the order about the patient; it names nobody."""
+
+    code: str
+    detail: str
+    order_id: Annotated[str | None, Field(description="Where the source is another order.")]
+
+
+class Hold(BaseModel):
+    """Why nothing of a result is sent until a person has decided whose it is."""
+
+    id: str
+    since: datetime
+    reasons: list[HoldReason]
+
+
 class AnalysisStatus(BaseModel):
     """The state of an analysis."""
 
@@ -123,6 +139,8 @@ class AnalysisStatus(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     result: Annotated[str | None, Field(description="Path of the report, once there is one.")]
+    order_id: Annotated[str | None, Field(description="The order that the result goes out for.")] = None
+    held: Annotated[Hold | None, Field(description="Nothing of the result is sent; null: it is not held.")] = None
 
     @classmethod
     def of(cls, analysis: Analysis) -> "AnalysisStatus":

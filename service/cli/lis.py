@@ -1,21 +1,26 @@
 """`mitosis lis`: orders from the laboratory's system, and what waits on the way to it."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from service.cli.options import DataDir
+from service.cli.options import DataDir, Key
 from service.cli.stores import open_stores, record_command, utc
 from service.errors import ParameterInvalid
 
 if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
     from sqlalchemy import Engine, Row
 
+    from service.review import Reviewer
+
 lis_app = typer.Typer(
     name="lis", help="Orders in and results out, by HL7.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
+PersonName = Annotated[str, typer.Option("--name", metavar="NAME", help="Who decides: Family, Given.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `queue` shows it.")]
 
 
@@ -33,13 +38,15 @@ def listen_command(
     import asyncio
 
     from service.interop.hl7_answers import answer, too_large
+    from service.interop.lis_mapping import read_mapping
     from service.interop.mllp import Listener, networks
     from service.store.logs import set_up_logs
 
     settings, engine = open_stores(data_dir)
     tls = _tls(certificate, certificate_key) if certificate is not None else None
+    mapping = read_mapping(settings.lis_mapping)
     listener = Listener(
-        lambda content: answer(engine, content, settings.lis_tenant, settings.lis_charset),
+        lambda content: answer(engine, content, settings.lis_tenant, settings.lis_charset, mapping),
         too_large,
         networks(settings.lis_allow),
     )
@@ -91,10 +98,75 @@ def orders_command(data_dir: DataDir = None) -> None:
     from service.store.orders import waiting
 
     settings, engine = open_stores(data_dir)
-    line = "{:<36}  {:<16}  {:<24}  {:<24}  {}"
-    typer.echo(line.format("ID", "SINCE", "SLIDE", "NUMBER", "LAST MESSAGE"))
+    line = "{:<36}  {:<16}  {:<3}  {:<24}  {:<24}  {:<24}  {}"
+    typer.echo(line.format("ID", "SINCE", "FOR", "SLIDE", "NUMBER", "ASSIGNER", "LAST MESSAGE"))
     for row in waiting(engine, settings.lis_tenant):
-        typer.echo(line.format(row.id, utc(row.created_at), row.identifier, row.number, row.message))
+        facts = (row.id, utc(row.created_at), row.processing_id, row.identifier, row.number, row.assigner)
+        typer.echo(line.format(*facts, row.message))
+
+
+@lis_app.command("held")
+def held_command(data_dir: DataDir = None) -> None:
+    """List results that are not sent because sources do not agree on the patient; times are UTC."""
+    from service.store.holds import held_results
+
+    settings, engine = open_stores(data_dir)
+    line = "{:<12}  {:<36}  {:<16}  {:<18}  {:<36}  {}"
+    typer.echo(line.format("HOLD", "ANALYSIS", "SINCE", "CONFLICT", "OTHER ORDER", "WHAT"))
+    for row in held_results(engine, settings.lis_tenant):
+        for each in row.held["reasons"]:
+            facts = (row.held["id"], row.id, utc(row.held["since"]), each["code"], each["order_id"] or "")
+            typer.echo(line.format(*facts, each["detail"]))
+
+
+@lis_app.command("release")
+def release_command(
+    hold: Annotated[str, typer.Argument(metavar="HOLD", help="As `held` shows it.")],
+    name: PersonName,
+    reason: Reason,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Send a held result for the order that it has; asks for a key of scope `review`."""
+    from service.store.holds import find_held, release
+
+    settings, engine = open_stores(data_dir)
+    by = _reviewer(engine, settings.lis_tenant, name, key)
+    release(engine, find_held(engine, settings.lis_tenant, hold), settings.lis_tenant, hold, by, reason)
+    typer.echo(f"{hold} is released.", err=True)
+
+
+@lis_app.command("assign")
+def assign_command(
+    hold: Annotated[str, typer.Argument(metavar="HOLD", help="As `held` shows it.")],
+    order: Annotated[str, typer.Argument(metavar="ORDER", help="As `held` or `orders` shows it.")],
+    name: PersonName,
+    reason: Reason,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give a held result to another order: taken back where it was told, then told anew; asks for a key."""
+    from service.store.holds import assign, find_held
+
+    settings, engine = open_stores(data_dir)
+    by = _reviewer(engine, settings.lis_tenant, name, key)
+    analysis_id = find_held(engine, settings.lis_tenant, hold)
+    assign(engine, analysis_id, settings.lis_tenant, order, hold, by, reason)
+    typer.echo(f"{hold} is given to order {order}.", err=True)
+
+
+def _reviewer(engine: "Engine", tenant: str, name: str, secret: str | None) -> "Reviewer":
+    """Find out who decides. Raises KeyRequired, ScopeMissing."""
+    from service.refusals import KeyRequired, ScopeMissing
+    from service.review import Reviewer
+    from service.store import keys
+
+    found = keys.find(engine, secret) if secret else None
+    if found is None and (secret or keys.exist(engine)):
+        raise KeyRequired("this needs a valid key of scope `review`, in MITOSIS_KEY")
+    if found is not None and (found.tenant != tenant or not found.scopes & {"review", "admin"}):
+        raise ScopeMissing(f"this key has no scope 'review' for {tenant}")
+    return Reviewer(name, None, found.id if found is not None else f"command line, uid {os.getuid()}")
 
 
 def _record(engine: "Engine", action: str, row: "Row[Any]") -> None:

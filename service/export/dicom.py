@@ -50,25 +50,31 @@ def to_dicom(
     confirmed: Confirmation | None = None,
     revision: int = 0,
     replaced: Sequence[int] = (),
+    moves: int = 0,
 ) -> list[bytes]:
     """Write all that is stored of a version: the structured report, and the annotations where there is any mitosis.
 
     Raises FormatUnavailable.
     """
     document = to_structured_report(
-        report, order, source, status, confirmed=confirmed, revision=revision, replaced=replaced
+        report, order, source, status, confirmed=confirmed, revision=revision, replaced=replaced, moves=moves
     )
     if not report.detections:
         return [document]
-    return [document, to_annotations(report, source, confirmed=confirmed, revision=revision)]
+    return [document, to_annotations(report, source, confirmed=confirmed, revision=revision, moves=moves)]
 
 
 def to_annotations(
-    report: Report, source: "Dataset | None", *, confirmed: Confirmation | None = None, revision: int = 0
+    report: Report,
+    source: "Dataset | None",
+    *,
+    confirmed: Confirmation | None = None,
+    revision: int = 0,
+    moves: int = 0,
 ) -> bytes:
     """Write a DICOM file with a POINT and a probability for each mitosis. Raises FormatUnavailable, also for none."""
     hd = highdicom()
-    image = checked(report, source)
+    image, version = checked(report, source), (revision, moves)
     if not report.detections:
         raise FormatUnavailable("there are no mitoses, and a DICOM annotation object cannot be empty")
     places_mm = slide_mm(image, np.array([(each.x, each.y) for each in report.detections], float))  # (N, 3)
@@ -78,7 +84,7 @@ def to_annotations(
     kinds = hd.ann.AnnotationGroupGenerationTypeValues
     group = hd.ann.AnnotationGroup(
         number=1,
-        uid=_uid("annotation-group", report, image, revision),
+        uid=_uid("annotation-group", report, image, version),
         label="Mitotic figures",
         annotated_property_category=_coded(hd, codes.ANATOMICAL_STRUCTURE),
         annotated_property_type=_coded(hd, codes.MITOTIC_FIGURE),
@@ -100,7 +106,7 @@ def to_annotations(
         content_label="MITOSES",
         content_description="Mitotic figures, reviewed" if confirmed else "Mitotic figures",
         content_creator_name=_person_name(confirmed.name) if confirmed else None,
-        **_instance(hd, report, image, "annotations", ANNOTATION_SERIES, revision),
+        **_instance(hd, report, image, "annotations", ANNOTATION_SERIES, version),
     )
     return _written(annotations, confirmed.at if confirmed else report.analysis.created_at, image)
 
@@ -114,15 +120,18 @@ def to_structured_report(
     confirmed: Confirmation | None = None,
     revision: int = 0,
     replaced: Sequence[int] = (),
+    moves: int = 0,
 ) -> bytes:
     """Write a DICOM file with all counts and scores; its flags say final or amended, and verified by a person.
 
-    `replaced`: the revisions whose documents this one takes the place of. Raises FormatUnavailable, also where the
-    order is of another patient, accession or container than the slide.
+    `replaced`: the revisions whose documents this one takes the place of; `moves`: how often a person gave it to
+    another order. Raises FormatUnavailable, also where order and slide differ in patient, accession or container.
     """
     hd = highdicom()
     image = checked(report, source)
     check_order(order, image)
+    version = (revision, moves)
+    earlier = {(each, before) for before in range(moves + 1) for each in (*replaced, revision)} - {version}
     organization = confirmed and _text(confirmed.organization or str(image.get("InstitutionName") or ""))
     content = hd.sr.MeasurementReport(
         observation_context=_context(hd, report, image, confirmed),
@@ -139,8 +148,8 @@ def to_structured_report(
         verifying_observer_name=_person_name(confirmed.name) if confirmed else None,
         verifying_organization=organization,
         requested_procedures=_requests(order, image),
-        previous_versions=[_predecessor(report, image, each) for each in replaced] or None,
-        **_instance(hd, report, image, "report", REPORT_SERIES, revision),
+        previous_versions=[_predecessor(report, image, each) for each in sorted(earlier)] or None,
+        **_instance(hd, report, image, "report", REPORT_SERIES, version),
     )
     document.CompletionFlagDescription = status
     if confirmed and organization:
@@ -148,8 +157,11 @@ def to_structured_report(
     return _written(document, confirmed.at if confirmed else report.analysis.created_at, image)
 
 
-def _uid(kind: str, report: Report, image: "Dataset", revision: int) -> str:
-    return _named(f"{kind} {image.SOPInstanceUID} {report.analysis.id} {revision}")
+def _uid(kind: str, report: Report, image: "Dataset", version: tuple[int, int]) -> str:
+    """Make the UID of a version: a revision, and how often the result had been moved."""
+    revision, moves = version
+    moved = f" moved {moves}" if moves else ""
+    return _named(f"{kind} {image.SOPInstanceUID} {report.analysis.id} {revision}{moved}")
 
 
 def _named(name: str) -> str:
@@ -161,19 +173,19 @@ def _series(report: Report, image: "Dataset", number: int) -> str:
     return _named(f"{number} {image.StudyInstanceUID} {report.analysis.id}")
 
 
-def _predecessor(report: Report, image: "Dataset", revision: int) -> "Dataset":
+def _predecessor(report: Report, image: "Dataset", version: tuple[int, int]) -> "Dataset":
     from pydicom import Dataset
 
     document = Dataset()
     document.SOPClassUID = COMPREHENSIVE_3D_SR
-    document.SOPInstanceUID = _uid("report", report, image, revision)
+    document.SOPInstanceUID = _uid("report", report, image, version)
     document.StudyInstanceUID = image.StudyInstanceUID
     document.SeriesInstanceUID = _series(report, image, REPORT_SERIES)
     return document
 
 
 def _instance(
-    hd: Any, report: Report, image: "Dataset", kind: str, series_number: int, revision: int
+    hd: Any, report: Report, image: "Dataset", kind: str, series_number: int, version: tuple[int, int]
 ) -> dict[str, Any]:
     """Collect what both objects say of themselves: series, instance, equipment, coding scheme."""
     scheme = hd.coding_schemes.CodingSchemeIdentificationItem(
@@ -182,8 +194,8 @@ def _instance(
     return {
         "series_instance_uid": _series(report, image, series_number),
         "series_number": series_number,
-        "sop_instance_uid": _uid(kind, report, image, revision),
-        "instance_number": revision + 1,
+        "sop_instance_uid": _uid(kind, report, image, version),
+        "instance_number": version[0] + 1,
         "manufacturer": report.software.name,
         "manufacturer_model_name": report.model.id[:64],
         "software_versions": report.software.version,

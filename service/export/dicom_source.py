@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from service.extras import needs
 from service.order import Order
+from service.patient_gate import compare, differ, identifiers_of
 from service.readers.dicom_images import UNFIT, WHOLE_SLIDE, instances_of
 from service.refusals import FormatUnavailable
 from service.report import Report
+from service.slide_label import label_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,7 +40,6 @@ COPIED = (  # type 2: a source must have them, but may be worse than the standar
 )
 DATES = {"PatientBirthDate": "%Y%m%d", "StudyDate": "%Y%m%d"}
 TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-SAME = {"PatientID": "patient_id", "AccessionNumber": "accession_number", "ContainerIdentifier": "container_id"}
 
 
 def base_level(instances: "Iterable[Dataset]") -> "Dataset":
@@ -109,11 +110,18 @@ def _is_valid(keyword: str, value: str) -> bool:
 
 
 def check_order(order: Order, image: "Dataset") -> None:
-    """Raise FormatUnavailable where an order is of another patient, accession or container than the slide."""
-    pairs = {name: (str(image.get(keyword) or ""), getattr(order, name)) for keyword, name in SAME.items()}
-    differing = [name for name, (ours, theirs) in pairs.items() if ours and theirs and ours != theirs]
-    if differing:  # the values are the patient's, and stay out of messages and logs
-        raise FormatUnavailable(f"the order's {', '.join(differing)} is not the DICOM slide's")
+    """Raise FormatUnavailable where an order is of another patient, accession or container than the slide.
+
+    Objects about a slide lie under the slide's patient, whoever decided that the order is right.
+    """
+    label = label_of(image)
+    differing = {
+        "patient_id": compare(identifiers_of(order), label.patient) in ("apart", "conflict"),
+        "accession_number": differ(order.accession_number, label.accession_number),
+        "container_id": differ(order.container_id, label.container_id),
+    }
+    if names := [name for name, differs in differing.items() if differs]:  # values stay out of messages and logs
+        raise FormatUnavailable(f"the order's {', '.join(names)} is not the DICOM slide's")
 
 
 def slide_mm(image: "Dataset", places_px: Points) -> Points:

@@ -4,6 +4,9 @@
 
 LAB-3 wants ORC-7, OBR-5, 6, 8, 27 and OBX-9, 10, 12 empty, PV1-2 ("U": we are not told), OBR-2, 3, 4, 16 and 25.
 Status: OBX-11 and OBR-25 are P (preliminary), F (final) or C (corrected); OBX-11 X where a value could not be had.
+A result that is taken back from its order has the same OBX, with OBX-11 D, no values, and OBR-25 C.
+What the order said of patient, order and specimen by HL7 (PID-3, PID-5, ORC-2 to 4 and 12, OBR-2 to 4 and 16, SPM-2) is
+repeated as it came, with all repetitions and components.
 OBX-4 numbers the results: the MAI comes with its area, interval and hot-spot, the others with count and area; all of
 it is in the other formats. OBX-17 names definition and table, OBX-18 software and model, OBX-19 when it was computed.
 OBR-7 and OBX-14 would be when the specimen was taken: they are empty, since we are not told.
@@ -15,18 +18,17 @@ UTF-8, as MSH-18 says; separators within a text are escaped, control characters 
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 from service.export import codes
 from service.export.codes import Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks
-from service.export.hl7_text import SEX, escaped
+from service.export.hl7_order import came, filler_number, orderer, patient, placer_number, require, service_of
+from service.export.hl7_text import ESCAPES, Fields, escaped, parts, person
 from service.extras import needs
-from service.order import Confirmation, Order, ResultStatus, split_name
+from service.order import Confirmation, Order, ResultStatus
 from service.refusals import FormatUnavailable
 from service.report import Report
-
-Fields: TypeAlias = dict[int, str | list[str]]  # by number, already escaped; a list repeats the field
 
 STATUS: dict[ResultStatus, str] = {"preliminary": "P", "final": "F", "amended": "C"}
 ORDER_STATUS: dict[ResultStatus, str] = {"preliminary": "IP", "final": "CM", "amended": "CM"}
@@ -39,7 +41,7 @@ REQUIRED = {
     "PID": (3, 5),
     "PV1": (2,),
     "ORC": (1, 2, 3),
-    "OBR": (2, 3, 4, 16, 22, 25),
+    "OBR": (2, 3, 4, 22, 25),  # and 16, unless the laboratory says that it is not needed: `hl7_order.require`
     "OBX": (1, 2, 3, 11, 18),
 }
 FORBIDDEN = {"ORC": (7,), "OBR": (5, 6, 8, 27), "OBX": (9, 10, 12)}
@@ -49,8 +51,9 @@ TABLES = {  # segment and field to what we may send of its table
     ("ORC", 5): {"IP", "CM"},  # 0038
     ("OBR", 25): {"P", "F", "C"},  # 0123
     ("OBX", 2): {"NM", "ST", "CWE"},  # 0125
-    ("OBX", 11): {"P", "F", "C", "X"},  # 0085
+    ("OBX", 11): {"P", "F", "C", "X", "D"},  # 0085
 }
+WITHDRAWN = "Taken back: this result is of another order. It must not be used for this patient."
 NUMBER = re.compile(r"-?\d{1,12}(\.\d+)?")
 
 
@@ -66,31 +69,38 @@ class Envelope:
 
 
 def to_hl7(
-    report: Report, order: Order, status: ResultStatus, envelope: Envelope, *, confirmed: Confirmation | None = None
+    report: Report,
+    order: Order,
+    status: ResultStatus,
+    envelope: Envelope,
+    *,
+    confirmed: Confirmation | None = None,
+    withdrawn: bool = False,
 ) -> bytes:
-    """Write one message, its segments ended by carriage returns, without MLLP's frame.
+    """Write one message, its segments ended by carriage returns, without MLLP's frame; `withdrawn` takes a result back.
 
     The same arguments give the same bytes. Raises FormatUnavailable where the order lacks what LAB-3 requires, or
     holds what does not fit.
     """
-    _require(order)
-    issued = confirmed.at if confirmed else report.analysis.created_at
+    require(order)
+    filler = filler_number(order, report.analysis.id)
+    issued = (envelope.sent_at if withdrawn else None) or (confirmed.at if confirmed else report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
     header[11], header[18] = escaped(envelope.processing_id), "UNICODE UTF-8"
-    words = enumerate(map(escaped, remarks(report, confirmed)), start=1)
-    notes: list[Fields] = [{1: str(number), 2: "L", 3: each} for number, each in words]
+    words = [WITHDRAWN] if withdrawn else remarks(report, confirmed)
+    notes: list[Fields] = [{1: str(number), 2: "L", 3: escaped(each)} for number, each in enumerate(words, start=1)]
     segments: list[tuple[str, Fields]] = [
         ("MSH", header | ends),
-        ("PID", _patient(order)),
+        ("PID", patient(order)),
         ("PV1", {1: "1", 2: "U"}),
-        ("ORC", _order_control(report, order, status, issued)),
-        ("OBR", _request(report, order, status, issued, confirmed)),
+        ("ORC", _order_control(order, filler, "IP" if withdrawn else ORDER_STATUS[status], issued)),
+        ("OBR", _request(order, filler, "C" if withdrawn else STATUS[status], issued, confirmed)),
         *(("NTE", fields) for fields in notes),
-        *(("OBX", fields) for fields in _observations(report, order, STATUS[status])),
+        *(("OBX", fields) for fields in _observations(report, order, "D" if withdrawn else STATUS[status])),
     ]
-    if specimen := order.specimen_id or order.container_id:
-        segments.append(("SPM", {1: "1", 2: escaped(specimen), 4: _code((codes.TISSUE,))}))
+    if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
+        segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
     message = _assemble(segments)
     check_hl7(message)
     return message
@@ -129,8 +139,8 @@ def _check_segment(name: str, fields: dict[int, str]) -> None:
 
 
 def _check_value(kind: str, value: str, status: str) -> None:
-    if (value == "") != (status == "X"):
-        raise FormatUnavailable("OBX-5 is empty where OBX-11 is X, and only there")
+    if (value == "") != (status in ("X", "D")):
+        raise FormatUnavailable("OBX-5 is empty where OBX-11 is X or D, and only there")
     if value and kind == "NM" and not NUMBER.fullmatch(value):
         raise FormatUnavailable(f"OBX-5 cannot be the number {value!r}")
 
@@ -173,7 +183,8 @@ def _fill(segment: Any, fields: Fields) -> None:
     from hl7apy.exceptions import HL7apyException
 
     for number, value in fields.items():
-        name, values = f"{segment.name}_{number}", value if isinstance(value, list) else [value]
+        name = f"{segment.name}_{number}"
+        values = [_fitting(name, each) for each in (value if isinstance(value, list) else [value])]
         try:
             if values[0]:
                 setattr(segment, name.lower(), values[0])
@@ -186,69 +197,51 @@ def _fill(segment: Any, fields: Fields) -> None:
             ) from error
 
 
-def _require(order: Order) -> None:
-    """Refuse a result that cannot be filed: LAB-3 has no words for unknown here."""
-    needed = {
-        "patient_id": order.patient_id,
-        "placer_order_number or accession_number": _placer(order),
-        "ordering_provider": order.ordering_provider or order.ordering_provider_id,
-    }
-    missing = [name for name, value in needed.items() if not value]
-    if missing:
-        raise FormatUnavailable(f"an HL7 result needs {', '.join(missing)} in the order")
+def _fitting(name: str, value: str) -> str:
+    """Escape the & of a field where it came as plain text ("H&E"), and separates nothing that HL7 knows."""
+    from hl7apy.consts import VALIDATION_LEVEL
+    from hl7apy.core import Field
+    from hl7apy.exceptions import HL7apyException
+
+    if "&" not in value:
+        return value
+    try:
+        Field(name, version="2.5.1", validation_level=VALIDATION_LEVEL.STRICT).value = value
+    except HL7apyException:
+        return value.replace("&", ESCAPES["&"])
+    return value
 
 
-def _placer(order: Order) -> str:
-    return order.placer_order_number or order.accession_number or ""
-
-
-def _filler(report: Report, order: Order) -> str:
-    return order.filler_order_number or order.accession_number or report.analysis.id
-
-
-def _patient(order: Order) -> Fields:
-    family, given = split_name(order.patient_name or "")
-    return {
-        1: "1",
-        3: _parts(order.patient_id or "", "", "", order.patient_id_issuer or "", "PI"),
-        5: _parts(family, given, "", "", "", "", "L" if family else "U"),
-        7: (order.patient_birth_date or "").replace("-", ""),
-        8: SEX[order.patient_sex] if order.patient_sex else "",
-    }
-
-
-def _order_control(report: Report, order: Order, status: ResultStatus, issued: datetime) -> Fields:
+def _order_control(order: Order, filler: str, status: str, issued: datetime) -> Fields:
     return {
         1: "SC",
-        2: escaped(_placer(order)),
-        3: escaped(_filler(report, order)),
-        5: ORDER_STATUS[status],
+        2: placer_number(order),
+        3: filler,
+        4: came(order, "ORC-4"),
+        5: status,
         9: _time(issued),
-        12: _person(order.ordering_provider_id, order.ordering_provider),
+        12: came(order, "ORC-12") or orderer(order),
     }
 
 
-def _request(
-    report: Report, order: Order, status: ResultStatus, issued: datetime, confirmed: Confirmation | None
-) -> Fields:
-    service = order.service
+def _request(order: Order, filler: str, status: str, issued: datetime, confirmed: Confirmation | None) -> Fields:
     return {
         1: "1",
-        2: escaped(_placer(order)),
-        3: escaped(_filler(report, order)),
-        4: _parts(service.code, service.text, service.system) if service else _code(codes.REPORT),
-        16: _person(order.ordering_provider_id, order.ordering_provider),
+        2: came(order, "OBR-2") or placer_number(order),
+        3: came(order, "OBR-3") or filler,
+        4: service_of(order) or _code(codes.REPORT),
+        16: orderer(order),
         22: _time(issued),
         24: codes.SURGICAL_PATHOLOGY.value,
-        25: STATUS[status],
-        32: _person(None, confirmed.name).replace("^", "&") if confirmed else "",
+        25: status,
+        32: person(None, confirmed.name).replace("^", "&") if confirmed else "",
     }
 
 
 def _observations(report: Report, order: Order, status: str) -> list[Fields]:
     """Write all OBX: the findings, each with its own sub-id, then what was analysed with what."""
     rows = [
-        fields | {4: str(number), 17: _parts("", finding.method)}
+        fields | {4: str(number), 17: parts("", finding.method)}
         for number, finding in enumerate(findings(report), start=1)
         for fields in (_main(finding, status), *(_detail(each, status) for each in _details(report, finding)))
     ]
@@ -263,7 +256,8 @@ def _observations(report: Report, order: Order, status: str) -> list[Fields]:
         (codes.STAIN, order.stain),
     )
     rows += [{2: "ST", 3: _code(name), 5: _shortened(text), 11: status} for name, text in texts if text]
-    equipment = [_parts(report.software.version, report.software.name), _parts(report.model.id, "model")]
+    rows = [row | {5: "", 11: "D"} for row in rows] if status == "D" else rows
+    equipment = [parts(report.software.version, report.software.name), parts(report.model.id, "model")]
     computed = _time(report.analysis.created_at)
     return [row | {1: str(number), 18: equipment, 19: computed} for number, row in enumerate(rows, start=1)]
 
@@ -295,15 +289,7 @@ def _detail(measure: Measure, status: str) -> Fields:
 
 def _code(concept: Concept) -> str:
     """Write CE and CWE: identifier, text and system, and the same of the second code."""
-    return _parts(*(part for code in concept[:2] for part in (code.value, code.meaning, code.system.designator)))
-
-
-def _person(identifier: str | None, name: str | None) -> str:
-    return _parts(identifier or "", *split_name(name or ""))
-
-
-def _parts(*components: str) -> str:
-    return "^".join(map(escaped, components)).rstrip("^")
+    return parts(*(part for code in concept[:2] for part in (code.value, code.meaning, code.system.designator)))
 
 
 def _shortened(text: str) -> str:

@@ -62,7 +62,12 @@ def _named(detail: str, question: dict[str, Any]) -> str:
 def _inspect(question: dict[str, Any]) -> dict[str, Any]:
     path, name = question["path"], question["name"]
     with open_slide(path, name=name, sha256=question["sha256"]) as slide:
-        return {"facts": _finite(slide.describe()), "size": sum(map(_size, slide.files))}
+        facts = _finite(slide.describe())
+        if slide.vendor == "dicom":
+            from service.slide_label import read_label
+
+            facts["label"] = read_label(Path(path)).model_dump(mode="json", exclude_defaults=True)
+        return {"facts": facts, "size": sum(map(_size, slide.files))}
 
 
 def _unpack(question: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The ways out of the outbox: HL7 v2 by MLLP, FHIR transactions, DICOM by STOW-RS. Each takes version after version.
 
 HL7 goes only where there is an order: without one, no system could file it. Its answer decides: AA, it is delivered;
-AE, it is sent again; AR, it never is. FHIR goes for every analysis; 400, 413 and 422 are its AR. Whatever else happens
-(no answer, a cut connection, a server's fault) the same is sent again: HL7 with the same MSH-10, and FHIR with PUTs to
-the same ids, so that nothing is filed twice. DICOM goes where the slide is DICOM, with UIDs that stay the same.
+AE, it is sent again, in the end parked, and other orders' results go on; AR, it never is. FHIR goes for every analysis;
+400, 413 and 422 are its AR, other answers that are about one message its AE. Whatever else happens (no answer, a cut
+connection, a server that is away) the channel waits, and the same is sent again: HL7 with the same MSH-10, and FHIR
+with PUTs to the same ids, so that nothing is filed twice. DICOM goes where the slide is DICOM, with the same UIDs.
 """
 
 import hashlib
@@ -11,9 +12,10 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx
 import structlog
@@ -21,24 +23,36 @@ from sqlalchemy import Engine, Row
 
 from service import __version__
 from service.errors import SettingsInvalid
-from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected, NotApplicable
+from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
 from service.interop.hl7_message import MessageRejected, read_message
 from service.interop.mllp import Peer
 from service.interop.result_version import OutgoingResult, find_version
-from service.order import Order
-from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound
-from service.store import outbox
+from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, ResultHeld
+from service.slide_label import SlideLabel, label_of
+from service.store import holds, outbox
 from service.store.audit import record
 from service.store.settings import Settings
 from service.store.storage import Storage
 
 LEASE_S: Final = 10.0  # renewed during a try; if a gateway dies in one, another goes on after this
-BACKOFF_S: Final = (1, 2, 5, 10, 20, 30, 60)  # after each try that failed; then always the last one
+BACKOFF_S: Final = (1, 2, 5, 10, 20, 30, 60)  # after each try that had no answer; then always the last one
+DECLINED_S: Final = (
+    5,
+    30,
+    120,
+    600,
+    1800,
+    3600,
+    10800,
+    21600,
+    43200,
+)  # after each that was declined; then it is parked
 MANY: Final = 100  # at once; then the channel's turn is over
 ANSWER_S: Final = 60.0  # of a FHIR server
 REFUSED: Final = (400, 413, 422)
+AWAY: Final = (401, 403, 408, 429, 502, 503, 504)  # whatever were sent, it would be answered so
 
 log = structlog.get_logger(__name__)
 
@@ -67,37 +81,42 @@ def configured(settings: Settings) -> list[str]:
 
 
 def send_due(engine: Engine, storage: Storage, name: str, channel: Channel) -> int:
-    """Send what waits on a channel, in order, until something must wait; gives how many were delivered.
+    """Send what waits on a channel, in order, until nobody answers; gives how many were delivered or refused.
 
     Raises DatabaseUnavailable.
     """
-    delivered = 0
+    settled = 0
     for _ in range(MANY):
         row = outbox.take(engine, name, LEASE_S)
-        if row is None or not _try(engine, storage, row, channel):
+        if row is None or (ended := _try(engine, storage, row, channel)) == "away":
             break
-        delivered += 1
-    return delivered
+        settled += ended == "settled"
+    return settled
 
 
-def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> bool:
-    """One try; False where the channel must wait."""
+def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> Literal["settled", "waits", "away"]:
+    """One try: the row is settled, waits alone, or the other side is away."""
     facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
     try:
         with outbox.held(engine, row, LEASE_S):
-            version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision)
-            header = partial(find_header, engine, storage, version.analysis)
-            channel(OutgoingResult(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
+            _send(engine, storage, row, channel)
     except NotApplicable:
         outbox.remove(engine, row)
+    except ResultHeld:
+        outbox.give_back(engine, row)
+        log.warning("result held", **facts)
+        return "waits"
     except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished) as error:
         outbox.settle(engine, row, "refused", str(error))
         log.error("result refused", **facts, reason=type(error).__name__)  # its words may be the other system's
+    except DeliveryDeclined as error:
+        _wait_alone(engine, row, str(error), facts)
+        return "waits"
     except DeliveryFailed as error:
         delay_s = BACKOFF_S[min(row.attempts, len(BACKOFF_S) - 1)]
-        outbox.settle(engine, row, "waiting", str(error), delay_s)
+        outbox.settle(engine, row, "waiting", str(error), delay_s, silent=True)
         log.warning("result waits", **facts, next_try_s=delay_s)
-        return False
+        return "away"
     except DatabaseUnavailable:
         raise
     except Exception:  # a fault of ours in one version: it is seen, and the next one goes on
@@ -105,17 +124,36 @@ def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> b
         log.exception("result refused", **facts)
     else:
         outbox.settle(engine, row, "delivered")
-        record(
-            engine,
-            row.tenant,
-            "maintenance",
-            "send_result",
-            row.analysis_id,
-            channel=row.channel,
-            revision=row.revision,
-        )
+        done, about = "withdraw_result" if row.withdraws else "send_result", row.analysis_id
+        record(engine, row.tenant, "maintenance", done, about, channel=row.channel, revision=row.revision)
         log.info("result delivered", **facts)
-    return True
+    return "settled"
+
+
+def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> None:
+    """Send the version of a row, unless it is held. Raises ResultHeld, and as the channel."""
+    version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
+    header = partial(find_header, engine, storage, version.analysis)
+    if version.analysis.label is None:  # submitted before labels were read
+        with suppress(FormatUnavailable):
+            found = header()
+            holds.learn_label(engine, row.analysis_id, label_of(found) if found is not None else SlideLabel())
+        version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
+    if version.analysis.held and not row.withdraws:
+        raise ResultHeld("this result is held until a person decides whose it is")
+    channel(OutgoingResult(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
+
+
+def _wait_alone(engine: Engine, row: Row[Any], reason: str, facts: dict[str, Any]) -> None:
+    """Let a message that was declined wait for its next try, or for a person."""
+    declined = row.declined + 1
+    if declined > len(DECLINED_S):
+        outbox.settle(engine, row, "parked", reason, declined=declined)
+        log.error("result parked", **facts)
+        return
+    delay_s = DECLINED_S[declined - 1]
+    outbox.settle(engine, row, "waiting", reason, delay_s, declined=declined)
+    log.warning("result declined", **facts, next_try_s=delay_s)
 
 
 def _key(row: Row[Any]) -> str:
@@ -126,7 +164,7 @@ def _key(row: Row[Any]) -> str:
 
 def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
     """ORU^R01, and what its acknowledgement says."""
-    if outgoing.version.order == Order():
+    if outgoing.version.order == holds.NO_ORDER:
         raise NotApplicable
     _judge(peer.ask(outgoing.version.hl7(settings, outgoing.key, outgoing.since)), outgoing.key)
 
@@ -145,7 +183,7 @@ def _judge(answer: bytes, key: str) -> None:
         return
     words = [said.text(3)] + [segments["ERR"].text(number) for number in (3, 7, 8) if "ERR" in segments]
     reason = f"the receiver answered {code or 'nothing'}: {'; '.join(word for word in words if word)}"[:500]
-    raise DeliveryRejected(reason) if code in ("AR", "CR") else DeliveryFailed(reason)
+    raise DeliveryRejected(reason) if code in ("AR", "CR") else DeliveryDeclined(reason)
 
 
 def send_fhir(outgoing: OutgoingResult, url: str, token: str | None) -> None:
@@ -170,13 +208,14 @@ def send_fhir(outgoing: OutgoingResult, url: str, token: str | None) -> None:
     except (httpx.HTTPError, OSError) as error:
         raise DeliveryFailed(f"{type(error).__name__}: {error}"[:500]) from error
     reason = f"the server answered {answer.status_code}{_diagnosis(said)}"[:500]
-    raise DeliveryRejected(reason) if answer.status_code in REFUSED else DeliveryFailed(reason)
+    kinds = {**dict.fromkeys(REFUSED, DeliveryRejected), **dict.fromkeys(AWAY, DeliveryFailed)}
+    raise kinds.get(answer.status_code, DeliveryDeclined)(reason)
 
 
 def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     """Store the structured report and the annotations beside the slide."""
     header = outgoing.header()
-    if header is None:
+    if header is None or outgoing.version.withdrawn:  # what is stored is about the slide's patient, as it was
         raise NotApplicable
     store(settings, outgoing.version.dicom(header))
 

@@ -1,27 +1,29 @@
-"""FHIR R4 orders: what a ServiceRequest says, and a ServiceRequest of what is known.
+"""FHIR R4 orders: what a ServiceRequest says.
 
 Patient, Specimen and Practitioner are contained, in the Bundle, or named by their identifiers. The number is the
-identifier of type PLAC, else FILL, else the first. A Specimen is a slide by its container's identifier, else by
-`accessionIdentifier` or the request's identifier of type ACSN; where it is named by its identifier only, or its type is
-SNOMED CT's slide, that is the slide's. `parent` is the block, `processing.procedure.text` the stain.
+identifier of type PLAC, else FILL, else the first; it is known together with who assigned it. Of a patient's
+identifiers and names those are chosen that are valid today and preferred; all are kept as they came. A Specimen is a
+slide by its container's identifier, else by `accessionIdentifier` or the request's identifier of type ACSN; where it is
+named by its identifier only, or its type is SNOMED CT's slide, that is the slide's. `parent` is the block,
+`processing.procedure.text` the stain.
 """
 
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import Row
 
 from service.errors import RequestInvalid
 from service.export import codes
+from service.export.fhir_order import Resource, filled
 from service.extras import needs
-from service.order import Order, split_name
+from service.order import Identifier, ReceivedOrder
+from service.patient_gate import preferred
 from service.store.orders import Control, Request, identifier_of
 from service.strict import first_error
-
-Resource = dict[str, Any]
 
 CONTROLS: Final[dict[str, Control]] = {
     "draft": "place",
@@ -32,19 +34,20 @@ CONTROLS: Final[dict[str, Control]] = {
 INTENTS: Final = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 SYSTEMS: Final = {each.uri: each.designator for each in (codes.LOINC, codes.SNOMED, codes.LOCAL)}
 ENTRIES: Final = 1000
+NAME_USES: Final = ("official", "usual", "")
 
 
-def read_requests(content: bytes) -> list[Request]:
-    """Read the orders of a ServiceRequest, or of all in a Bundle. Raises RequestInvalid, FormatUnavailable."""
+def read_requests(content: bytes, sender: str) -> list[Request]:
+    """Read a sender's ServiceRequest, or all of them in a Bundle. Raises RequestInvalid, FormatUnavailable."""
     resource = _parsed(content)
     if resource["resourceType"] == "ServiceRequest":
-        return [_request(resource, _Known([]))]
+        return [_request(resource, _Known([]), sender)]
     entries = resource.get("entry", [])
     known = _Known([(each.get("fullUrl", ""), each["resource"]) for each in entries if "resource" in each])
     found = [each["resource"] for each in entries if each.get("resource", {}).get("resourceType") == "ServiceRequest"]
     if not found or len(entries) > ENTRIES:
         raise RequestInvalid(f"a Bundle of orders holds ServiceRequests, in at most {ENTRIES} entries")
-    return [_request(each, known) for each in found]
+    return [_request(each, known, sender) for each in found]
 
 
 def _parsed(content: bytes) -> Resource:
@@ -90,36 +93,56 @@ class _Known:
         return {"identifier": identifier, "text_name": reference.get("display", ""), "logical": True}
 
 
-def _request(resource: Resource, known: _Known) -> Request:
+def _request(resource: Resource, known: _Known, sender: str) -> Request:
     control = CONTROLS.get(resource.get("status", ""))
     if control is None or resource.get("intent") not in INTENTS:
         raise RequestInvalid(f"status must be one of {', '.join(CONTROLS)}, intent one of {', '.join(INTENTS)}")
     known = known.beside(resource)
-    typed = {_type(each): each.get("value", "") for each in reversed(resource.get("identifier", []))}
-    number = typed.get("PLAC") or typed.get("FILL") or _value(_head(resource.get("identifier")))
+    identifiers = resource.get("identifier", [])
+    typed = {_type(each): each for each in reversed(identifiers)}
+    number = typed.get("PLAC") or typed.get("FILL") or _head(identifiers)
+    placer = typed.get("PLAC") or ({} if typed.get("FILL") else number)
     if not number and control == "cancel":
         raise RequestInvalid("a request that is revoked is known by its identifier")
+    accession = typed.get("ACSN") or resource.get("requisition")
+    patient = known.find(resource.get("subject"))
+    requester = known.find(resource.get("requester"))
     common = {
-        **_patient(known.find(resource.get("subject"))),
-        **_provider(known, resource.get("requester")),
-        "accession_number": typed.get("ACSN") or _value(resource.get("requisition")),
-        "placer_order_number": typed.get("PLAC") or ("" if typed.get("FILL") else number),
-        "filler_order_number": typed.get("FILL"),
+        **_patient(patient),
+        **_provider(known, requester),
+        "sender": sender,
+        "accession_number": _value(accession),
+        "placer": _identifier(placer),
+        "filler": _identifier(typed.get("FILL", {})),
+        "placer_order_number": _value(placer),
+        "filler_order_number": _value(typed.get("FILL")),
         "service": _service(resource.get("code")),
     }
-    specimens = [_specimen(known.find(each)) for each in resource.get("specimen", [])] or [{}]
-    orders = tuple(_order(common, specimen) for specimen in specimens)
+    came = filled(
+        identifier=identifiers,
+        requisition=resource.get("requisition"),
+        accession=accession,
+        patient=_chosen(patient.get("identifier", [])),
+        subject=filled(identifier=patient.get("identifier", []), name=patient.get("name", [])),
+        requester=filled(identifier=requester.get("identifier", []), display=common["ordering_provider"]),
+        code=resource.get("code"),
+    )
+    specimens = [known.find(each) for each in resource.get("specimen", [])] or [{}]
+    orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
     if control == "place":
         for order in orders:
             if not identifier_of(order) or not order.patient_id:
                 raise RequestInvalid("an order needs the patient's identifier, and the slide's or an accession number")
-    return Request(control, str(number or f"urn:uuid:{uuid.uuid4()}")[:255], orders)
+    assigned = _identifier(number)
+    if assigned is None:
+        return Request(control, f"urn:uuid:{uuid.uuid4()}", orders)
+    return Request(control, assigned.value, orders, assigned.assigner)
 
 
-def _order(common: Resource, specimen: Resource) -> Order:
+def _order(common: Resource, specimen: Resource) -> ReceivedOrder:
     facts = common | {name: value for name, value in specimen.items() if value}
     try:
-        return Order.model_validate({name: value for name, value in facts.items() if value})
+        return ReceivedOrder.model_validate({name: value for name, value in facts.items() if value})
     except ValidationError as error:
         raise RequestInvalid(": ".join(first_error(error))) from error
 
@@ -138,34 +161,63 @@ def _head(found: Sequence[Resource] | None) -> Resource:
     return found[0] if found else {}
 
 
-def _first(identifiers: Sequence[Resource], *kinds: str) -> Resource:
-    """Choose the identifier of the first of some types that there is, else the first."""
-    by_type = {_type(each): each for each in reversed(identifiers)}
-    return next((by_type[kind] for kind in kinds if kind in by_type), _head(identifiers))
+def _identifier(identifier: Resource) -> Identifier | None:
+    """Read an identifier, with all that is said of it; None where there is no value."""
+    if not identifier.get("value"):
+        return None
+    period = identifier.get("period", {})
+    try:
+        return Identifier(
+            value=str(identifier["value"]),
+            namespace=identifier.get("assigner", {}).get("display"),
+            system=identifier.get("system"),
+            type=_type(identifier) or None,
+            valid_from=_day(period.get("start")),
+            valid_to=_day(period.get("end")),
+            former=identifier.get("use") == "old",
+        )
+    except ValidationError as error:
+        raise RequestInvalid(f"identifier.{': '.join(first_error(error))}") from error
+
+
+def _day(text: Any) -> str | None:
+    return str(text)[:10] if len(str(text or "")) >= len("2000-01-01") else None
+
+
+def _chosen(identifiers: Sequence[Resource]) -> Resource:
+    """Choose the identifier that is valid and preferred."""
+    read = [(_identifier(each), each) for each in identifiers]
+    best = preferred([found for found, _ in read if found is not None])
+    return next((each for found, each in read if best is not None and found == best), {})
 
 
 def _patient(patient: Resource) -> Resource:
-    identifier = _first(patient.get("identifier", []), "PI", "MR")
+    identifiers = patient.get("identifier", [])
+    chosen = _chosen(identifiers)
     return {
-        "patient_id": _value(identifier),
-        "patient_id_issuer": identifier.get("assigner", {}).get("display") or identifier.get("system"),
+        "patient_identifiers": [found for each in identifiers if (found := _identifier(each)) is not None],
+        "patient_id": _value(chosen),
+        "patient_id_issuer": chosen.get("assigner", {}).get("display") or chosen.get("system"),
         "patient_name": _name(patient),
         "patient_birth_date": date if len(date := str(patient.get("birthDate", ""))) == len("2000-01-01") else None,
         "patient_sex": patient.get("gender"),
     }
 
 
-def _provider(known: _Known, reference: Resource | None) -> Resource:
-    found = known.find(reference)
-    if found.get("resourceType") == "PractitionerRole":
-        found = known.find(found.get("practitioner"))
-    identifier = _value(_first(found.get("identifier", [])))
-    return {"ordering_provider": _name(found), "ordering_provider_id": identifier}
+def _provider(known: _Known, requester: Resource) -> Resource:
+    found = known.find(requester.get("practitioner")) if "practitioner" in requester else requester
+    return {"ordering_provider": _name(found), "ordering_provider_id": _value(_head(found.get("identifier")))}
 
 
 def _name(person: Resource) -> str:
-    """Family, Given."""
-    name = _head(person.get("name"))
+    """Family, Given; of several names the official one, else the usual; old, maiden and nick names come last."""
+    today = datetime.now(UTC).date().isoformat()
+
+    def rank(name: Resource) -> tuple[bool, int]:
+        use, until = name.get("use", ""), _day(name.get("period", {}).get("end"))
+        return (until is not None and until < today, NAME_USES.index(use) if use in NAME_USES else len(NAME_USES))
+
+    name: Resource = min(person.get("name", []), key=rank, default={})
     family, given = name.get("family", ""), " ".join(name.get("given", []))
     if family and given:
         return f"{family}, {given}"
@@ -181,11 +233,10 @@ def _service(concept: Resource | None) -> Resource | None:
 
 
 def _specimen(specimen: Resource) -> Resource:
-    own = _value(_first(specimen.get("identifier", [])))
+    own = _value(_head(specimen.get("identifier")))
     container = _head(specimen.get("container"))
     label = _value(_head(container.get("identifier")))
-    kinds = {each.get("code") for each in specimen.get("type", {}).get("coding", [])}
-    is_slide = specimen.get("logical", False) or codes.SLIDE.value in kinds
+    is_slide = _is_slide(specimen)
     parent = _head(specimen.get("parent"))
     processing = _head(specimen.get("processing"))
     return {
@@ -197,64 +248,17 @@ def _specimen(specimen: Resource) -> Resource:
     }
 
 
-def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
-    """Lay out what is known of an order: a row for each of its slides."""
-    first, revoked = rows[0], rows[0].status == "cancelled"
-    rows = [row for row in rows if revoked or row.status != "cancelled"]
-    order = Order.model_validate(first.order)
-    specimens = [_to_specimen(number, Order.model_validate(row.order)) for number, row in enumerate(rows, start=1)]
-    patient = _filled(
-        resourceType="Patient",
-        id="patient",
-        identifier=[_filled(value=order.patient_id, assigner=_filled(display=order.patient_id_issuer))],
-        name=_names(order.patient_name),
-        birthDate=order.patient_birth_date,
-        gender=order.patient_sex,
+def _is_slide(specimen: Resource) -> bool:
+    kinds = {each.get("code") for each in specimen.get("type", {}).get("coding", [])}
+    return specimen.get("logical", False) or codes.SLIDE.value in kinds
+
+
+def _came(specimen: Resource) -> Resource:
+    """Keep a specimen's identifiers as they came."""
+    own, container = specimen.get("identifier", []), _head(specimen.get("container")).get("identifier", [])
+    is_container = not container and _is_slide(specimen)
+    return filled(
+        specimen=[] if is_container else own,
+        container=own if is_container else container,
+        **({"accession": specimen["accessionIdentifier"]} if "accessionIdentifier" in specimen else {}),
     )
-    numbers = ((order.placer_order_number, codes.PLACER_NUMBER), (order.filler_order_number, codes.FILLER_NUMBER))
-    service = order.service
-    uris = {designator: uri for uri, designator in SYSTEMS.items()}
-    coding = service and _filled(system=uris.get(service.system), code=service.code, display=service.text)
-    return _filled(
-        resourceType="ServiceRequest",
-        id=first.id,
-        contained=[patient, *specimens],
-        identifier=[_identifier(value, kind) for value, kind in numbers if value] or [{"value": first.number}],
-        requisition=order.accession_number and _identifier(order.accession_number, codes.ACCESSION),
-        status="revoked" if revoked else "active",
-        intent="order",
-        code=coding and {"coding": [coding]},
-        subject={"reference": "#patient"},
-        requester=_filled(identifier=_filled(value=order.ordering_provider_id), display=order.ordering_provider),
-        specimen=[{"reference": f"#{each['id']}"} for each in specimens],
-    )
-
-
-def _to_specimen(number: int, order: Order) -> Resource:
-    accession = order.accession_number and _identifier(order.accession_number, codes.ACCESSION)
-    return _filled(
-        resourceType="Specimen",
-        id=f"slide-{number}",
-        identifier=[_filled(value=order.specimen_id)],
-        accessionIdentifier=accession,
-        parent=[_filled(display=order.block)],
-        processing=[_filled(procedure=_filled(text=order.stain))],
-        container=[_filled(identifier=[_filled(value=order.container_id)])],
-    )
-
-
-def _identifier(value: str, kind: codes.Code) -> Resource:
-    return {"type": {"coding": [{"system": kind.system.uri, "code": kind.value}]}, "value": value}
-
-
-def _names(name: str | None) -> list[Resource]:
-    family, given = split_name(name or "")
-    return [_filled(family=family, given=[given] if given else None)]
-
-
-def _filled(**elements: Any) -> Resource:
-    """Without the elements that are empty."""
-    kept = {
-        name: [each for each in value if each] if isinstance(value, list) else value for name, value in elements.items()
-    }
-    return {name: value for name, value in kept.items() if value not in (None, "", [], {})}

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import structlog
 from sqlalchemy import Connection, Engine, and_, delete, insert, select
@@ -22,6 +23,7 @@ from service.interop.hl7_message import (
     CHARSETS,
     EVENT_UNSUPPORTED,
     INTERNAL,
+    PROCESSING_UNSUPPORTED,
     REQUIRED_MISSING,
     TYPE_UNSUPPORTED,
     VERSION_UNSUPPORTED,
@@ -30,16 +32,16 @@ from service.interop.hl7_message import (
     MessageRejected,
     Segment,
     moment,
-    plain,
     read_header,
     read_message,
     time_stamp,
 )
 from service.interop.hl7_orders import Group, read_requests
+from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
 from service.refusals import DatabaseUnavailable
 from service.store.audit import record
 from service.store.database import messages, writing
-from service.store.orders import Control, Outcome, Sent, lock, take
+from service.store.orders import Control, Outcome, ProcessingId, Sent, lock, take
 
 ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "ORM^O01": "ORR^O02^ORR_O02"}
 BY_SPECIMEN: Final = "OML^O33"
@@ -53,6 +55,7 @@ CONDITIONS: Final = {  # table 0357
     103: "Table value not found",
     200: "Unsupported message type",
     201: "Unsupported event code",
+    202: "Unsupported processing id",
     203: "Unsupported version id",
     207: "Application internal error",
 }
@@ -60,12 +63,15 @@ CONDITIONS: Final = {  # table 0357
 log = structlog.get_logger(__name__)
 
 
-def answer(engine: Engine, content: bytes, tenant: str, default_charset: str = "") -> bytes:
+def answer(
+    engine: Engine, content: bytes, tenant: str, default_charset: str = "", mapping: LisMapping = NO_MAPPING
+) -> bytes:
     """Do what a message asks, and give its answer once that is committed. Raises DatabaseUnavailable only."""
     message: Message | None = None
     try:
-        message = read_message(content, default_charset)
-        said = _answer(engine, content, tenant, message)
+        sender = mapping.of(read_header(content))
+        message = read_message(content, sender.charset or default_charset)
+        said = _answer(engine, content, tenant, message, sender)
     except MessageRejected as refusal:
         said = _refusal(content, refusal, message)
         log.warning("message refused", code=refusal.code, condition=refusal.condition, place=refusal.place)
@@ -83,12 +89,13 @@ def too_large(beginning: bytes) -> bytes:
     return _refusal(beginning, MessageRejected("AR", INTERNAL, "MSH", "the message is too large"), None)
 
 
-def _answer(engine: Engine, content: bytes, tenant: str, message: Message) -> bytes:
-    header, kind = message.header, _kind(message.header)
+def _answer(engine: Engine, content: bytes, tenant: str, message: Message, mapping: Sender) -> bytes:
+    header, kind = message.header, _kind(message.header, any_version=mapping.any_version)
     if not header.text(10):
         raise MessageRejected("AE", REQUIRED_MISSING, "MSH-10", "the message has no number of its own")
     sender = "^".join(name for name in (header.text(3), header.text(4)) if name)
-    sent = Sent(tenant, "hl7", f"{sender} {header.text(10)}", moment(header.text(7)))
+    at = moment(header.text(7), ZoneInfo(mapping.zone))
+    sent = Sent(tenant, "hl7", sender, header.text(10), at, _processing_id(header, mapping))
     key = hashlib.sha256("\n".join((header.raw(3), header.raw(4), header.text(10))).encode()).hexdigest()
     digest = hashlib.sha256(content).hexdigest()
     with writing(engine) as connection:
@@ -98,18 +105,28 @@ def _answer(engine: Engine, content: bytes, tenant: str, message: Message) -> by
         if known is not None and known.sha256 == digest:
             log.info("message repeated", answered_at=known.created_at)
             return bytes(known.answer)
-        said = _acknowledgement(message, ANSWERS[kind], "AA") + _done(connection, message, kind, sent)
+        said = _acknowledgement(message, ANSWERS[kind], "AA") + _done(connection, message, kind, sent, mapping)
         content = _encoded(said, message)
         connection.execute(delete(messages).where(mine))  # a sender whose numbers begin anew is no repetition
         row = {"tenant": tenant, "key": key, "sha256": digest, "answer": content, "created_at": time.time()}
         connection.execute(insert(messages).values(**row))
-        record(connection, tenant, "hl7", "take_order", sent.message, kind=kind)
+        record(connection, tenant, "hl7", "take_order", sent.message, kind=kind, processing_id=sent.processing_id)
     return content
 
 
-def _kind(header: Segment) -> str:
+def _processing_id(header: Segment, mapping: Sender) -> ProcessingId:
+    """MSH-11: what it is not said to be for, is for production. Raises MessageRejected."""
+    said = header.text(11).upper()
+    if said in mapping.production:
+        return "P"
+    if said in ("T", "D"):
+        return "T" if said == "T" else "D"
+    raise MessageRejected("AR", PROCESSING_UNSUPPORTED, "MSH-11", "only P, T and D are understood")
+
+
+def _kind(header: Segment, *, any_version: bool = False) -> str:
     """MSH-9 as `OML^O21`. Raises MessageRejected for what is not answered here."""
-    if (version := header.text(12)) and not version.startswith("2."):
+    if (version := header.text(12)) and not version.startswith("2.") and not any_version:
         raise MessageRejected("AR", VERSION_UNSUPPORTED, "MSH-12", "only versions 2.x are understood")
     kinds = (f"{header.text(9)}^{header.text(9, 2)}", "^".join(header.text(9, 3).split("_")))
     for kind in kinds:
@@ -119,10 +136,10 @@ def _kind(header: Segment) -> str:
     raise MessageRejected("AR", unknown, "MSH-9", f"only {', '.join(ANSWERS)} are understood")
 
 
-def _done(connection: Connection, message: Message, kind: str, sent: Sent) -> list[str]:
+def _done(connection: Connection, message: Message, kind: str, sent: Sent, mapping: Sender) -> list[str]:
     """Take the orders; gives the answer's segments after MSA."""
     by_specimen = kind == BY_SPECIMEN
-    requests = read_requests(message, by_specimen=by_specimen)
+    requests = read_requests(message, sent.sender, mapping, by_specimen=by_specimen)
     outcomes = [take(connection, sent, request) for _, request in requests]
     lines = [_patient(requests[0][0].patient)]
     shown = None
@@ -186,16 +203,7 @@ def _acknowledgement(message: Message, kind: str, code: str) -> list[str]:
 
 def _er7(segment: Segment | None, number: int) -> str:
     """Give a field as it came, with our separators."""
-    if segment is None:
-        return ""
-    delimiters = segment.delimiters
-    return "~".join(
-        "^".join(
-            "&".join(escaped(plain(part, delimiters)) for part in component.split(delimiters.subcomponent))
-            for component in repetition.written.split(delimiters.component)
-        )
-        for repetition in segment.repetitions(number)
-    )
+    return segment.standard(number) if segment is not None else ""
 
 
 def _encoded(lines: Sequence[str], message: Message) -> bytes:

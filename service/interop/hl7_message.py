@@ -7,9 +7,11 @@ follows the standard. What other systems send has segments of their own, line fe
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Final
+
+from service.export.hl7_text import escaped
 
 MAX_SEGMENTS: Final = 100_000
 MAX_FIELDS: Final = 100  # the others are left in one piece
@@ -27,8 +29,9 @@ CHARSETS: Final = {  # table 0211
     "KS X 1001": "euc_kr",
     "BIG-5": "big5",
 }
+CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 SEGMENT_SEQUENCE, REQUIRED_MISSING, DATA_TYPE, TABLE_VALUE = 100, 101, 102, 103  # table 0357
-TYPE_UNSUPPORTED, EVENT_UNSUPPORTED, VERSION_UNSUPPORTED, INTERNAL = 200, 201, 203, 207
+TYPE_UNSUPPORTED, EVENT_UNSUPPORTED, PROCESSING_UNSUPPORTED, VERSION_UNSUPPORTED, INTERNAL = 200, 201, 202, 203, 207
 
 
 class MessageRejected(Exception):
@@ -90,6 +93,10 @@ class Segment:
             else []
         )
 
+    def standard(self, number: int) -> str:
+        """Write a field between HL7's usual separators; as it came, where it came between them."""
+        return "~".join(each.standard() for each in self.repetitions(number))
+
     def text(self, number: int, component: int = 1) -> str:
         """Give a component of a field's first repetition, as plain text."""
         found = self.repetitions(number)
@@ -103,11 +110,27 @@ class Repetition:
     written: str
     delimiters: Delimiters
 
-    def text(self, component: int = 1, subcomponent: int = 1) -> str:
-        """Give a part of it as plain text: escapes undone, control characters blanks."""
+    def text(self, component: int = 1, subcomponent: int | None = None) -> str:
+        """Give a part of it as plain text: escapes undone, control characters blanks.
+
+        Without a subcomponent it is all of the component: who writes "H&E" into a plain text, means that.
+        """
         components = self.written.split(self.delimiters.component)
-        parts = components[component - 1].split(self.delimiters.subcomponent) if component <= len(components) else []
+        found = components[component - 1] if component <= len(components) else ""
+        if subcomponent is None:
+            return plain(found, self.delimiters)
+        parts = found.split(self.delimiters.subcomponent)
         return plain(parts[subcomponent - 1], self.delimiters) if subcomponent <= len(parts) else ""
+
+    def standard(self) -> str:
+        """Write it between HL7's usual separators; as it came, where it came between them."""
+        if self.delimiters == Delimiters():
+            return CONTROLS.sub(" ", self.written)
+        marks = self.delimiters
+        return "^".join(
+            "&".join(escaped(plain(part, marks)) for part in component.split(marks.subcomponent))
+            for component in self.written.split(marks.component)
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +159,7 @@ def plain(text: str, delimiters: Delimiters) -> str:
         means |= {"E": delimiters.escape, ".br": " ", ".sp": " "}
         escape = re.escape(delimiters.escape)
         text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1]) or _hexadecimal(match[1]), text)
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    return CONTROLS.sub(" ", text).strip()
 
 
 def _hexadecimal(escape: str) -> str:
@@ -180,15 +203,17 @@ def read_message(content: bytes, default_charset: str = "") -> Message:
     return Message([Segment(line.lstrip(), delimiters) for line in lines], charset if named else "", codec)
 
 
-def moment(text: str) -> float:
-    """Unix seconds of a time stamp (YYYYMMDD[HH[MM[SS[.S]]]][+ZZZZ]); without a zone as if in UTC; 0 if it is none."""
+def moment(text: str, default_zone: tzinfo = UTC) -> float:
+    """Unix seconds of a time stamp (YYYYMMDD[HH[MM[SS[.S]]]][+ZZZZ]); 0 if it is none."""
     match = re.fullmatch(r"(\d{8})(\d{2})?(\d{2})?(\d{2})?(\.\d{1,4})?([+-]\d{4})?", text.strip())
     if match is None:
         return 0.0
     day, hour, minute, second, fraction, zone = match.groups("")
     try:
         digits = f"{day}{hour or '00'}{minute or '00'}{second or '00'}"
-        return datetime.strptime(digits + (zone or "+0000"), "%Y%m%d%H%M%S%z").timestamp() + float(fraction or 0)
+        local = datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=default_zone)
+        said = datetime.strptime(digits + zone, "%Y%m%d%H%M%S%z") if zone else local
+        return said.timestamp() + float(fraction or 0)
     except (ValueError, OverflowError):
         return 0.0
 

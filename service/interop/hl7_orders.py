@@ -4,20 +4,21 @@
     OML^O33            MSH [PID] { SPM { SAC } { ORC [OBR] } }     each specimen names its orders
 
 What an order needs: PID-3, ORC-2 (or OBR-2, ORC-3), OBR-16 (or ORC-12), since a result cannot be filed without them;
-and the slide's SAC-3, or an accession number: SAC-2, OBR-18, or the laboratory's own number (OBR-3, ORC-3). SAC-4 is
-the block. The stain, and what SAC does not say, may come as OBX with the codes that results have
-(`service.export.codes`). Of a cancellation, the number is enough. Other segments and fields are not looked at.
+and the slide's SAC-3, or an accession number: SAC-2 or OBR-18. The laboratory's own order number (OBR-3, ORC-3) is
+none: it may be any test's. SAC-4 is the block. The stain, and what SAC does not say, may come as OBX with the codes
+that results have (`service.export.codes`). Of a cancellation, the number is enough. Other segments and fields are not
+looked at. Senders that write it elsewhere are described in a mapping (`service.interop.lis_mapping`).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from service.export import codes
-from service.export.hl7_text import SEX
+from service.interop.hl7_identifiers import name_of, order_number, patient_of
 from service.interop.hl7_message import (
     DATA_TYPE,
     REQUIRED_MISSING,
@@ -28,7 +29,8 @@ from service.interop.hl7_message import (
     Repetition,
     Segment,
 )
-from service.order import Order
+from service.interop.lis_mapping import STANDARD, Sender, find, text_at
+from service.order import Identifier, ReceivedOrder
 from service.store.orders import Control, Request, identifier_of
 from service.strict import first_error
 
@@ -41,7 +43,7 @@ CONTROLS: Final[dict[str, Control]] = {  # ORC-1, of table 0119
     "OC": "cancel",
     "DC": "cancel",
 }
-SEXES: Final = {letter: sex for sex, letter in SEX.items()} | {"A": "other", "N": "unknown"}
+KEPT: Final = {"PID": (3, 5), "ORC": (2, 3, 4, 12), "OBR": (2, 3, 4, 16), "SPM": (2,)}  # results repeat them
 FACTS: Final = {codes.STAIN[0].value: "stain", codes.BLOCK[0].value: "block", codes.CONTAINER[0].value: "container_id"}
 MAX_SLIDES: Final = 1000  # of a message
 
@@ -65,26 +67,29 @@ class Group:
     detail: Segment | None = None
     facts: dict[str, str] = field(default_factory=dict)
 
-    def text(self, *places: tuple[str, int]) -> str:
-        """Give the first of some fields that is not empty, as plain text; places as ("ORC", 2)."""
-        return next((found.text() for found in map(self._first, places) if found is not None and found.text()), "")
+    def identifier(self, *places: tuple[str, int]) -> Identifier | None:
+        """Give the first of some numbers that there is, with its assigner. Raises MessageRejected."""
+        numbers = (order_number(f"{place[0]}-{place[1]}", self._first(place)) for place in places)
+        return next((found for found in numbers if found is not None), None)
 
-    def person(self, *places: tuple[str, int]) -> tuple[str, str]:
-        """Give identifier and name of the first of some fields that holds either."""
-        found = next((each for each in map(self._first, places) if each is not None), None)
-        return (found.text(1), _name(found, 2)) if found is not None else ("", "")
+    def segments(self, specimen: Segment | None = None, container: Segment | None = None) -> dict[str, Segment | None]:
+        """Give all segments of one slide by their names."""
+        named = {"PID": self.patient, "ORC": self.control, "OBR": self.detail}
+        return named | {"SPM": specimen, "SAC": container}
 
     def _first(self, place: tuple[str, int]) -> Repetition | None:
         segment = self.control if place[0] == "ORC" else self.detail
         return next(iter(segment.repetitions(place[1])), None) if segment is not None else None
 
 
-def read_requests(message: Message, *, by_specimen: bool) -> Sequence[tuple[Group, Request]]:
-    """All that a message asks for; `by_specimen`: it is OML^O33. Raises MessageRejected."""
+def read_requests(
+    message: Message, sender: str, mapping: Sender = STANDARD, *, by_specimen: bool
+) -> Sequence[tuple[Group, Request]]:
+    """All that a message of a sender asks for; `by_specimen`: it is OML^O33. Raises MessageRejected."""
     groups = _groups(message, by_specimen)
     if len(groups) > MAX_SLIDES:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "ORC", f"more than {MAX_SLIDES} orders")
-    return [(group, _request(group)) for group in groups]
+    return [(group, _request(group, sender, mapping)) for group in groups]
 
 
 def _groups(message: Message, by_specimen: bool) -> list[Group]:
@@ -124,61 +129,61 @@ def _groups(message: Message, by_specimen: bool) -> list[Group]:
     return found
 
 
-def _request(group: Group) -> Request:
+def _request(group: Group, sender: str, mapping: Sender) -> Request:
     control = CONTROLS.get(group.control.text(1).upper())
     if control is None:
         raise MessageRejected("AE", TABLE_VALUE, "ORC-1", f"only {', '.join(CONTROLS)} are understood")
-    number = group.text(("ORC", 2), ("OBR", 2), ("ORC", 3), ("OBR", 3))
-    if not number:
+    number = group.identifier(("ORC", 2), ("OBR", 2), ("ORC", 3), ("OBR", 3))
+    if number is None:
         raise MessageRejected("AE", REQUIRED_MISSING, "ORC-2", "the order has no number")
     nothing: list[Segment | None] = [None]
     slides = [
-        _slide(specimen, container)
+        (specimen, container)
         for specimen in group.specimens or [Specimen()]
         for container in specimen.containers or nothing
     ]
     if len(slides) > MAX_SLIDES:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "SAC", f"more than {MAX_SLIDES} slides")
-    common = _common(group)
-    orders = tuple(_order(common, slide) for slide in slides)
+    common = _common(group, mapping) | {"sender": sender[:255]}
+    orders = tuple(_order(common | _slide(group, *slide, mapping)) for slide in slides)
     if control != "cancel":
         for order in orders:
-            _require(order)
-    return Request(control, number[:255], orders)
+            _require(order, mapping)
+    return Request(control, number.value, orders, mapping.assigned(number).assigner)
 
 
-def _require(order: Order) -> None:
+def _require(order: ReceivedOrder, mapping: Sender) -> None:
     """Read what no result can do without."""
-    needed = {
-        "PID-3": order.patient_id,
-        "OBR-16": order.ordering_provider or order.ordering_provider_id,
-        "SAC-3": identifier_of(order),
-    }
+    orderer = order.ordering_provider or order.ordering_provider_id or order.orderer_optional
+    slide = next(iter(mapping.slide or mapping.accession), "SAC-3")
+    needed = {mapping.patient: order.patient_id, "OBR-16": orderer, slide: identifier_of(order)}
     for place, value in needed.items():
         if not value:
-            raise MessageRejected("AE", REQUIRED_MISSING, place, f"{place} must not be empty")
+            name = re.split("[.;]", place)[0]
+            raise MessageRejected("AE", REQUIRED_MISSING, name, f"{place} must not be empty")
 
 
-def _order(common: dict[str, Any], slide: dict[str, str]) -> Order:
-    accession = slide.get("accession_number") or common["accession_number"]
-    facts = common | slide | {"accession_number": accession}
+def _order(facts: dict[str, Any]) -> ReceivedOrder:
     try:
-        return Order.model_validate({name: value for name, value in facts.items() if value})
+        return ReceivedOrder.model_validate({name: value for name, value in facts.items() if value})
     except ValidationError as error:
         raise MessageRejected("AE", DATA_TYPE, "ORC", ": ".join(first_error(error))) from error
 
 
-def _common(group: Group) -> dict[str, Any]:
+def _common(group: Group, mapping: Sender) -> dict[str, Any]:
     """Read what holds for all slides of an order."""
-    provider_id, provider = group.person(("OBR", 16), ("ORC", 12))
+    provider = find(mapping.provider, group.segments())
+    placer, filler = group.identifier(("ORC", 2), ("OBR", 2)), group.identifier(("ORC", 3), ("OBR", 3))
     return {
-        "accession_number": group.text(("OBR", 18), ("OBR", 3), ("ORC", 3)),
-        "ordering_provider": provider,
-        "ordering_provider_id": provider_id,
-        "placer_order_number": group.text(("ORC", 2), ("OBR", 2)),
-        "filler_order_number": group.text(("ORC", 3), ("OBR", 3)),
+        "ordering_provider": provider and name_of(provider, 2),
+        "ordering_provider_id": provider and provider.text(1),
+        "orderer_optional": mapping.provider_optional,
+        "placer": placer,
+        "filler": filler,
+        "placer_order_number": placer and placer.value,
+        "filler_order_number": filler and filler.value,
         "service": _service(group),
-        **_patient(group.patient),
+        **patient_of(group.patient, mapping),
         **{name: value for name, value in group.facts.items() if value},
     }
 
@@ -189,42 +194,24 @@ def _service(group: Group) -> dict[str, str] | None:
     return {"code": code, "text": found[0].text(2) or code, "system": found[0].text(3) or "L"} if code else None
 
 
-def _patient(segment: Segment | None) -> dict[str, Any]:
-    if segment is None:
-        return {}
-    identifiers = segment.repetitions(3)
-    # PI: internal to the laboratory's system, MR: medical record; a list may hold insurance numbers too
-    by_type = {kind: each for each in reversed(identifiers) if (kind := each.text(5))}
-    chosen = by_type.get("PI") or by_type.get("MR") or next(iter(identifiers), None)
-    name = next(iter(segment.repetitions(5)), None)
-    return {
-        "patient_id": chosen and chosen.text(1),
-        "patient_id_issuer": chosen and chosen.text(4),
-        "patient_name": name and _name(name, 1),
-        "patient_birth_date": _day(segment.text(7)),
-        "patient_sex": SEXES.get(segment.text(8).upper()),
-    }
-
-
-def _slide(specimen: Specimen, container: Segment | None) -> dict[str, str]:
-    facts = dict(specimen.facts)
+def _slide(group: Group, specimen: Specimen, container: Segment | None, mapping: Sender) -> dict[str, Any]:
+    """Read what is said of one slide, and keep the fields that results repeat."""
+    segments = group.segments(specimen.segment, container)
+    places = {"accession_number": mapping.accession, "container_id": mapping.slide}
+    places |= {"block": mapping.block, "stain": mapping.stain}
+    said = specimen.facts | {name: told for name, each in places.items() if (told := text_at(each, segments))}
     if specimen.segment is not None and (found := specimen.segment.repetitions(2)):
-        facts["specimen_id"] = found[0].text(2) or found[0].text(1)  # the laboratory's, else the orderer's
-    if container is not None:
-        said = {"accession_number": container.text(2), "container_id": container.text(3), "block": container.text(4)}
-        facts |= {name: value for name, value in said.items() if value}
-    return {name: value for name, value in facts.items() if value}
+        said["specimen_id"] = found[0].text(2, 1) or found[0].text(1, 1)  # the laboratory's, else the orderer's
+    return {**said, "hl7": _kept(segments, int(mapping.patient[-1]))}
 
 
-def _name(person: Repetition, first: int) -> str:
-    """ "Family, Given" of a name whose family name is that component."""
-    family, given = person.text(first), person.text(first + 1)
-    return ", ".join((family, given)) if family and given else family or given
-
-
-def _day(text: str) -> str | None:
-    """Read a date in full; None for less, which some systems send of the unborn and the unknown."""
-    try:
-        return datetime.strptime(text[:8], "%Y%m%d").date().isoformat()
-    except ValueError:
-        return None
+def _kept(segments: dict[str, Segment | None], patient: int) -> dict[str, str]:
+    """Give the fields that results repeat, as they came; the patient's identifiers are PID-3's there."""
+    places = {f"{name}-{number}": (name, number) for name, numbers in KEPT.items() for number in numbers}
+    places["PID-3"] = ("PID", patient)
+    found = {
+        place: segment.standard(number)
+        for place, (name, number) in places.items()
+        if (segment := segments[name]) is not None
+    }
+    return {place: written for place, written in found.items() if written}

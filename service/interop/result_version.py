@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Engine
 
@@ -12,9 +12,11 @@ from service.export.dicom import to_dicom
 from service.export.fhir import to_fhir
 from service.export.hl7 import Envelope, to_hl7
 from service.order import Confirmation, Order, ResultStatus
+from service.refusals import ResultHeld
 from service.report import Report
 from service.review import signed_report
 from service.store.analyses import Analyses
+from service.store.holds import carried_order
 from service.store.records import Analysis
 from service.store.results import Result
 from service.store.reviews import Reviews
@@ -36,17 +38,28 @@ class ResultVersion:
     confirmed: Confirmation | None
     revision: int  # of the review, when it was signed; 0: nobody has
     replaced: tuple[int, ...]  # the revisions of the versions before
+    moves: int = 0  # how often it was given to another order
+    withdrawn: bool = False  # taken back from this order
 
     def fhir(self, bundle: Literal["transaction", "collection"] = "transaction") -> bytes:
         """As a FHIR Bundle. Raises FormatUnavailable."""
-        return to_fhir(self.report, self.order, self.status, confirmed=self.confirmed, bundle=bundle)
+        return to_fhir(
+            self.report,
+            self.order,
+            self.status,
+            confirmed=self.confirmed,
+            bundle=bundle,
+            withdrawn=self.withdrawn,
+            moves=self.moves,
+        )
 
     def hl7(self, settings: Settings, control_id: str | None = None, sent_at: datetime | None = None) -> bytes:
         """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
         own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
         sender, receiver = _names(settings.hl7_sender), _names(settings.hl7_receiver)
         envelope = Envelope(control_id or own, sent_at, sender, receiver)
-        return to_hl7(self.report, self.order, self.status, envelope, confirmed=self.confirmed)
+        told = (self.report, self.order, self.status, envelope)
+        return to_hl7(*told, confirmed=self.confirmed, withdrawn=self.withdrawn)
 
     def dicom(self, header: "Dataset | None") -> list[bytes]:
         """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""
@@ -58,6 +71,7 @@ class ResultVersion:
             confirmed=self.confirmed,
             revision=self.revision,
             replaced=self.replaced,
+            moves=self.moves,
         )
 
 
@@ -77,17 +91,32 @@ def _names(text: str) -> tuple[str, str]:
 
 
 def find_version(
-    engine: Engine, storage: Storage, analysis_id: str, tenant: str, revision: int | None = None
+    engine: Engine,
+    storage: Storage,
+    analysis_id: str,
+    tenant: str,
+    revision: int | None = None,
+    withdraws: dict[str, Any] | None = None,
 ) -> ResultVersion:
     """Find the version that was signed at a revision (0: the machine's), or the one that is valid now.
 
-    Raises NotFound, NotFinished, DatabaseUnavailable.
+    `withdraws`: the order that it is taken back from, and how often it had been moved until then. Raises NotFound,
+    NotFinished, DatabaseUnavailable.
     """
     analysis = Analyses(engine).get(analysis_id, tenant)
     report = Result.of(storage, analysis).report()
     entries = Reviews(engine).entries(analysis_id)
     known = [entry for entry in entries if revision is None or entry.revision <= revision]
-    order = Order.model_validate(analysis.request.get("order") or {})
+    order = carried_order(withdraws if withdraws is not None else analysis.request)
+    moves = withdraws["moves"] if withdraws is not None else analysis.moves
     signed, status, confirmed, at = signed_report(report, known)
     before = {0, *(entry.revision for entry in known if entry.action == "sign")} - {at}
-    return ResultVersion(analysis, signed, order, status, confirmed, at, tuple(sorted(before)))
+    told = (signed, order, status, confirmed, at, tuple(sorted(before)))
+    return ResultVersion(analysis, *told, moves, withdraws is not None)
+
+
+def require_released(version: ResultVersion) -> ResultVersion:
+    """Give a version that names a patient only where nobody has to decide whose it is. Raises ResultHeld."""
+    if version.analysis.held:
+        raise ResultHeld("this result is held until a person decides whose it is; `held` of the analysis says why")
+    return version

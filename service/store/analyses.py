@@ -28,7 +28,8 @@ from service.errors import WorkerLost
 from service.refusals import IdempotencyConflict
 from service.store.callback_queue import enqueue
 from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
-from service.store.orders import merged, order_for
+from service.store.matching import match
+from service.store.orders import lock as lock_orders
 from service.store.outbox import announce
 from service.store.records import (
     LIVE,
@@ -83,8 +84,11 @@ class Analyses:
             if key is not None and (known := self._known(connection, submission.tenant, key, request_sha256)):
                 return known, False
             values = {name: getattr(submission, name) for name in Submission.__slots__}
-            values |= _ordered(connection, submission)
+            values |= {"uploaded_order": submission.request.get("order"), "moves": 0}
+            if submission.slide_identifier:
+                lock_orders(connection, submission.tenant)
             connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
+            match(connection, analysis_id)
             connection.execute(insert(tasks).values(_task(analysis_id, "whole", submission.priority)))
             if key is not None:
                 row = {"tenant": submission.tenant, "key": key, "request_sha256": request_sha256}
@@ -112,6 +116,7 @@ class Analyses:
         *,
         status: Status | None = None,
         accession_number: str | None = None,
+        held: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[Sequence[Analysis], str | None]:
@@ -121,6 +126,8 @@ class Analyses:
             where &= analyses.c.status == status
         if accession_number is not None:
             where &= analyses.c.accession_number == accession_number
+        if held is not None:
+            where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
         if cursor is not None:
             created_at, after = from_cursor(cursor)
             older = analyses.c.created_at < created_at
@@ -328,16 +335,6 @@ class Analyses:
         live = and_(analyses.c.id == analysis_id, analyses.c.status.in_(LIVE))
         if connection.execute(update(analyses).where(live).values(**values)).rowcount != 1:
             raise RuntimeError(f"analysis {analysis_id} has ended and cannot become {values['status']}")
-
-
-def _ordered(connection: Connection, submission: Submission) -> dict[str, Any]:
-    """Find what changes in a submission whose order came before it."""
-    identifier = submission.slide_identifier
-    order = order_for(connection, submission.tenant, identifier) if identifier else None
-    if order is None:
-        return {}
-    carried = merged(submission.request.get("order"), order)
-    return {"request": submission.request | {"order": carried}, "accession_number": carried["accession_number"]}
 
 
 def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> dict[str, Any]:

@@ -52,6 +52,8 @@ POSTGRESQL = {
     "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
 }
 
+NULLABLE_JSON = JSON(none_as_null=True)
+
 metadata = MetaData()
 _writer = threading.Lock()
 
@@ -89,6 +91,12 @@ analyses = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
+    Column("order_id", String(36)),  # which of `orders` its result goes out for
+    Column("moves", Integer, nullable=False, default=0),  # how often a person has given it to another order
+    Column("label", NULLABLE_JSON),  # what the slide's header says: `service.slide_label`
+    Column("uploaded_order", NULLABLE_JSON),  # what its upload said of its order
+    Column("held", NULLABLE_JSON),  # why nothing of it is sent: `service.store.holds`
+    Column("accepted", NULLABLE_JSON),  # keys of conflicts that a person has decided
     Index("analyses_by_time", "tenant", "created_at", "id"),
     Index("analyses_by_accession", "tenant", "accession_number"),
     Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
@@ -187,6 +195,7 @@ review_entries = Table(
     Column("organization", String(255)),
     Column("key_id", String(16)),
     Column("counted", JSON),  # of a signature: what was signed; no later version of the program counts it otherwise
+    Column("patient", NULLABLE_JSON),  # of a signature: the identifiers that it was signed for
     Column("at", Float, nullable=False),
 )
 
@@ -197,6 +206,8 @@ orders = Table(
     Column("id", String(36), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("number", String(255), nullable=False),  # by which the orderer speaks of it again
+    Column("assigner", String(255), nullable=False, default=""),  # of the number; "": placed before it was kept
+    Column("processing_id", String(1), nullable=False, default="P"),  # of MSH-11; T and D match no slide
     Column("identifier", String(255), nullable=False),  # on the slide's label; "" of a cancellation that named none
     Column("order", JSON, nullable=False),  # `service.order.Order`
     Column("source", String(16), nullable=False),  # hl7, fhir
@@ -206,7 +217,7 @@ orders = Table(
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Index("orders_by_identifier", "tenant", "identifier", "status"),
-    Index("orders_by_number", "tenant", "number", "identifier", unique=True),
+    Index("orders_by_number", "tenant", "processing_id", "number", "assigner", "identifier", unique=True),
 )
 
 # Messages that were answered: one that comes again gets the same answer, and nothing is done twice.
@@ -229,8 +240,14 @@ outbox = Table(
     Column("analysis_id", String(36), nullable=False, index=True),
     Column("channel", String(16), nullable=False),  # hl7, fhir, dicomweb; every: not shared out yet
     Column("revision", Integer, nullable=False),  # of the review; 0: nobody has signed
-    Column("status", String(16), nullable=False),  # waiting, delivered, refused, dropped
+    Column("status", String(16), nullable=False),  # waiting, parked, delivered, refused, dropped, replaced
+    Column(
+        "stream", String(255), nullable=False, default=""
+    ),  # what goes out in order: versions, and slides of an order
     Column("attempts", Integer, nullable=False, default=0),
+    Column("declined", Integer, nullable=False, default=0),  # tries that were answered, but not with yes
+    Column("silent", Boolean, nullable=False, default=False),  # the last try had no answer: the channel waits for it
+    Column("withdraws", NULLABLE_JSON),  # the order that a result is taken back from
     Column("created_at", Float, nullable=False),
     Column("next_at", Float, nullable=False),
     Column("last_error", Text),

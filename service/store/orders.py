@@ -3,10 +3,11 @@
     placed --> waiting --> matched       (a slide with the identifier is analysed; more may follow)
                   '------> cancelled     (never once its slide has come: then a person must decide)
 
-The identifier is the container's, else the accession number. A slide's comes with its upload's order, or from its file
-name by a pattern. An order is known by its number and identifier, so that a message that says the same twice changes
-nothing; what was sent before the last thing that is known of an order, by its sender's clock, is refused as stale.
-Every analysis of a slide carries its order: results that are there already are announced again.
+The identifier is the container's, else the accession number. A slide's comes with its upload's order, from its file
+name by a pattern, or from its header. An order is known by its number, who assigned that, and its slide's identifier,
+so that a message that says the same twice changes nothing; what was sent before the last thing that is known of an
+order, by its sender's clock, is refused as stale. What an order means for results that are there already, is decided
+in `service.store.matching`. Orders of training and debugging (MSH-11 T, D) are kept apart: they match no slide.
 """
 
 import re
@@ -16,26 +17,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_, select, update
 
 from service.errors import SettingsInvalid
-from service.order import Order
+from service.order import Order, ReceivedOrder
 from service.refusals import NotFound
-from service.store import outbox
-from service.store.database import analyses, hold_lock, messages, orders, reading
+from service.store import matching
+from service.store.database import hold_lock, messages, orders, reading
 
 Control = Literal["place", "change", "cancel"]
 Outcome = Literal["placed", "changed", "cancelled", "stale", "too-late", "unknown"]
-FOUND = ("queued", "running", "succeeded")  # analyses that an order is for
+ProcessingId = Literal["P", "T", "D"]  # production, training, debugging
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The part of a message about one order: its number, and what is asked for of each slide."""
+    """The part of a message about one order: its number, who assigned that, and what is asked for of each slide."""
 
     control: Control
     number: str
-    orders: tuple[Order, ...]
+    orders: tuple[ReceivedOrder, ...]
+    assigner: str = ""  # where the number names none, it is the sender's
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,15 @@ class Sent:
 
     tenant: str
     source: Literal["hl7", "fhir"]
-    message: str
+    sender: str
+    number: str = ""  # of the message
     at: float = 0.0
+    processing_id: ProcessingId = "P"
+
+    @property
+    def message(self) -> str:
+        """The message, for people."""
+        return f"{self.sender} {self.number}".strip()
 
 
 def identifier_of(order: Order) -> str | None:
@@ -64,21 +73,20 @@ def check_pattern(pattern: str) -> re.Pattern[str] | None:
     return compiled if pattern else None
 
 
-def slide_identifier(order: Order | None, name: str, pattern: str) -> str | None:
-    """Find what is on a slide's label, as far as its upload says it."""
+def slide_identifier(order: Order | None, name: str, pattern: str, container_id: str | None = None) -> str | None:
+    """Find what is on a slide's label, by its upload, its name or the container in its header."""
     if order is not None and order.container_id:
         return order.container_id
     compiled = check_pattern(pattern)
-    if compiled is not None and (match := compiled.search(name)) and match["id"]:
-        return str(match["id"])[:255]
-    return None if order is None else order.accession_number
+    if compiled is not None and (found := compiled.search(name)) and found["id"]:
+        return str(found["id"])[:255]
+    return container_id or (order.accession_number if order is not None else None)
 
 
 def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
     """Do what a message asks, once; an order that is placed finds the analyses of its slide."""
     lock(connection, sent.tenant)
-    mine = and_(orders.c.tenant == sent.tenant, orders.c.number == request.number)
-    known = connection.execute(select(orders).where(mine)).all()
+    known = rows_of(connection, sent, request)
     named = {identifier_of(order) or "": order for order in request.orders}
     about = [row for row in known if not row.identifier or not named.keys() - {""} or row.identifier in named]
     if sent.at and any(row.sent_at > sent.at for row in about):
@@ -90,27 +98,11 @@ def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
     if any(row.status == "matched" for row in others):  # a change names all slides of its order
         return "too-late"
     for identifier, order in named.items():
-        _put(connection, sent, request.number, identifier, order, rows.get(identifier))
+        order_id = _write(connection, sent, request, order, rows.get(identifier), "waiting")
+        if sent.processing_id == "P":
+            matching.offer(connection, order_id)
     _set_cancelled(connection, sent, [row for row in others if row.status == "waiting"])
     return "changed" if request.control == "change" else "placed"
-
-
-def order_for(connection: Connection, tenant: str, identifier: str) -> Order | None:
-    """Match a slide that has come with its newest order, if there is one."""
-    lock(connection, tenant)
-    which = and_(orders.c.tenant == tenant, orders.c.identifier == identifier, orders.c.status != "cancelled")
-    row = connection.execute(select(orders).where(which).order_by(orders.c.updated_at.desc()).limit(1)).first()
-    if row is None:
-        return None
-    matched = {"status": "matched", "updated_at": time.time()}
-    connection.execute(update(orders).where(orders.c.id == row.id).values(**matched))
-    return Order.model_validate(row.order)
-
-
-def merged(given: dict[str, Any] | None, order: Order) -> dict[str, Any]:
-    """Merge what an upload said of its order with what the laboratory's system says, which overrules it."""
-    told = {name: value for name, value in (given or {}).items() if value is not None}
-    return Order.model_validate(told | order.model_dump(exclude_none=True)).model_dump(mode="json")
 
 
 def find(engine: Engine, tenant: str, order_id: str) -> Sequence[Row[Any]]:
@@ -120,12 +112,28 @@ def find(engine: Engine, tenant: str, order_id: str) -> Sequence[Row[Any]]:
         row = connection.execute(select(orders).where(which)).one_or_none()
         if row is None:
             raise NotFound(f"there is no order {order_id[:64]}")
-        return rows_of(connection, tenant, row.number)
+        same = and_(orders.c.assigner == row.assigner, orders.c.processing_id == row.processing_id)
+        return _rows(connection, tenant, row.number, same)
 
 
-def rows_of(connection: Connection, tenant: str, number: str) -> Sequence[Row[Any]]:
-    """Find an order by its number, a row for each slide; those that are cancelled come last."""
-    which = and_(orders.c.tenant == tenant, orders.c.number == number)
+def rows_of(connection: Connection, sent: Sent, request: Request) -> Sequence[Row[Any]]:
+    """Find what is known of an order, a row for each slide; those that are cancelled come last.
+
+    Of what was placed before assigners were kept, the sender's message says whose it is.
+    """
+    theirs = or_(orders.c.message == sent.sender, orders.c.message.startswith(f"{sent.sender} ", autoescape=True))
+    older = and_(orders.c.assigner == "", theirs)
+    same = or_(orders.c.assigner == assigner_of(sent, request), older)
+    return _rows(connection, sent.tenant, request.number, and_(same, orders.c.processing_id == sent.processing_id))
+
+
+def assigner_of(sent: Sent, request: Request) -> str:
+    """Name who assigned an order's number."""
+    return (request.assigner or f"sender {sent.sender}")[:255]
+
+
+def _rows(connection: Connection, tenant: str, number: str, same: Any) -> Sequence[Row[Any]]:
+    which = and_(orders.c.tenant == tenant, orders.c.number == number, same)
     cancelled = orders.c.status == "cancelled"
     return connection.execute(select(orders).where(which).order_by(cancelled, orders.c.created_at, orders.c.id)).all()
 
@@ -139,14 +147,16 @@ def waiting(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
 
 def count_waiting(engine: Engine) -> int:
     """Count the orders that wait for their slide."""
-    which = select(func.count()).select_from(orders).where(orders.c.status == "waiting")
+    production = and_(orders.c.status == "waiting", orders.c.processing_id == "P")
+    which = select(func.count()).select_from(orders).where(production)
     with reading(engine) as connection:
         return int(connection.execute(which).scalar_one())
 
 
 def forget(connection: Connection, before: float) -> None:
     """Delete orders and answered messages that nothing has happened to since a time (Unix seconds)."""
-    connection.execute(delete(orders).where(orders.c.updated_at < before, orders.c.status != "waiting"))
+    over = or_(orders.c.status != "waiting", orders.c.processing_id != "P")
+    connection.execute(delete(orders).where(orders.c.updated_at < before, over))
     connection.execute(delete(messages).where(messages.c.created_at < before))
 
 
@@ -157,8 +167,7 @@ def lock(connection: Connection, tenant: str) -> None:
 
 def _cancel(connection: Connection, sent: Sent, request: Request, about: Sequence[Row[Any]]) -> Outcome:
     if not about:  # so that the order, if it was overtaken on its way, is stale when it comes
-        order = request.orders[0]
-        _write(connection, sent, request.number, identifier_of(order) or "", order, None, "cancelled")
+        _write(connection, sent, request, request.orders[0], None, "cancelled")
         return "unknown"
     _set_cancelled(connection, sent, [row for row in about if row.status == "waiting"])
     return "too-late" if any(row.status == "matched" for row in about) else "cancelled"
@@ -170,42 +179,20 @@ def _set_cancelled(connection: Connection, sent: Sent, rows: Sequence[Row[Any]])
     connection.execute(update(orders).where(orders.c.id.in_(ids)).values(**values))
 
 
-def _put(
-    connection: Connection, sent: Sent, number: str, identifier: str, order: Order, known: Row[Any] | None
-) -> None:
-    """Write an order down, and give it to the analyses of its slide."""
-    which = and_(analyses.c.tenant == sent.tenant, analyses.c.slide_identifier == identifier)
-    query = select(analyses.c.id, analyses.c.status, analyses.c.request).where(which, analyses.c.status.in_(FOUND))
-    found = connection.execute(query.with_for_update()).all()
-    _write(connection, sent, number, identifier, order, known, "matched" if found else "waiting")
-    for analysis in found:
-        carried = merged(analysis.request.get("order"), order)
-        if carried == analysis.request.get("order"):
-            continue
-        values = {"request": analysis.request | {"order": carried}, "accession_number": carried["accession_number"]}
-        connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
-        if analysis.status == "succeeded":
-            outbox.announce_again(connection, analysis.id, sent.tenant)
-
-
 def _write(
-    connection: Connection,
-    sent: Sent,
-    number: str,
-    identifier: str,
-    order: Order,
-    known: Row[Any] | None,
-    status: str,
-) -> None:
+    connection: Connection, sent: Sent, request: Request, order: ReceivedOrder, known: Row[Any] | None, status: str
+) -> str:
+    """Write an order down and give its id; one that has its slide keeps it."""
     now = time.time()
-    values: dict[str, Any] = {
-        "order": order.model_dump(mode="json", exclude_none=True),
-        "source": sent.source,
-        "status": status,
-    }
+    values: dict[str, Any] = {"order": order.model_dump(mode="json", exclude_none=True), "source": sent.source}
     values |= {"message": sent.message[:1000], "sent_at": sent.at, "updated_at": now}
     if known is not None:
+        values["status"] = known.status if known.status == "matched" else status
+        values["assigner"] = known.assigner or assigner_of(sent, request)
         connection.execute(update(orders).where(orders.c.id == known.id).values(**values))
-        return
-    key = {"id": str(uuid.uuid4()), "tenant": sent.tenant, "number": number, "identifier": identifier}
+        return str(known.id)
+    key = {"id": str(uuid.uuid4()), "tenant": sent.tenant, "number": request.number}
+    key |= {"assigner": assigner_of(sent, request), "processing_id": sent.processing_id}
+    key |= {"identifier": identifier_of(order) or "", "status": status}
     connection.execute(insert(orders).values(**key, **values, created_at=now))
+    return key["id"]

@@ -2,12 +2,17 @@
 
     announced --> waiting --> delivered
                      |------> refused    (by the other system, for good; kept, and the next one goes on)
-                     '------> dropped    (by an operator)
+                     |------> parked     (answered, but never with yes: a person is asked)
+                     |------> dropped    (by an operator)
+                     '------> replaced   (a later version goes instead; it may have arrived)
 
 A version is announced in the transaction that makes it (an analysis succeeds, a person signs), so none is lost. Who
 makes it need not know who is to be told: the announcement is shared out later, one row for each channel that is
-configured. On a channel, nothing overtakes what waits; the row of a try that failed is tried again, and its number
-tells the other system that it is the same.
+configured. The row of a try that failed is tried again, and its number tells the other system that it is the same.
+
+What is of one order goes out in order: its stream. A message that the other system does not take holds up its stream
+only; no answer at all holds up the channel. Nothing is sent of a result that is held (`service.store.holds`). A result
+that goes to another order is taken back first: until every system that was told has taken that, nobody is told more.
 """
 
 import threading
@@ -17,13 +22,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, update
 
 from service.errors import ParameterInvalid
 from service.refusals import DatabaseUnavailable, NotFound
-from service.store.database import outbox, reading, review_entries, writing
+from service.store.database import analyses, outbox, reading, review_entries, writing
 
 EVERY = "every"  # the channel of an announcement
+TRY_S = 120.0  # longer than any try lasts: a withdrawal must not overtake what is under way
+UNDELIVERED = ("waiting", "parked", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +39,72 @@ class OutboxStatistics:
 
     waiting: int
     refused: int
+    parked: int
     oldest_at: float | None  # Unix seconds, of those that wait
 
 
 def announce(connection: Connection, analysis_id: str, tenant: str, revision: int) -> None:
     """Write down that a version of a result is to be sent (0: nobody has signed it); twice is once."""
-    now = time.time()
     version = and_(outbox.c.analysis_id == analysis_id, outbox.c.channel == EVERY, outbox.c.revision == revision)
     if connection.execute(select(outbox.c.id).where(version)).first() is None:
-        row = {"tenant": tenant, "analysis_id": analysis_id, "channel": EVERY, "revision": revision}
-        connection.execute(insert(outbox).values(**row, status="waiting", attempts=0, created_at=now, next_at=now))
+        _insert(connection, tenant, analysis_id, EVERY, revision)
+
+
+def _insert(connection: Connection, tenant: str, analysis_id: str, channel: str, revision: int, **more: Any) -> None:
+    now = time.time()
+    request = connection.execute(select(analyses.c.request).where(analyses.c.id == analysis_id)).scalar_one_or_none()
+    order = (request or {}).get("order") or {}
+    numbers = (order.get(name) for name in ("placer_order_number", "filler_order_number", "accession_number"))
+    row = {"tenant": tenant, "analysis_id": analysis_id, "channel": channel, "revision": revision, "status": "waiting"}
+    row |= {"stream": next(filter(None, numbers), analysis_id), "created_at": now, "next_at": now, **more}
+    connection.execute(insert(outbox).values(**row))
 
 
 def announce_again(connection: Connection, analysis_id: str, tenant: str) -> None:
     """Send the valid version of a result (once more) because its order came or changed; what waits, need not go."""
-    connection.execute(delete(outbox).where(outbox.c.analysis_id == analysis_id, outbox.c.status == "waiting"))
+    _replace_waiting(connection, analysis_id)
+    announce(connection, analysis_id, tenant, _signed_revision(connection, analysis_id))
+
+
+def _replace_waiting(connection: Connection, analysis_id: str) -> None:
+    mine = and_(outbox.c.analysis_id == analysis_id, outbox.c.withdraws.is_(None))
+    waiting = and_(mine, outbox.c.status.in_(("waiting", "parked")))
+    connection.execute(update(outbox).where(waiting, outbox.c.attempts > 0).values(status="replaced"))
+    connection.execute(delete(outbox).where(waiting, outbox.c.attempts == 0))
+
+
+def _signed_revision(connection: Connection, analysis_id: str) -> int:
     signed = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.action == "sign")
-    revision = connection.execute(select(func.max(review_entries.c.revision)).where(signed)).scalar_one()
-    announce(connection, analysis_id, tenant, revision or 0)
+    return connection.execute(select(func.max(review_entries.c.revision)).where(signed)).scalar_one() or 0
+
+
+def was_told(connection: Connection, analysis_id: str) -> bool:
+    """Tell whether another system knows of a result, or may."""
+    return bool(_told(connection, analysis_id))
+
+
+def _told(connection: Connection, analysis_id: str) -> dict[str, int]:
+    """Find the channels on which a result may have arrived and was not taken back since; and its last version there."""
+    mine = select(outbox).where(outbox.c.analysis_id == analysis_id, outbox.c.channel != EVERY)
+    found: dict[str, int] = {}
+    for row in connection.execute(mine.order_by(outbox.c.id)).all():
+        if row.withdraws is not None:
+            found.pop(row.channel, None)
+        elif row.status == "delivered" or row.attempts > row.declined + (row.status == "refused"):
+            found[row.channel] = row.revision  # delivered, or a try had no answer
+    return found
+
+
+def withdraw(connection: Connection, analysis: Row[Any]) -> None:
+    """Have a result taken back wherever it may have arrived, from the order for which it was told there."""
+    told, now = _told(connection, analysis.id), time.time()
+    trying = and_(outbox.c.analysis_id == analysis.id, outbox.c.status == "waiting", outbox.c.attempts > 0)
+    under_way = connection.execute(select(outbox.c.channel).where(trying, outbox.c.next_at > now)).scalars().all()
+    _replace_waiting(connection, analysis.id)
+    taken_back = {"order": analysis.request.get("order"), "moves": analysis.moves}
+    for channel, revision in told.items():
+        begin = now + TRY_S if channel in under_way else now
+        _insert(connection, analysis.tenant, analysis.id, channel, revision, withdraws=taken_back, next_at=begin)
 
 
 def share_out(engine: Engine, channels: Sequence[str], tenant: str) -> None:
@@ -67,18 +122,45 @@ def share_out(engine: Engine, channels: Sequence[str], tenant: str) -> None:
 
 
 def take(engine: Engine, channel: str, lease_s: float) -> Row[Any] | None:
-    """Take the first row of a channel, if its time has come; it is not taken again before the lease has run out."""
+    """Take the first row of a channel that may be sent now; it is not taken again before the lease has run out."""
     now = time.time()
-    first = select(outbox).where(outbox.c.channel == channel, outbox.c.status == "waiting").order_by(outbox.c.id)
     with reading(engine) as connection:
-        row = connection.execute(first.limit(1)).first()
-    if row is None or row.next_at > now:
+        row = _first_due(connection, channel, now)
+    if row is None:
         return None
     as_seen = and_(outbox.c.id == row.id, outbox.c.attempts == row.attempts, outbox.c.status == "waiting")
     with writing(engine) as connection:
         taken = {"attempts": row.attempts + 1, "next_at": now + lease_s}
         mine = connection.execute(update(outbox).where(as_seen).values(**taken)).rowcount == 1
     return row if mine else None
+
+
+def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | None:
+    waiting = select(outbox).where(outbox.c.channel == channel, outbox.c.status == "waiting", _may_go())
+    away = connection.execute(waiting.where(outbox.c.silent.is_(True)).order_by(outbox.c.id).limit(1)).first()
+    if away is not None:  # one row finds out when the other side is back
+        return away if away.next_at <= now else None
+    return connection.execute(waiting.where(outbox.c.next_at <= now, _is_next()).order_by(outbox.c.id).limit(1)).first()
+
+
+def _may_go() -> ColumnElement[bool]:
+    """Whether a row is of a result that nothing holds, or takes one back."""
+    held = select(analyses.c.id).where(analyses.c.id == outbox.c.analysis_id, analyses.c.held.is_not(None))
+    return or_(outbox.c.withdraws.is_not(None), ~held.exists())
+
+
+def _is_next() -> ColumnElement[bool]:
+    """Whether nothing must go before a row: of its stream, or a withdrawal from whoever knows the result already."""
+    first = outbox.alias("first")
+    same_analysis = first.c.analysis_id == outbox.c.analysis_id
+    stream = and_(
+        first.c.channel == outbox.c.channel,
+        first.c.status.in_(("waiting", "parked")),
+        or_(first.c.stream == outbox.c.stream, same_analysis),
+    )
+    open_withdrawal = and_(same_analysis, first.c.withdraws.is_not(None), first.c.status.in_(UNDELIVERED))
+    withdrawal = and_(outbox.c.withdraws.is_(None), open_withdrawal)
+    return ~select(first.c.id).where(first.c.id < outbox.c.id, or_(stream, withdrawal)).exists()
 
 
 @contextmanager
@@ -101,12 +183,21 @@ def held(engine: Engine, row: Row[Any], lease_s: float) -> Iterator[None]:
         renewing.join()
 
 
-def settle(engine: Engine, row: Row[Any], status: str, error: str | None = None, delay_s: float = 0.0) -> None:
+def settle(
+    engine: Engine, row: Row[Any], status: str, error: str | None = None, delay_s: float = 0.0, **more: Any
+) -> None:
     """Record how a try went; `delay_s`: until the next one, where it still waits."""
-    values = {"status": status, "last_error": error, "next_at": time.time() + delay_s}
+    values = {"status": status, "last_error": error, "next_at": time.time() + delay_s, "silent": False, **more}
     with writing(engine) as connection:
         which = and_(outbox.c.id == row.id, outbox.c.status == "waiting")
         connection.execute(update(outbox).where(which).values(**values))
+
+
+def give_back(engine: Engine, row: Row[Any]) -> None:
+    """Undo `take`: nothing was tried."""
+    with writing(engine) as connection:
+        which = and_(outbox.c.id == row.id, outbox.c.status == "waiting", outbox.c.attempts == row.attempts + 1)
+        connection.execute(update(outbox).where(which).values(attempts=row.attempts, next_at=row.next_at))
 
 
 def remove(engine: Engine, row: Row[Any]) -> None:
@@ -117,7 +208,7 @@ def remove(engine: Engine, row: Row[Any]) -> None:
 
 def undelivered(engine: Engine) -> Sequence[Row[Any]]:
     """List what waits or was refused, in order."""
-    which = select(outbox).where(outbox.c.status.in_(("waiting", "refused")), outbox.c.channel != EVERY)
+    which = select(outbox).where(outbox.c.status.in_(UNDELIVERED), outbox.c.channel != EVERY)
     with reading(engine) as connection:
         return connection.execute(which.order_by(outbox.c.id)).all()
 
@@ -146,7 +237,7 @@ def drop(engine: Engine, number: int) -> Row[Any]:
 
 
 def _undelivered(connection: Connection, number: int) -> Row[Any]:
-    which = and_(outbox.c.id == number, outbox.c.status.in_(("waiting", "refused")), outbox.c.channel != EVERY)
+    which = and_(outbox.c.id == number, outbox.c.status.in_(UNDELIVERED), outbox.c.channel != EVERY)
     row = connection.execute(select(outbox).where(which)).one_or_none()
     if row is None:
         raise NotFound(f"nothing numbered {number} waits or was refused")
@@ -154,16 +245,21 @@ def _undelivered(connection: Connection, number: int) -> Row[Any]:
 
 
 def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxStatistics]:
-    """Count what each channel holds, those included that are not configured any more but still hold something."""
-    query = select(outbox.c.channel, outbox.c.status, func.count(), func.min(outbox.c.created_at))
+    """Count what each channel holds, those included that are not configured any more but still hold something.
+
+    What is held waits for a person and for no channel: it is counted elsewhere (`service.store.holds`).
+    """
+    columns = (outbox.c.channel, outbox.c.status, func.count(), func.min(outbox.c.created_at))
+    query = select(*columns).where(_may_go())
     with reading(engine) as connection:
         rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).all()
     found = {(channel, status): (count, oldest) for channel, status, count, oldest in rows}
-    stuck = {channel for channel, status in found if status in ("waiting", "refused") and channel != EVERY}
+    stuck = {channel for channel, status in found if status in UNDELIVERED and channel != EVERY}
     return {
         channel: OutboxStatistics(
             found.get((channel, "waiting"), (0,))[0],
             found.get((channel, "refused"), (0,))[0],
+            found.get((channel, "parked"), (0,))[0],
             found.get((channel, "waiting"), (0, None))[1],
         )
         for channel in sorted({*channels, *stuck})
@@ -172,5 +268,5 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
 
 def forget(connection: Connection, before: float) -> None:
     """Delete what was settled and written before a time (Unix seconds)."""
-    settled = outbox.c.status.in_(("delivered", "refused", "dropped"))
+    settled = outbox.c.status.in_(("delivered", "refused", "dropped", "replaced"))
     connection.execute(delete(outbox).where(settled, outbox.c.created_at < before))

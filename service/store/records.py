@@ -32,6 +32,7 @@ class Submission:
     priority: Priority = "routine"
     accession_number: str | None = None
     slide_identifier: str | None = None
+    label: dict[str, Any] | None = None  # `service.slide_label.SlideLabel`
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,12 @@ class Analysis:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    order_id: str | None
+    moves: int
+    label: dict[str, Any] | None
+    uploaded_order: dict[str, Any] | None
+    held: dict[str, Any] | None
+    accepted: list[str] | None
     progress: float
     patches_per_s: float
     seconds_left: float | None

@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
+from service.order import Identifier
+from service.patient_gate import identifiers_of
 from service.refusals import NotFound, RevisionConflict
 from service.report import Report
 from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of
-from service.store import audit, outbox
+from service.store import audit, holds, outbox
 from service.store.database import analyses, reading, review_entries, writing
 from service.store.records import Analysis
 from service.tissue import TissueMask
@@ -40,8 +42,19 @@ class Reviews:
             _append(connection, analysis, made, by)
         return entries + made
 
-    def sign(self, analysis: Analysis, report: Report, tissue: TissueMask, revision: int, by: Reviewer) -> list[Entry]:
-        """Vouch for a revision, and have it told; gives all entries. Raises RevisionConflict, NotFound."""
+    def sign(
+        self,
+        analysis: Analysis,
+        report: Report,
+        tissue: TissueMask,
+        revision: int,
+        by: Reviewer,
+        patient_id: str | None = None,
+    ) -> list[Entry]:
+        """Vouch for a revision, and have it told; gives all entries. Raises RevisionConflict, NotFound.
+
+        The patient is the one of the order as the analysis had it, or whoever `patient_id` says.
+        """
         before = [entry for entry in self.entries(analysis.id) if entry.revision <= revision]
         counted = counted_review(report, tissue, replay(report, before))  # not while others wait for the lock
         with self._at(analysis, revision) as (connection, entries):
@@ -49,7 +62,8 @@ class Reviews:
             kept = counted.model_dump(mode="json")
             signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
             outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
-            _append(connection, analysis, [signature], by)
+            _append(connection, analysis, [signature], by, _patient(analysis, patient_id))
+            holds.judge(connection, analysis.id)
         return [*entries, signature]
 
     @contextmanager
@@ -67,6 +81,14 @@ class Reviews:
             yield connection, entries
 
 
+def _patient(analysis: Analysis, patient_id: str | None) -> list[dict[str, Any]]:
+    """List the identifiers that a signature is given for; those that a person reads aloud name no assigner."""
+    known = identifiers_of(holds.carried_order(analysis.request))
+    if patient_id is not None and not any(each.value == patient_id for each in known):
+        known = [Identifier(value=patient_id)]
+    return [each.model_dump(mode="json", exclude_none=True) for each in known]
+
+
 def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     table = review_entries.c
     query = select(table.detection_id.label("id"), *(table[name] for name in SAME)).order_by(table.revision)
@@ -74,10 +96,17 @@ def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     return [Entry(**{**row._mapping, "at": datetime.fromtimestamp(row.at, UTC)}) for row in rows]
 
 
-def _append(connection: Connection, analysis: Analysis, made: Sequence[Entry], by: Reviewer) -> None:
+def _append(
+    connection: Connection,
+    analysis: Analysis,
+    made: Sequence[Entry],
+    by: Reviewer,
+    patient: list[dict[str, Any]] | None = None,
+) -> None:
     rows: list[dict[str, Any]] = [
         {name: getattr(entry, name) for name in SAME}
         | {"analysis_id": analysis.id, "detection_id": entry.id, "key_id": by.key_id, "at": entry.at.timestamp()}
+        | {"patient": patient}
         for entry in made
     ]
     connection.execute(insert(review_entries), rows)

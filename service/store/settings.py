@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Addresses and networks, by commas, that orders may come from by HL7; empty: this machine only."""
     lis_charset: str = ""
     """Characters of HL7 messages whose MSH-18 is empty, as HL7's table 0211 calls them: `8859/1`, `UNICODE UTF-8`."""
+    lis_mapping: Path | None = None
+    """TOML file that says where each sender's HL7 messages say what; empty: all follow IHE."""
     hl7_results: str = ""
     """Where results go by MLLP: `host:port`, or `mllps://host:port` for TLS; empty: nowhere."""
     hl7_sender: str = "mitosis-service"

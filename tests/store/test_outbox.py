@@ -8,10 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from service.interop import channels, mllp
+from service.order import Order
 from service.refusals import NotFound
 from service.store import outbox
+from service.store.database import analyses, writing
+from tests.export.hospital import ORDER
 from tests.outgoing import Lis, Service, lis_of, service_in, settings
 
 
@@ -102,3 +106,46 @@ def test_one_can_be_dropped_so_that_the_next_goes_on(service: Service, lis: Lis)
     assert [row.status for row in service.rows()] == ["dropped", "delivered"]
     with pytest.raises(NotFound):
         outbox.drop(service.engine, 99)
+
+
+def other_order(number: str) -> Order:
+    return ORDER.model_copy(update={"placer_order_number": number, "container_id": f"S-{number}"})
+
+
+def test_what_is_never_taken_is_parked_while_other_orders_go_on(
+    service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "DECLINED_S", (5, 3600))
+    lis.answers = ["AE", "AA"]
+    first, other = service.succeeded(), service.succeeded(other_order("ORD-100"))
+    service.sign(first, 1)
+    assert service.deliver("hl7") == 1
+    assert [str(each.segment("ORC")[2]) for each in lis.got] == ["ORD-99", "ORD-100"]
+    for hours, status in ((0.01, "waiting"), (1.5, "parked"), (24, "parked")):
+        lis.answers = ["AE"]
+        assert service.deliver("hl7", after_s=hours * 3600) == 0
+        assert [row.status for row in service.rows() if row.analysis_id == first] == [status, "waiting"]
+    assert len(lis.got) == 4, "what is parked is not tried any more"
+    assert outbox.statistics(service.engine, ["hl7"])["hl7"].parked == 1
+    [parked, _] = outbox.undelivered(service.engine)
+    assert (parked.status, "AE" in parked.last_error) == ("parked", True)
+    lis.answers = ["AA"]
+    service.sign(other, 1)
+    assert service.deliver("hl7") == 1
+    outbox.retry(service.engine, parked.id)
+    assert service.deliver("hl7") == 2
+    assert lis.codes()[-2:] == ["P", "F"]
+
+
+def test_a_held_result_holds_up_nobody(service: Service, lis: Lis) -> None:
+    up = service.settings
+    with closing(socket.create_server(("127.0.0.1", 0))) as closed:
+        service.settings = settings(hl7_results=f"127.0.0.1:{closed.getsockname()[1]}")
+    first, _ = service.succeeded(), service.succeeded(other_order("ORD-100"))
+    assert service.deliver("hl7") == 0  # nobody answers: it is first in the queue
+    with writing(service.engine) as connection:
+        connection.execute(update(analyses).where(analyses.c.id == first).values(held={"id": "x"}))
+    service.settings = up
+    assert service.deliver("hl7", after_s=60) == 1
+    assert [str(each.segment("ORC")[2]) for each in lis.got] == ["ORD-100"]
+    assert service.deliver("hl7", after_s=60) == 0

@@ -1,0 +1,92 @@
+"""What a result message says of its order: patient, numbers, orderer; as they came, where they came by HL7 v2."""
+
+from service.export.hl7_text import SEX, Fields, escaped, parts, person
+from service.order import Identifier, Order, ReceivedOrder, split_name
+from service.refusals import FormatUnavailable
+
+
+def require(order: Order) -> None:
+    """Raise FormatUnavailable where LAB-3 has no words for unknown: a result that cannot be filed is not sent."""
+    needed = {
+        "patient_id": order.patient_id,
+        "placer_order_number or accession_number": placer_number(order),
+        "ordering_provider": orderer(order) or (isinstance(order, ReceivedOrder) and order.orderer_optional),
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise FormatUnavailable(f"an HL7 result needs {', '.join(missing)} in the order")
+
+
+def came(order: Order, place: str) -> str | list[str]:
+    """Give a field as the order had it, its repetitions apart; nothing where it had none, or did not come by HL7."""
+    found = order.field(place).split("~") if isinstance(order, ReceivedOrder) else [""]
+    return found if len(found) > 1 else found[0]
+
+
+def patient(order: Order) -> Fields:
+    """Write PID."""
+    family, given = split_name(order.patient_name or "")
+    return {
+        1: "1",
+        3: came(order, "PID-3") or _identifiers(order),
+        5: came(order, "PID-5") or parts(family, given, "", "", "", "", "L" if family else "U"),
+        7: (order.patient_birth_date or "").replace("-", ""),
+        8: SEX[order.patient_sex] if order.patient_sex else "",
+    }
+
+
+def _identifiers(order: Order) -> str | list[str]:
+    found = order.patient_identifiers if isinstance(order, ReceivedOrder) else []
+    if not found:
+        return parts(order.patient_id or "", "", "", order.patient_id_issuer or "", "PI")
+    return [_identifier(each) for each in found]
+
+
+def _identifier(identifier: Identifier) -> str:
+    """Write CX."""
+    assigner = "&".join(map(escaped, _assigner(identifier))).rstrip("&")
+    days = [(each or "").replace("-", "") for each in (identifier.valid_from, identifier.valid_to)]
+    components = (escaped(identifier.value), "", "", assigner, escaped(identifier.type or "PI"), "", *days)
+    return "^".join(components).rstrip("^")
+
+
+def _assigner(identifier: Identifier) -> tuple[str, str, str]:
+    """Give an assigner's namespace, universal id, and that one's type."""
+    system = identifier.system or ""
+    if system.startswith("urn:oid:"):
+        return identifier.namespace or "", system.removeprefix("urn:oid:"), "ISO"
+    return identifier.namespace or "", system, "URI" if system else ""
+
+
+def placer_number(order: Order) -> str:
+    """Write ORC-2."""
+    number = order.placer_order_number or order.accession_number or ""
+    return _one(came(order, "ORC-2")) or _number(number, order.placer if isinstance(order, ReceivedOrder) else None)
+
+
+def filler_number(order: Order, analysis_id: str) -> str:
+    """Write ORC-3; our own number where the order has none."""
+    number = order.filler_order_number or order.accession_number or analysis_id
+    return _one(came(order, "ORC-3")) or _number(number, order.filler if isinstance(order, ReceivedOrder) else None)
+
+
+def _number(number: str, identifier: Identifier | None) -> str:
+    """Write EI, with the assigner where it is the number's."""
+    known = identifier is not None and identifier.value == number
+    return parts(number, *(_assigner(identifier) if identifier is not None and known else ()))
+
+
+def _one(found: str | list[str]) -> str:
+    return found if isinstance(found, str) else found[0]
+
+
+def orderer(order: Order) -> str | list[str]:
+    """Write OBR-16."""
+    own = person(order.ordering_provider_id, order.ordering_provider)
+    return came(order, "OBR-16") or came(order, "ORC-12") or own
+
+
+def service_of(order: Order) -> str | list[str]:
+    """Write OBR-4; nothing where the order named no service."""
+    service = order.service
+    return came(order, "OBR-4") or (parts(service.code, service.text, service.system) if service else "")

@@ -1,0 +1,157 @@
+"""Where each sender's HL7 v2 messages say what: a TOML file, MITOSIS_LIS_MAPPING, read when a process starts.
+
+    [[sender]]
+    application = "STAINER"      # MSH-3, first component; left out: any. The first sender that fits is taken
+    slide = ["OBR-2;4"]          # the fourth of parts with ";" between them
+    accession = ["OBR-2;1"]
+    patient = "PID-2"
+    provider_optional = true
+
+A place is SEGMENT-FIELD, with .COMPONENT, and ;PART of that. The first place that holds something counts.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import SettingsInvalid
+from service.interop.hl7_message import CHARSETS, Repetition, Segment
+from service.order import Identifier
+from service.strict import first_error
+
+PLACE: Final = re.compile(r"(PID|ORC|OBR|SPM|SAC)-([1-9]\d?)(?:\.([1-9]\d?))?(?:;([1-9]))?")
+
+
+def _place(text: str) -> str:
+    if not PLACE.fullmatch(text):
+        raise ValueError("a place is a field of PID, ORC, OBR, SPM or SAC, as SAC-3, SPM-2.2 or OBR-2;4")
+    return text
+
+
+def _charset(text: str) -> str:
+    if text and text.upper() not in CHARSETS:
+        raise ValueError("this character set is not read here")
+    return text
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError("this is no time zone, as Europe/Berlin is") from error
+    return text
+
+
+Places = tuple[Annotated[str, AfterValidator(_place)], ...]
+
+
+class Sender(BaseModel):
+    """What one sender's messages mean; the defaults are those of who follows IHE."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    application: str | None = None
+    """MSH-3, its first component; left out: any."""
+    facility: str | None = None
+    """MSH-4, its first component; left out: any."""
+    patient: Annotated[str, Field(pattern="^PID-[234]$")] = "PID-3"
+    """Where the patient's identifiers are."""
+    slide: Places = ("SAC-3",)
+    """What is on the slide's label."""
+    accession: Places = ("SAC-2", "OBR-18")
+    """The case."""
+    block: Places = ("SAC-4",)
+    """The block."""
+    stain: Places = ()
+    """The stain, where no OBX says it."""
+    provider: Places = ("OBR-16", "ORC-12")
+    """Who ordered."""
+    provider_optional: bool = False
+    """Whether an order without one is taken, and its results sent without OBR-16."""
+    assigner: Annotated[str, Field(max_length=255)] = ""
+    """Who assigned the patient's and the order's numbers that name nobody; empty: the sender."""
+    charset: Annotated[str, AfterValidator(_charset)] = ""
+    """Characters of messages without MSH-18; empty: MITOSIS_LIS_CHARSET."""
+    zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Time zone of times without one."""
+    production: tuple[str, ...] = ("P", "")
+    """What MSH-11 says of orders for production."""
+    identifier_types: tuple[str, ...] = ("MR", "PI")
+    """Types of patients' identifiers (table 0203), the preferred one first."""
+    name_types: tuple[str, ...] = ("L", "D", "", "U")
+    """Types of names (table 0200), the preferred one first."""
+
+    any_version: bool = False
+    """Whether MSH-12 is not looked at."""
+
+    def assigned(self, identifier: Identifier) -> Identifier:
+        """Complete an identifier that names no assigner."""
+        if identifier.assigner or not self.assigner:
+            return identifier
+        return identifier.model_copy(update={"namespace": self.assigner})
+
+    def fits(self, header: Segment) -> bool:
+        """Tell whether a message is this sender's, by its MSH."""
+        names = ((self.application, 3), (self.facility, 4))
+        return all(name is None or name == header.text(number) for name, number in names)
+
+
+class LisMapping(BaseModel):
+    """All senders of a laboratory; a message of none of them is read by IHE's rules."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sender: tuple[Sender, ...] = ()
+
+    def of(self, header: Segment) -> Sender:
+        """Find the sender of a message by its MSH."""
+        return next((each for each in self.sender if each.fits(header)), STANDARD)
+
+
+STANDARD: Final = Sender()
+NO_MAPPING: Final = LisMapping()
+
+
+def read_mapping(path: Path | None) -> LisMapping:
+    """Read a mapping file; without one, everybody follows IHE. Raises SettingsInvalid, which says what is wrong."""
+    if path is None:
+        return NO_MAPPING
+    try:
+        return LisMapping.model_validate(tomllib.loads(path.read_text()))
+    except ValidationError as error:
+        raise SettingsInvalid(f"{path}: {': '.join(first_error(error))}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsInvalid(f"MITOSIS_LIS_MAPPING: {path}: {error}") from error
+
+
+def find(places: Sequence[str], segments: Mapping[str, Segment | None]) -> Repetition | None:
+    """Find the first field of some places that is not empty."""
+    for place in places:
+        name, number = re.split("[-.;]", place)[:2]
+        segment = segments.get(name)
+        found = segment.repetitions(int(number)) if segment is not None else ()
+        if found:
+            return found[0]
+    return None
+
+
+def text_at(places: Sequence[str], segments: Mapping[str, Segment | None]) -> str:
+    """Read the first of some places that holds something, as plain text."""
+    for place in places:
+        found = find((place,), segments)
+        if found is not None and (text := _part(place, found)):
+            return text
+    return ""
+
+
+def _part(place: str, repetition: Repetition) -> str:
+    match = PLACE.fullmatch(place)
+    component, part = (match[3], match[4]) if match is not None else (None, None)
+    text = repetition.text(int(component or 1))
+    parts = text.split(";")
+    return text if part is None else parts[int(part) - 1].strip() if int(part) <= len(parts) else ""

@@ -1,0 +1,199 @@
+"""Results that are held because not everybody names the same patient, and what a person decides about them.
+
+`judge` is asked in the transaction that changes what is known: a slide is matched, an order comes, a person signs.
+What it finds holds the result: nothing of it is sent over any channel. It only ever adds; a hold ends by `release` or
+`assign`, which a person asks for, with a reason. What was decided is not asked again, unless something in it changes.
+
+A result that is given to another order is taken back first wherever it was told, as it was told there.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, and_, func, select, update
+
+from service.order import Identifier, Order, ReceivedOrder
+from service.patient_gate import Conflict, Statement, conflicts, identifiers_of
+from service.refusals import HoldChanged, NotFound
+from service.review import Reviewer
+from service.slide_label import SlideLabel
+from service.store import audit, outbox
+from service.store.database import analyses, orders, reading, review_entries, writing
+
+NO_ORDER = Order()
+
+
+def carried_order(request: dict[str, Any]) -> Order:
+    """Read the order that an analysis goes out for; an empty one where there is none."""
+    told = {name: value for name, value in (request.get("order") or {}).items() if value is not None}
+    return ReceivedOrder.model_validate(told) if told else NO_ORDER
+
+
+def completed(uploaded: dict[str, Any] | None, order: ReceivedOrder) -> dict[str, Any]:
+    """Complete an order by what an upload said of the slide itself; of patient and orderer only the order speaks."""
+    known = {name: (uploaded or {}).get(name) for name in ("container_id", "block", "stain", "accession_number")}
+    told = {name: value for name, value in known.items() if value is not None}
+    return ReceivedOrder.model_validate(told | order.model_dump(exclude_none=True)).model_dump(mode="json")
+
+
+def judge(connection: Connection, analysis_id: str, *, also: Iterable[Conflict] = ()) -> None:
+    """Hold an analysis' result where who names its patient does not agree; what holds it already stays."""
+    row = _locked(connection, analysis_id)
+    order = carried_order(row.request)
+    accepted, before = set(row.accepted or ()), row.held or {}
+    found = [*conflicts(order, _statements(connection, row)), *also] if order != NO_ORDER else [*also]
+    reasons = {each["key"]: each for each in before.get("reasons", ())}
+    reasons |= {each.key: asdict(each) for each in found if each.key not in accepted}
+    if reasons.keys() != {each["key"] for each in before.get("reasons", ())}:
+        name = hashlib.sha256(" ".join(sorted(reasons)).encode()).hexdigest()[:12]
+        held = {"id": name, "since": before.get("since", time.time()), "reasons": list(reasons.values())}
+        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=held))
+        codes = sorted({each["code"] for each in reasons.values()})
+        audit.record(connection, row.tenant, "patient gate", "hold_result", analysis_id, hold=name, reasons=codes)
+
+
+def _locked(connection: Connection, analysis_id: str) -> Row[Any]:
+    row = connection.execute(select(analyses).where(analyses.c.id == analysis_id).with_for_update()).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no analysis {analysis_id[:64]}")
+    return row
+
+
+def _statements(connection: Connection, row: Row[Any]) -> list[Statement]:
+    """Collect what everybody but the order itself says."""
+    label = SlideLabel.model_validate(row.label or {})
+    found = [Statement("the slide's header", label.patient, label.accession_number, label.container_id)]
+    if row.uploaded_order:
+        uploaded = Order.model_validate(row.uploaded_order)
+        numbers = (uploaded.accession_number, uploaded.container_id)
+        found.append(Statement("the slide's upload", identifiers_of(uploaded), *numbers))
+    if (signed := signed_for(connection, row.id)) is not None:
+        found.append(Statement("the person who signed", signed))
+    for each in orders_of_slide(connection, row.tenant, row.slide_identifier):
+        said = identifiers_of(ReceivedOrder.model_validate(each.order))
+        found.append(
+            Statement(
+                "another order" if each.id != row.order_id else "the order's last message", said, order_id=each.id
+            )
+        )
+    return found
+
+
+def signed_for(connection: Connection, analysis_id: str) -> list[Identifier] | None:
+    """List the patient's identifiers that the last signature was given for; None where nobody has signed."""
+    signed = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.action == "sign")
+    query = select(review_entries.c.patient).where(signed).order_by(review_entries.c.revision.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else [Identifier.model_validate(each) for each in row.patient or ()]
+
+
+def orders_of_slide(connection: Connection, tenant: str, identifier: str | None) -> Sequence[Row[Any]]:
+    """List the orders for a slide, the newest first; neither cancelled ones nor those for training."""
+    if identifier is None:
+        return ()
+    which = and_(orders.c.tenant == tenant, orders.c.identifier == identifier, orders.c.status != "cancelled")
+    query = select(orders).where(which, orders.c.processing_id == "P").order_by(orders.c.updated_at.desc())
+    return connection.execute(query).all()
+
+
+def held_results(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
+    """List the analyses whose results are held, oldest first."""
+    which = and_(analyses.c.tenant == tenant, analyses.c.held.is_not(None))
+    with reading(engine) as connection:
+        return connection.execute(select(analyses).where(which).order_by(analyses.c.created_at)).all()
+
+
+def find_held(engine: Engine, tenant: str, hold: str) -> str:
+    """Find the analysis that a hold is of. Raises NotFound."""
+    for row in held_results(engine, tenant):
+        if row.held["id"] == hold:
+            return str(row.id)
+    raise NotFound(f"nothing is held as {hold[:64]}")
+
+
+def count_held(engine: Engine) -> int:
+    """Count the results that are held."""
+    query = select(func.count()).select_from(analyses).where(analyses.c.held.is_not(None))
+    with reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def learn_label(engine: Engine, analysis_id: str, label: SlideLabel) -> None:
+    """Keep what the header of a slide says that came before headers were read, and judge it."""
+    with writing(engine) as connection:
+        said = label.model_dump(mode="json", exclude_defaults=True)
+        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(label=said))
+        judge(connection, analysis_id)
+
+
+# What a person decides
+
+
+def release(engine: Engine, analysis_id: str, tenant: str, hold: str, by: Reviewer, reason: str) -> None:
+    """Let a held result go out for the order that it has. Raises NotFound, HoldChanged."""
+    with writing(engine) as connection:
+        row = _decidable(connection, analysis_id, tenant, hold)
+        keys = {each["key"] for each in row.held["reasons"]}
+        values = {"held": None, "accepted": sorted({*(row.accepted or ()), *keys})}
+        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(**values))
+        judge(connection, analysis_id)
+        _record(connection, row, "release_result", by, reason)
+
+
+def assign(
+    engine: Engine, analysis_id: str, tenant: str, order_id: str, hold: str | None, by: Reviewer, reason: str
+) -> None:
+    """Give a result to another order: taken back where it was told, then told anew. Raises NotFound, HoldChanged."""
+    with writing(engine) as connection:
+        row = _decidable(connection, analysis_id, tenant, hold)
+        which = and_(orders.c.tenant == tenant, orders.c.id == order_id, orders.c.status != "cancelled")
+        target = connection.execute(select(orders).where(which, orders.c.processing_id == "P")).one_or_none()
+        if target is None:
+            raise NotFound(f"there is no order {order_id[:64]} that a result could be given to")
+        outbox.withdraw(connection, row)
+        give(connection, row, target, moved=True)
+        _free_order(connection, row.order_id)
+        now = _locked(connection, analysis_id)
+        found = conflicts(carried_order(now.request), _statements(connection, now))
+        before = {each["key"] for each in (row.held or {}).get("reasons", ())}
+        accepted = sorted({*(row.accepted or ()), *before, *(each.key for each in found)})
+        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=None, accepted=accepted))
+        if row.status == "succeeded":
+            outbox.announce_again(connection, analysis_id, tenant)
+        _record(connection, row, "assign_result", by, reason, order=order_id, order_before=row.order_id)
+
+
+def give(connection: Connection, analysis: Row[Any], order: Row[Any], *, moved: bool = False) -> None:
+    """Let an analysis' result go out for an order."""
+    carried = completed(analysis.uploaded_order, ReceivedOrder.model_validate(order.order))
+    values = {"request": analysis.request | {"order": carried}, "order_id": order.id}
+    values |= {"accession_number": carried["accession_number"], "moves": analysis.moves + moved}
+    connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
+    connection.execute(update(orders).where(orders.c.id == order.id).values(status="matched", updated_at=time.time()))
+
+
+def _free_order(connection: Connection, order_id: str | None) -> None:
+    """Let an order wait for its slide again, if no other analysis is for it."""
+    others = select(analyses.c.id).where(analyses.c.order_id == order_id)
+    unused = and_(orders.c.id == order_id, orders.c.status == "matched", ~others.exists())
+    connection.execute(update(orders).where(unused).values(status="waiting"))
+
+
+def _decidable(connection: Connection, analysis_id: str, tenant: str, hold: str | None) -> Row[Any]:
+    """Find what a person decides about; nobody decides about what they have not seen."""
+    row = _locked(connection, analysis_id)
+    if row.tenant != tenant:
+        raise NotFound(f"there is no analysis {analysis_id[:64]}")
+    now = row.held["id"] if row.held else None
+    if now != hold:
+        raise HoldChanged("what holds this result is not what was decided about; look again, nothing was changed")
+    return row
+
+
+def _record(connection: Connection, row: Row[Any], action: str, by: Reviewer, reason: str, **more: Any) -> None:
+    facts = {"reviewer": by.name, "organization": by.organization, "reason": reason, **more}
+    facts["conflicts"] = [each["code"] for each in (row.held or {}).get("reasons", ())]
+    audit.record(connection, row.tenant, by.key_id or audit.NOBODY, action, row.id, **facts)
