@@ -48,7 +48,7 @@ def judge(connection: Connection, analysis_id: str, *, also: Iterable[Conflict] 
     reasons = {each["key"]: each for each in before.get("reasons", ())}
     reasons |= {each.key: asdict(each) for each in found if each.key not in accepted}
     if reasons.keys() != {each["key"] for each in before.get("reasons", ())}:
-        name = hashlib.sha256(" ".join(sorted(reasons)).encode()).hexdigest()[:12]
+        name = hashlib.sha256(" ".join((analysis_id, *sorted(reasons))).encode()).hexdigest()[:12]
         held = {"id": name, "since": before.get("since", time.time()), "reasons": list(reasons.values())}
         connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=held))
         codes = sorted({each["code"] for each in reasons.values()})
