@@ -37,7 +37,9 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def inspected(sandbox: Sandbox, path: Path | str, name: str = "case 7.svs", sha256: str | None = None) -> dict[str, object]:
+def inspected(
+    sandbox: Sandbox, path: Path | str, name: str = "case 7.svs", sha256: str | None = None
+) -> dict[str, object]:
     return asyncio.run(sandbox.inspect(path, name, sha256)).facts
 
 
