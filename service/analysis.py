@@ -1,6 +1,6 @@
 """The road of the data, on one screen: a slide in, a report out.
 
-    Slide -> Plan (TissueMask, StainMatch, [Tile]) -> ProbabilityMap -> [MitoticFigure] -> ActivityCounts -> Report
+    Slide -> Plan (QualityMap, StainMatch, [Tile]) -> ProbabilityMap -> [MitoticFigure] -> ActivityCounts -> Report
 
 The command line, the queue's task and a notebook all call `analyze`; it knows nothing of any of them.
 """

@@ -8,10 +8,10 @@ from typing import Any, TypedDict
 from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
 from service.model_card import ModelCard
+from service.overview import MASK_UM
 from service.region import Outline, Region, region_json
 from service.slide import Box, Extent
 from service.tiling import PATCH_PX, Lattice
-from service.tissue import MASK_UM
 
 MPP_TOLERANCE = 0.05  # slides this near to the model's mpp are read as they are: resampling blurs and costs more
 HALO_PX = 32  # of up to 105; docs/performance.md has what each costs and changes

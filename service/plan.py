@@ -17,11 +17,12 @@ from service.errors import StainNotHE
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.parameters import AnalysisOptions, Parameters
-from service.sections import SECTION_ARRAYS, Sections, estimate_stains
+from service.quality import QUALITY_ARRAYS, RULES, QualityFacts, QualityMap, assess_quality
+from service.sections import Sections, estimate_stains
 from service.slide import Slide
 from service.stain import StainEstimate, StainMatch
 from service.tiling import PATCH_PX, Tile, cover
-from service.tissue import TissueMask, find_tissue
+from service.tissue import TissueMask
 
 DARK = 50  # of 255: the light of a fluorescence slide's background is below, that of glass far above
 THUMBNAIL_PX = 256
@@ -35,7 +36,8 @@ class Plan:
     """
 
     parameters: Parameters
-    sections: Sections
+    quality: QualityMap
+    sections: Sections  # with the tissue that can be examined
     kept: Sections  # with tissue on those alone that look like H&E, unless any stain is asked for
     examined: TissueMask  # of those, without what lies outside of outlines
     examined_mm2: float  # in the region
@@ -46,31 +48,33 @@ class Plan:
 
     @classmethod
     def of(cls, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
-        """Look for the slide's tissue and its stains.
+        """Look at the glass: for tissue, what hinders its examination, and its stains.
 
         Raises StainNotHE unless `any_stain` is asked for, SlideDamaged, and what `Parameters.of` does.
         """
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
         slide = slide.in_colours(card.colour)
-        sections = Sections.of(find_tissue(slide))
+        quality = assess_quality(slide)
+        sections = Sections(quality.examinable, Sections.of(quality.tissue).labels)
         stain = StainMatch.of(_estimates(slide, sections, parameters), card.stain_matrix())
         if not parameters.any_stain:
             _refuse_other_stains(slide, stain)
-        return cls._covering(parameters, sections, stain, _key(slide, card, parameters, stain), started)
+        return cls._covering(parameters, quality, sections, stain, _key(slide, card, parameters, stain), started)
 
     @classmethod
     def load(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
         """Read a saved plan. Raises ValueError where it is damaged or another's, and as `Parameters.of`."""
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
-        facts_json, *arrays = load_arrays(path, "plan", "facts", *SECTION_ARRAYS)
+        facts_json, labels, *arrays = load_arrays(path, "plan", "facts", "sections", *QUALITY_ARRAYS)
         facts = json.loads(str(facts_json))
         stain = StainMatch.of([each and StainEstimate.from_json(each) for each in facts["stains"]], card.stain_matrix())
         key = _key(slide, card, parameters, stain)
         if facts["key"] != key:
             raise ValueError(f"{path} is of another analysis")
-        return cls._covering(parameters, Sections.from_arrays(*arrays), stain, key, started)
+        quality = QualityMap.from_arrays(*arrays)
+        return cls._covering(parameters, quality, Sections(quality.examinable, labels), stain, key, started)
 
     @classmethod
     def load_or_make(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
@@ -87,7 +91,8 @@ class Plan:
     def save(self, path: Path) -> None:
         """Write what cannot be derived, whole or not at all. Raises StorageFull, OutputUnwritable."""
         facts = {"key": self.key, "stains": self.stain.as_json()}
-        save_arrays(path, compressed=True, facts=json.dumps(facts), **self.sections.as_arrays())
+        arrays = {"facts": json.dumps(facts), "sections": self.sections.labels, **self.quality.as_arrays()}
+        save_arrays(path, compressed=True, **arrays)
 
     @property
     def tissue(self) -> TissueMask:
@@ -95,9 +100,11 @@ class Plan:
         return self.kept.tissue
 
     def examines(self, figure: MitoticFigure) -> bool:
-        """Tell whether a figure lies in the region, and on a section that is examined."""
+        """Tell whether a figure lies in the region, on a section that is examined, and where nothing hinders that."""
         region = self.parameters.region
         if region is not None and not region.contains(figure.x, figure.y):
+            return False
+        if self.quality.hinders(figure.x, figure.y):
             return False
         return self.parameters.any_stain or self.stain.is_he[self.sections.of_place(figure.x, figure.y)]
 
@@ -110,6 +117,11 @@ class Plan:
                 zip(self.sections.areas_mm2, self.stain.is_he, self.stain.estimates, strict=True), start=1
             )
         ]
+
+    @cached_property
+    def quality_facts(self) -> QualityFacts:
+        """What cannot be examined, in the region."""
+        return self.quality.facts(self.parameters.region)
 
     @cached_property
     def patches(self) -> int:
@@ -127,18 +139,26 @@ class Plan:
         return replace(self, tiles=tiles)
 
     @classmethod
-    def _covering(cls, parameters: Parameters, sections: Sections, stain: StainMatch, key: str, started: float) -> Self:
+    def _covering(
+        cls,
+        parameters: Parameters,
+        quality: QualityMap,
+        sections: Sections,
+        stain: StainMatch,
+        key: str,
+        started: float,
+    ) -> Self:
         kept = sections if parameters.any_stain else sections.keep(stain.is_he)
         examined, examined_mm2 = kept.tissue.examined(parameters.region)
         side, halo_px = parameters.patches_per_side, parameters.halo_px
         tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px, kept.under))
         seconds = time.monotonic() - started
-        return cls(parameters, sections, kept, examined, examined_mm2, stain, tiles, key, seconds)
+        return cls(parameters, quality, sections, kept, examined, examined_mm2, stain, tiles, key, seconds)
 
 
 def _key(slide: Slide, card: ModelCard, parameters: Parameters, stain: StainMatch) -> str:
     model = f"{card.sha256} {card.colour} stains {stain.checksum}"
-    return f"{slide.sha256} {model} mpp {parameters.mpp} {parameters.geometry}"
+    return f"{slide.sha256} {model} glass {RULES} mpp {parameters.mpp} {parameters.geometry}"
 
 
 def _estimates(slide: Slide, sections: Sections, parameters: Parameters) -> list[StainEstimate | None]:

@@ -19,6 +19,7 @@ from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.order import ResultStatus
 from service.plan import Plan
+from service.quality import QualityFacts, TissueFacts
 from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
@@ -94,13 +95,6 @@ class SlideFacts(_Part):
     objective_power: float | None
     bounds: Rectangle | None
     icc: IccFacts | None = None
-
-
-class TissueFacts(_Part):
-    """Tissue of the slide, and of it what was examined (a region may be less)."""
-
-    area_mm2: float
-    examined_mm2: float
 
 
 class Detection(_Part):
@@ -236,6 +230,7 @@ class Report(_Part):
     region: RegionPart
     parameters: dict[str, Any]
     tissue: TissueFacts
+    quality: Annotated[QualityFacts | None, Field(description="Null in reports of earlier versions.")] = None
     detections: list[Detection]
     counts: Counts
     mai: Mai
@@ -279,9 +274,8 @@ def compose_report(
         slide=_slide_facts(slide),
         region=REGION.validate_python(parameters.region and region_json(parameters.region)),
         parameters=parameters.as_report({**computed_by, "stain": plan.stain_report()}),
-        tissue=TissueFacts(
-            area_mm2=round(plan.sections.tissue.area_mm2(), 4), examined_mm2=round(plan.examined_mm2, 4)
-        ),
+        tissue=TissueFacts(area_mm2=plan.quality.tissue.area_mm2(), examined_mm2=plan.examined_mm2),
+        quality=plan.quality_facts,
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +20,26 @@ from skimage.measure import label
 
 from service.slide import Box, Slide
 from service.stain import StainEstimate, estimate_windows
-from service.tissue import MASK_ARRAYS, TissueMask
+from service.tissue import WHOLE, TissueMask
 
 GAP_UM = 50.0
 LEAST_MM2 = 0.1  # fields of about that size train the model
 FEWEST_WINDOWS, WINDOW_PX = 64, 96  # model px; about twice as many windows at most
-SECTION_ARRAYS = ("sections", *MASK_ARRAYS)  # as they are saved
 
 
 @dataclass(frozen=True)
 class Sections:
-    """The tissue of a slide, and the section, from 0, that each of its places belongs to."""
+    """The tissue of a slide, and the section, from 0, that each of its places belongs to.
+
+    Raises ValueError where one does not lie on the other.
+    """
 
     tissue: TissueMask
     labels: npt.NDArray[np.uint16]  # (h, w), mask px
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.tissue.coverage.shape:
+            raise ValueError("the sections do not lie on the tissue")
 
     @cached_property
     def count(self) -> int:
@@ -43,8 +49,8 @@ class Sections:
     @cached_property
     def areas_mm2(self) -> list[float]:
         """The tissue of each section."""
-        pixels = np.bincount(self.labels[self.tissue.mask], minlength=self.count)
-        return [float(each) * self.tissue.pixel_mm2 for each in pixels]
+        covered = np.bincount(self.labels.ravel(), self.tissue.coverage.ravel(), self.count)
+        return [float(each) / WHOLE * self.tissue.pixel_mm2 for each in covered]
 
     def at(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
         """Tell the section of all crossings of x (n,) and y (m,), level-0 px: (m, n); past the edge as on it."""
@@ -56,9 +62,9 @@ class Sections:
         if self.count == 1:
             return 0
         here = self.tissue.slices(box, 1)  # as `TissueMask.touches`
-        labels, mask = self.labels[here], self.tissue.mask[here]
-        counted = labels[mask] if mask.any() else labels
-        return int(np.bincount(counted.ravel()).argmax())
+        labels, coverage = self.labels[here], self.tissue.coverage[here]
+        weights = coverage if coverage.any() else np.ones_like(coverage)
+        return int(np.bincount(labels.ravel(), weights.ravel()).argmax())
 
     def of_place(self, x: float, y: float) -> int:
         """Tell the section that a place (level-0 px) belongs to."""
@@ -74,18 +80,6 @@ class Sections:
         if all(wanted):
             return self
         return Sections(self.tissue.without(~np.array(wanted)[self.labels]), self.labels)
-
-    def as_arrays(self) -> dict[str, npt.ArrayLike]:
-        """Give them as SECTION_ARRAYS."""
-        return {"sections": self.labels, **self.tissue.as_arrays()}
-
-    @classmethod
-    def from_arrays(cls, labels: npt.NDArray[np.uint16], *mask: npt.NDArray[Any]) -> Self:
-        """Make them of their SECTION_ARRAYS. Raises ValueError where these do not fit each other."""
-        tissue = TissueMask.from_arrays(*mask)
-        if labels.shape != tissue.mask.shape:
-            raise ValueError("the sections do not lie on the tissue")
-        return cls(tissue, labels)
 
     @classmethod
     def of(cls, tissue: TissueMask) -> Self:

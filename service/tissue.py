@@ -1,40 +1,52 @@
-"""Where there is stained tissue: a mask at low resolution that decides which patches are read.
+"""Where there is stained tissue: how much of each mask px it covers, which decides what is read and what is counted.
 
 Haematoxylin and eosin both absorb green most. So tissue is where green is absorbed more than the less absorbed of
-red and blue, relative to the glass: pale tumour passes; glass, grey dust, black scanner borders and black ink
-(all channels alike) do not; green and blue ink (green absorbed least, or red most) do not; red ink absorbs blue
-almost as it does green, as no stain does.
+red and blue, relative to the glass: pale tumour passes; glass, grey dust and black scanner borders (all channels alike)
+do not, nor does ink. A px on a rim is tissue by as much as it differs from the glass, beside the px within: to take
+whole px of 8 um widened islands of 100 um by 15 %.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from skimage.measure import label
 
-from service.arrays import load_arrays, save_arrays
+from service.ink import EIGHT, Density, Mask, find_ink
+from service.overview import MASK_UM, Overview
 from service.region import Outline, Region
 from service.slide import Box, Rgb, Slide
 
-MASK_UM = 8.0  # a nucleus is about one pixel
 STAINED = 0.04  # least optical density (natural) of green over red or blue
-SPECK_UM2 = 2000.0  # paler specks than STRONGLY_STAINED below this size are dirt
+COLOURED = 0.15  # of green's: dust and shadows have less, tissue more (all but 0.02 % of the px of the fields at hand)
+SPECK_UM2 = 1000.0  # paler specks than STRONGLY_STAINED below this size are dirt
 STRONGLY_STAINED = 0.2
-BLACKEST = 0.25  # transmission of the brightest channel in nuclei that lie side by side is above this
-MASK_ARRAYS = ("bits", "shape", "scale", "mpp")  # as a mask is saved
+STRONGEST = 0.9  # of the strongest px: as strong, but for noise
+WHOLE = 255  # the coverage of a px that is all tissue
+BLOCK_PX = 128  # mask px that are looked at closely at a time
+MARGIN_PX = 4  # round them
 
 
 @dataclass(frozen=True, slots=True)
 class TissueMask:
-    """True where there is tissue; one pixel is `scale` level-0 px wide and high, of `mpp` um each."""
+    """How much of each place is tissue; one pixel is `scale` level-0 px wide and high, of `mpp` um each."""
 
-    mask: npt.NDArray[np.bool_]  # (h, w)
+    coverage: npt.NDArray[np.uint8]  # (h, w), 0 to WHOLE
     scale: tuple[float, float]
     mpp: tuple[float, float]
+
+    @property
+    def mask(self) -> Mask:
+        """The pixels that are mostly tissue, (h, w)."""
+        return self.coverage > WHOLE // 2
+
+    @property
+    def pixel_mm2(self) -> float:
+        """The area of a pixel."""
+        return self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
 
     def examined(self, region: Region | None) -> tuple["TissueMask", float]:
         """Give the mask without what lies outside of outlines, and the tissue (mm2) in a region.
@@ -43,31 +55,37 @@ class TissueMask:
         """
         if not isinstance(region, Outline):
             return self, self.area_mm2(region)
-        inside = replace(self, mask=self.mask & region.mask(self.scale, self.mask.shape))
+        inside = self.without(~region.mask(self.scale, self.coverage.shape))
         return inside, inside.area_mm2()
 
-    def area_mm2(self, box: Box | None = None) -> float:
-        """Measure the tissue in a box (level-0 px), by default in the slide."""
-        found = self.mask if box is None else self.mask[self.slices(box)]
-        return float(np.count_nonzero(found)) * self.pixel_mm2
+    def area_mm2(self, region: Region | None = None) -> float:
+        """Measure the tissue in a region (level-0 px), by default in the slide."""
+        if region is None:
+            return float(self.coverage.sum(dtype=np.int64)) / WHOLE * self.pixel_mm2
+        return float((self.coverage * self.share_inside(region)).sum(dtype=np.float64)) / WHOLE * self.pixel_mm2
 
-    @property
-    def pixel_mm2(self) -> float:
-        """The area of a pixel."""
-        return self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
-
-    def without(self, hidden: npt.NDArray[np.bool_]) -> "TissueMask":
-        """Leave out some pixels (h, w)."""
-        return replace(self, mask=self.mask & ~hidden)
+    def share_inside(self, region: Region | None) -> npt.NDArray[np.float32]:
+        """Tell how much of each pixel lies in a region (level-0 px), (h, w), 0 to 1."""
+        height, width = self.coverage.shape
+        if region is None:
+            return np.ones((height, width), np.float32)
+        if isinstance(region, Outline):
+            return region.mask(self.scale, (height, width)).astype(np.float32)
+        rows = _shares(region.y / self.scale[1], region.bottom / self.scale[1], height)
+        columns = _shares(region.x / self.scale[0], region.right / self.scale[0], width)
+        return rows[:, None] * columns
 
     def touches(self, box: Box) -> bool:
-        """Whether tissue lies in a box (level-0 px) or within a mask pixel of it."""
-        return bool(self.mask[self.slices(box, 1)].any())
+        """Tell whether tissue lies in a box (level-0 px) or within a mask pixel of it."""
+        return bool(self.coverage[self.slices(box, 1)].any())
 
-    def at(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Whether there is tissue at all crossings of x (n,) and y (m,), level-0 px: (m, n); past the edge as on it."""
-        found: npt.NDArray[np.bool_] = self.mask[self.crossings(x, y)]
-        return found
+    def without(self, hidden: Mask) -> "TissueMask":
+        """Leave out some pixels (h, w)."""
+        return replace(self, coverage=np.where(hidden, np.uint8(0), self.coverage))
+
+    def at(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Mask:
+        """Tell at which crossings of x (n,) and y (m,), level-0 px, there is tissue: (m, n); past the edge as on it."""
+        return np.asarray(self.coverage[self.crossings(x, y)] > WHOLE // 2, bool)
 
     def crossings(
         self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
@@ -75,7 +93,7 @@ class TissueMask:
         """Find the mask's rows (m, 1) and columns (n,) at x (n,) and y (m,), level-0 px; past the edge those on it."""
         rows, columns = (
             np.clip(np.floor((places + 0.5) / scale).astype(np.intp), 0, count - 1)
-            for places, scale, count in zip((y, x), self.scale[::-1], self.mask.shape, strict=True)
+            for places, scale, count in zip((y, x), self.scale[::-1], self.coverage.shape, strict=True)
         )
         return rows[:, None], columns
 
@@ -86,7 +104,7 @@ class TissueMask:
         return slice(max(0, top), max(0, bottom)), slice(max(0, left), max(0, right))
 
     def fraction(self, x_um: float, y_um: float, size_um: float | tuple[float, float]) -> float:
-        """How much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
+        """Tell how much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
         pitch = np.array([self.scale[0] * self.mpp[0], self.scale[1] * self.mpp[1]])  # um per mask pixel (x, y)
         centre = np.array([x_um, y_um])
         half = np.full(2, size_um) if isinstance(size_um, float) else np.array(size_um) / 2
@@ -97,75 +115,77 @@ class TissueMask:
             inside = dx**2 + dy[:, None] ** 2 <= size_um**2
         else:
             inside = (dx <= half[0]) & (dy[:, None] <= half[1])
-        height, width = self.mask.shape
+        height, width = self.coverage.shape
         onto = inside & (columns >= 0) & (columns < width) & ((rows >= 0) & (rows < height))[:, None]
-        tissue = self.mask[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)] & onto
-        return float(np.count_nonzero(tissue)) / max(1.0, float(np.count_nonzero(inside)))
+        tissue = self.coverage[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
+        return float(tissue[onto].sum(dtype=np.int64)) / WHOLE / max(1.0, float(np.count_nonzero(inside)))
 
-    def save(self, path: Path) -> None:
-        """Write the mask, whole or not at all. Raises StorageFull, OutputUnwritable."""
-        save_arrays(path, compressed=True, **self.as_arrays())
 
-    @classmethod
-    def load(cls, path: Path) -> "TissueMask":
-        """Read a saved mask. Raises ValueError where it is damaged or missing."""
-        return cls.from_arrays(*load_arrays(path, "tissue mask", *MASK_ARRAYS))
-
-    def as_arrays(self) -> dict[str, npt.ArrayLike]:
-        """Return the mask as MASK_ARRAYS, eight of its pixels in a byte."""
-        facts = (np.packbits(self.mask), self.mask.shape, self.scale, self.mpp)
-        return dict(zip(MASK_ARRAYS, facts, strict=True))
-
-    @classmethod
-    def from_arrays(
-        cls, bits: npt.NDArray[np.uint8], shape: npt.NDArray[Any], scale: npt.NDArray[Any], mpp: npt.NDArray[Any]
-    ) -> "TissueMask":
-        """Make a mask of its MASK_ARRAYS. Raises ValueError where they do not fit each other."""
-        height, width = shape.tolist()
-        mask = np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
-        (x, y), (mpp_x, mpp_y) = scale.tolist(), mpp.tolist()
-        return cls(mask, (x, y), (mpp_x, mpp_y))
+def _shares(first: float, last: float, count: int) -> npt.NDArray[np.float32]:
+    """Tell how much of each of so many px lies between two places, both in px."""
+    px = np.arange(count)
+    return np.asarray(np.clip(np.minimum(px + 1, last) - np.maximum(px, first), 0, 1), np.float32)
 
 
 def find_tissue(slide: Slide) -> TissueMask:
-    """Find the tissue of a slide whose mpp is known. Raises as `Slide.require_mpp` and `Slide.read`."""
-    mpp = slide.require_mpp()
-    scale = (max(1.0, MASK_UM / mpp[0]), max(1.0, MASK_UM / mpp[1]))
-    width, height = math.ceil(slide.width / scale[0]), math.ceil(slide.height / scale[1])
-    thumbnail = slide.read_large(Box(0, 0, width, height), scale)
-    return TissueMask(stained(thumbnail), scale, mpp)
+    """Find the tissue of a slide whose mpp is known; raises as `Overview.of` does."""
+    overview = Overview.of(slide)
+    density = overview.density()
+    return tissue_on(overview, density, find_ink(density))
 
 
-def stained(thumbnail: Rgb) -> npt.NDArray[np.bool_]:
-    """Find the stained pixels of an image of about 8 um per pixel, (H, W) bool."""
-    transmission = np.clip((thumbnail + 1.0) / (glass_colour(thumbnail) + 1.0), None, 1.0).astype(np.float32)
-    red, green, blue = np.moveaxis(-np.log(transmission), -1, 0)  # optical density of each channel
-    excess = green - np.minimum(red, blue)
-    candidate = (excess > STAINED) & ~_ink(red, green, blue, transmission)
-    labels, count = label(candidate, connectivity=2, return_num=True)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    strongest = ndimage.maximum(excess, labels, np.arange(count + 1))
-    kept = (sizes >= SPECK_UM2 / MASK_UM**2) | (strongest >= STRONGLY_STAINED)
+def tissue_on(overview: Overview, density: Density, ink: Mask) -> TissueMask:
+    """Measure the tissue that an overview shows beside ink (h, w)."""
+    stained = _stained(density) & ~ink
+    near = ndimage.binary_dilation(stained, EIGHT) & ~ink
+    coverage = np.zeros(stained.shape, np.uint8)
+    for rows, columns in _blocks(near):
+        around = tuple(slice(max(0, side.start - MARGIN_PX), side.stop + MARGIN_PX) for side in (rows, columns))
+        fine = tuple(slice(2 * side.start, 2 * side.stop) for side in around)
+        covered = _covered(overview.fine[fine], overview.glass, near[around].repeat(2, 0).repeat(2, 1))
+        means = covered.reshape(covered.shape[0] // 2, 2, -1, 2).mean((1, 3)) * WHOLE + 0.5
+        within = tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip((rows, columns), around, strict=True))
+        coverage[rows, columns] = means[within]
+    return TissueMask(coverage, overview.scale, overview.mpp)
+
+
+def _stained(density: Density) -> Mask:
+    """Find the mask px with tissue in them, of which specks of dirt are none."""
+    green = density[..., 1]
+    excess = green - np.minimum(density[..., 0], density[..., 2])
+    labels, count = label(excess > np.maximum(STAINED, COLOURED * green), connectivity=2, return_num=True)
+    kept = np.bincount(labels.ravel(), minlength=count + 1) >= SPECK_UM2 / MASK_UM**2
+    kept[labels[excess >= STRONGLY_STAINED]] = True
     kept[0] = False
     return np.asarray(kept[labels], bool)
 
 
-def _ink(
-    red: npt.NDArray[np.float32],
-    green: npt.NDArray[np.float32],
-    blue: npt.NDArray[np.float32],
-    transmission: npt.NDArray[np.float32],
-) -> npt.NDArray[np.bool_]:
-    black = transmission.max(-1) < BLACKEST
-    green_or_blue = red > 1.25 * green + 0.05
-    red_pen = (blue > 0.85 * green) & (green > 0.5) & (red < 0.35 * green)
-    return np.asarray(black | green_or_blue | red_pen, bool)
+def _blocks(near: Mask) -> Iterator[tuple[slice, slice]]:
+    """List the blocks of a mask that are not empty."""
+    for top in range(0, near.shape[0], BLOCK_PX):
+        for left in range(0, near.shape[1], BLOCK_PX):
+            block = (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
+            if near[block].any():
+                yield block
 
 
-def glass_colour(thumbnail: Rgb) -> npt.NDArray[np.float32]:
-    """Measure the light without tissue, (3,): the median of bright colourless pixels, or white if there are few."""
-    brightest, darkest = thumbnail.max(-1).astype(np.int16), thumbnail.min(-1).astype(np.int16)
-    bright = thumbnail[(darkest > 205) & (brightest - darkest < 20)]
-    if len(bright) < 0.01 * brightest.size:
-        return np.full(3, 245, np.float32)
-    return np.asarray(np.median(bright, axis=0), np.float32)
+def _covered(fine: Rgb, glass: npt.NDArray[np.float32], near: Mask) -> npt.NDArray[np.float32]:
+    """Tell how much of each fine px is tissue, 0 to 1, where some is near (h, w).
+
+    Light mixes on a rim: half covered, a px lacks half of what the tissue within takes of green. A wall that nowhere
+    fills three px is compared with the strongest px beside; with the mean of those, since noise makes the one too dark.
+    """
+    light = np.minimum((fine + np.float32(1)) / (glass + 1), 1)
+    lack = np.where(near, np.maximum(light[..., 0], light[..., 2]) - light[..., 1], 0)
+    stained = lack > (math.exp(STAINED) - 1) * light[..., 1]
+    inner = ndimage.binary_erosion(stained, EIGHT, border_value=1)
+    usual = ndimage.maximum_filter(lack, 5)
+    for chosen, side in ((lack >= STRONGEST * usual, 5), (inner, 3)):
+        count = ndimage.uniform_filter(chosen.astype(np.float32), side)
+        mean = ndimage.uniform_filter(np.where(chosen, lack, 0), side) / count.clip(1 / side**2)
+        usual = np.where(count > 0.5 / side**2, mean, usual)
+    share = np.clip(lack / usual.clip(0.02), 0, 1)
+    mostly = stained & (inner | (share >= 0.5))
+    core = ndimage.binary_erosion(mostly, EIGHT, border_value=1)
+    rim = ndimage.binary_dilation(mostly, EIGHT) & near & ~core
+    return np.where(core, np.float32(1), np.where(rim, share, 0)).astype(np.float32, copy=False)

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 from service.mitotic_activity import MitoticActivityIndex
 from service.plan import Plan
+from service.quality import QualityFacts
 from service.slide import Slide
 from service.tiling import PATCH_PX
 
 X20_MPP = 0.375  # halfway, by ratio, between x40 (0.25) and x20 (0.5)
 UNUSUAL = 1.3  # distance of stains: 1 is the farthest of 456 fields of H&E from many hospitals
 MUCH_LEFT_OUT = 0.2  # of a section's windows
+NOTABLE = 0.01  # of the tissue
+MUCH = 0.1  # of the tissue
 
 
 def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> list[tuple[str, str]]:
@@ -58,12 +61,17 @@ def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> li
             "stain-not-he",
             f"{left_out_mm2:.2f} mm2 of tissue does not look stained with H&E and was left out",
         ),
-        (examined_mm2 == 0, "no-tissue", "no stained tissue was found; nothing was analysed"),
+        (
+            plan.quality_facts.examinable_fraction is None,
+            "no-tissue",
+            "no stained tissue was found; nothing was analysed",
+        ),
         (
             0 < examined_mm2 < index.area_mm2,
             "area-insufficient",
             f"{examined_mm2:.2f} mm2 of tissue was examined; the MAI needs {index.area_mm2:.2f} mm2",
         ),
+        *_hindrances(plan.quality_facts, examined_mm2),
     )
     return [*slide.warnings, *((code, message) for applies, code, message in candidates if applies)]
 
@@ -81,3 +89,29 @@ def _unusual(plan: Plan) -> Iterator[str]:
             )
         elif estimate.left_out > MUCH_LEFT_OUT:
             yield f"{estimate.left_out:.0%} of {which} does not look like H&E: pigment, ink or another stain"
+
+
+def _hindrances(facts: QualityFacts, examined_mm2: float) -> list[tuple[bool, str, str]]:
+    """List the warnings of what cannot be examined, and whether they apply."""
+    pen_mm2, blurred_mm2, folds_mm2 = facts.pen_on_tissue_mm2, facts.out_of_focus_mm2, facts.folds_mm2
+    notable_mm2 = NOTABLE * (examined_mm2 + pen_mm2 + blurred_mm2 + folds_mm2)
+    fraction = 1.0 if facts.examinable_fraction is None else facts.examinable_fraction
+    return [
+        (
+            pen_mm2 > notable_mm2,
+            "pen-on-tissue",
+            f"pen, ink or pigment hides {pen_mm2:.2f} mm2 among the tissue, which was not examined",
+        ),
+        (
+            blurred_mm2 > notable_mm2,
+            "out-of-focus",
+            f"{blurred_mm2:.2f} mm2 of tissue is so far out of focus that most of its mitoses would be missed, "
+            "and was not examined; scan the slide again",
+        ),
+        (
+            fraction < 1 - MUCH,
+            "area-not-examinable",
+            f"{1 - fraction:.0%} of the tissue cannot be examined: {pen_mm2:.2f} mm2 below ink, "
+            f"{blurred_mm2:.2f} out of focus, {folds_mm2:.2f} in folds",
+        ),
+    ]

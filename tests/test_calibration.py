@@ -16,7 +16,7 @@ from service.probability_map import ProbabilityMap
 from service.sections import Sections
 from service.slide import open_slide
 from service.tiling import Lattice
-from service.tissue import TissueMask
+from service.tissue import WHOLE, TissueMask
 
 MPP = 0.25
 LATTICE = Lattice.of(1600, 1200, (1.0, 1.0), offset_px=(9.0, -7.0))
@@ -24,7 +24,7 @@ SCALE = (32.0, 32.0)
 
 
 def one_section(mask: np.ndarray) -> Sections:
-    return Sections(TissueMask(mask, SCALE, (MPP, MPP)), np.zeros(mask.shape, np.uint16))
+    return Sections(TissueMask(mask * np.uint8(WHOLE), SCALE, (MPP, MPP)), np.zeros(mask.shape, np.uint16))
 
 
 EVERYWHERE = one_section(np.ones((38, 50), bool))

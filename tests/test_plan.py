@@ -1,5 +1,6 @@
 """Plans: made once and saved; what is damaged or another's is made again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from service.errors import RegionOutside
 from service.model_card import DEFAULT_MODEL, ModelCard, find_model, read_card
 from service.parameters import AnalysisOptions
 from service.plan import Plan
+from service.quality import RULES
 from service.sample import draw_sample_slide
 from service.slide import Box, Rgb, Slide, open_slide
 
@@ -35,7 +37,8 @@ class CountedSlide(Slide):
 
 def assert_same(plan: Plan, other: Plan) -> None:
     assert (plan.parameters, plan.tiles, plan.key) == (other.parameters, other.tiles, other.key)
-    np.testing.assert_array_equal(plan.tissue.mask, other.tissue.mask)
+    np.testing.assert_array_equal(plan.tissue.coverage, other.tissue.coverage)
+    np.testing.assert_array_equal(plan.quality.kinds, other.quality.kinds)
     assert (plan.tissue.scale, plan.tissue.mpp) == (other.tissue.scale, other.tissue.mpp)
     np.testing.assert_array_equal(plan.sections.labels, other.sections.labels)
     np.testing.assert_array_equal(plan.stain.transforms, other.stain.transforms)
@@ -94,6 +97,14 @@ def test_another_analysis_plan_is_made_again(path: Path, card: ModelCard, tmp_pa
         with pytest.raises(ValueError, match="another analysis"):
             Plan.load(saved, slide, other, **options)
         assert_same(Plan.load_or_make(saved, slide, other, **options), Plan.of(slide, other, **options))
+
+
+def test_a_plan_by_earlier_rules_of_the_glass_is_made_again(path: Path, card: ModelCard, tmp_path: Path) -> None:
+    with open_slide(path) as slide:
+        made = Plan.of(slide, card)
+        replace(made, key=made.key.replace(f" glass {RULES} ", " glass 1 ")).save(tmp_path / "plan.npz")
+        with pytest.raises(ValueError, match="another analysis"):
+            Plan.load(tmp_path / "plan.npz", slide, card)
 
 
 def test_a_saved_plan_does_not_excuse_a_bad_request(path: Path, card: ModelCard, tmp_path: Path) -> None:

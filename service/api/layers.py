@@ -13,10 +13,10 @@ from service.api.errors import problems
 from service.api.state import StateOf
 from service.errors import StorageFull
 from service.files import write_whole
-from service.intake.overlays import heat_picture, heat_place, tissue_outline
+from service.intake.overlays import Reason, heat_picture, heat_place, hindrance_outlines, tissue_outline
 from service.probability_map import ProbabilityMap
+from service.quality import QualityMap
 from service.refusals import NotFinished, NotFound
-from service.tissue import TissueMask
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"], route_class=AuditedRoute)
 
@@ -42,17 +42,24 @@ class Layers(BaseModel):
     """The layers of an analysis; null is what it did not keep."""
 
     tissue: Outline | None
+    unexamined: Annotated[
+        dict[Reason, Outline] | None,
+        Field(description="What cannot be examined, by reason; reasons that the slide does not have are left out."),
+    ]
     heatmap: HeatMap | None
 
 
 @router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished))
 def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
-    """Return the outline of the tissue, and where the heat map lies."""
+    """Return the outlines of the tissue and of what cannot be examined, and where the heat map lies."""
     _, result = state.result(analysis_id, caller.tenant)
     tissue, probabilities = result.path("tissue"), result.path("map")
     place = heat_place(ProbabilityMap.load(probabilities)) if probabilities.exists() else None
+    quality = QualityMap.load(tissue) if tissue.exists() else None
+    hindrances = hindrance_outlines(quality).items() if quality else ()
     return Layers(
-        tissue=Outline(**tissue_outline(TissueMask.load(tissue))) if tissue.exists() else None,
+        tissue=Outline(**tissue_outline(quality.tissue)) if quality else None,
+        unexamined={name: Outline(**outline) for name, outline in hindrances} if quality else None,
         heatmap=HeatMap(href="layers/heatmap.png", **asdict(place)) if place else None,
     )
 

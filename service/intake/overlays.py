@@ -1,4 +1,5 @@
-"""What a viewer lays over a slide: the outline of its tissue, and the probability map as a translucent picture.
+"""What a viewer lays over a slide: outlines of its tissue and of what hinders its examination, and the probability map
+as a translucent picture.
 
 Frames. Detections count level-0 px by their centres (x 0 is the middle of the first px). Here places are corners: x 0
 is the slide's left edge, so the middle of the first px is 0.5.
@@ -7,13 +8,14 @@ is the slide's left edge, so the middle of the first px is 0.5.
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from service.probability_map import ProbabilityMap
+from service.quality import Hindrance, QualityMap
 from service.tissue import TissueMask
 
 LONGEST_PX: Final = 2048
@@ -25,6 +27,14 @@ RAMP: Final = (
     (0.8, (180, 220, 30, 210)),
     (1, (255, 240, 0, 230)),
 )
+Reason: TypeAlias = Literal["pen", "out-of-focus", "fold", "edge", "black"]
+SHOWN: Final[dict[Reason, tuple[Hindrance, ...]]] = {
+    "pen": (Hindrance.PEN, Hindrance.PEN_ON_TISSUE),
+    "out-of-focus": (Hindrance.OUT_OF_FOCUS,),
+    "fold": (Hindrance.FOLD,),
+    "edge": (Hindrance.EDGE,),
+    "black": (Hindrance.BLACK,),
+}
 Geometry: TypeAlias = dict[str, Any]
 
 
@@ -40,12 +50,25 @@ class Place:
 
 def tissue_outline(tissue: TissueMask) -> Geometry:
     """Draw closed lines round the tissue and its holes, as a GeoJSON MultiLineString."""
+    return _outline(tissue.mask, tissue.scale)
+
+
+def hindrance_outlines(quality: QualityMap) -> dict[Reason, Geometry]:
+    """Draw closed lines round what cannot be examined, for each reason that the slide has."""
+    found: dict[Reason, Geometry] = {}
+    for name, kinds in SHOWN.items():
+        mask = np.isin(quality.kinds, kinds)
+        if mask.any():
+            found[name] = _outline(mask, quality.tissue.scale)
+    return found
+
+
+def _outline(mask: npt.NDArray[np.bool_], scale: tuple[float, float]) -> Geometry:
     from skimage.measure import approximate_polygon, find_contours  # they bring scipy.stats, half a second
 
-    rings = find_contours(np.pad(tissue.mask, 1).astype(np.float32), 0.5)
+    rings = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
     lines = [approximate_polygon(ring, 0.7)[:, ::-1] - 0.5 for ring in rings]  # x, y; the padding is one px
-    scaled = [np.round(line * tissue.scale, 1).tolist() for line in lines]
-    return {"type": "MultiLineString", "coordinates": scaled}
+    return {"type": "MultiLineString", "coordinates": [np.round(line * scale, 1).tolist() for line in lines]}
 
 
 def heat_place(probabilities: ProbabilityMap) -> Place:

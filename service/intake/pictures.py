@@ -10,9 +10,9 @@ from PIL import Image
 from service import render
 from service.files import write_whole
 from service.probability_map import ProbabilityMap
+from service.quality import QualityMap, assess_quality
 from service.report import Report
 from service.slide import Slide, open_slide
-from service.tissue import TissueMask, find_tissue
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ def _thumbnail(slide: Slide, _: Picture) -> Image.Image:
 
 def _overlay(slide: Slide, picture: Picture) -> Image.Image:
     try:
-        tissue = TissueMask.load(Path(picture.tissue))
+        tissue = QualityMap.load(Path(picture.tissue)).examinable
     except ValueError:  # an analysis of a release that kept none
-        tissue = find_tissue(slide)
+        tissue = assess_quality(slide).examinable
     return render.overlay(slide, _report(picture), tissue)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from service.mitotic_figures import find_mitotic_figures, within
 from service.probability_map import ProbabilityMap
+from service.quality import QualityMap
 from service.refusals import NotFinished, NotFound
 from service.report import Detection, Report, detection_of
 from service.store.records import Analysis
@@ -51,7 +52,7 @@ class Result:
         return _report(self)
 
     def tissue(self) -> TissueMask:
-        """Read where there is tissue. Raises NotFinished where it was not saved."""
+        """Read the tissue that was examined. Raises NotFinished where it was not saved."""
         return _tissue(self)
 
     def candidates(self, above: float) -> list[Detection]:
@@ -67,7 +68,7 @@ def _report(result: Result) -> Report:
 @lru_cache(maxsize=4)
 def _tissue(result: Result) -> TissueMask:
     try:
-        return TissueMask.load(result.path("tissue"))
+        return QualityMap.load(result.path("tissue")).examinable
     except ValueError as error:
         raise NotFinished("the tissue of this slide was not kept: analyse it again, then review that") from error
 

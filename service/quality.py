@@ -1,0 +1,189 @@
+"""What on the glass hides tissue or spoils it: a map on the tissue mask's pixels, and its areas.
+
+All of it is told from the slide's overview, but for focus (see `service.focus`). What cannot be examined is no tissue
+to what follows: it is not read, in no denominator, and nothing is counted on it.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from scipy import ndimage
+from skimage.measure import label
+
+from service.arrays import load_arrays, save_arrays
+from service.focus import find_blurred
+from service.folds import find_folds
+from service.ink import COLOURLESS, EIGHT, FRINGE_PX, Density, Mask, areas_of, find_ink
+from service.overview import Overview
+from service.region import Region
+from service.slide import Rgb, Slide
+from service.tissue import WHOLE, TissueMask, tissue_on
+
+RULES = 2  # by which tissue and hindrances are told: nothing goes on from a plan or a map that was made by others
+SHADOW = 0.1  # least optical density of every channel in an edge's shadow
+QUALITY_ARRAYS = ("coverage", "kinds", "scale", "mpp")  # as a map is saved
+EARLIER_ARRAYS = ("bits", "shape", "scale", "mpp")  # of the tissue mask that was once saved in its stead
+DARKEST = 16  # grey levels: a scanner's black border is below, a black pen is not
+
+
+Rounded = Annotated[float, AfterValidator(lambda amount: round(amount, 4))]  # as reports have areas and parts
+
+
+class Hindrance(IntEnum):
+    """Why a place cannot be examined; 0 is none."""
+
+    PEN = 1  # ink or pigment
+    PEN_ON_TISSUE = 2  # the same with tissue beside it, so probably below it too
+    OUT_OF_FOCUS = 3
+    FOLD = 4
+    EDGE = 5  # a colourless shadow: the rim of a bubble or of the coverslip, dirt
+    BLACK = 6  # the border of a scan
+
+
+OF_TISSUE = (Hindrance.OUT_OF_FOCUS, Hindrance.FOLD)  # the others hide what is below
+
+
+class TissueFacts(BaseModel):
+    """Tissue of the slide, and of it what was examined: in the region, without what cannot be examined."""
+
+    model_config = ConfigDict(frozen=True)
+
+    area_mm2: Rounded
+    examined_mm2: Rounded
+
+
+class QualityFacts(BaseModel):
+    """Areas that could not be examined where one looked: in the region, else on the slide."""
+
+    model_config = ConfigDict(frozen=True)
+
+    examinable_fraction: Annotated[Rounded | None, Field(description="Of the tissue; null where there is none.")]
+    pen_mm2: Annotated[Rounded, Field(description="Ink and pigment, on tissue or beside it.")]
+    pen_on_tissue_mm2: Annotated[Rounded, Field(description="Of that, what lies among tissue, and so hides some.")]
+    out_of_focus_mm2: Rounded
+    folds_mm2: Rounded
+    edges_mm2: Annotated[Rounded, Field(description="Rims of bubbles and of the coverslip, and dirt.")]
+    black_mm2: Annotated[Rounded, Field(description="The border of the scan.")]
+
+
+@dataclass(frozen=True)
+class QualityMap:
+    """All tissue of a slide but what is hidden, and what hinders its examination, pixel by pixel."""
+
+    tissue: TissueMask
+    kinds: npt.NDArray[np.uint8]  # (h, w), a Hindrance or 0
+
+    @cached_property
+    def examinable(self) -> TissueMask:
+        """The tissue that nothing hinders."""
+        return self.tissue.without(self.kinds > 0)
+
+    def facts(self, region: Region | None = None) -> QualityFacts:
+        """Sum up a region, by default the slide."""
+        inside = self.tissue.share_inside(region)
+        tissue, hidden = (
+            np.bincount(self.kinds.ravel(), weights.ravel(), len(Hindrance) + 1) * self.tissue.pixel_mm2
+            for weights in (inside * (self.tissue.coverage / np.float32(WHOLE)), inside)
+        )
+        areas = {kind: float((tissue if kind in OF_TISSUE else hidden)[kind]) for kind in Hindrance}
+        total_mm2 = tissue.sum() + areas[Hindrance.PEN_ON_TISSUE]
+        return QualityFacts(
+            examinable_fraction=float(tissue[0] / total_mm2) if total_mm2 else None,
+            pen_mm2=areas[Hindrance.PEN] + areas[Hindrance.PEN_ON_TISSUE],
+            pen_on_tissue_mm2=areas[Hindrance.PEN_ON_TISSUE],
+            out_of_focus_mm2=areas[Hindrance.OUT_OF_FOCUS],
+            folds_mm2=areas[Hindrance.FOLD],
+            edges_mm2=areas[Hindrance.EDGE],
+            black_mm2=areas[Hindrance.BLACK],
+        )
+
+    def hinders(self, x: float, y: float) -> bool:
+        """Tell whether a place (level-0 px) cannot be examined."""
+        height, width = self.kinds.shape
+        column, row = int((x + 0.5) / self.tissue.scale[0]), int((y + 0.5) / self.tissue.scale[1])
+        return bool(self.kinds[min(max(row, 0), height - 1), min(max(column, 0), width - 1)])
+
+    def save(self, path: Path) -> None:
+        """Write the map, whole or not at all. Raises OSError."""
+        save_arrays(path, compressed=True, **self.as_arrays())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a saved map, or the tissue mask of an earlier version. Raises ValueError where there is neither."""
+        try:
+            return cls.from_arrays(*load_arrays(path, "quality map", *QUALITY_ARRAYS))
+        except ValueError:
+            bits, shape, scale, mpp = load_arrays(path, "quality map or tissue mask", *EARLIER_ARRAYS)
+        height, width = shape.tolist()
+        coverage = np.unpackbits(bits, count=height * width).reshape(height, width) * np.uint8(WHOLE)
+        return cls.from_arrays(coverage, np.zeros_like(coverage), scale, mpp)
+
+    def as_arrays(self) -> dict[str, npt.ArrayLike]:
+        """Return the map as QUALITY_ARRAYS."""
+        facts = (self.tissue.coverage, self.kinds, self.tissue.scale, self.tissue.mpp)
+        return dict(zip(QUALITY_ARRAYS, facts, strict=True))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        coverage: npt.NDArray[np.uint8],
+        kinds: npt.NDArray[np.uint8],
+        scale: npt.NDArray[Any],
+        mpp: npt.NDArray[Any],
+    ) -> Self:
+        """Make a map of its QUALITY_ARRAYS. Raises ValueError where they do not fit each other."""
+        if coverage.shape != kinds.shape or coverage.ndim != 2:
+            raise ValueError(f"a mask of {coverage.shape} px does not fit a map of {kinds.shape}")
+        (x, y), (mpp_x, mpp_y) = scale.tolist(), mpp.tolist()
+        return cls(TissueMask(coverage, (x, y), (mpp_x, mpp_y)), kinds)
+
+
+def assess_quality(slide: Slide) -> QualityMap:
+    """Find the tissue of a slide and what hinders its examination. Raises as `Overview.of`, and SlideDamaged."""
+    overview = Overview.of(slide)
+    density = overview.density()
+    ink = find_ink(density)
+    tissue = tissue_on(overview, density, ink)
+    kinds = np.zeros(ink.shape, np.uint8)
+    folds = find_folds(density, tissue)
+    kinds[find_blurred(slide, tissue.without(folds)) & (tissue.coverage > 0)] = Hindrance.OUT_OF_FOCUS
+    kinds[folds] = Hindrance.FOLD
+    kinds[_shadows(density, tissue) & ~ink] = Hindrance.EDGE
+    pen = areas_of(ink)
+    kinds[pen] = Hindrance.PEN
+    kinds[pen & _beside(tissue.mask, ink)] = Hindrance.PEN_ON_TISSUE
+    kinds[_border(overview.pixels, ink)] = Hindrance.BLACK
+    return QualityMap(tissue, kinds)
+
+
+def _shadows(density: Density, tissue: TissueMask) -> Mask:
+    """Find what is darker than the glass without a colour, and no tissue."""
+    most, least = density.max(-1), density.min(-1)
+    return areas_of((least > SHADOW) & (most - least < COLOURLESS * most) & (tissue.coverage == 0))
+
+
+def _beside(mask: Mask, hidden: Mask) -> Mask:
+    """Tell of which px the nearest that is not hidden belongs to a mask."""
+    if not hidden.any() or hidden.all():
+        return np.zeros_like(mask)
+    rows, columns = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return np.asarray(mask[rows, columns], bool)
+
+
+def _border(pixels: Rgb, ink: Mask) -> Mask:
+    """Find the black parts of an overview that reach its edge, with the fringe that looks like ink."""
+    black: Mask = pixels.max(-1) <= DARKEST
+    if not black.any():
+        return black
+    labels = label(black, connectivity=1)
+    rim = np.ones(labels.shape, bool)
+    rim[2:-2, 2:-2] = False  # the outermost px are mixed with the white beyond the slide
+    reaching = np.unique(labels[rim])
+    border = np.isin(labels, reaching[reaching > 0])
+    return np.asarray(border | (ndimage.binary_dilation(border, EIGHT, FRINGE_PX + 1) & ink), bool)
