@@ -54,6 +54,8 @@ def test_it_names_every_status_action_and_format(exports: Exports, api: dict[str
     decisions = properties(api, "ReviewedDetection")["decision"]["anyOf"][0]["enum"]
     assert sorted(filter(None, contract["DECISIONS"].values())) == sorted(decisions)
     assert tuple(contract["FORMATS"]) == formats.FORMATS
+    reasons = properties(api, "Layers")["unexamined"]["anyOf"][0]["propertyNames"]["enum"]
+    assert set(contract["HINDRANCE_WORDS"]) == set(reasons)
     assert contract["TUS_VERSION"] == uploads.VERSION
 
 

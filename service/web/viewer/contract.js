@@ -32,6 +32,15 @@ export const FORMATS = {
   dicom: ["DICOM", "zip", "Annotations and structured report"],
 };
 
+/** Why a place cannot be examined. */
+export const HINDRANCE_WORDS = {
+  pen: "pen or ink",
+  "out-of-focus": "out of focus",
+  fold: "fold",
+  edge: "edge or dirt",
+  black: "black border",
+};
+
 export const TUS_VERSION = "1.0.0";
 export const TEXT_LENGTH = 255; // of a name and of an accession number, in characters
 export const CHANGES_PER_REQUEST = 500;

@@ -1,8 +1,9 @@
-// What is drawn over the slide, on one canvas: figures, tissue, hot-spot, region, heat map.
+// What is drawn over the slide, on one canvas: figures, tissue, what cannot be examined, hot-spot, region, heat map.
 //
 // A decision is told by shape as well as by colour: accepted is a double ring, rejected is crossed out, added is a
 // square, below the threshold is dashed.
 
+import { HINDRANCE_WORDS } from "./contract.js";
 import { colour } from "./dom.js";
 import { kindOf } from "./figures.js";
 
@@ -12,6 +13,7 @@ const LEAST_PX = 4.5; // smaller rings would hide what they mark: dots then
 const DETAIL_PX = 10; // from here, a ring has a halo and accepted ones a second ring
 const MANY = 400; // figures in view, from which marks are copied instead of drawn one by one
 const KEPT_STAMPS = 40;
+const HATCH_PX = 8; // from line to line, on the screen
 const SHARP_CELL_PX = 24; // cells of the heat map are blurred until they are as large on the screen
 const KINDS = ["candidate", "rejected", "open", "accepted", "added"]; // later ones are drawn over earlier ones
 const DIRECTIONS = [
@@ -23,7 +25,8 @@ const DIRECTIONS = [
 
 /** Colours of figures by their kind, and of everything else by name; read once, because asking costs time. */
 function readColours() {
-  const others = ["halo", "hotspot", "hotspot-name", "region", "tissue-outline"].map((name) => [name, colour(name)]);
+  const names = ["halo", "hotspot", "hotspot-name", "region", "tissue-outline", ...Object.keys(HINDRANCE_WORDS)];
+  const others = names.map((name) => [name, colour(name)]);
   return Object.fromEntries([...KINDS.map((kind) => [kind, colour(`figure-${kind}`)]), ...others]);
 }
 
@@ -38,10 +41,20 @@ export function createOverlay(stage, deepZoom, mpp) {
     detections: { on: true, opacity: 1 },
     rejected: { on: true, opacity: 0.8 },
     hotspot: { on: true, opacity: 1 },
+    unexamined: { on: true, opacity: 0.8 },
     tissue: { on: false, opacity: 0.8 },
     heatmap: { on: false, opacity: 0.6 },
   };
-  const content = { figures: [], selected: null, hotspots: [], tissue: null, heat: null, region: null, cross: false };
+  const content = {
+    figures: [],
+    selected: null,
+    hotspots: [],
+    tissue: null,
+    unexamined: {}, // by reason, a path
+    heat: null,
+    region: null,
+    cross: false,
+  };
   const colours = readColours();
   const stamps = new Map();
   let drawRequest = 0;
@@ -60,6 +73,9 @@ export function createOverlay(stage, deepZoom, mpp) {
     if (!place) return;
     const frame = { ...place, width, height, density };
     if (layers.heatmap.on && content.heat) drawHeat(frame);
+    if (layers.unexamined.on) {
+      for (const [reason, path] of Object.entries(content.unexamined)) drawHatched(frame, path, colours[reason]);
+    }
     if (layers.tissue.on && content.tissue) {
       const { opacity } = layers.tissue;
       drawOutline(frame, content.tissue, { strokeColour: colours["tissue-outline"], widthPx: 2, opacity });
@@ -90,6 +106,27 @@ export function createOverlay(stage, deepZoom, mpp) {
     context.setLineDash(dashPx.map((length) => length / zoom));
     context.stroke(path);
     context.restore();
+  }
+
+  /** Lines across an area, so that the tissue is seen between them; they move with the slide, and stay as far apart. */
+  function drawHatched(frame, path, strokeColour) {
+    const { x, y, zoom, width, height, density } = frame;
+    const { opacity } = layers.unexamined;
+    context.save();
+    context.setTransform(density * zoom, 0, 0, density * zoom, density * x, density * y);
+    context.clip(path, "evenodd");
+    context.setTransform(density, 0, 0, density, 0, 0);
+    const lines = new Path2D();
+    for (let left = ((x + y) % HATCH_PX) - HATCH_PX; left < width + height; left += HATCH_PX) {
+      lines.moveTo(left, 0);
+      lines.lineTo(left - height, height);
+    }
+    context.globalAlpha = opacity;
+    context.strokeStyle = strokeColour;
+    context.lineWidth = 2;
+    context.stroke(lines);
+    context.restore();
+    drawOutline(frame, path, { strokeColour, widthPx: 2, opacity });
   }
 
   function drawHotspot({ x, y, zoom, height }, { place, label, isLabelBelow }) {

@@ -292,11 +292,14 @@ export function createSlidePage(address) {
 
   async function showLayers() {
     const path = `v1/analyses/${analysis.id}`;
-    const { tissue, heatmap } = await get(`${path}/layers`).catch(() => ({ tissue: null, heatmap: null }));
+    const { tissue = null, unexamined = null, heatmap = null } = await get(`${path}/layers`).catch(() => ({}));
     if (isClosed) return;
     if (tissue) overlay.set({ tissue: pathOf(tissue.coordinates) });
-    const missing = [...(tissue ? [] : ["tissue"]), ...(heatmap ? [] : ["heatmap"])];
-    stage.append(createLayersPanel(overlay, missing));
+    const outlines = Object.entries(unexamined ?? {}).map(([reason, { coordinates }]) => [reason, pathOf(coordinates)]);
+    overlay.set({ unexamined: Object.fromEntries(outlines) });
+    const kept = { tissue, unexamined, heatmap };
+    const missing = Object.keys(kept).filter((name) => !kept[name]);
+    stage.append(createLayersPanel(overlay, missing, Object.keys(unexamined ?? {})));
     if (!heatmap) return;
     const image = h("img", { alt: "" });
     image.addEventListener("load", () => overlay.set({ heat: { image, place: heatmap } }));
