@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-service bench-train bench-viewer pictures docs clean
+.PHONY: setup demo test lint bench bench-focus bench-service bench-train bench-viewer pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -30,6 +30,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_analysis
+
+bench-focus: setup
+	$(BIN)/python -m tests.benchmarks.bench_focus
 
 bench-service: setup
 	$(BIN)/python -m tests.benchmarks.bench_service

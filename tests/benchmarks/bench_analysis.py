@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import openslide
 import torch
-from benchmark_slides import MPP, Mosaic, mitos14_mosaic, repeated_slide
 from PIL import Image
 from scipy import ndimage
 
@@ -29,16 +28,20 @@ from service.calibration import calibrated
 from service.inference import Detector
 from service.mitotic_figures import MitoticFigure, find_mitotic_figures
 from service.plan import Plan
+from service.quality import assess_quality
 from service.slide import open_slide
 from service.stain import density_transform, estimate_stain
 from service.tiling import PATCH_PX, cover
 from service.training.scoring import match
 from service.weights import load_model
+from tests.benchmarks.benchmark_slides import MPP, Mosaic, mitos14_mosaic, repeated_slide
 from tests.stains import normalise
 
 GFLOP_PER_PATCH = 14.24  # 500 x 500 px; tests/test_network.py counts it
 NAIVE_PATCHES = 24
 ROUNDS = 5
+MODULE = "tests.benchmarks.bench_analysis"
+LARGE_MM2 = 50.0  # of tissue: what is larger takes minutes
 
 
 def once(run: Callable[[], object]) -> float:
@@ -184,7 +187,7 @@ def bench_growth(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder:
     rows = []
     for size, tissue in ((4096, 4096), (8192, 8192), (16384, 16384), (30000, 8192), (60000, 8192)):
         path = repeated_slide(folder / f"{size}.tif", size, tissue, field)
-        outcome = subprocess.run([sys.executable, __file__, str(path)], capture_output=True, text=True, check=True)
+        outcome = subprocess.run([sys.executable, "-m", MODULE, str(path)], capture_output=True, text=True, check=True)
         facts = json.loads(outcome.stdout)
         map_mib = (size / 16) ** 2 * 4 / 2**20
         rate = facts["seconds"] / facts["tissue_mm2"]
@@ -200,6 +203,27 @@ def bench_growth(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder:
         )
     header = ["slide side, px", "tissue mm2", "s", "s per mm2", "peak MiB over imports", "of it the map"]
     table("Growth with tissue (first three rows) and with the slide (last three)", header, rows)
+
+
+def bench_quality(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder: Path, detector: Detector) -> None:
+    """What it costs to tell tissue and what cannot be examined: seconds of the CPU, whatever else runs beside."""
+    rows = []
+    for size, tissue in ((4096, 4096), (8192, 8192), (60000, 8192), (60000, 60000)):
+        with open_slide(repeated_slide(folder / "quality.tif", size, tissue, field)) as slide:
+            assess_quality(slide)  # the first run of each does not count
+            quality_s = min(cpu_seconds(lambda: assess_quality(slide)) for _ in range(3))
+            examined_mm2 = assess_quality(slide).examinable.area_mm2()
+            analysis_s = cpu_seconds(lambda: analyze(slide, detector)) if examined_mm2 < LARGE_MM2 else None
+        part = [f"{analysis_s:.1f}", f"{quality_s / analysis_s:.1%}"] if analysis_s else ["", ""]
+        rows.append([f"{size:,}", f"{examined_mm2:.2f}", f"{quality_s:.2f}", *part])
+    table("Slide quality", ["slide side, px", "tissue mm2", "CPU s", "of the analysis, CPU s", "share"], rows)
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """CPU time of one run, of all threads."""
+    started = time.process_time()
+    run()
+    return time.process_time() - started
 
 
 def peak_mib() -> float:
@@ -235,6 +259,7 @@ def main() -> None:
         bench_overlap(mosaic, detector)
         field = Image.open(next((shared / "data/mitos14/images").glob("*.jpg"))).convert("RGB")
         bench_growth(np.asarray(field)[:1280, :1536], folder)
+        bench_quality(np.asarray(field)[:1280, :1536], folder, detector)
     print(json.dumps({"matrix_product_gflops": gflops, **speed}))
 
 
