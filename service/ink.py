@@ -37,7 +37,8 @@ def find_ink(density: Density) -> Mask:
     brown = blue > 1.1 * green + 0.05
     violet = (blue < 0.27 * green) & (green > 0.5)
     seldom = red_pen | brown | violet | (green > 2.4)
-    rather = (red > 0.75 * green + 0.12) | (blue > 0.8 * green) | (red < 0.05 * green) | (total > 3)
+    indigo = (blue < 0.35 * green) & (green > 1.5)
+    rather = (red > 0.75 * green + 0.12) | (blue > 0.8 * green) | (red < 0.05 * green) | indigo
     even = coloured & ((seldom & (unevenness < ALMOST_EVEN)) | (rather & (unevenness < EVEN)))
     ink = (cold & (total > VISIBLE)) | ((least > BLACK) & (most - least < COLOURLESS * most))
     areas = areas_of(ink) | areas_of(even)
