@@ -10,7 +10,7 @@ from service.intake import overlays
 from service.intake.overlays import LEAST, heat_picture, heat_place, tissue_outline
 from service.probability_map import ProbabilityMap
 from service.tiling import Lattice
-from service.tissue import TissueMask
+from service.tissue import WHOLE, TissueMask
 
 
 def map_of(width: int, height: int, scale: float = 1.0) -> ProbabilityMap:
@@ -26,7 +26,7 @@ def test_a_rectangle_of_tissue_is_outlined_at_its_edge_and_so_is_its_hole() -> N
     mask = np.zeros((60, 80), bool)
     mask[10:50, 20:70] = True
     mask[25:35, 40:50] = False
-    lines = tissue_outline(TissueMask(mask, (32.0, 32.0), (0.25, 0.25)))["coordinates"]
+    lines = tissue_outline(TissueMask(mask * np.uint8(WHOLE), (32.0, 32.0), (0.25, 0.25)))["coordinates"]
     assert len(lines) == 2
     boxes = sorted((*np.min(line, axis=0).tolist(), *np.max(line, axis=0).tolist()) for line in lines)
     assert boxes[0] == pytest.approx((20 * 32, 10 * 32, 70 * 32, 50 * 32), abs=32)
@@ -35,7 +35,7 @@ def test_a_rectangle_of_tissue_is_outlined_at_its_edge_and_so_is_its_hole() -> N
 
 
 def test_tissue_up_to_the_edge_is_closed_there() -> None:
-    lines = tissue_outline(TissueMask(np.ones((20, 20), bool), (10.0, 10.0), (0.25, 0.25)))["coordinates"]
+    lines = tissue_outline(TissueMask(np.full((20, 20), WHOLE, np.uint8), (10.0, 10.0), (0.25, 0.25)))["coordinates"]
     assert len(lines) == 1
     assert np.min(lines[0]) >= -5
     assert np.max(lines[0]) <= 205
