@@ -16,7 +16,11 @@ FACTS = "names and numbers; what uses them is tested"
 WITHOUT = {
     "__main__": WIRING,
     "backend": "every kind of arithmetic against the others: test_inference.py",
+    "focus": "found on blurred tissue: test_quality.py",
+    "folds": "found on drawn folds: test_quality.py",
+    "ink": "every colour of pen: test_quality.py",
     "model_card": "of weights and their card: test_weights.py, cli/test_app.py",
+    "overview": "the slide at low magnification, by what is found on it: test_quality.py, test_tissue.py",
     "refusals": "a tree of codes, walked with the errors: test_errors.py",
     "report": "a schema; each field is looked at where it is made: test_analysis.py, docs/test_reports.py",
     "sample_cells": "how the drawn slide looks: test_sample.py",
