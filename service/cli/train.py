@@ -70,6 +70,10 @@ def _print_recipe(wanted: bool) -> None:
 
 
 Data = Annotated[list[Path], typer.Option(metavar="DIR", help="Fields: plain, TUPAC16 or MIDOG layout. Repeatable.")]
+Quiet = Annotated[
+    Optional[list[Path]],
+    typer.Option(metavar="DIR", help="Fields of tissue almost without mitoses: patches without one. Repeatable."),
+]
 Mpp = Annotated[Optional[list[float]], typer.Option(help="Um per pixel of each --data, where it does not say it.")]
 Cases = Annotated[str, typer.Option(metavar="CASES", help="Cases that choose epoch and threshold, by commas.")]
 ImageNet = Annotated[Optional[Path], typer.Option(metavar="FILE", help="ResNet-18, batch-norm folded; safetensors.")]
@@ -97,6 +101,7 @@ def train_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where weights, card, recipe, checkpoint and curves go.")],
     recipe: Recipe = None,
     changes: Changes = None,
+    quiet: Quiet = None,
     mpp: Mpp = None,
     validation: Cases = "",
     imagenet: ImageNet = None,
@@ -116,12 +121,13 @@ def train_command(
 
     settings = read_recipe(recipe, changes or ())
     fields, validation_fields = read_split(data, mpp, validation)
+    fields += read_quiet(quiet or ())
     make_folder(out)
     use_threads(threads)
     with TrainingBar(settings.batch) as bar:
         every = [*fields, *validation_fields]
         loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
-        setup = TrainingSetup(settings, imagenet, device, resume, data_facts(data), bar)
+        setup = TrainingSetup(settings, imagenet, device, resume, data_facts([*data, *(quiet or ())]), bar)
         train(loaded[: len(fields)], loaded[len(fields) :], out, setup, threshold)
 
 
@@ -143,6 +149,13 @@ def each_mpp(data: Sequence[Path], mpp: Sequence[float] | None) -> list[float | 
     if mpp and len(mpp) != len(data):
         raise ParameterInvalid(f"{len(mpp)} --mpp for {len(data)} --data; give one for each, in the same order")
     return [*mpp] if mpp else [None] * len(data)
+
+
+def read_quiet(folders: Sequence[Path]) -> "list[Field]":
+    """Read the fields of tissue almost without mitoses; each folder says its own um per pixel. Raises DataInvalid."""
+    from service.training.fields import read_fields
+
+    return [field for folder in folders for field in read_fields(folder, quiet=True)]
 
 
 def read_split(data: Sequence[Path], mpp: Sequence[float] | None, validation: str) -> "tuple[list[Field], list[Field]]":

@@ -1,6 +1,7 @@
 """Labelled fields: images of tissue with the centroids of their mitoses, read from three layouts.
 
-    plain     frames.csv (frame, case, width, height, mitoses[, mpp]), mitoses.csv (frame, x, y), images/FRAME.jpg
+    plain     frames.csv (frame, case, width, height, mitoses[, mpp, laboratory]), mitoses.csv (frame, x, y),
+              images/FRAME.jpg; perhaps uncertain.csv (frame, x, y), places of which nobody can tell
     TUPAC16   NN/MM.tif with NN/MM.csv (row,column; 1-based; absent or empty where there is no mitosis)
     MIDOG     NNN.tiff with one COCO-like JSON (bbox [x0, y0, x1, y1]; category 1 is a mitotic figure)
 
@@ -11,11 +12,12 @@ Nothing is repaired or skipped in silence: what does not fit raises DataInvalid,
 """
 
 import csv
+import dataclasses
 import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +39,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """One labelled image: its case, size (px), um per px (x, y), and the centroids of its mitoses (n, 2), field px."""
+    """One labelled image: its case, size (px), um per px (x, y), and the centroids of its mitoses (n, 2), field px.
+
+    `quiet`: tissue almost without mitoses, of which nobody knows all; a patch of it shows none, but where a mitosis or
+    an uncertain place is marked.
+    """
 
     name: str
     case: str
@@ -46,20 +52,31 @@ class Field:
     width: int
     height: int
     mitoses: Points
+    laboratory: str = ""
+    uncertain: Points = dataclasses.field(default_factory=lambda: np.empty((0, 2)))  # (m, 2), field px
+    quiet: bool = False
 
     def scale(self, mpp: float) -> tuple[float, float]:
         """Compute field px per model px (x, y), as `analyze` does: 1 within its tolerance."""
         return scale_to(mpp, self.mpp)
 
 
-def read_fields(folder: str | Path, mpp: float | None = None) -> list[Field]:
+def read_fields(folder: str | Path, mpp: float | None = None, *, quiet: bool = False) -> list[Field]:
     """Read the fields in a folder, in whichever layout it is; `mpp` (um per px) where the data do not say it.
+
+    Fields that do not name their laboratory are of one called like the folder; `quiet` is what they are said to be.
 
     Raises DataInvalid, ResolutionUnknown.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataInvalid(f"{folder}: no such folder")
+    name = folder.resolve().name
+    fields = _read_layout(folder, mpp)
+    return [replace(each, laboratory=each.laboratory or name, quiet=quiet) for each in fields]
+
+
+def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
     if (folder / "frames.csv").exists():
         return read_plain(folder, mpp)
     annotations = [path for path in sorted(folder.glob("*.json")) if _is_midog(path)]
@@ -76,7 +93,7 @@ def read_fields(folder: str | Path, mpp: float | None = None) -> list[Field]:
 
 def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
     """Read the plain layout: frames.csv, mitoses.csv, images/; a frame's own `mpp` column comes before the caller's."""
-    mitoses_file, frames_file = folder / "mitoses.csv", folder / "frames.csv"
+    mitoses_file, uncertain_file, frames_file = (folder / f"{name}.csv" for name in ("mitoses", "uncertain", "frames"))
     images = _plain_images(folder / "images")
     frames = list(_csv_rows(frames_file, ("frame", "case", "width", "height")))
     names = {row["frame"] for _, row in frames}
@@ -84,13 +101,8 @@ def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
         _refuse(frames_file, None, "a frame is listed twice")
     if unlisted := sorted(images.keys() - names):
         _refuse(images[unlisted[0]], None, f"the image has no row in {frames_file.name}")
-    points: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
-    for line, row in _csv_rows(mitoses_file, ("frame", "x", "y")):
-        if row["frame"] not in names:
-            _refuse(mitoses_file, line, f"frame {row['frame']!r} is not in {frames_file.name}")
-        points[row["frame"]].append(
-            (line, _number(mitoses_file, line, row["x"]), _number(mitoses_file, line, row["y"]))
-        )
+    points = _plain_points(mitoses_file, names)
+    uncertain = _plain_points(uncertain_file, names) if uncertain_file.exists() else {}
     fields = []
     for line, row in frames:
         name = row["frame"]
@@ -99,12 +111,27 @@ def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
         size = (int(_number(frames_file, line, row["width"])), int(_number(frames_file, line, row["height"])))
         if _image_size(images[name]) != size:
             _refuse(frames_file, line, f"{images[name].name} is {_image_size(images[name])} px, the row says {size}")
-        if row.get("mitoses") and int(_number(frames_file, line, row["mitoses"])) != len(points[name]):
-            _refuse(frames_file, line, f"{row['mitoses']} mitoses, but {mitoses_file.name} has {len(points[name])}")
+        marked = points.get(name, [])
+        if row.get("mitoses") and int(_number(frames_file, line, row["mitoses"])) != len(marked):
+            _refuse(frames_file, line, f"{row['mitoses']} mitoses, but {mitoses_file.name} has {len(marked)}")
         own = _number(frames_file, line, row["mpp"]) if row.get("mpp") else _required(mpp, folder)
-        centroids = _inside(mitoses_file, points[name], size)
-        fields.append(Field(name, row["case"], images[name], (own, own), *size, centroids))
+        mitoses, doubted = (
+            _inside(file, places, size)
+            for file, places in ((mitoses_file, marked), (uncertain_file, uncertain.get(name, [])))
+        )
+        laboratory = row.get("laboratory", "")
+        fields.append(Field(name, row["case"], images[name], (own, own), *size, mitoses, laboratory, doubted))
     return _some(fields, frames_file)
+
+
+def _plain_points(path: Path, names: Collection[str]) -> dict[str, list[tuple[int, float, float]]]:
+    """Read line, x and y of the points that a file of the plain layout has for each frame."""
+    points: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+    for line, row in _csv_rows(path, ("frame", "x", "y")):
+        if row["frame"] not in names:
+            _refuse(path, line, f"frame {row['frame']!r} is not in frames.csv")
+        points[row["frame"]].append((line, _number(path, line, row["x"]), _number(path, line, row["y"])))
+    return points
 
 
 def read_tupac16(folder: Path, labels: Path | None = None, mpp: float = TUPAC16_MPP) -> list[Field]:
@@ -220,8 +247,8 @@ def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
                 raise DataInvalid(f"case {field.case} is in {other} ({earlier.path}) and in {split} ({field.path})")
 
 
-def load_field(field: Field, mpp: float) -> tuple[Rgb, Points]:
-    """Read a field at `mpp` um per px: pixels (H, W, 3) and mitoses (n, 2), both in model px.
+def load_field(field: Field, mpp: float) -> tuple[Rgb, Points, Points]:
+    """Read a field at `mpp` um per px: pixels (H, W, 3), mitoses (n, 2) and uncertain places (m, 2), all in model px.
 
     Raises as `open_slide` and `Slide.read` do.
     """
@@ -232,7 +259,8 @@ def load_field(field: Field, mpp: float) -> tuple[Rgb, Points]:
     )
     with open_slide(field.path) as slide:
         pixels = slide.read(Box(0, 0, width, height), scale)
-    return pixels, (field.mitoses + 0.5) / scale - 0.5  # Lattice.to_level0, turned round
+    mitoses, uncertain = ((each + 0.5) / scale - 0.5 for each in (field.mitoses, field.uncertain))
+    return pixels, mitoses, uncertain  # as Lattice.to_level0, turned round
 
 
 def _refuse(path: Path, line: int | None, what: str) -> NoReturn:

@@ -3,9 +3,10 @@
 Patch i of step s of epoch e is drawn from a generator seeded with (seed, e, s, i) alone, so a run that is resumed, or
 that draws with more threads, sees the same patches.
 
-Cases. A case is drawn first, by the same weights for patches with and without a mitosis, so that neither the scanner
-nor the stain tells the class. Weights fall between the case's share of all mitoses and one and the same for all
-(`flatten`). Cases without a usable mitosis are therefore left out.
+Cases. A laboratory is drawn first and then one of its cases, by the same weights for patches with and without a
+mitosis, so that neither the scanner nor the stain tells the class. Weights fall between the share of all mitoses and
+one and the same for all (`flatten`). Cases without a usable mitosis are therefore left out. Only a share of the
+patches without a mitosis (`quiet_share`) is of other tissue, which has next to none: its laboratories are drawn alike.
 
 Fields are held in memory as they are (uint8); Macenko's normalisation is one matrix per field or case, estimated from
 the pixels that `mitosis analyze` would estimate it from, and applied on the device together with the stain jitter.
@@ -13,12 +14,14 @@ the pixels that `mitosis analyze` would estimate it from, and applied on the dev
 Frames. Model px: a field at the model's um per pixel, as in `augmentation`.
 """
 
+import dataclasses
 import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -52,15 +55,23 @@ TRIES = 48  # draws of a place before the fallback that always fits
 BUCKET_PX = 64  # two hard negatives closer than this are one
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LoadedField:
-    """A field in memory: pixels (H, W, 3) and mitoses (n, 2) in model px, and its stains."""
+    """A field in memory: pixels (H, W, 3), mitoses (n, 2) and uncertain places (m, 2) in model px, and its stains."""
 
     name: str
     case: str
     pixels: Rgb
     mitoses: Points
     stain: StainMatrix | None
+    laboratory: str = ""
+    uncertain: Points = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
+    quiet: bool = False
+
+    @cached_property
+    def doubtful(self) -> Points:
+        """The places (n + m, 2) that a patch without a mitosis may not show."""
+        return np.concatenate([self.mitoses, self.uncertain])
 
     @property
     def size(self) -> npt.NDArray[np.float64]:
@@ -83,10 +94,11 @@ def load_fields(
     """
 
     def load(field: Field) -> tuple[LoadedField, list[StainMatrix | None]]:
-        pixels, mitoses = load_field(field, mpp)
+        pixels, mitoses, uncertain = load_field(field, mpp)
         windows = _window_stains(field, mpp)
         stain = None if scope == "case" else StainEstimate.of(windows).typical
-        return LoadedField(field.name, field.case, _padded(pixels), mitoses, stain), windows
+        about = (field.laboratory, uncertain, field.quiet)
+        return LoadedField(field.name, field.case, _padded(pixels), mitoses, stain, *about), windows
 
     loaded: list[LoadedField] = []
     of_case: dict[str, list[StainMatrix | None]] = defaultdict(list)
@@ -140,23 +152,26 @@ class HardNegatives:
     """Places where the network saw a mitosis in patches without one, and how sure it was; unused while `share` is 0."""
 
     share: float = 0.0  # of the patches without a mitosis
-    scores: dict[tuple[int, int, int], tuple[float, float, float]] | None = None  # field, bucket -> x, y, probability
+    scores: dict[int, dict[tuple[int, int], tuple[float, float, float]]] = dataclasses.field(
+        default_factory=dict
+    )  # field, bucket -> x, y, probability
 
-    def record(self, field: int, x: float, y: float, probability: float) -> None:
-        """Remember a place (model px); the latest look at it counts."""
-        if self.scores is None:
-            self.scores = {}
-        self.scores[field, int(x // BUCKET_PX), int(y // BUCKET_PX)] = (x, y, probability)
+    def record(self, index: int, x: float, y: float, probability: float) -> None:
+        """Remember a place (model px) of a field; the latest look at it counts."""
+        self.scores.setdefault(index, {})[int(x // BUCKET_PX), int(y // BUCKET_PX)] = (x, y, probability)
+
+    def known(self) -> list[list[float]]:
+        """List field, x, y and probability of all places."""
+        return [[index, *place] for index, places in self.scores.items() for place in places.values()]
 
     def draw(self, rng: np.random.Generator, fields: Sequence[int]) -> tuple[int, npt.NDArray[np.float64]] | None:
         """Draw a field out of some and a place in it, by probability; None where nothing is known."""
-        wanted = set(fields)
-        known = sorted((key, value) for key, value in (self.scores or {}).items() if key[0] in wanted)
+        known = [(index, place) for index in fields for _, place in sorted(self.scores.get(index, {}).items())]
         if not known:
             return None
-        weights = np.array([value[2] for _, value in known]) + 1e-6
-        key, value = known[int(rng.choice(len(known), p=weights / weights.sum()))]
-        return key[0], np.array(value[:2])
+        weights = np.array([place[2] for _, place in known]) + 1e-6
+        index, place = known[int(rng.choice(len(known), p=weights / weights.sum()))]
+        return index, np.array(place[:2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,31 +219,47 @@ class PatchSource:
         augmentation: Augmentation | None = None,
         size_px: int = PATCH_PX,
         flatten: float = 0.5,
+        quiet_share: float = 0.0,
         hard_negatives: HardNegatives | None = None,
     ) -> None:
         self.fields, self.reference, self.seed, self.size_px = list(fields), reference, seed, size_px
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation, self.quiet_share = augmentation or Augmentation(), quiet_share
         self.hard_negatives = hard_negatives or HardNegatives()
         self.stains = list(case_stains(fields).values())
         self.positives: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = defaultdict(list)  # case: field, (2,)
         self.free: dict[int, Points] = {}  # field: centres without a mitosis
         self.areas = np.array([field.size.prod() for field in fields])
         by_case: dict[str, list[int]] = defaultdict(list)
+        quiet: dict[str, list[int]] = defaultdict(list)  # laboratory: fields
         for index, field in enumerate(fields):
-            margin = self.augmentation.margin_px
-            usable = ((field.mitoses >= margin) & (field.mitoses < field.size - margin)).all(1)
-            self.positives[field.case] += [(index, mitosis) for mitosis in field.mitoses[usable]]
+            if not field.quiet:
+                margin = self.augmentation.margin_px
+                usable = ((field.mitoses >= margin) & (field.mitoses < field.size - margin)).all(1)
+                self.positives[field.case] += [(index, mitosis) for mitosis in field.mitoses[usable]]
             free = self._free_centres(field)
             if len(free):
                 self.free[index] = free
-                by_case[field.case].append(index)
+                (quiet[field.laboratory] if field.quiet else by_case[field.case]).append(index)
         self.cases = sorted(case for case in by_case if self.positives[case])
         if not self.cases:
             empty = "with" if not any(self.positives.values()) else "without"
             raise DataInvalid(f"no patch {empty} a mitosis can be cut from the training fields: a class is empty")
         self.negatives = {case: by_case[case] for case in self.cases}
+        self.quiet = [quiet[laboratory] for laboratory in sorted(quiet)]
+        if quiet_share and not self.quiet:
+            raise DataInvalid("quiet_share asks for tissue without mitoses, and none was given (--quiet)")
+        self.case_weights = self._case_weights(flatten)
+
+    def _case_weights(self, flatten: float) -> npt.NDArray[np.float64]:
+        """Give each case its share of its laboratory's share."""
+        of_case = {field.case: field.laboratory for field in self.fields}
+        laboratories = np.array([of_case[case] for case in self.cases])
         counts = np.array([len(self.positives[case]) for case in self.cases], np.float64)
-        self.case_weights = counts ** (1 - flatten) / (counts ** (1 - flatten)).sum()
+        weights = counts ** (1 - flatten)
+        for laboratory in np.unique(laboratories):
+            own = laboratories == laboratory
+            weights[own] *= counts[own].sum() ** (1 - flatten) / weights[own].sum()
+        return np.asarray(weights / weights.sum())
 
     @property
     def mitoses(self) -> int:
@@ -240,7 +271,7 @@ class PatchSource:
         half = self.size_px / 2
         axes = [np.append(np.arange(half, length - half, FREE_STEP_PX), length - half) for length in field.size]
         centres = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2) - 0.5
-        distance = np.abs(centres[:, None] - field.mitoses).max(2, initial=0.0)  # (centres, mitoses)
+        distance = np.abs(centres[:, None] - field.doubtful).max(2, initial=0.0)  # (centres, places)
         clear = (distance > half + self.augmentation.margin_px + 1).all(1)
         return np.asarray(centres[clear])
 
@@ -251,8 +282,11 @@ class PatchSource:
     def patch(self, epoch: int, step: int, slot: int) -> Patch:
         """Draw one patch; even slots hold a mitosis, odd ones do not."""
         rng = np.random.default_rng((self.seed, epoch, step, slot))
-        case = self.cases[int(rng.choice(len(self.cases), p=self.case_weights))]
-        index, placement = self._positive(rng, case) if slot % 2 == 0 else self._negative(rng, case)
+        if slot % 2 and self.quiet_share and rng.random() < self.quiet_share:
+            index, placement = self._negative(rng, self.quiet[int(rng.integers(len(self.quiet)))])
+        else:
+            case = self.cases[int(rng.choice(len(self.cases), p=self.case_weights))]
+            index, placement = self._negative(rng, self.negatives[case]) if slot % 2 else self._positive(rng, case)
         field = self.fields[index]
         planes = draw_blur(rng, self.augmentation, cut(field.pixels, placement))
         colour = draw_colour(rng, self.augmentation, field.stain, self.reference, self.stains)
@@ -268,14 +302,13 @@ class PatchSource:
         centre = np.clip(mitosis, half - 0.5, field.size - half - 0.5)
         return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
 
-    def _negative(self, rng: np.random.Generator, case: str) -> tuple[int, Placement]:
-        indices = self.negatives[case]
+    def _negative(self, rng: np.random.Generator, indices: Sequence[int]) -> tuple[int, Placement]:
         if rng.random() < self.hard_negatives.share:
             hard = self.hard_negatives.draw(rng, indices)
             placement = hard and self._around(rng, *hard, wanted=False)
             if hard and placement:
                 return hard[0], placement
-        weights = self.areas[indices]
+        weights = self.areas[[*indices]]
         index = indices[int(rng.choice(len(indices), p=weights / weights.sum()))]
         for tried in range(TRIES):
             orientation = draw_orientation(rng, self.augmentation, exact=tried > TRIES // 2)
@@ -283,7 +316,7 @@ class PatchSource:
             if (low > high).any():
                 continue
             placement = Placement.snapped(rng.uniform(low, high), orientation, self.size_px)
-            if placement.label(self.fields[index].mitoses, self.augmentation.margin_px) is False:
+            if placement.label(self.fields[index].doubtful, self.augmentation.margin_px) is False:
                 return index, placement
         centre = self.free[index][int(rng.integers(len(self.free[index])))]
         return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
@@ -303,7 +336,9 @@ class PatchSource:
             if (centre < low).any() or (centre > high).any():
                 continue
             placement = Placement.snapped(centre, orientation, self.size_px)
-            if placement.label(self.fields[index].mitoses, self.augmentation.margin_px) is wanted:
+            field = self.fields[index]
+            marked = field.mitoses if wanted else field.doubtful
+            if placement.label(marked, self.augmentation.margin_px) is wanted:
                 return placement
         return None
 

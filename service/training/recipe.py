@@ -92,7 +92,12 @@ class TrainingSettings(Table):
     sparse: bool = Field(default=True, description="back-propagate through the cell of the maximum only; same result")
     ema_decay: float = Field(default=0.0, ge=0, lt=1, description="of the weights' moving average, per step; 0: off")
     stain: StainScope = Field(default="field", description="Macenko per field or case; none: jittered, not normalised")
-    flatten: float = Field(default=0.5, ge=0, le=1, description="draw cases by their mitoses (0) to all alike (1)")
+    flatten: float = Field(
+        default=0.5, ge=0, le=1, description="draw laboratories, and cases, by their mitoses (0) to all alike (1)"
+    )
+    quiet_share: float = Field(
+        default=0.0, ge=0, le=1, description="of the patches without a mitosis: of tissue without mitoses"
+    )
     hard_negative_share: float = Field(
         default=0.0, ge=0, le=1, description="of the patches without a mitosis: where the network erred"
     )

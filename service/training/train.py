@@ -93,7 +93,6 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Give the state as a checkpoint holds it."""
-        scores = self.hard_negatives.scores or {}
         return {
             "epoch": self.epoch,
             "steps": self.steps,
@@ -102,7 +101,7 @@ class Run:
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "optimizer": self.optimizer.state_dict(),
-            "hard_negatives": [[*key, *value] for key, value in scores.items()],
+            "hard_negatives": self.hard_negatives.known(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -113,8 +112,8 @@ class Run:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for index, _, _, x, y, probability in state["hard_negatives"]:
-            self.hard_negatives.record(index, x, y, probability)
+        for index, x, y, probability in state["hard_negatives"]:
+            self.hard_negatives.record(int(index), x, y, probability)
 
 
 def train(
@@ -187,6 +186,7 @@ def _source(run: Run, fields: Sequence[LoadedField], reference: StainMatrix | No
         augmentation=settings.augmentation,
         size_px=size_px,
         flatten=settings.flatten,
+        quiet_share=settings.quiet_share,
         hard_negatives=run.hard_negatives,
     )
 
@@ -318,7 +318,7 @@ def _key(run: Run, fields: Sequence[LoadedField]) -> str:
     """
     settings = run.settings
     free = settings.model_copy(update={"epochs": 1}) if settings.schedule == "constant" else settings
-    names = ",".join(f"{each.name}:{len(each.mitoses)}" for each in fields)
+    names = ",".join(f"{each.name}:{len(each.mitoses)}{' quiet' if each.quiet else ''}" for each in fields)
     return f"{free!r} {names} {'bfloat16' if run.arithmetic.bfloat16 else 'float32'}"
 
 
