@@ -6,6 +6,7 @@ The command line, the queue's task and a notebook all call `analyze`; it knows n
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -16,6 +17,7 @@ from service.mitotic_figures import find_mitotic_figures
 from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.report import Report, compose_report
+from service.second_look import look_again
 from service.slide import Slide
 from service.warnings import report_warnings
 
@@ -41,6 +43,8 @@ def analyze(
     plan = plan or Plan.of(slide, detector.card, **options)
     started = time.monotonic()
     answers = detector.run(slide, plan, on_progress, checkpoint)
+    beyond = on_progress and partial(on_progress, plan.patches, plan.patches)
+    answers, looked = look_again(slide, detector, plan, answers, beyond or (lambda: None))
     probabilities, scoring = calibrated(answers, plan.kept, detector.card.calibration)
     if map_file is not None:
         probabilities.save(map_file)
@@ -55,7 +59,7 @@ def analyze(
         figures,
         counts,
         card=detector.card,
-        computed_by=detector.backend.describe() | scoring,
+        computed_by=detector.backend.describe() | looked | scoring,
         warnings=report_warnings(slide, plan, counts.index),
         seconds=plan.seconds + time.monotonic() - started,
     )

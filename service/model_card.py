@@ -61,6 +61,11 @@ class Architecture(BaseModel):
         """Input pixels, per side, that one lattice cell can see."""
         return (43, 99, 211, 435)[self.stages - 1]
 
+    @property
+    def full_halo_px(self) -> int:
+        """The context with which tiles equal one pass: half the receptive field, in whole strides."""
+        return -(-(self.receptive_field_px // 2) // self.stride_px) * self.stride_px
+
 
 class Normalisation(BaseModel):
     """Mean and standard deviation of RGB in [0, 1] that the network expects."""
@@ -90,6 +95,12 @@ class ScoreCalibration(BaseModel):
     high: float
 
 
+class SecondLook(BaseModel):
+    """What is looked at again, see `service.second_look`."""
+
+    above: Annotated[float, Field(gt=0, le=1)]  # the probability from which a peak of the map is a candidate
+
+
 class ModelCard(BaseModel):
     """The part of a model card that the code reads; entries for people (data, metrics, limits) are kept as they are."""
 
@@ -102,6 +113,7 @@ class ModelCard(BaseModel):
     stain: StainReference | None = None
     threshold: Probability
     calibration: ScoreCalibration | None = None
+    second_look: SecondLook | None = None
     colour: Colour = "as-scanned"  # of the training's pixels; slides are converted to it
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -20,7 +20,7 @@ from service.calibration import calibrated, score_levels
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import file_sha256, make_folder
 from service.inference import Detector
-from service.model_card import Architecture, ScoreCalibration, read_card
+from service.model_card import ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
 from service.sections import Sections
 from service.tissue import find_tissue
@@ -186,7 +186,7 @@ def examine_held_out(
     Raises OutputUnwritable; and as `examine` does.
     """
     card = read_card(model)
-    halo_px = full_halo_px(card.architecture)
+    halo_px = card.architecture.full_halo_px
     detector: Detector | None = None
     examined: list[ExaminedField] = []
     make_folder(fold.folder / MAPS)
@@ -204,9 +204,3 @@ def examine_held_out(
             examined.append(found)
         on_examined(fold, len(examined), len(fields))
     return examined
-
-
-def full_halo_px(architecture: Architecture) -> int:
-    """Compute the context (model px) with which tiles equal one pass: half the receptive field, in whole strides."""
-    stride = architecture.stride_px
-    return -(-(architecture.receptive_field_px // 2) // stride) * stride

@@ -17,7 +17,7 @@ from rich.table import Table
 from service.errors import DataInvalid
 from service.files import csv_bytes, write_whole
 from service.model_card import ScoreCalibration, read_card
-from service.training.cross_validation import JUDGED, Fold, full_halo_px
+from service.training.cross_validation import JUDGED, Fold
 from service.training.evaluation_report import figures_table, rounded, shown, write_evaluation
 from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, spread
 from service.training.recipe import Judge, Rule, TrainingSettings
@@ -70,7 +70,7 @@ class Study:
     @property
     def halo_px(self) -> int:
         """The context (model px) with which the fields were examined."""
-        return full_halo_px(self.settings.architecture)
+        return self.settings.architecture.full_halo_px
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from service.slide import open_slide
 from service.tiling import Lattice
 from service.training import final_model
 from service.training.checkpoint import load_checkpoint, save_checkpoint
-from service.training.cross_validation import Fold, full_halo_px, plan_folds, settle_calibration, write_judged
+from service.training.cross_validation import Fold, plan_folds, settle_calibration, write_judged
 from service.training.evaluate import ExaminedField
 from service.training.fields import Field, read_fields
 from service.training.recipe import TrainingSettings
@@ -59,7 +59,7 @@ def test_cases_that_are_not_named_are_the_last_fold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
 def test_a_full_halo_holds_all_that_a_cell_sees(stages: int) -> None:
     architecture = Architecture(stages=stages)
-    halo = full_halo_px(architecture)
+    halo = architecture.full_halo_px
     assert halo % architecture.stride_px == 0
     assert 0 <= halo - architecture.receptive_field_px // 2 < architecture.stride_px
 
