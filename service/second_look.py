@@ -4,7 +4,7 @@ What a network answers depends a little on how a figure lies and on where the la
 degrees, 6 of 55 detections vanish and 6 others appear. Both are averaged out where it matters. The outcome is written
 into the map, so that all who read it (figures, candidates, heat map) see the same scores.
 
-Frames. Model px; cells of the map. Candidates are the peaks of the map; a cell belongs to the peak that it slopes up to.
+Frames. Model px; cells of the map. Candidates are the peaks of the map, with the cells that slope up to them.
 """
 
 from collections.abc import Callable, Iterator

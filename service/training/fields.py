@@ -94,27 +94,27 @@ def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
 def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
     """Read the plain layout: frames.csv, mitoses.csv, images/; a frame's own `mpp` column comes before the caller's."""
     mitoses_file, uncertain_file, frames_file = (folder / f"{name}.csv" for name in ("mitoses", "uncertain", "frames"))
-    images = _plain_images(folder / "images")
-    frames = list(_csv_rows(frames_file, ("frame", "case", "width", "height")))
+    images = plain_images(folder / "images")
+    frames = list(csv_rows(frames_file, ("frame", "case", "width", "height")))
     names = {row["frame"] for _, row in frames}
     if len(names) < len(frames):
-        _refuse(frames_file, None, "a frame is listed twice")
+        refuse(frames_file, None, "a frame is listed twice")
     if unlisted := sorted(images.keys() - names):
-        _refuse(images[unlisted[0]], None, f"the image has no row in {frames_file.name}")
+        refuse(images[unlisted[0]], None, f"the image has no row in {frames_file.name}")
     points = _plain_points(mitoses_file, names)
     uncertain = _plain_points(uncertain_file, names) if uncertain_file.exists() else {}
     fields = []
     for line, row in frames:
         name = row["frame"]
         if name not in images:
-            _refuse(frames_file, line, f"images/{name} is missing ({', '.join(IMAGE_SUFFIXES)})")
-        size = (int(_number(frames_file, line, row["width"])), int(_number(frames_file, line, row["height"])))
+            refuse(frames_file, line, f"images/{name} is missing ({', '.join(IMAGE_SUFFIXES)})")
+        size = (int(csv_number(frames_file, line, row["width"])), int(csv_number(frames_file, line, row["height"])))
         if _image_size(images[name]) != size:
-            _refuse(frames_file, line, f"{images[name].name} is {_image_size(images[name])} px, the row says {size}")
+            refuse(frames_file, line, f"{images[name].name} is {_image_size(images[name])} px, the row says {size}")
         marked = points.get(name, [])
-        if row.get("mitoses") and int(_number(frames_file, line, row["mitoses"])) != len(marked):
-            _refuse(frames_file, line, f"{row['mitoses']} mitoses, but {mitoses_file.name} has {len(marked)}")
-        own = _number(frames_file, line, row["mpp"]) if row.get("mpp") else _required(mpp, folder)
+        if row.get("mitoses") and int(csv_number(frames_file, line, row["mitoses"])) != len(marked):
+            refuse(frames_file, line, f"{row['mitoses']} mitoses, but {mitoses_file.name} has {len(marked)}")
+        own = csv_number(frames_file, line, row["mpp"]) if row.get("mpp") else _required(mpp, folder)
         mitoses, doubted = (
             _inside(file, places, size)
             for file, places in ((mitoses_file, marked), (uncertain_file, uncertain.get(name, [])))
@@ -127,10 +127,10 @@ def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
 def _plain_points(path: Path, names: Collection[str]) -> dict[str, list[tuple[int, float, float]]]:
     """Read line, x and y of the points that a file of the plain layout has for each frame."""
     points: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
-    for line, row in _csv_rows(path, ("frame", "x", "y")):
+    for line, row in csv_rows(path, ("frame", "x", "y")):
         if row["frame"] not in names:
-            _refuse(path, line, f"frame {row['frame']!r} is not in frames.csv")
-        points[row["frame"]].append((line, _number(path, line, row["x"]), _number(path, line, row["y"])))
+            refuse(path, line, f"frame {row['frame']!r} is not in frames.csv")
+        points[row["frame"]].append((line, csv_number(path, line, row["x"]), csv_number(path, line, row["y"])))
     return points
 
 
@@ -148,7 +148,7 @@ def read_tupac16(folder: Path, labels: Path | None = None, mpp: float = TUPAC16_
         fields.append(Field(f"{case}/{path.stem}", case, path, (mpp, mpp), *size, _tupac_points(label, size)))
     for orphan in sorted(labels.glob("[0-9][0-9]/*.csv") if labels else folder.rglob("[0-9][0-9]/[0-9][0-9].csv")):
         if orphan not in seen:
-            _refuse(orphan, None, f"the image {orphan.parent.name}/{orphan.stem}.tif is missing")
+            refuse(orphan, None, f"the image {orphan.parent.name}/{orphan.stem}.tif is missing")
     return _some(fields, folder)
 
 
@@ -165,8 +165,8 @@ def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
         if not values:
             continue
         if len(values) != 2:
-            _refuse(path, line, f"row,column expected, {len(values)} values found")
-        row, column = (_number(path, line, value) for value in values)
+            refuse(path, line, f"row,column expected, {len(values)} values found")
+        row, column = (csv_number(path, line, value) for value in values)
         points.append((line, column - 1, row - 1))
     return _inside(path, points, size)
 
@@ -184,13 +184,13 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
         if annotation.get("category_id") != MIDOG_MITOSIS:
             continue
         if annotation.get("image_id") not in images:
-            _refuse(annotations, None, f"{place} is of image {annotation.get('image_id')}, which is not listed")
+            refuse(annotations, None, f"{place} is of image {annotation.get('image_id')}, which is not listed")
         image = images[annotation["image_id"]]
         box = annotation.get("bbox")
         if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
-            _refuse(annotations, None, f"{place}: bbox is {box}, not [x0, y0, x1, y1]")
+            refuse(annotations, None, f"{place}: bbox is {box}, not [x0, y0, x1, y1]")
         if box[2] <= 0 or box[3] <= 0 or box[0] >= image["width"] or box[1] >= image["height"]:
-            _refuse(annotations, None, f"{place}: {box} lies outside {image['file_name']}")
+            refuse(annotations, None, f"{place}: {box} lies outside {image['file_name']}")
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         points[image["id"]].append(
             (min(max(centre[0], 0), image["width"] - 1), min(max(centre[1], 0), image["height"] - 1))
@@ -200,9 +200,9 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
         name, size = image["file_name"], (image["width"], image["height"])
         path = next((place for place in (folder / name, folder / "images" / name) if place.is_file()), None)
         if path is None:
-            _refuse(annotations, None, f"image {image['id']}: {name} is missing in {folder}")
+            refuse(annotations, None, f"image {image['id']}: {name} is missing in {folder}")
         if _image_size(path) != size:
-            _refuse(annotations, None, f"image {image['id']}: {name} is {_image_size(path)} px, the entry says {size}")
+            refuse(annotations, None, f"image {image['id']}: {name} is {_image_size(path)} px, the entry says {size}")
         own = image.get("mpp") or _required(mpp, folder)
         centroids = np.array(points[image["id"]], np.float64).reshape(-1, 2)
         fields.append(Field(path.stem, path.stem, path, (own, own), *size, centroids))
@@ -263,13 +263,14 @@ def load_field(field: Field, mpp: float) -> tuple[Rgb, Points, Points]:
     return pixels, mitoses, uncertain  # as Lattice.to_level0, turned round
 
 
-def _refuse(path: Path, line: int | None, what: str) -> NoReturn:
+def refuse(path: Path, line: int | None, what: str) -> NoReturn:
+    """Raise DataInvalid for a file, and its line if there is one."""
     raise DataInvalid(f"{path}{'' if line is None else f', line {line}'}: {what}")
 
 
 def _some(fields: list[Field], source: Path) -> list[Field]:
     if not fields:
-        _refuse(source, None, "there are no fields in it")
+        refuse(source, None, "there are no fields in it")
     return fields
 
 
@@ -279,9 +280,10 @@ def _required(mpp: float | None, folder: Path) -> float:
     return mpp
 
 
-def _plain_images(folder: Path) -> dict[str, Path]:
+def plain_images(folder: Path) -> dict[str, Path]:
+    """List the images in a folder by their names without suffix. Raises DataInvalid where there is no such folder."""
     if not folder.is_dir():
-        _refuse(folder, None, "no such folder")
+        refuse(folder, None, "no such folder")
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
 
 
@@ -304,27 +306,28 @@ def _csv_lines(path: Path) -> list[list[str]]:
         raise DataInvalid(f"{path}: not a readable CSV file ({error})") from error
 
 
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Read line numbers and rows of a CSV file with a header, by column."""
     lines = _csv_lines(path)
     header = lines[0] if lines else []
     if missing := [column for column in columns if column not in header]:
-        _refuse(path, 1, f"no column {', '.join(missing)}")
+        refuse(path, 1, f"no column {', '.join(missing)}")
     for line, values in enumerate(lines[1:], start=2):
         if not values:
             continue
         if len(values) != len(header):
-            _refuse(path, line, f"{len(header)} values expected, {len(values)} found")
+            refuse(path, line, f"{len(header)} values expected, {len(values)} found")
         yield line, dict(zip(header, (value.strip() for value in values), strict=True))
 
 
-def _number(path: Path, line: int, text: str) -> float:
+def csv_number(path: Path, line: int, text: str) -> float:
+    """Read a finite number of a file's line. Raises DataInvalid."""
     try:
         number = float(text)
     except ValueError:
-        _refuse(path, line, f"{text!r} is not a number")
+        refuse(path, line, f"{text!r} is not a number")
     if not math.isfinite(number):
-        _refuse(path, line, f"{text!r} is not a finite number")
+        refuse(path, line, f"{text!r} is not a finite number")
     return number
 
 
@@ -332,7 +335,7 @@ def _inside(path: Path, points: Sequence[tuple[int, float, float]], size: tuple[
     """Make points (n, 2) of line, x, y; each must lie on the image."""
     for line, x, y in points:
         if not (0 <= x < size[0] and 0 <= y < size[1]):
-            _refuse(path, line, f"the mitosis at x {x:g}, y {y:g} lies outside the image of {size[0]} x {size[1]} px")
+            refuse(path, line, f"the mitosis at x {x:g}, y {y:g} lies outside the image of {size[0]} x {size[1]} px")
     return np.array([point[1:] for point in points], np.float64).reshape(-1, 2)
 
 

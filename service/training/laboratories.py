@@ -1,0 +1,99 @@
+"""A network on a laboratory that it never saw: recall on crops of mitoses, calls on tissue almost without any, F1.
+
+Three kinds of data tell three things, and no laboratory has all: fields with all mitoses marked (F1), crops with a
+mitosis in the middle (recall), quiet tissue (calls per mm2). The figure that sums it up is the recall on crops at the
+threshold where quiet tissue, of a source that the network did not see either, gives one call per mm2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.training.crops import CropScore
+from service.training.held_out_cases import HeldOutCase
+from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured
+
+FIRE_BESIDE = 0.02  # of the crops
+CALLS_PER_MM2 = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LaboratoryFindings:
+    """What the network without a laboratory found on that laboratory's data, and on quiet tissue it did not see."""
+
+    laboratory: str
+    fields: tuple[HeldOutCase, ...]
+    crops: tuple[CropScore, ...]
+    quiet: tuple[HeldOutCase, ...]
+
+    @property
+    def quiet_threshold(self) -> float | None:
+        """The lowest threshold with at most CALLS_PER_MM2 on the quiet tissue; None without such tissue."""
+        return quiet_threshold(self.quiet, CALLS_PER_MM2)
+
+    @property
+    def beside_threshold(self) -> float | None:
+        """The threshold at which FIRE_BESIDE of the crops fire beside the mitosis; None without crops."""
+        return float(np.quantile([crop.beside for crop in self.crops], 1 - FIRE_BESIDE)) if self.crops else None
+
+    def recall(self, threshold: float | None) -> dict[str, Any]:
+        """Measure the share of crops that are found, with its interval over cases."""
+        cases = recalls(self.crops, threshold) if threshold is not None else []
+        return {
+            "threshold": threshold,
+            "recall": known(sum(cases, Localisation(0, 0, 0)).recall),
+            "recall_interval": bootstrap_interval(cases, "recall"),
+        }
+
+    def as_json(self, threshold: float) -> dict[str, Any]:
+        """Give all figures: at a threshold that others chose, and at those that this laboratory's own data name."""
+        beside = [crop.beside >= threshold for crop in self.crops]
+        return {
+            "laboratory": self.laboratory,
+            "cases": len({crop.case for crop in self.crops} | {case.case for case in self.fields}),
+            "fields": measured([case.localise(threshold) for case in self.fields]) if self.fields else None,
+            "crops": self.crops
+            and {
+                "crops": len(self.crops),
+                "at_threshold": self.recall(threshold) | {"fire_beside": float(np.mean(beside))},
+                "where_2_percent_fire_beside": self.recall(self.beside_threshold),
+                "at_one_call_per_mm2": self.recall(self.quiet_threshold),
+            }
+            or None,
+            "quiet": calls(self.quiet, threshold),
+        }
+
+
+def recalls(crops: Sequence[CropScore], threshold: float) -> list[Localisation]:
+    """Count for each case the crops whose mitosis is found at a threshold, and those whose is missed."""
+    cases = dict.fromkeys(crop.case for crop in crops)
+    found = {case: [crop.at >= threshold for crop in crops if crop.case == case] for case in cases}
+    return [Localisation(sum(own), 0, len(own) - sum(own)) for own in found.values()]
+
+
+def calls(quiet: Sequence[HeldOutCase], threshold: float) -> dict[str, Any]:
+    """Measure the calls per mm2 on quiet tissue that are none of its marked figures, by source and in all."""
+    sources = {case.source: [each for each in quiet if each.source == case.source] for case in quiet}
+    return {
+        source: {"area_mm2": round(_area(cases), 4), "calls_per_mm2": round(_calls(cases, threshold) / _area(cases), 3)}
+        for source, cases in ({**sources, "all": list(quiet)} if quiet else {}).items()
+    }
+
+
+def quiet_threshold(quiet: Sequence[HeldOutCase], per_mm2: float) -> float | None:
+    """Find the lowest threshold with at most so many calls per mm2 of quiet tissue; None without any."""
+    if not quiet:
+        return None
+    curve = Sweep.pooled([case.evaluation.curve for case in quiet])
+    few = curve.false_positives_per_mm2(_area(quiet)) <= per_mm2
+    return float(curve.thresholds[np.flatnonzero(few)[0]] if few.any() else curve.thresholds[-1])
+
+
+def _area(cases: Sequence[HeldOutCase]) -> float:
+    return sum(case.evaluation.area_mm2 for case in cases)
+
+
+def _calls(cases: Sequence[HeldOutCase], threshold: float) -> int:
+    return sum(case.localise(threshold).fp for case in cases)
