@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from service.cli.train import (
     ImageNet,
     Mpp,
     PrintRecipe,
+    Quiet,
     Recipe,
     Threads,
     TrainingBar,
@@ -25,6 +26,7 @@ from service.errors import ParameterInvalid
 from service.training.recipe import read_recipe
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
+    from service.training.crops import Crop
     from service.training.cross_validation import Fold
     from service.training.cross_validation_report import Study
     from service.training.fields import Field
@@ -36,8 +38,16 @@ def cross_validate_command(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report and a folder for each run go.")],
     fold: Annotated[
-        list[str], typer.Option(metavar="CASES", help="Cases held out together, by commas. Repeatable; the rest: one.")
-    ],
+        Optional[list[str]],
+        typer.Option(metavar="CASES", help="Cases held out together, by commas. Repeatable; the rest: one."),
+    ] = None,
+    by_laboratory: Annotated[
+        bool, typer.Option("--by-laboratory", help="Hold out each laboratory, and the quiet tissue in turn.")
+    ] = False,
+    quiet: Quiet = None,
+    crops: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Crops of mitoses: examined in the place of their cases.")
+    ] = None,
     recipe: Recipe = None,
     changes: Changes = None,
     mpp: Mpp = None,
@@ -56,16 +66,20 @@ def cross_validate_command(
     The settings are those of the recipe; print all of them, with defaults and meanings, by --print-recipe.
     """
     from service.files import make_folder
-    from service.training.cross_validation import plan_folds, refuse_left_behind
+    from service.training.crops import read_crops
+    from service.training.cross_validation import laboratory_folds, plan_folds, refuse_left_behind
     from service.training.cross_validation_report import write_study
     from service.training.final_model import FINAL, Provenance, card_facts, train_final
     from service.training.patches import load_fields
     from service.training.train import TrainingSetup
 
     settings = read_recipe(recipe, changes or ())
-    sources = read_sources(data, mpp)
+    sources = read_sources(data, mpp, quiet or ())
     fields = [field for part in sources.values() for field in part]
-    folds = plan_folds({field.case for field in fields}, fold, out)
+    if bool(fold) == by_laboratory:
+        raise ParameterInvalid("say what is held out: by --fold or by --by-laboratory")
+    cases = {field.case for field in fields if not field.quiet}
+    folds = laboratory_folds(fields, out) if by_laboratory else plan_folds(cases, fold or (), out)
     if not resume:
         refuse_left_behind([*(each.folder for each in folds), out / FINAL])
     make_folder(out)
@@ -73,7 +87,7 @@ def cross_validate_command(
     with TrainingBar(settings.batch) as bar:
         loaded = load_fields(fields, settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
         setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar)
-        study = _cross_validate(sources, loaded, folds, setup, bar)
+        study = _cross_validate(sources, loaded, folds, setup, bar, read_crops(crops) if crops else [])
     written = write_study(study, folds, out)
     _print(study)
     if not no_final:
@@ -85,16 +99,19 @@ def cross_validate_command(
         typer.echo(path)
 
 
-def read_sources(data: Sequence[Path], mpp: Sequence[float] | None) -> "dict[str, list[Field]]":
-    """Read the fields of each folder, by its name. Raises ParameterInvalid, and DataInvalid as `read_fields` does."""
+def read_sources(
+    data: Sequence[Path], mpp: Sequence[float] | None, quiet: Sequence[Path] = ()
+) -> "dict[str, list[Field]]":
+    """Read the fields of each folder, by its name; quiet tissue says its own um per pixel. Raises ParameterInvalid, and DataInvalid as `read_fields` does."""
     from service.training.fields import read_fields, refuse_shared_cases
 
     sources: dict[str, list[Field]] = {}
-    for folder, own in zip(data, each_mpp(data, mpp), strict=True):
+    known = [*zip(data, each_mpp(data, mpp), strict=True), *((folder, None) for folder in quiet)]
+    for number, (folder, own) in enumerate(known):
         name = folder.resolve().name
         if name in sources:
             raise ParameterInvalid(f"two --data are called {name}, by which the report would tell them apart")
-        sources[name] = read_fields(folder, own)
+        sources[name] = read_fields(folder, own, quiet=number >= len(data))
     refuse_shared_cases(sources)
     return sources
 
@@ -105,29 +122,34 @@ def _cross_validate(
     folds: "Sequence[Fold]",
     setup: "TrainingSetup",
     bar: TrainingBar,
+    crops: "Sequence[Crop]",
 ) -> "Study":
     """Train and examine all folds, and try every rule for the threshold."""
-    from service.training.cross_validation import cross_validate
+    from service.training.cross_validation import cross_validate, findings
     from service.training.cross_validation_report import Study
     from service.training.threshold_rules import try_rules
 
     def announce(fold: "Fold") -> None:
-        bar.say(f"fold {fold.number} of {len(folds)}, without {', '.join(fold.cases)}")
+        left_out = [fold.laboratory, *fold.quiet] if fold.laboratory else fold.cases
+        bar.say(f"fold {fold.number} of {len(folds)}, without {', '.join(left_out)}")
 
     def show(fold: "Fold", done: int, total: int) -> None:
         if done == 1:
             bar.reset(bar.task, total=total, description=f"examining fold {fold.number}")
         bar.update(bar.task, completed=done, note=f"{done} of {total} fields")
 
-    cases, calibration = cross_validate(sources, loaded, folds, setup, announce, show)
-    own = setup.settings.cross_validation
-    return Study(tuple(cases), try_rules(cases), own.threshold_rule, own.judge, setup.settings, calibration)
+    found = cross_validate(sources, loaded, folds, setup, announce, show, crops)
+    own, rules = setup.settings.cross_validation, try_rules(found.cases, found.quiet)
+    laboratories = findings(found, folds)
+    return Study(found.cases, rules, own.threshold_rule, own.judge, setup.settings, found.calibration, laboratories)
 
 
 def _print(study: "Study") -> None:
-    from service.training.cross_validation_report import case_table, rule_table, sentences
+    from service.training.cross_validation_report import case_table, laboratory_table, rule_table, sentences
 
     console = Console()
     console.print(case_table(study))
     console.print(rule_table(study))
+    if study.laboratories:
+        console.print(laboratory_table(study))
     console.print(*sentences(study), sep="\n", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Cross-validation over whole cases: every field is examined by a network that saw no field of its case.
+"""Cross-validation over whole cases or laboratories: every field is examined by a network that saw none of its fold.
 
 Each fold trains on the cases of all others, in a folder of its own that `mitosis train` could have made, and its cases
 are then examined by the service's own road, with a full halo, so that a cell's value does not depend on the tiling.
@@ -8,6 +8,7 @@ is measured on them. So by default a fold is judged by the weights of its last e
 which are what training on all cases, with none left to choose by, will ship.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from service.arrays import load_arrays, save_arrays
 from service.backend import Device
 from service.calibration import calibrated, score_levels
 from service.errors import DataInvalid, ParameterInvalid
@@ -25,9 +27,11 @@ from service.probability_map import ProbabilityMap
 from service.sections import Sections
 from service.tissue import find_tissue
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, write_model
+from service.training.crops import Crop, CropScore, score_crops
 from service.training.evaluate import ExaminedField, examine, open_field
 from service.training.fields import Field
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
+from service.training.laboratories import LaboratoryFindings
 from service.training.patches import LoadedField
 from service.training.recipe import Judge
 from service.training.train import TrainingSetup, offset_of, train
@@ -35,7 +39,8 @@ from service.weights import load_model
 
 LEVEL_QUANTILE = 0.98  # high enough to be of nuclei, low enough to be of few mitoses
 LEVELS_SEEN = (5, 50, 95)  # percentiles of the fields' levels: the lowest that counts, the usual one, the highest
-JUDGED, MAPS = "judged", "maps"  # in a fold's folder: the model that examines its cases, and what it saw
+# in a fold's folder: the model that examines its cases, and what it saw
+JUDGED, MAPS, CROPS = "judged", "maps", "crops.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,22 @@ class Fold:
     number: int  # from 1
     cases: tuple[str, ...]
     folder: Path
+    laboratory: str | None = None  # that all of them are of, where laboratories are left out
+    quiet: tuple[str, ...] = ()  # laboratories of quiet tissue that are left out too
+
+    def holds_out(self, field: Field | LoadedField) -> bool:
+        """Tell whether the fold's network may not see a field."""
+        return field.laboratory in self.quiet if field.quiet else field.case in self.cases
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """All that was examined by networks that had not seen it, fold by fold, and the calibration of its scores."""
+
+    cases: tuple[HeldOutCase, ...]
+    quiet: tuple[HeldOutCase, ...] = ()
+    crops: tuple[CropScore, ...] = ()
+    calibration: ScoreCalibration | None = None
 
 
 OnExamined: TypeAlias = Callable[[Fold, int, int], None]  # fields done, and in all
@@ -72,6 +93,26 @@ def plan_folds(cases: Collection[str], named: Sequence[str], out: Path) -> list[
     return [Fold(number, own, out / f"fold-{number}") for number, own in enumerate(folds, start=1)]
 
 
+def laboratory_folds(fields: Sequence[Field], out: Path) -> list[Fold]:
+    """Make a fold of each laboratory, in the order of the data; each leaves out a source of quiet tissue too, in turn.
+
+    Raises ParameterInvalid for fewer than two laboratories.
+    """
+    cases: dict[str, dict[str, None]] = {}
+    for field in fields:
+        if not field.quiet:
+            cases.setdefault(field.laboratory, {})[field.case] = None
+    quiet = list(dict.fromkeys(field.laboratory for field in fields if field.quiet))
+    if len(cases) < 2:
+        raise ParameterInvalid(f"there is only one laboratory, {', '.join(cases)}: nothing to train on without it")
+    return [
+        Fold(
+            number, tuple(own), out / f"without-{laboratory}", laboratory, tuple(quiet[(number - 1) % len(quiet) :][:1])
+        )
+        for number, (laboratory, own) in enumerate(cases.items(), start=1)
+    ]
+
+
 def refuse_left_behind(folders: Sequence[Path]) -> None:
     """Raise ParameterInvalid where a folder holds a run: hours of it would be lost by starting anew."""
     for folder in folders:
@@ -86,30 +127,56 @@ def cross_validate(
     setup: TrainingSetup,
     on_fold: Callable[[Fold], None] = lambda _: None,
     on_examined: OnExamined = lambda *_: None,
-) -> tuple[list[HeldOutCase], ScoreCalibration | None]:
-    """Train each fold and examine the cases it holds out; gives all cases, fold by fold, and the scores' calibration.
+    crops: Sequence[Crop] = (),
+) -> HeldOut:
+    """Train each fold and examine what it holds out.
 
-    `sources`: the fields by the name of their folder; `loaded`: the same fields in memory. Where the setup resumes,
-    finished runs are not trained again, an interrupted one goes on, and maps of the same network and image are read.
+    `sources`: the fields by the name of their folder; `loaded`: the same fields in memory. Of cases that there are
+    crops of, these are examined in the fields' place. Where the setup resumes, finished runs are not trained again, an
+    interrupted one goes on, and maps of the same network and image are read.
 
     Raises ParameterInvalid where a folder holds another run; and as `train` and `examine` do.
     """
     if not setup.resume:
         refuse_left_behind([fold.folder for fold in folds])
     source_of = {field.case: source for source, fields in sources.items() for field in fields}
+    cropped = {crop.case for crop in crops}
+    wanted = [field for fields in sources.values() for field in fields if field.case not in cropped]
     examined: list[ExaminedField] = []
+    fold_of: list[Fold] = []  # of each examined field: quiet tissue may be held out by several
+    scores: list[CropScore] = []
     for fold in folds:
         on_fold(fold)
         train_fold(fold, loaded, setup)
         model = write_judged(fold, setup.settings.cross_validation.judge)
-        fields = [field for fields in sources.values() for field in fields if field.case in fold.cases]
+        fields = [field for field in wanted if fold.holds_out(field)]
         examined += examine_held_out(fold, fields, model, setup.device, on_examined)
+        fold_of += [fold] * len(fields)
+        scores += score_held_out(fold, [crop for crop in crops if crop.case in fold.cases], model, setup.device)
     calibration = None
     if weight := setup.settings.cross_validation.calibrate:
         examined, calibration = settle_calibration(examined, weight)
-    own = {case: [each for each in examined if each.field.case == case] for fold in folds for case in fold.cases}
-    cases = [HeldOutCase.of(fold.number, source_of[case], own[case]) for fold in folds for case in fold.cases]
-    return cases, calibration
+    own: dict[tuple[int, str], list[ExaminedField]] = defaultdict(list)
+    for fold, each in zip(fold_of, examined, strict=True):
+        own[fold.number, each.field.case].append(each)
+    held_out = [HeldOutCase.of(number, source_of[case], found) for (number, case), found in own.items()]
+    cases = tuple(case for case in held_out if not case.quiet)
+    return HeldOut(cases, tuple(case for case in held_out if case.quiet), tuple(scores), calibration)
+
+
+def findings(found: HeldOut, folds: Sequence[Fold]) -> tuple[LaboratoryFindings, ...]:
+    """Put together what each laboratory that was left out made of the network without it."""
+    return tuple(
+        LaboratoryFindings(
+            fold.number,
+            fold.laboratory,
+            tuple(case for case in found.cases if case.fold == fold.number),
+            tuple(crop for crop in found.crops if crop.case in fold.cases),
+            tuple(case for case in found.quiet if case.fold == fold.number),
+        )
+        for fold in folds
+        if fold.laboratory is not None
+    )
 
 
 def settle_calibration(
@@ -139,8 +206,9 @@ def _sections(field: Field) -> Sections:
 def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) -> None:
     """Train on all cases but the fold's, as `mitosis train --validation` does. Raises as `train` does."""
     make_folder(fold.folder)
-    training = [field for field in loaded if field.case not in fold.cases]
-    train(training, [field for field in loaded if field.case in fold.cases], fold.folder, setup)
+    training = [field for field in loaded if not fold.holds_out(field)]
+    held_out = [field for field in loaded if fold.holds_out(field) and not field.quiet]
+    train(training, [] if fold.laboratory else held_out, fold.folder, setup)
 
 
 def write_judged(fold: Fold, judge: Judge) -> Path:
@@ -204,3 +272,21 @@ def examine_held_out(
             examined.append(found)
         on_examined(fold, len(examined), len(fields))
     return examined
+
+
+def score_held_out(fold: Fold, crops: Sequence[Crop], model: Path, device: Device) -> list[CropScore]:
+    """Score crops; those that the same network scored before are read. Raises OutputUnwritable, DataInvalid."""
+    if not crops:
+        return []
+    path, card = fold.folder / CROPS, read_card(model)
+    key = f"{card.sha256} {card.offset_px} {','.join(crop.name for crop in crops)}"
+    try:
+        saved, at, beside = load_arrays(path, "table of scores", "key", "at", "beside")
+        if str(saved) != key:
+            raise ValueError(f"{path} is of another network")
+        rows = zip(crops, at.tolist(), beside.tolist(), strict=True)
+        return [CropScore(crop.case, crop.laboratory, *scores) for crop, *scores in rows]
+    except ValueError:
+        found = score_crops(crops, Detector.load(model, device=device))
+        save_arrays(path, key=key, at=[each.at for each in found], beside=[each.beside for each in found])
+        return found

@@ -6,6 +6,7 @@ Shipped: one for all, chosen on all folds; figures at it are slightly optimistic
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from service.model_card import ScoreCalibration, read_card
 from service.training.cross_validation import JUDGED, Fold
 from service.training.evaluation_report import figures_table, rounded, shown, write_evaluation
 from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, spread
+from service.training.laboratories import LaboratoryFindings
 from service.training.recipe import Judge, Rule, TrainingSettings
 from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, known, measured, measures, pooled
 from service.training.threshold_rules import IN_WORDS, RuleOutcome, folds_of
@@ -32,6 +34,9 @@ CASE_HEADERS = (
 RULE_HEADERS = (
     *("all\nfolds", "F1,\nnested", "95 % over\ncases", "preci-\nsion", "re-\ncall", "cases:\nmean", "\nsd"),
     *("\nleast", "F1, not\nnested"),
+)
+LABORATORY_HEADERS = (
+    *("recall on\ncrops", "where 2 %\nfire beside", "at 1 call\nper mm2", "quiet: calls\nper mm2", "\nF1"),
 )
 OPTIMISTIC = "the same cases chose it, so optimistic"
 
@@ -46,6 +51,7 @@ class Study:
     judge: Judge
     settings: TrainingSettings
     calibration: ScoreCalibration | None = None
+    laboratories: tuple[LaboratoryFindings, ...] = ()
 
     @property
     def shipped(self) -> RuleOutcome:
@@ -140,10 +146,37 @@ def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
         "rules": {rule: outcome and _rule_json(outcome) for rule, outcome in study.outcomes.items()},
         "best_rule_nested": study.best_rule,
         "folds": [_fold_json(study, fold) for fold in folds],
+        "laboratories": laboratories_json(study),
         "cases": [case_row(study, index) for index in range(len(study.cases))],
         "halo_px": study.halo_px,
         "settings": study.settings.model_dump(),
     }
+
+
+def laboratories_json(study: Study) -> list[dict[str, Any]]:
+    """Give what each laboratory made of the network without it, at the threshold of the other folds."""
+    return [each.as_json(study.shipped.by_fold[each.fold]) for each in study.laboratories]
+
+
+def laboratory_table(study: Study) -> Table:
+    """Lay out recall on crops, calls on quiet tissue and F1 of each laboratory that was left out, and their means."""
+    table = figures_table("left out", LABORATORY_HEADERS)
+    rows = [laboratory_row(each) for each in laboratories_json(study)]
+    for each, row in zip(study.laboratories, rows, strict=True):
+        table.add_row(each.laboratory, *map(shown, row))
+    known_only = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    table.add_row("mean", *(shown(statistics.mean(column)) if column else "-" for column in known_only))
+    return table
+
+
+def laboratory_row(found: dict[str, Any]) -> list[float | None]:
+    """Pick the figures of a laboratory that LABORATORY_HEADERS name."""
+    crops, fields, quiet = found["crops"], found["fields"], found["quiet"]
+    recalls = [
+        crops and crops[name]["recall"]
+        for name in ("at_threshold", "where_2_percent_fire_beside", "at_one_call_per_mm2")
+    ]
+    return [*recalls, quiet["all"]["calls_per_mm2"] if quiet else None, fields and fields["f1"]]
 
 
 def _rule_json(outcome: RuleOutcome) -> dict[str, Any]:

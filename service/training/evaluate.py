@@ -80,8 +80,9 @@ class ExaminedField:
 
     @property
     def truth_um(self) -> Points:
-        """The annotated mitoses (n, 2), um."""
-        return self.field.mitoses * self.field.mpp
+        """The annotated mitoses (n, 2), um; of quiet tissue the uncertain places too, which are no false calls."""
+        marked = [self.field.mitoses, self.field.uncertain] if self.field.quiet else [self.field.mitoses]
+        return np.concatenate(marked) * self.field.mpp
 
     def found(self, threshold: float, merge_um: float = MERGE_UM) -> list[MitoticFigure]:
         """Find the figures at a threshold, best score first; a report's are merged already, at its own threshold."""

@@ -46,6 +46,11 @@ class HeldOutCase:
         return self.examined[0].field.case
 
     @property
+    def quiet(self) -> bool:
+        """True for tissue almost without mitoses."""
+        return self.examined[0].field.quiet
+
+    @property
     def mitoses(self) -> int:
         """The number of mitoses annotated on its fields."""
         return sum(len(each.field.mitoses) for each in self.examined)

@@ -23,6 +23,7 @@ CALLS_PER_MM2 = 1.0
 class LaboratoryFindings:
     """What the network without a laboratory found on that laboratory's data, and on quiet tissue it did not see."""
 
+    fold: int
     laboratory: str
     fields: tuple[HeldOutCase, ...]
     crops: tuple[CropScore, ...]
@@ -49,20 +50,21 @@ class LaboratoryFindings:
 
     def as_json(self, threshold: float) -> dict[str, Any]:
         """Give all figures: at a threshold that others chose, and at those that this laboratory's own data name."""
-        beside = [crop.beside >= threshold for crop in self.crops]
         return {
             "laboratory": self.laboratory,
             "cases": len({crop.case for crop in self.crops} | {case.case for case in self.fields}),
             "fields": measured([case.localise(threshold) for case in self.fields]) if self.fields else None,
-            "crops": self.crops
-            and {
-                "crops": len(self.crops),
-                "at_threshold": self.recall(threshold) | {"fire_beside": float(np.mean(beside))},
-                "where_2_percent_fire_beside": self.recall(self.beside_threshold),
-                "at_one_call_per_mm2": self.recall(self.quiet_threshold),
-            }
-            or None,
+            "crops": self._crops_json(threshold) if self.crops else None,
             "quiet": calls(self.quiet, threshold),
+        }
+
+    def _crops_json(self, threshold: float) -> dict[str, Any]:
+        beside = [crop.beside >= threshold for crop in self.crops]
+        return {
+            "crops": len(self.crops),
+            "at_threshold": self.recall(threshold) | {"fire_beside": float(np.mean(beside))},
+            "where_2_percent_fire_beside": self.recall(self.beside_threshold),
+            "at_one_call_per_mm2": self.recall(self.quiet_threshold),
         }
 
 

@@ -23,7 +23,7 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 StainScope: TypeAlias = Literal["field", "case", "none"]
 Selection: TypeAlias = Literal["best_f1", "f1", "auc"]
 Judge: TypeAlias = Literal["last", "best"]
-Rule: TypeAlias = Literal["youden", "f1", "smooth-f1", "case-f1"]
+Rule: TypeAlias = Literal["youden", "f1", "smooth-f1", "case-f1", "quiet"]
 
 RECIPE = "recipe.toml"  # beside the weights
 HEADER = """\
@@ -70,7 +70,7 @@ class CrossValidation(Table):
     calibrate: float = Field(
         default=0.0, ge=0, le=1, description="share of a slide's own score level taken off its scores"
     )
-    threshold_rule: Rule = Field(default="f1", description="youden, f1, smooth-f1 or case-f1")
+    threshold_rule: Rule = Field(default="f1", description="youden, f1, smooth-f1, case-f1 or quiet")
 
 
 class TrainingSettings(Table):

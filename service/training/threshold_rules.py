@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 
 from service.training.held_out_cases import HeldOutCase, all_patches
+from service.training.laboratories import CALLS_PER_MM2, quiet_threshold
 from service.training.recipe import Rule
 from service.training.scoring import Localisation, Scores, Sweep
 
@@ -21,6 +22,7 @@ IN_WORDS: dict[Rule, str] = {
     "f1": "the greatest localisation F1 of all cases pooled, ties to the higher",
     "smooth-f1": "the greatest localisation F1 of all cases pooled, averaged over neighbouring thresholds",
     "case-f1": "the greatest mean over cases of their localisation F1, ties to the higher",
+    "quiet": f"the lowest with at most {CALLS_PER_MM2:g} call per mm2 of tissue almost without mitoses",
 }
 NEIGHBOURS = 5  # thresholds to each side that smooth-f1 averages over: 0.05 for most
 LOWEST, HIGHEST = 0.001, 0.999  # an analysis needs a threshold between 0 and 1; a saturated score is 1
@@ -37,15 +39,18 @@ class RuleOutcome:
     at_threshold: tuple[Localisation, ...]  # optimistic: the cases chose it themselves
 
 
-def try_rules(cases: Sequence[HeldOutCase]) -> dict[Rule, RuleOutcome | None]:
+def try_rules(cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase] = ()) -> dict[Rule, RuleOutcome | None]:
     """Try every rule; None where it is undefined."""
-    return {rule: try_rule(rule, cases) for rule in RULES}
+    return {rule: try_rule(rule, cases, quiet) for rule in RULES}
 
 
-def try_rule(rule: Rule, cases: Sequence[HeldOutCase]) -> RuleOutcome | None:
+def try_rule(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase] = ()) -> RuleOutcome | None:
     """Choose by a rule on all cases, and for each fold on the others; None where that is undefined."""
-    threshold = choose(rule, cases)
-    by_fold = {fold: choose(rule, [case for case in cases if case.fold != fold]) for fold in folds_of(cases)}
+    threshold = choose(rule, cases, quiet)
+    by_fold = {
+        fold: choose(rule, *([case for case in part if case.fold != fold] for part in (cases, quiet)))
+        for fold in folds_of([*cases, *quiet])
+    }
     chosen = {fold: value for fold, value in by_fold.items() if value is not None}
     if threshold is None or len(chosen) < len(by_fold):
         return None
@@ -58,8 +63,10 @@ def folds_of(cases: Sequence[HeldOutCase]) -> list[int]:
     return sorted({case.fold for case in cases})
 
 
-def choose(rule: Rule, cases: Sequence[HeldOutCase]) -> float | None:
-    """Choose a threshold by a rule on some cases; None where they cannot tell (one class, or no mitosis)."""
+def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase] = ()) -> float | None:
+    """Choose a threshold by a rule on some cases; None where they cannot tell (one class, no mitosis, no quiet tissue)."""
+    if rule == "quiet":
+        return quiet_threshold(quiet, CALLS_PER_MM2)
     if not any(case.mitoses for case in cases):
         return None
     return _CHOICES[rule](cases)
