@@ -102,7 +102,10 @@ def cross_validate_command(
 def read_sources(
     data: Sequence[Path], mpp: Sequence[float] | None, quiet: Sequence[Path] = ()
 ) -> "dict[str, list[Field]]":
-    """Read the fields of each folder, by its name; quiet tissue says its own um per pixel. Raises ParameterInvalid, and DataInvalid as `read_fields` does."""
+    """Read the fields of each folder, by its name; quiet tissue says its own um per pixel.
+
+    Raises ParameterInvalid, and DataInvalid as `read_fields` does.
+    """
     from service.training.fields import read_fields, refuse_shared_cases
 
     sources: dict[str, list[Field]] = {}

@@ -8,6 +8,7 @@ is measured on them. So by default a fold is judged by the weights of its last e
 which are what training on all cases, with none left to choose by, will ship.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,11 +106,10 @@ def laboratory_folds(fields: Sequence[Field], out: Path) -> list[Fold]:
     quiet = list(dict.fromkeys(field.laboratory for field in fields if field.quiet))
     if len(cases) < 2:
         raise ParameterInvalid(f"there is only one laboratory, {', '.join(cases)}: nothing to train on without it")
+    in_turn = itertools.cycle([(each,) for each in quiet] or [()])
     return [
-        Fold(
-            number, tuple(own), out / f"without-{laboratory}", laboratory, tuple(quiet[(number - 1) % len(quiet) :][:1])
-        )
-        for number, (laboratory, own) in enumerate(cases.items(), start=1)
+        Fold(number, tuple(own), out / f"without-{laboratory}", laboratory, left_out)
+        for number, ((laboratory, own), left_out) in enumerate(zip(cases.items(), in_turn, strict=False), start=1)
     ]
 
 
