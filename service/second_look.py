@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 from service.inference import Detector
@@ -24,6 +23,7 @@ from service.slide import Box, Rgb, Slide
 ORIENTATIONS = 8
 NEIGHBOURS = 1  # cells round the middle one that may answer in its place
 HIGHEST = 1 - 1e-7
+AROUND = np.ones((3, 3))  # a cell and its eight neighbours
 
 Map = npt.NDArray[np.float32]
 Cells = npt.NDArray[np.intp]
@@ -58,16 +58,14 @@ def look_again(
 
 def candidates(values: Map, above: float) -> Iterator[tuple[Cells, Cells]]:
     """Give rows and columns of the cells, at or above a probability, that belong to each peak of a map."""
-    groups, _ = ndimage.label(values >= above, np.ones((3, 3)))
+    groups, _ = ndimage.label(values >= above, AROUND)
     for number, part in enumerate(ndimage.find_objects(groups), start=1):
-        cells = np.pad(np.where(groups[part] == number, values[part], np.float32(0)), 1)  # no peak of a flat picture
-        peaks = peak_local_max(cells, min_distance=1, threshold_abs=above)
-        markers = np.zeros(cells.shape, np.int32)
-        markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        owners = watershed(-cells, markers, mask=cells > 0)
-        for peak in range(1, len(peaks) + 1):
+        cells = np.where(groups[part] == number, values[part], np.float32(0))
+        peaks, count = ndimage.label((cells == ndimage.maximum_filter(cells, footprint=AROUND)) & (cells > 0), AROUND)
+        owners = watershed(-cells, peaks, connectivity=AROUND, mask=cells > 0)
+        for peak in range(1, count + 1):
             rows, columns = np.nonzero(owners == peak)
-            yield rows + part[0].start - 1, columns + part[1].start - 1
+            yield rows + part[0].start, columns + part[1].start
 
 
 def _mean_logit(slide: Slide, detector: Detector, plan: Plan, place: tuple[float, float]) -> float:

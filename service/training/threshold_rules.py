@@ -64,7 +64,7 @@ def folds_of(cases: Sequence[HeldOutCase]) -> list[int]:
 
 
 def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase] = ()) -> float | None:
-    """Choose a threshold by a rule on some cases; None where they cannot tell (one class, no mitosis, nothing quiet)."""
+    """Choose a threshold by a rule on some cases; None where they cannot tell (one class, no mitosis)."""
     if rule == "quiet":
         return quiet_threshold(quiet, CALLS_PER_MM2)
     if not any(case.mitoses for case in cases):

@@ -45,6 +45,28 @@ def test_plain_layout(plain: Path) -> None:
     assert second.mitoses.tolist() == [[3, 4]]
 
 
+def test_a_laboratory_is_named_or_called_like_the_folder(plain: Path) -> None:
+    assert [field.laboratory for field in read_fields(plain, 0.25)] == [plain.name] * 2
+    (plain / "frames.csv").write_text("frame,case,width,height,laboratory\na,C1,60,40,Utrecht\nb,C2,60,40,\n")
+    assert [field.laboratory for field in read_fields(plain, 0.25)] == ["Utrecht", plain.name]
+
+
+def test_uncertain_places_and_quiet_tissue(plain: Path) -> None:
+    (plain / "uncertain.csv").write_text("frame,x,y\nb,30,30\n")
+    first, second = read_fields(plain, 0.25, quiet=True)
+    assert (first.uncertain.shape, second.uncertain.tolist()) == ((0, 2), [[30, 30]])
+    assert first.quiet
+    assert not read_fields(plain, 0.25)[0].quiet
+    for row, message in (
+        ("b,30,40", "lies outside"),
+        ("z,1,1", "frame 'z' is not in"),
+        ("b,x,1", "'x' is not a number"),
+    ):
+        (plain / "uncertain.csv").write_text(f"frame,x,y\n{row}\n")
+        with pytest.raises(DataInvalid, match=f"uncertain.csv.*{message}"):
+            read_fields(plain, 0.25)
+
+
 def test_the_frames_own_resolution_comes_first(plain: Path) -> None:
     (plain / "frames.csv").write_text("frame,case,width,height,mpp\na,C1,60,40,0.23\nb,C2,60,40,\n")
     assert [field.mpp[0] for field in read_fields(plain, 0.5)] == [0.23, 0.5]
@@ -217,7 +239,7 @@ def test_mitoses_are_resampled_with_their_pixels(tmp_path: Path, mpp: float) -> 
     Image.fromarray(pixels).save(tmp_path / "images" / "a.png")
     (tmp_path / "frames.csv").write_text("frame,case,width,height\na,C,500,400\n")
     (tmp_path / "mitoses.csv").write_text("frame,x,y\na,303.5,123.5\n")
-    resampled, mitoses = load_field(read_plain(tmp_path, mpp)[0], 0.25)
+    resampled, mitoses, _ = load_field(read_plain(tmp_path, mpp)[0], 0.25)
     factor = 1.0 if mpp == 0.2456 else mpp / 0.25  # what is near enough is read as it is, as the service does
     assert resampled.shape == (int(400 * factor), int(500 * factor), 3)
     dark = 255.0 - resampled[..., 0]

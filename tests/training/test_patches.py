@@ -1,6 +1,7 @@
 """Patches: balanced classes and cases, true labels, and a stream that depends on its place in the run alone."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,13 +111,45 @@ def test_a_crowded_field_falls_back_to_where_there_is_room() -> None:
         assert patch.placement.label(np.array(crowded), 20.0) is False
 
 
+def test_laboratories_are_drawn_before_their_cases() -> None:
+    """One laboratory's many cases do not drown the other's few."""
+    many = [replace(field(f"M{number}", [(200, 200)]), laboratory="many") for number in range(9)]
+    few = [replace(field("F", [(200, 200)]), laboratory="few")]
+    drawn = source([*many, *few], flatten=1.0)
+    assert drawn.case_weights[drawn.cases.index("F")] == pytest.approx(0.5)
+    by_mitoses = source([*many, *few], flatten=0.0)
+    assert by_mitoses.case_weights == pytest.approx(np.full(10, 0.1))
+
+
+def test_a_share_of_the_patches_without_a_mitosis_is_of_quiet_tissue(fields: list[LoadedField]) -> None:
+    quiet = [
+        replace(field(name, [(200, 200)], name), laboratory=name, quiet=True, uncertain=np.array([[100.0, 100.0]]))
+        for name in ("Q1", "Q2")
+    ]
+    drawn = source([*fields, *quiet], quiet_share=0.4)
+    assert not {"Q1", "Q2"} & set(drawn.cases), "its few mitoses are no examples"
+    patches = [drawn.patch(0, 0, slot) for slot in range(1, 801, 2)]
+    counts = Counter(drawn.fields[patch.field].case for patch in patches)
+    assert counts["Q1"] + counts["Q2"] == pytest.approx(0.4 * 400, abs=30)
+    assert counts["Q1"] == pytest.approx(counts["Q2"], abs=35)
+    for patch in patches:
+        if drawn.fields[patch.field].quiet:
+            assert patch.placement.label(drawn.fields[patch.field].doubtful, 20.0) is False
+    assert not any(drawn.fields[drawn.patch(0, 0, slot).field].quiet for slot in range(0, 200, 2))
+
+
+def test_quiet_tissue_that_is_asked_for_must_be_there(fields: list[LoadedField]) -> None:
+    with pytest.raises(DataInvalid, match="--quiet"):
+        source(fields, quiet_share=0.3)
+
+
 def test_hard_negatives_are_drawn_by_their_score(fields: list[LoadedField]) -> None:
     hard = HardNegatives(share=1.0)
     drawn = source(fields, hard_negatives=hard)
     drawn.patch(0, 0, 1)  # nothing known yet: anywhere
     for place, probability in (((130.0, 230.0), 0.9), ((270.0, 230.0), 0.1), ((131.0, 231.0), 0.9)):
         hard.record(0, *place, probability)
-    assert len(hard.scores or {}) == 2  # the first and the last are one place
+    assert len(hard.known()) == 2  # the first and the last are one place
     seen = Counter()
     for slot in range(1, 801, 2):
         patch = drawn.patch(0, 0, slot)
