@@ -8,7 +8,7 @@ from service.training.held_out_cases import HeldOutCase
 from service.training.laboratories import LaboratoryFindings, calls, quiet_threshold, recalls
 from service.training.scoring import Localisation
 from service.training.threshold_rules import choose, try_rule
-from tests.training.test_cross_validation import held_out
+from tests.training.made_up import held_out
 
 AREA_MM2 = 1200 * 800 * 0.25**2 / 1e6  # of a made-up field: 0.06
 

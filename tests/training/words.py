@@ -1,6 +1,6 @@
 """Options of the training commands, as words of the command line."""
 
-OPTIONS = {"data", "out", "validation", "fold", "only", "imagenet", "recipe", "id", "licence", "data_note"}
+OPTIONS = {"data", "out", "validation", "fold", "only", "crops", "imagenet", "recipe", "id", "licence", "data_note"}
 
 
 def as_words(name: str, value: object) -> tuple[str, str]:
