@@ -130,45 +130,6 @@ def test_no_network_saw_the_cases_that_it_examined(whole: tuple[Path, Result], r
     ]
 
 
-def test_each_laboratory_is_left_out_once_and_quiet_tissue_in_turn(data: list[Path], tmp_path: Path) -> None:
-    for folder, name in (("still", "Q1"), ("calm", "R1")):
-        draw_source(tmp_path / folder, [name])
-    write_crops(data[1], tmp_path / "crops")
-    quiet = [word for folder in ("still", "calm") for word in ("--quiet", str(tmp_path / folder))]
-    options = {"quiet_share": 0.3, "epochs": 1, "crops": tmp_path / "crops", "cross_validation.threshold_rule": "quiet"}
-    flags = ("--by-laboratory", "--no-final", *quiet)
-    done = run("cross-validate", data, tmp_path / "out", *flags, **options)
-    assert done.exit_code == 0, done.output
-    report = json.loads((tmp_path / "out/cross_validation.json").read_text(), parse_constant=pytest.fail)
-    seen = {
-        name: set((read_card(tmp_path / "out" / f"without-{name}" / "judged").model_extra or {})["training"]["cases"])
-        for name in ("one", "two")
-    }
-    assert seen == {"one": {"C", "R"}, "two": {"A", "B", "Q"}}
-    one, two = report["laboratories"]
-    assert (one["laboratory"], one["crops"], sorted(one["quiet"])) == ("one", None, ["all", "still"])
-    assert one["fields"]["tp"] + one["fields"]["fn"] == 9
-    assert (two["laboratory"], two["fields"], sorted(two["quiet"])) == ("two", None, ["all", "calm"])
-    assert two["crops"]["crops"] == 3
-    assert "left out" in done.output
-    again = run("cross-validate", data, tmp_path / "out", *flags, "--resume", **options)
-    assert "loss" not in again.stderr, "nothing is trained anew"
-    assert json.loads((tmp_path / "out/cross_validation.json").read_text()) == report
-
-
-def write_crops(source: Path, folder: Path) -> None:
-    """Crops round the mitoses of the fields in a folder."""
-    (folder / "crops").mkdir(parents=True)
-    rows = ["crop,case,laboratory,black_share,other_mitoses"]
-    for field in read_fields(source):
-        with Image.open(field.path) as image:
-            for number, (x, y) in enumerate(field.mitoses.tolist()):
-                box = (round(x) - 64, round(y) - 64, round(x) + 64, round(y) + 64)
-                image.crop(box).save(folder / "crops" / f"{field.name}_{number}.png")
-                rows.append(f"{field.name}_{number},{field.case},elsewhere,0,")
-    (folder / "crops.csv").write_text("\n".join(rows) + "\n")
-
-
 def counted(field: Field, detector: Detector, threshold: float) -> tuple[int, int, int]:
     """True positives, false positives and false negatives of the service's own report, matched pair by pair."""
     with open_slide(field.path, mpp=0.25) as slide:

@@ -1,14 +1,22 @@
 """What a laboratory makes of a network that never saw it, by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from service.model_card import read_card
 from service.training.crops import CropScore
+from service.training.fields import read_fields
 from service.training.held_out_cases import HeldOutCase
 from service.training.laboratories import LaboratoryFindings, calls, quiet_threshold, recalls
 from service.training.scoring import Localisation
 from service.training.threshold_rules import choose, try_rule
 from tests.training.made_up import held_out
+from tests.training.study import draw_source
+from tests.training.test_cross_validation import run
 
 AREA_MM2 = 1200 * 800 * 0.25**2 / 1e6  # of a made-up field: 0.06
 
@@ -71,3 +79,44 @@ def test_a_laboratory_without_crops_has_fields_only() -> None:
     assert found["fields"]["f1"] == pytest.approx(2 / 3)
     assert found["quiet"] == {}
     assert findings.recall(None) == {"threshold": None, "recall": None, "recall_interval": None}
+
+
+def test_each_laboratory_is_left_out_once_and_quiet_tissue_in_turn(tmp_path: Path) -> None:
+    sources = {"one": ["A1", "A2", "B1"], "two": ["C1"], "still": ["Q1"], "calm": ["R1"]}
+    for folder, names in sources.items():
+        draw_source(tmp_path / folder, names)
+    data = [tmp_path / "one", tmp_path / "two"]
+    write_crops(data[1], tmp_path / "crops")
+    quiet = [word for folder in ("still", "calm") for word in ("--quiet", str(tmp_path / folder))]
+    options = {"quiet_share": 0.3, "epochs": 1, "crops": tmp_path / "crops", "cross_validation.threshold_rule": "quiet"}
+    flags = ("--by-laboratory", "--no-final", *quiet)
+    done = run("cross-validate", data, tmp_path / "out", *flags, **options)
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out/cross_validation.json").read_text(), parse_constant=pytest.fail)
+    seen = {
+        name: set((read_card(tmp_path / "out" / f"without-{name}" / "judged").model_extra or {})["training"]["cases"])
+        for name in ("one", "two")
+    }
+    assert seen == {"one": {"C", "R"}, "two": {"A", "B", "Q"}}
+    one, two = report["laboratories"]
+    assert (one["laboratory"], one["crops"], sorted(one["quiet"])) == ("one", None, ["all", "still"])
+    assert one["fields"]["tp"] + one["fields"]["fn"] == 9
+    assert (two["laboratory"], two["fields"], sorted(two["quiet"])) == ("two", None, ["all", "calm"])
+    assert two["crops"]["crops"] == 3
+    assert "left out" in done.output
+    again = run("cross-validate", data, tmp_path / "out", *flags, "--resume", **options)
+    assert "loss" not in again.stderr, "nothing is trained anew"
+    assert json.loads((tmp_path / "out/cross_validation.json").read_text()) == report
+
+
+def write_crops(source: Path, folder: Path) -> None:
+    """Crops round the mitoses of the fields in a folder."""
+    (folder / "crops").mkdir(parents=True)
+    rows = ["crop,case,laboratory,black_share,other_mitoses"]
+    for field in read_fields(source):
+        with Image.open(field.path) as image:
+            for number, (x, y) in enumerate(field.mitoses.tolist()):
+                box = (round(x) - 64, round(y) - 64, round(x) + 64, round(y) + 64)
+                image.crop(box).save(folder / "crops" / f"{field.name}_{number}.png")
+                rows.append(f"{field.name}_{number},{field.case},elsewhere,0,")
+    (folder / "crops.csv").write_text("\n".join(rows) + "\n")
