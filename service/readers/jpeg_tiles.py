@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,18 +170,29 @@ class JpegTiles:
 def marked(stream: bytes, photometric: int) -> bytes:
     """Make a JPEG stream say of its colours what TIFF's photometric tag says, whatever it said itself.
 
-    But components of different sampling are never R, G, B: Bio-Formats writes Y, Cb, Cr so under the tag RGB;
-    libtiff refuses that.
+    But components of different sampling are never R, G, B: Bio-Formats writes Y, Cb, Cr so under the tag RGB, which
+    libtiff refuses, and OpenSlide shows in false colours.
     """
-    place, kept, is_rgb = len(START), [], photometric == tifffile.PHOTOMETRIC.RGB
+    segments = list(_segments(stream))
+    kept = [part for part in segments if part[1] not in (JFIF, ADOBE)]
+    is_rgb = photometric == tifffile.PHOTOMETRIC.RGB and not is_subsampled(stream)
+    rest = stream[len(START) + sum(map(len, segments)) :]
+    return b"".join((START, RGB_MARKER if is_rgb else YCBCR_MARKER, *kept, rest))
+
+
+def is_subsampled(stream: bytes) -> bool:
+    """Tell whether a JPEG stream's components differ in how finely they are sampled; its start is enough."""
+    frames = (part for part in _segments(stream) if part[1] in FRAMES)
+    return any(len(set(part[FIRST_SAMPLING::3])) > 1 for part in frames)
+
+
+def _segments(stream: bytes) -> Iterator[bytes]:
+    """Split what goes before a JPEG stream's scan, each part with its marker."""
+    place = len(START)
     while place + 4 <= len(stream) and stream[place] == 0xFF and stream[place + 1] != SCAN:
         end = place + 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
-        if stream[place + 1] not in (JFIF, ADOBE):
-            kept.append(stream[place:end])
-        if stream[place + 1] in FRAMES:
-            is_rgb = is_rgb and len(set(stream[place + FIRST_SAMPLING : end : 3])) == 1
+        yield stream[place:end]
         place = end
-    return b"".join((START, RGB_MARKER if is_rgb else YCBCR_MARKER, *kept, stream[place:]))
 
 
 def _level(page: Any) -> Level | None:

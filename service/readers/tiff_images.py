@@ -23,6 +23,7 @@ from service.errors import (
     SlideUnsupported,
 )
 from service.readers.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
+from service.readers.jpeg_tiles import is_subsampled
 from service.readers.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -36,6 +37,7 @@ VENDORS = ("scn", "philips", "ndpi", "bif")  # tifffile's names
 UNSPECIFIED = 0  # ExtraSamples: neither transparency nor anything else that is known
 WHOLE = (1, 5, 7, 8, 32773, 32946)  # compressions that Pillow decodes: none, LZW, JPEG, deflate, PackBits
 JPEG, JPEG_2000, APERIO_YCBCR = (7, 34892), (33003, 33004, 33005, 34712), 33003
+HEADER_BYTES = 1 << 16  # of a JPEG stream, at most, before its first component
 COLOUR_TRANSFORM = b"\xff\x52"  # a JPEG 2000 stream's COD marker; six bytes on it says whether RGB was transformed
 UNREADABLE = {6: "old-style JPEG", 33007: "raw YCbCr"}
 CONVERT = "convert it to a pyramidal TIFF with JPEG or deflate tiles"
@@ -72,6 +74,15 @@ def read_contents(file: BinaryIO, name: str) -> TiffContents:
         raise
     except Exception as error:
         raise SlideDamaged(f"{name}: its TIFF header is damaged or cut short; copy the file again") from error
+
+
+def _is_rgb_in_name_only(page: Any) -> bool:
+    """Tell whether a page's JPEG tiles cannot be what its tag says."""
+    if page.compression not in JPEG or page.photometric != tifffile.PHOTOMETRIC.RGB or not page.dataoffsets:
+        return False
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[0])
+    return is_subsampled(file.read(min(page.databytecounts[0], HEADER_BYTES)))
 
 
 def page_at(tiff: tifffile.TiffFile, page: Page) -> Any:
@@ -115,7 +126,8 @@ def _contents(tiff: tifffile.TiffFile, name: str, size: int) -> TiffContents:
         plain=top.compression in WHOLE and (flat or top.photometric == tifffile.PHOTOMETRIC.PALETTE),
         like_openslide=all(page.is_tiled for page in pages)
         and orientation == 1
-        and UNSPECIFIED not in top.extrasamples,
+        and UNSPECIFIED not in top.extrasamples
+        and not _is_rgb_in_name_only(top),
         level_dimensions=tuple((page.imagewidth, page.imagelength) for page in pages),
         vendors_own=any(getattr(tiff, f"is_{vendor}") for vendor in VENDORS),
         properties=_aperio_properties(description),

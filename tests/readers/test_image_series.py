@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from scipy import ndimage
 
 from service.errors import PixelsUnsupported, ReferenceForbidden, SlideAmbiguous, SlideUnsupported
 from service.readers.image_series import is_reduced
@@ -128,19 +127,6 @@ def test_the_tag_decides_on_colours_and_not_the_streams(
     slide = shows(path, PIXELS, within=3)
     assert slide.reader_name == ("tiffslide" if kind.endswith(".ome.tif") else "openslide")
     assert slide.mpp == (0.25, 0.25)
-
-
-def test_halved_colours_are_ycbcr_also_where_the_tag_says_rgb(tmp_path: Path) -> None:
-    """As Bio-Formats has written them: nobody would halve green."""
-    even = ndimage.uniform_filter(PIXELS, (8, 8, 1))
-    labels: dict[str, Any] = {"ycbcr": True, "marker": JFIF, "ids": IDS["123"], "subsampling": 2}
-    options: dict[str, Any] = {"tile": (128, 128), "dtype": np.uint8, "compression": 7, "photometric": "rgb"}
-    options["compressionargs"] = {"outcolorspace": "rgb"}
-    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
-        meta = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
-        tiff.write(jpeg_tiles(even, **labels), shape=(512, 512, 3), subifds=1, metadata=meta, **options)
-        tiff.write(jpeg_tiles(halved(even), **labels), shape=(256, 256, 3), subfiletype=1, **options)
-    assert shows(tmp_path / "a.ome.tif", even, within=3).reader_name == "tiffslide"
 
 
 # What OpenSlide has no codec for
