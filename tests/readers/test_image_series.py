@@ -72,13 +72,13 @@ def test_of_focal_planes_the_first_is_read_and_a_warning_says_so(tmp_path: Path)
     assert (codes(slide), slide.mpp) == (["focal-plane"], (0.25, 0.25))
 
 
-def jpeg_tiles(pixels: Rgb, *, ycbcr: bool, marker: bytes, ids: bytes, subsampling: int = 0) -> Iterator[bytes]:
+def jpeg_tiles(pixels: Rgb, *, ycbcr: bool, marker: bytes, ids: bytes) -> Iterator[bytes]:
     """Tiles whose streams say of their colours what they like."""
     for y in range(0, pixels.shape[0], 128):
         for x in range(0, pixels.shape[1], 128):
             tile = Image.fromarray(pixels[y : y + 128, x : x + 128])
             file = io.BytesIO()
-            tile.save(file, "JPEG", quality=95, keep_rgb=not ycbcr, subsampling=subsampling)
+            tile.save(file, "JPEG", quality=95, keep_rgb=not ycbcr, subsampling=0)
             yield relabelled(file.getvalue(), marker, ids)
 
 
