@@ -99,6 +99,14 @@ class Plan:
         """The tissue that is kept, of the whole slide."""
         return self.kept.tissue
 
+    @property
+    def counted_on(self) -> QualityMap:
+        """The quality map with tissue on the sections that are kept: on it a review counts anew, as the report did."""
+        if self.parameters.any_stain or all(self.stain.is_he):
+            return self.quality
+        tissue = Sections(self.quality.tissue, self.sections.labels).keep(self.stain.is_he).tissue
+        return replace(self.quality, tissue=tissue)
+
     def examines(self, figure: MitoticFigure) -> bool:
         """Tell whether a figure lies in the region, on a section that is examined, and where nothing hinders that."""
         region = self.parameters.region

@@ -171,6 +171,16 @@ def test_what_lies_beside_a_section_changes_nothing_on_it(
         assert max(each.x for each in report.detections) < tissue.shape[1]
 
 
+def test_a_review_counts_on_the_sections_that_the_report_counted_on(tissue: Rgb, tmp_path: Path) -> None:
+    resolution = {"resolution": (1e4 / MPP,) * 2, "resolutionunit": "CENTIMETER"}
+    pixels = beside(tissue, ihc(1984))
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb", metadata=None, **resolution)
+    with open_slide(tmp_path / "a.tif") as slide:
+        plan = Plan.of(slide, read_card(find_model(DEFAULT_MODEL)))
+    assert plan.quality.examinable.area_mm2() > 1.2 * plan.examined_mm2
+    assert plan.counted_on.examinable.area_mm2() == pytest.approx(plan.examined_mm2)
+
+
 def test_a_slide_of_another_stain_is_refused_unless_it_is_asked_for(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(StainNotHE, match=r"does not look stained with haematoxylin and eosin.*--any-stain"):
         analysed(ihc(1000), detector, tmp_path / "dab.tif")

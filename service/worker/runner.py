@@ -107,7 +107,7 @@ class Runner:
             report = analyze(
                 slide, detector, plan=plan, on_progress=heartbeat.progress, checkpoint=saved, map_file=map_file
             )
-            plan.quality.save(saved.with_suffix(".tissue"))
+            plan.counted_on.save(saved.with_suffix(".tissue"))
         heartbeat.check()
         self._store(claim, report, saved, folder)
 

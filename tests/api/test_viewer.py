@@ -51,7 +51,7 @@ def test_colours_are_in_the_style_sheets_and_areas_in_the_definitions(name: str)
 def test_every_colour_that_a_script_asks_for_has_a_name_in_the_style_sheets() -> None:
     styles = (WEB / "viewer" / "base.css").read_text()
     asked = set(re.findall(r'\bcolour\("([\w-]+)"\)', "".join(SOURCES.values())))
-    (others,) = re.findall(r"const others = \[([^\]]+)\]", SOURCES["overlay.js"])
+    (others,) = re.findall(r"const names = \[([^\]]+)\]", SOURCES["overlay.js"])
     (kinds,) = re.findall(r"const KINDS = \[([^\]]+)\]", SOURCES["overlay.js"])
     named = (
         asked | set(re.findall(r'"([\w-]+)"', others)) | {f"figure-{kind}" for kind in re.findall(r'"(\w+)"', kinds)}

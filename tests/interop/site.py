@@ -26,6 +26,7 @@ from sqlalchemy import select
 
 from service.files import write_whole
 from service.interop.mllp import Peer
+from service.quality import QualityMap
 from service.store.analyses import Analyses
 from service.store.database import open_database, outbox, reading, tasks
 from service.store.settings import load_settings
@@ -185,7 +186,8 @@ class Site:
         report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis_id})})
         folder = self.storage.result_folder(analysis_id)
         write_whole(folder / f"report-{SHA256}.json", report.to_json().encode())
-        TissueMask(np.ones((10, 10), np.bool_), (2000.0, 1600.0), (500.0, 800.0)).save(folder / f"tissue-{SHA256}.npz")
+        tissue = TissueMask(np.full((10, 10), 255, np.uint8), (2000.0, 1600.0), (500.0, 800.0))
+        QualityMap(tissue, np.zeros((10, 10), np.uint8)).save(folder / f"tissue-{SHA256}.npz")
         assert self.analyses.succeed(claim, SHA256)
 
     def sign(self, analysis_id: str, **more: str) -> None:
