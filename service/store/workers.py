@@ -13,6 +13,7 @@ from service.store.database import reading, workers, writing
 
 SEEN_EVERY_S = 3.0
 GONE_S = 12.0
+_saying: dict[str, threading.Event] = {}  # worker: what ends its thread, which would use a database that is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +39,26 @@ def announce(engine: Engine, worker: LiveWorker) -> None:
         connection.execute(delete(workers).where((workers.c.id == worker.id) | (workers.c.seen_at < now - 60 * GONE_S)))
         row = {"id": worker.id, "models": dict(worker.models), "device": worker.device}
         connection.execute(insert(workers).values(**row, started_at=now, seen_at=now))
-    threading.Thread(target=_say, args=(engine, worker.id), name="worker-seen", daemon=True).start()
+    _hush(worker.id)
+    retired = _saying[worker.id] = threading.Event()
+    threading.Thread(target=_say, args=(engine, worker.id, retired), name="worker-seen", daemon=True).start()
 
 
 def retire(engine: Engine, worker_id: str) -> None:
     """Take a worker that stops off the list."""
+    _hush(worker_id)
     with suppress(DatabaseUnavailable), writing(engine) as connection:
         connection.execute(delete(workers).where(workers.c.id == worker_id))
 
 
-def _say(engine: Engine, worker_id: str) -> None:
+def _hush(worker_id: str) -> None:
+    if (retired := _saying.pop(worker_id, None)) is not None:
+        retired.set()
+
+
+def _say(engine: Engine, worker_id: str, retired: threading.Event) -> None:
     listed = True
-    while listed:
-        time.sleep(SEEN_EVERY_S)
+    while listed and not retired.wait(SEEN_EVERY_S):
         with suppress(DatabaseUnavailable), writing(engine) as connection:
             said = connection.execute(update(workers).where(workers.c.id == worker_id).values(seen_at=time.time()))
             listed = said.rowcount > 0
