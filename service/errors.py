@@ -105,7 +105,7 @@ class ResolutionTooLow(BadInput, code="resolution-too-low"):
 
 
 class StainNotHE(BadInput, code="stain-not-he"):
-    """What is to be examined does not look stained with haematoxylin and eosin: DAB, fluorescence or another stain."""
+    """Tissue that does not look stained with haematoxylin and eosin: DAB, fluorescence or another stain."""
 
 
 class RegionInvalid(BadInput, code="region-invalid"):

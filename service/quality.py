@@ -105,9 +105,7 @@ class QualityMap:
 
     def hinders(self, x: float, y: float) -> bool:
         """Tell whether a place (level-0 px) cannot be examined."""
-        height, width = self.kinds.shape
-        column, row = int((x + 0.5) / self.tissue.scale[0]), int((y + 0.5) / self.tissue.scale[1])
-        return bool(self.kinds[min(max(row, 0), height - 1), min(max(column, 0), width - 1)])
+        return bool(self.kinds[self.tissue.pixel(x, y)])
 
     def save(self, path: Path) -> None:
         """Write the map, whole or not at all. Raises OSError."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, special
 from skimage.segmentation import watershed
 
+from service.calibration import HIGHEST
 from service.inference import Detector
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
@@ -22,7 +23,6 @@ from service.slide import Box, Rgb, Slide
 
 ORIENTATIONS = 8
 NEIGHBOURS = 1  # cells round the middle one that may answer in its place
-HIGHEST = 1 - 1e-7
 AROUND = np.ones((3, 3))  # a cell and its eight neighbours
 
 Map = npt.NDArray[np.float32]
@@ -49,7 +49,7 @@ def look_again(
         before = probabilities.values[rows, columns]
         place = (float(np.average(columns, weights=before)), float(np.average(rows, weights=before)))
         logits = _logit(before)
-        values[rows, columns] = _probability(logits - logits.max() + _mean_logit(slide, detector, plan, place))
+        values[rows, columns] = special.expit(logits - logits.max() + _mean_logit(slide, detector, plan, place))
         count += 1
         on_candidate()
     said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": count}
@@ -99,9 +99,4 @@ def _window(pixels: Rgb, reach: int, half: int, shift: npt.NDArray[np.int_]) -> 
 
 
 def _logit(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    clipped = np.clip(np.asarray(probabilities, np.float64), 1 - HIGHEST, HIGHEST)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
-
-
-def _probability(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    return np.asarray(special.logit(np.clip(np.asarray(probabilities, np.float64), 1 - HIGHEST, HIGHEST)))

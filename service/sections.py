@@ -68,7 +68,7 @@ class Sections:
 
     def of_place(self, x: float, y: float) -> int:
         """Tell the section that a place (level-0 px) belongs to."""
-        return int(self.at(np.array([x]), np.array([y]))[0, 0])
+        return int(self.labels[self.tissue.pixel(x, y)])
 
     def tissues(self) -> Iterator[TissueMask]:
         """Give the tissue of each section by itself."""

@@ -97,6 +97,11 @@ class TissueMask:
         )
         return rows[:, None], columns
 
+    def pixel(self, x: float, y: float) -> tuple[int, int]:
+        """Find the mask's row and column at a place (level-0 px); past the edge those on it."""
+        rows, columns = self.crossings(np.array([x]), np.array([y]))
+        return int(rows[0, 0]), int(columns[0])
+
     def slices(self, box: Box, margin: int = 0) -> tuple[slice, slice]:
         """Find the mask's rows and columns in a box (level-0 px), and some round it."""
         left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin

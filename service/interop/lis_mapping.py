@@ -51,7 +51,7 @@ Places = tuple[Annotated[str, AfterValidator(_place)], ...]
 
 
 class Sender(BaseModel):
-    """What one sender's messages mean; the defaults are those of who follows IHE."""
+    """The meaning of one sender's messages; the defaults are those of who follows IHE."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -60,9 +60,9 @@ class Sender(BaseModel):
     facility: str | None = None
     """MSH-4, its first component; left out: any."""
     patient: Annotated[str, Field(pattern="^PID-[234]$")] = "PID-3"
-    """Where the patient's identifiers are."""
+    """The patient's identifiers."""
     slide: Places = ("SAC-3",)
-    """What is on the slide's label."""
+    """The slide's label."""
     accession: Places = ("SAC-2", "OBR-18")
     """The case."""
     block: Places = ("SAC-4",)
@@ -70,7 +70,7 @@ class Sender(BaseModel):
     stain: Places = ()
     """The stain, where no OBX says it."""
     provider: Places = ("OBR-16", "ORC-12")
-    """Who ordered."""
+    """The orderer."""
     provider_optional: bool = False
     """Whether an order without one is taken, and its results sent without OBR-16."""
     assigner: Annotated[str, Field(max_length=255)] = ""

@@ -4,7 +4,6 @@ The order, the slide and the LIS come and go in every sequence; what arrives in 
 """
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -13,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from hl7apy.consts import VALIDATION_LEVEL
 
 from service.interop.mllp import Peer
 from tests.integration.running import Running
+from tests.interop.site import FhirServer
 from tests.lis import PID, code_of, message, order
 from tests.slides import draw_tissue, write_svs
 
@@ -75,12 +74,10 @@ class Laboratory:
     """All of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.scans, self.lis, self.fhir = folder / "scans", Lis().start(), list[dict[str, Any]]()
+        self.scans, self.lis, self.fhir = folder / "scans", Lis().start(), FhirServer()
         self.scans.mkdir()
-        self._web = ThreadingHTTPServer(("127.0.0.1", 0), self._taker())
-        threading.Thread(target=self._web.serve_forever, daemon=True).start()
         settings = {"hl7_results": f"127.0.0.1:{self.lis.port}", "slide_id_pattern": r"^(?P<id>S\d+-\d+)"}
-        settings["fhir_results"] = f"http://127.0.0.1:{self._web.server_address[1]}"
+        settings["fhir_results"] = f"http://127.0.0.1:{self.fhir.server.server_address[1]}"
         self.service = Running(folder / "data", lease_s="3", requests_per_minute="1000000", **settings).start(
             ready=False
         )
@@ -90,20 +87,6 @@ class Laboratory:
         found = re.match(r"Listening on 127.0.0.1:(\d+)", self.listening.stdout.readline())
         assert found
         self.orders = Peer("127.0.0.1", int(found[1]))
-
-    def _taker(self) -> type[BaseHTTPRequestHandler]:
-        got = self.fhir
-
-        class Take(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Take
 
     def _run(self, *words: str) -> subprocess.Popen[str]:
         environment = self.service.environment | {
@@ -119,8 +102,7 @@ class Laboratory:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
         self.service.stop()
-        self._web.shutdown()
-        self._web.server_close()
+        self.fhir.close()
         self.lis.stop()
 
     def order(self, number: str, container: str, control: str = "NW") -> bytes:
@@ -177,7 +159,7 @@ def test_order_then_slide_then_signature(laboratory: Laboratory) -> None:
     get_fhir_model_class("Bundle").model_validate(bundle)
     report = bundle["entry"][0]["resource"]
     assert (report["status"], report["subject"]["identifier"]["value"]) == ("amended", "0815")
-    pushed = [each["entry"][0]["resource"] for each in laboratory.fhir]
+    pushed = [each["entry"][0]["resource"] for each in laboratory.fhir.got]
     assert [each["status"] for each in pushed if each["id"] == report["id"]] == ["preliminary", "final", "amended"]
 
 
