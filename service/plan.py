@@ -56,7 +56,7 @@ class Plan:
         parameters = Parameters.of(slide.extent, card, **options)
         slide = slide.in_colours(card.colour)
         quality = assess_quality(slide)
-        sections = Sections(quality.examinable, Sections.of(quality.tissue).labels)
+        sections = quality.sections
         stain = StainMatch.of(_estimates(slide, sections, parameters), card.stain_matrix())
         if not parameters.any_stain:
             _refuse_other_stains(slide, stain)

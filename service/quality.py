@@ -22,6 +22,7 @@ from service.folds import find_folds
 from service.ink import COLOURLESS, EIGHT, FRINGE_PX, Density, Mask, areas_of, find_ink
 from service.overview import Overview
 from service.region import Region
+from service.sections import Sections
 from service.slide import Rgb, Slide
 from service.tissue import WHOLE, TissueMask, tissue_on
 
@@ -83,6 +84,11 @@ class QualityMap:
     def examinable(self) -> TissueMask:
         """The tissue that nothing hinders."""
         return self.tissue.without(self.kinds > 0)
+
+    @cached_property
+    def sections(self) -> Sections:
+        """The sections of all tissue, each with what nothing hinders of it."""
+        return Sections(self.examinable, Sections.of(self.tissue).labels)
 
     def facts(self, region: Region | None = None) -> QualityFacts:
         """Sum up a region, by default the slide."""

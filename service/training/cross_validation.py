@@ -25,8 +25,8 @@ from service.files import file_sha256, make_folder
 from service.inference import Detector
 from service.model_card import ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
+from service.quality import assess_quality
 from service.sections import Sections
-from service.tissue import find_tissue
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, write_model
 from service.training.crops import Crop, CropScore, score_crops
 from service.training.evaluate import ExaminedField, examine, open_field
@@ -200,7 +200,7 @@ def settle_calibration(
 
 def _sections(field: Field) -> Sections:
     with open_field(field) as slide:
-        return Sections.of(find_tissue(slide))
+        return assess_quality(slide).sections
 
 
 def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) -> None:
