@@ -16,6 +16,7 @@ from service.stain import StainMatrix
 from service.strict import first_error
 
 DEFAULT_MODEL = "r18x3-instance-max"
+CARD, WEIGHTS = "card.json", "weights.safetensors"  # in a model's folder
 # beside the package in a checkout, inside it when installed from a wheel
 MODEL_FOLDERS = (Path(__file__).parents[1] / "model_weights", Path(__file__).parent / "model_weights")
 
@@ -125,13 +126,13 @@ class ModelCard(BaseModel):
 
 def models() -> dict[str, Path]:
     """Find the folders of the models that come with the service, by id."""
-    folders = (card.parent for root in MODEL_FOLDERS for card in sorted(root.glob("*/card.json")))
+    folders = (card.parent for root in MODEL_FOLDERS for card in sorted(root.glob(f"*/{CARD}")))
     return {folder.name: folder for folder in folders}
 
 
 def read_card(folder: Path) -> ModelCard:
     """Read the model card in a folder. Raises CardInvalid."""
-    path = folder / "card.json"
+    path = folder / CARD
     try:
         return ModelCard.model_validate(json.loads(path.read_text()))
     except ValidationError as error:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from service.errors import WeightsDamaged, WeightsMismatch
-from service.model_card import DEFAULT_MODEL, ModelCard, find_model, read_card
+from service.model_card import DEFAULT_MODEL, WEIGHTS, ModelCard, find_model, read_card
 from service.network import MitosisNetwork
 
 
@@ -27,7 +27,7 @@ def load_model(model: str | Path = DEFAULT_MODEL) -> Model:
     """
     folder = find_model(model)
     card = read_card(folder)
-    path = folder / "weights.safetensors"
+    path = folder / WEIGHTS
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -52,6 +52,9 @@ def cross_validate_command(
     changes: Changes = None,
     mpp: Mpp = None,
     imagenet: ImageNet = None,
+    start: Annotated[
+        Optional[str], typer.Option(metavar="MODEL", help="Go on from it, but in folds of cases that it has seen.")
+    ] = None,
     model_id: Annotated[str, typer.Option("--id", help="Of the final model.")] = "r18-instance-max",
     licence: Annotated[str, typer.Option(metavar="TEXT", help="Or terms, for the model card.")] = "not stated",
     data_note: Annotated[str, typer.Option(metavar="TEXT", help="On the data, for the model card.")] = "not stated",
@@ -66,6 +69,7 @@ def cross_validate_command(
     The settings are those of the recipe; print all of them, with defaults and meanings, by --print-recipe.
     """
     from service.files import make_folder
+    from service.model_card import find_model
     from service.training.crops import read_crops
     from service.training.cross_validation import laboratory_folds, plan_folds, refuse_left_behind
     from service.training.cross_validation_report import write_study
@@ -86,7 +90,8 @@ def cross_validate_command(
     use_threads(threads)
     with TrainingBar(settings.batch) as bar:
         loaded = load_fields(fields, settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
-        setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar)
+        begin = find_model(start) if start else None
+        setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar, begin)
         study = _cross_validate(sources, loaded, folds, setup, bar, read_crops(crops) if crops else [])
     written = write_study(study, folds, out)
     _print(study)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import make_folder
-from service.model_card import Architecture, read_card
+from service.model_card import CARD, Architecture, read_card
 from service.training.patches import LoadedField
 from service.training.pretrained import pretrained_name
 from service.training.train import TrainingSetup, train
@@ -106,7 +106,7 @@ def read_measured(configuration: Configuration, folder: Path) -> Measured:
 
 def _refuse_other(folder: Path, setup: TrainingSetup, validation: Sequence[LoadedField]) -> None:
     """Refuse a run of other pretrained weights, or measured on other cases: its checkpoint knows neither."""
-    if not (folder / "card.json").exists():
+    if not (folder / CARD).exists():
         return
     card = read_card(folder).model_extra or {}
     cases = sorted({field.case for field in validation})

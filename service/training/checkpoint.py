@@ -14,6 +14,7 @@ from torch import Tensor
 
 from service.errors import ParameterInvalid
 from service.files import csv_bytes, write_whole
+from service.model_card import CARD, WEIGHTS
 from service.training.recipe import RECIPE, TrainingSettings, recipe_text
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
     """Write weights.safetensors, card.json with their checksum, and recipe.toml with the settings in the card."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     complete = {**card, "date": datetime.now(UTC).date().isoformat(), "sha256": hashlib.sha256(content).hexdigest()}
-    write_whole(folder / "weights.safetensors", content)
-    write_whole(folder / "card.json", (json.dumps(complete, indent=2) + "\n").encode())
+    write_whole(folder / WEIGHTS, content)
+    write_whole(folder / CARD, (json.dumps(complete, indent=2) + "\n").encode())
     settings = TrainingSettings.model_validate(card["training"]["settings"])
     write_whole(folder / RECIPE, recipe_text(settings).encode())
 

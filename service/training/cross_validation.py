@@ -34,6 +34,7 @@ from service.training.fields import Field
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import LaboratoryFindings
 from service.training.patches import LoadedField
+from service.training.pretrained import starting_weights
 from service.training.recipe import Judge
 from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
@@ -208,7 +209,8 @@ def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) 
     make_folder(fold.folder)
     training = [field for field in loaded if not fold.holds_out(field)]
     held_out = [field for field in loaded if fold.holds_out(field) and not field.quiet]
-    train(training, [] if fold.laboratory else held_out, fold.folder, setup)
+    start = starting_weights(setup.start, setup.imagenet, [field.case for field in held_out])
+    train(training, [] if fold.laboratory else held_out, fold.folder, replace(setup, imagenet=start))
 
 
 def write_judged(fold: Fold, judge: Judge) -> Path:

@@ -5,7 +5,7 @@ Its card says what is known of it, and what is not: no case is left that the shi
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from service.training.cross_validation import refuse_left_behind
 from service.training.cross_validation_report import Study
 from service.training.fields import Field
 from service.training.patches import LoadedField
+from service.training.pretrained import starting_weights
 from service.training.threshold_rules import IN_WORDS
 from service.training.train import TrainingSetup, train
 from service.weights import load_model
@@ -106,7 +107,8 @@ def train_final(loaded: Sequence[LoadedField], out: Path, setup: TrainingSetup) 
     if not setup.resume:
         refuse_left_behind([folder])
     make_folder(folder)
-    train(loaded, [], folder, setup, threshold=setup.facts["threshold"])
+    start = starting_weights(setup.start, setup.imagenet)
+    train(loaded, [], folder, replace(setup, imagenet=start), threshold=setup.facts["threshold"])
     _write_card(folder, setup)
     return folder
 

@@ -1,5 +1,6 @@
-"""The weights before the first step: ImageNet's in the trunk, random ones after it."""
+"""The weights before the first step: an earlier model's, or ImageNet's in the trunk and random ones after it."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from service.errors import ParameterInvalid, WeightsMismatch
-from service.model_card import Architecture, read_card
+from service.model_card import CARD, WEIGHTS, Architecture, read_card
 from service.network import MitosisNetwork
 
 
@@ -45,14 +46,32 @@ def initialise_network(architecture: Architecture, imagenet: Path | None, seed: 
     return network
 
 
-def pretrained_name(imagenet: Path | None) -> str | None:
-    """Give the name that a model card has for the pretrained weights; None for none."""
-    return imagenet.name if imagenet else None
+def starting_weights(start: Path | None, imagenet: Path | None, held_out: Collection[str] = ()) -> Path | None:
+    """Choose an earlier model's weights, or ImageNet's where that model has seen a case that is held out.
+
+    `start`: the model's folder. Raises CardInvalid, and ParameterInvalid where its card does not say what it has seen.
+    """
+    if start is None:
+        return imagenet
+    training = (read_card(start).model_extra or {}).get("training")
+    if not isinstance(training, dict) or not isinstance(seen := training.get("cases"), list):
+        raise ParameterInvalid(f"{start}: its card does not say which cases it was trained on")
+    return imagenet if set(seen) & set(held_out) else start / WEIGHTS
+
+
+def pretrained_name(weights: Path | None) -> str | None:
+    """Give the name that a model card has for the weights before the first step; None for random ones."""
+    if weights is None:
+        return None
+    if not (weights.parent / CARD).exists():
+        return weights.name
+    card = read_card(weights.parent)
+    return f"{card.id} {card.sha256}"
 
 
 def refuse_other_pretrained(folder: Path, imagenet: Path | None) -> None:
     """Raise ParameterInvalid where the run in a folder began with other weights; an old card may not say."""
-    if not (folder / "card.json").exists():
+    if not (folder / CARD).exists():
         return
     name = pretrained_name(imagenet)
     if (read_card(folder).model_extra or {}).get("imagenet", name) != name:

@@ -58,6 +58,7 @@ class TrainingSetup:
     resume: bool = False  # go on from the checkpoint in a run's folder
     facts: Mapping[str, Any] = field(default_factory=dict)  # go into the model card as they are
     on_progress: OnProgress = lambda _: None
+    start: Path | None = None  # the folder of an earlier model: runs go on from it that may see what it has seen
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from celery import Celery, signals
 
 from service.errors import MitosisError, WeightsDamaged
 from service.files import file_sha256
-from service.model_card import find_model, read_card
+from service.model_card import WEIGHTS, find_model, read_card
 from service.store.logs import set_up_logs
 from service.store.settings import Settings
 from service.worker.broker import TASK, celery_app
@@ -60,7 +60,7 @@ def check_weights(model: str) -> None:
     """Refuse weights that are not those of their card, without loading them."""
     folder = find_model(model)
     try:
-        damaged = file_sha256(folder / "weights.safetensors") != read_card(folder).sha256
+        damaged = file_sha256(folder / WEIGHTS) != read_card(folder).sha256
     except OSError as error:
         raise WeightsDamaged(f"{error.filename}: {error.strerror}; install the model again") from error
     if damaged:
