@@ -1,7 +1,7 @@
-"""Pictures of a report: the overlay, the heat map, and a crop round one figure."""
+"""Pictures of a report: the overlay, the heat map, the hot-spot, and crops round its figures."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,15 @@ TISSUE, FIGURE, HOTSPOT, INK = (40, 120, 200), (0, 190, 80), (240, 120, 0), (30,
 HEAT = np.array([0.75, 0.05, 0.15])
 SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000)
 CROP_UM = 64.0
+HOTSPOT_PX, HOTSPOT_MARGIN = 1200, 1.1  # side of the picture, and what it shows to each side, in radii
+
+
+class Marked(NamedTuple):
+    """A figure's number and place (level-0 px)."""
+
+    id: int
+    x: float
+    y: float
 
 
 def overlay(slide: Slide, report: Report, tissue: TissueMask, longest_px: int = LONGEST_PX) -> Image.Image:
@@ -64,12 +73,43 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONG
     return _captioned(Image.fromarray(tinted), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
 
 
-def crop(slide: Slide, detection: Detection, size_um: float = CROP_UM, size_px: int = 256) -> Image.Image:
+def crop(slide: Slide, figure: Detection | Marked, size_um: float = CROP_UM, size_px: int = 256) -> Image.Image:
     """Draw the surroundings of one figure, `size_um` wide and high, as a square picture."""
     mpp = slide.require_mpp()
     scale = (size_um / mpp[0] / size_px, size_um / mpp[1] / size_px)
-    left, top = detection.x / scale[0] - size_px / 2, detection.y / scale[1] - size_px / 2
+    left, top = figure.x / scale[0] - size_px / 2, figure.y / scale[1] - size_px / 2
     return Image.fromarray(slide.read(Box(round(left), round(top), size_px, size_px), scale))
+
+
+def hot_spot(slide: Slide, spot: CirclePlace, points: Sequence[Marked]) -> Image.Image:
+    """Draw a hot-spot and what is a little round it, with the numbered figures ringed."""
+    mpp = slide.require_mpp()
+    side_um = 2 * HOTSPOT_MARGIN * spot.radius_um
+    scale = (side_um / mpp[0] / HOTSPOT_PX, side_um / mpp[1] / HOTSPOT_PX)
+    left, top = (round(at / by - HOTSPOT_PX / 2) for at, by in zip((spot.x, spot.y), scale, strict=True))
+    picture = Image.fromarray(slide.read(Box(left, top, HOTSPOT_PX, HOTSPOT_PX), scale))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
+    radius = HOTSPOT_PX / 2 / HOTSPOT_MARGIN
+    _ring(draw, spot.x / scale[0] - left, spot.y / scale[1] - top, radius, radius, HOTSPOT, 4)
+    for number, x, y in points:
+        _ring(draw, x / scale[0] - left, y / scale[1] - top, 10, 10, FIGURE, 3)
+        at = (x / scale[0] - left + 12, y / scale[1] - top - 12)
+        draw.text(at, str(number), fill=INK, font=font, anchor="lm", stroke_width=3, stroke_fill="white")
+    return _captioned(picture, [], side_um / HOTSPOT_PX)
+
+
+def gallery(slide: Slide, points: Sequence[Marked], columns: int = 8, size_px: int = 200) -> Image.Image:
+    """Draw the surroundings of figures side by side, each with its number."""
+    rows = -(-len(points) // columns)
+    sheet = Image.new("RGB", (min(columns, len(points)) * size_px, rows * size_px), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    for place, figure in enumerate(points):
+        corner = (place % columns * size_px, place // columns * size_px)
+        sheet.paste(crop(slide, figure, size_px=size_px - 4), corner)
+        draw.text(
+            (corner[0] + 5, corner[1] + 3), str(figure.id), fill=INK, font=font, stroke_width=3, stroke_fill="white"
+        )
+    return sheet
 
 
 def _outline_tissue(thumbnail: Rgb, tissue: TissueMask, scale: float) -> None:

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from service.files import write_whole
+from service.intake.sandbox import Sandbox
 from service.interop import channels
 from service.interop.channels import send_due
 from service.order import Order
@@ -77,7 +78,7 @@ class Service:
         if after_s:
             with writing(self.engine) as connection:
                 connection.execute(update(table).values(next_at=table.c.next_at - after_s))
-        return send_due(self.engine, self.storage, name, found[name])
+        return send_due(self.engine, self.storage, name, found[name], Sandbox().draw_now)  # it has no child yet
 
     def rows(self) -> list[Any]:
         with reading(self.engine) as connection:

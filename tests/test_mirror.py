@@ -53,6 +53,7 @@ WITHOUT = {
     "export/hl7_order": "what came goes out: interop/test_echo.py, export/test_hl7.py",
     "intake/pictures": "drawn by a child: intake/test_sandbox.py",
     "intake/sandbox_child": "a process that may do nothing: intake/test_sandbox.py",
+    "interop/result_pdf": "with a slide, and when it is gone: api/test_results.py; sent: interop/test_channels.py",
     "interop/delivery_errors": FACTS,
     "interop/dicom_header": "of a slide that is gone: api/test_results.py",
     "interop/fhir_echo": "what came is read back: interop/test_echo.py, api/test_fhir.py",

@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         storage, known, broker = Storage(settings.data_dir), Analyses(engine), Broker(settings)
         with Sandbox() as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox)
-            maintenance = Maintenance(settings, known, broker, storage)
+            maintenance = Maintenance(settings, known, broker, storage, sandbox)
             maintenance.start()
             try:
                 yield

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from service.refusals import FormatUnavailable
 
-Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom"]
+Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MULTIPART = 'multipart/related; type="application/dicom"'
 MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a format is what it is sent as
@@ -27,6 +27,7 @@ MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a form
     "application/zip": "dicom",
     "application/dicom": "dicom",
     "multipart/related": "dicom",
+    "application/pdf": "pdf",
 }
 CHARACTERS = {"csv": "; charset=utf-8", "hl7": "; charset=utf-8"}  # JSON's is UTF-8 anyhow
 DICOMWEB = ("application/dicom", "multipart/related")

@@ -13,6 +13,7 @@ import structlog
 
 from service.errors import MitosisError
 from service.intake.accept import forget_uploads
+from service.intake.sandbox import Sandbox
 from service.interop.channels import Channel, channels, send_due
 from service.interop.webhooks import post_due
 from service.refusals import DatabaseUnavailable, QueueUnavailable
@@ -38,7 +39,9 @@ log = structlog.get_logger(__name__)
 class Maintenance:
     """The background threads; `start` and `stop` belong to the gateway's life."""
 
-    def __init__(self, settings: Settings, analyses: Analyses, broker: Broker, storage: Storage) -> None:
+    def __init__(
+        self, settings: Settings, analyses: Analyses, broker: Broker, storage: Storage, sandbox: Sandbox
+    ) -> None:
         self._settings, self._analyses, self._broker, self._storage = settings, analyses, broker, storage
         self._leases, self._messages = Leases(analyses, settings.lease_s), Messages(analyses, broker)
         self._stopping = threading.Event()
@@ -51,7 +54,7 @@ class Maintenance:
             (RETENTION_S, self._forget),
             (LATE_S, self._audit),
         ]
-        self._channels = channels(settings)
+        self._channels, self._sandbox = channels(settings), sandbox
         rounds += [(TICK_S, self._sender(name, channel)) for name, channel in self._channels.items()]
         self._threads = [
             threading.Thread(
@@ -103,7 +106,7 @@ class Maintenance:
         """Make a round for a channel alone: one that hangs does not hold up the others."""
 
         def send() -> None:
-            send_due(self._analyses.engine, self._storage, name, channel)
+            send_due(self._analyses.engine, self._storage, name, channel, self._sandbox.draw_now)
 
         send.__name__ = f"send_{name}"
         return send

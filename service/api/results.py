@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -17,6 +18,7 @@ from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.intake.pictures import Picture
 from service.interop.dicom_header import find_header
+from service.interop.result_pdf import result_pdf
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.report import Report
@@ -45,7 +47,7 @@ def get_result(
     asked: Annotated[str | None, Query(alias="format", max_length=32, description=", ".join(FORMATS))] = None,
     accept: Annotated[str, Header()] = "application/json",
 ) -> Response:
-    """Return JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1 or DICOM, by `format` or `Accept`.
+    """Return JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1, DICOM or PDF, by `format` or `Accept`.
 
     JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything.
 
@@ -75,11 +77,14 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
     """Write a version in a format; gives its media type too. Those that name a patient wait while that is not clear."""
     if choice.format not in ("geojson", "csv"):
         require_released(version)
+    pdf = partial(result_pdf, state.engine, state.storage, version, state.sandbox.draw_now)
+    within = pdf() if choice.format in state.settings.result_pdf else None
     writers: dict[Format, Callable[[], bytes]] = {
         "geojson": lambda: to_geojson(version.report),
         "csv": lambda: to_csv(version.report),
-        "fhir": lambda: version.fhir("collection"),
-        "hl7": lambda: version.hl7(state.settings),
+        "fhir": lambda: version.fhir("collection", within),
+        "hl7": lambda: version.hl7(state.settings, pdf=within),
+        "pdf": pdf,
     }
     if write := writers.get(choice.format):
         return write(), media_type(choice.format)

@@ -14,6 +14,7 @@ Checked against fhir.resources' R4B models, which are R4 for these resources, an
 does not look at: it takes any word as a status.
 """
 
+import base64
 import html
 import json
 import uuid
@@ -65,10 +66,12 @@ def to_fhir(
     bundle: Literal["transaction", "collection"] = "transaction",
     withdrawn: bool = False,
     moves: int = 0,
+    pdf: bytes | None = None,
 ) -> bytes:
     """Write UTF-8 JSON of a Bundle; the same arguments give the same bytes.
 
-    `withdrawn` takes a result back; `moves` is how often it was given to another order. Raises FormatUnavailable.
+    `withdrawn` takes a result back; `moves` is how often it was given to another order; `pdf` is the same for people.
+    Raises FormatUnavailable.
     """
     issued = (confirmed.at if confirmed else report.analysis.created_at).isoformat()
     name = report.analysis.id if moves == 0 else f"{report.analysis.id} moved {moves}"
@@ -78,6 +81,9 @@ def to_fhir(
     of_device = common | {"device": _link(device)}
     observations = [_observation(f"{name} {each.key}", report, each, of_device) for each in findings(report)]
     diagnosis = _diagnostic_report(name, report, order, common, observations, confirmed)
+    if pdf is not None:
+        form = {"contentType": "application/pdf", "language": "en", "title": codes.REPORT[0].meaning}
+        diagnosis["presentedForm"] = [form | {"data": base64.b64encode(pdf).decode(), "creation": issued}]
     provenance = _provenance(name, report, [diagnosis, *observations], device, issued, confirmed)
     entries = [_entry(each, bundle) for each in (diagnosis, *observations, device, specimen, provenance)]
     content = {"resourceType": "Bundle", "type": bundle, "timestamp": issued, "entry": entries}

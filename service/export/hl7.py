@@ -15,6 +15,7 @@ Built with hl7apy at its strict level, which takes any word as OBX-2, OBX-11 or 
 UTF-8, as MSH-18 says; separators within a text are escaped, control characters become blanks.
 """
 
+import base64
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,10 +51,11 @@ TABLES = {  # segment and field to what we may send of its table
     ("ORC", 1): {"SC"},  # 0119
     ("ORC", 5): {"IP", "CM"},  # 0038
     ("OBR", 25): {"P", "F", "C"},  # 0123
-    ("OBX", 2): {"NM", "ST", "CWE"},  # 0125
+    ("OBX", 2): {"NM", "ST", "CWE", "ED"},  # 0125
     ("OBX", 11): {"P", "F", "C", "X", "D"},  # 0085
 }
 WITHDRAWN = "Taken back: this result is of another order. It must not be used for this patient."
+PDF = "^AP^PDF^Base64^"  # of OBX-5, before the data, which hl7apy would have at 64 KiB at most
 NUMBER = re.compile(r"-?\d{1,12}(\.\d+)?")
 
 
@@ -76,11 +78,13 @@ def to_hl7(
     *,
     confirmed: Confirmation | None = None,
     withdrawn: bool = False,
+    pdf: bytes | None = None,
 ) -> bytes:
     """Write one message, its segments ended by carriage returns, without MLLP's frame; `withdrawn` takes a result back.
 
-    The same arguments give the same bytes. Raises FormatUnavailable where the order lacks what LAB-3 requires, or
-    holds what does not fit.
+    `pdf` is the same for people, as the last OBX, of type ED (Base64). The same arguments give the same bytes.
+
+    Raises FormatUnavailable where the order lacks what LAB-3 requires, or holds what does not fit.
     """
     require(order)
     filler = filler_number(order, report.analysis.id)
@@ -97,13 +101,16 @@ def to_hl7(
         ("ORC", _order_control(order, filler, "IP" if withdrawn else ORDER_STATUS[status], issued)),
         ("OBR", _request(order, filler, "C" if withdrawn else STATUS[status], issued, confirmed)),
         *(("NTE", fields) for fields in notes),
-        *(("OBX", fields) for fields in _observations(report, order, "D" if withdrawn else STATUS[status])),
+        *(
+            ("OBX", fields)
+            for fields in _observations(report, order, "D" if withdrawn else STATUS[status], with_pdf=pdf is not None)
+        ),
     ]
     if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
     message = _assemble(segments)
     check_hl7(message)
-    return message
+    return message if pdf is None else message.replace(PDF.encode(), PDF.encode() + base64.b64encode(pdf))
 
 
 def check_hl7(message: bytes) -> None:
@@ -238,7 +245,7 @@ def _request(order: Order, filler: str, status: str, issued: datetime, confirmed
     }
 
 
-def _observations(report: Report, order: Order, status: str) -> list[Fields]:
+def _observations(report: Report, order: Order, status: str, *, with_pdf: bool) -> list[Fields]:
     """Write all OBX: the findings, each with its own sub-id, then what was analysed with what."""
     rows = [
         fields | {4: str(number), 17: parts("", finding.method)}
@@ -256,6 +263,8 @@ def _observations(report: Report, order: Order, status: str) -> list[Fields]:
         (codes.STAIN, order.stain),
     )
     rows += [{2: "ST", 3: _code(name), 5: _shortened(text), 11: status} for name, text in texts if text]
+    if with_pdf:
+        rows.append({2: "ED", 3: _code(codes.REPORT), 5: PDF, 11: status})
     rows = [row | {5: "", 11: "D"} for row in rows] if status == "D" else rows
     equipment = [parts(report.software.version, report.software.name), parts(report.model.id, "model")]
     computed = _time(report.analysis.created_at)

@@ -1,9 +1,10 @@
-"""The pictures of an analysis as PNG files, by name: what `service.intake.sandbox` draws in a process of its own."""
+"""The pictures of an analysis as files, by name: what `service.intake.sandbox` draws in a process of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -11,13 +12,17 @@ from service import render
 from service.files import write_whole
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap, assess_quality
-from service.report import Report
+from service.render import Marked
+from service.report import CirclePlace, Report
 from service.slide import Slide, open_slide
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture to draw, as JSON can say it: a key of KINDS, a slide, what came of it; `number` is a detection's id."""
+    """A picture to draw, as JSON can say it: a key of KINDS, a slide, what came of it; `number` is a detection's id.
+
+    Pictures of what was signed are told what they show: a hot-spot (`CirclePlace`), and figures with their numbers.
+    """
 
     kind: str
     path: str
@@ -28,12 +33,15 @@ class Picture:
     map: str = ""
     tissue: str = ""
     number: int = 0
+    spot: dict[str, Any] | None = None
+    points: Sequence[tuple[int, float, float]] = ()
 
 
 def draw(picture: Picture, out: Path) -> None:
-    """Draw into a file, as PNG. Raises as `open_slide`, `Slide.read` and `write_whole`."""
+    """Draw into a file, PNG or JPEG by its name. Raises as `open_slide`, `Slide.read` and `write_whole`."""
+    options = {"format": "JPEG", "quality": 90} if out.suffix == ".jpg" else {"format": "PNG"}
     with open_slide(picture.path, mpp=picture.mpp, name=picture.name, sha256=picture.sha256) as slide:
-        write_whole(out, partial(KINDS[picture.kind](slide, picture).save, format="PNG"))
+        write_whole(out, partial(KINDS[picture.kind](slide, picture).save, **options))
 
 
 def _thumbnail(slide: Slide, _: Picture) -> Image.Image:
@@ -56,6 +64,14 @@ def _detection(slide: Slide, picture: Picture) -> Image.Image:
     return render.crop(slide, next(each for each in _report(picture).detections if each.id == picture.number))
 
 
+def _hot_spot(slide: Slide, picture: Picture) -> Image.Image:
+    return render.hot_spot(slide, CirclePlace.model_validate(picture.spot), [Marked(*each) for each in picture.points])
+
+
+def _gallery(slide: Slide, picture: Picture) -> Image.Image:
+    return render.gallery(slide, [Marked(*each) for each in picture.points])
+
+
 def _report(picture: Picture) -> Report:
     return Report.model_validate_json(Path(picture.report).read_bytes())
 
@@ -65,4 +81,6 @@ KINDS: dict[str, Callable[[Slide, Picture], Image.Image]] = {
     "overlay": _overlay,
     "heatmap": _heat_map,
     "detection": _detection,
+    "hotspot": _hot_spot,
+    "gallery": _gallery,
 }

@@ -108,8 +108,11 @@ class Sandbox:
 
     async def draw(self, picture: "Picture", out: Path) -> None:
         """Draw a picture of a slide into a file. Raises as `inspect`, and StorageFull."""
-        question = {"do": "draw", "path": picture.path, "name": picture.name}
-        await self._ask(self._drawing, question | {"picture": asdict(picture), "out": str(out)}, lambda: DRAW_S)
+        await self._ask(self._drawing, _drawn(picture, out), lambda: DRAW_S)
+
+    def draw_now(self, picture: "Picture", out: Path) -> None:
+        """Draw as `draw`, for a thread that may wait."""
+        _said(self._answer(_drawn(picture, out), lambda: DRAW_S))
 
     async def cut(self, path: str | Path, name: str, sha256: str, box: Box, scale: float) -> bytes:
         """Cut a box (grid px) out of a slide as JPEG, in a child that keeps the slide open. Raises as `inspect`."""
@@ -120,10 +123,7 @@ class Sandbox:
     async def _ask(
         self, lane: anyio.CapacityLimiter, question: dict[str, Any], seconds: Callable[[], float]
     ) -> dict[str, Any]:
-        reply = await anyio.to_thread.run_sync(self._answer, question, seconds, limiter=lane)
-        if "code" in reply:
-            raise ERRORS.get(reply["code"], SlideDamaged)(str(reply["detail"]))
-        return reply
+        return _said(await anyio.to_thread.run_sync(self._answer, question, seconds, limiter=lane))
 
     def _answer(self, question: dict[str, Any], seconds: Callable[[], float]) -> dict[str, Any]:
         """Ask a child, and another one where the first died for a reason that is not the slide's."""
@@ -154,6 +154,18 @@ class Sandbox:
                 idle.append(child)
         else:
             child.kill()
+
+
+def _drawn(picture: "Picture", out: Path) -> dict[str, Any]:
+    question = {"do": "draw", "path": picture.path, "name": picture.name}
+    return question | {"picture": asdict(picture), "out": str(out)}
+
+
+def _said(reply: dict[str, Any]) -> dict[str, Any]:
+    """Give a child's answer, or raise the error that it is."""
+    if "code" in reply:
+        raise ERRORS.get(reply["code"], SlideDamaged)(str(reply["detail"]))
+    return reply
 
 
 class _Child:

@@ -28,6 +28,7 @@ from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
 from service.interop.hl7_message import MessageRejected, read_message
 from service.interop.mllp import Peer
+from service.interop.result_pdf import Draw, result_pdf
 from service.interop.result_version import OutgoingResult, find_version
 from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.slide_label import SlideLabel, label_of
@@ -69,7 +70,7 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
     if settings.fhir_results:
         url = _base(settings.fhir_results)
         token = settings.fhir_results_token.get_secret_value() if settings.fhir_results_token else None
-        found["fhir"] = lambda outgoing: send_fhir(outgoing, url, token)
+        found["fhir"] = lambda outgoing: send_fhir(outgoing, url, token, with_pdf="fhir" in settings.result_pdf)
     if settings.dicomweb:
         found["dicomweb"] = lambda outgoing: send_dicomweb(outgoing, settings)
     return found
@@ -80,26 +81,30 @@ def configured(settings: Settings) -> list[str]:
     return list(channels(settings))
 
 
-def send_due(engine: Engine, storage: Storage, name: str, channel: Channel) -> int:
+def send_due(engine: Engine, storage: Storage, name: str, channel: Channel, draw: Draw) -> int:
     """Send what waits on a channel, in order, until nobody answers; gives how many were delivered or refused.
+
+    `draw` makes the pictures of PDFs.
 
     Raises DatabaseUnavailable.
     """
     settled = 0
     for _ in range(MANY):
         row = outbox.take(engine, name, LEASE_S)
-        if row is None or (ended := _try(engine, storage, row, channel)) == "away":
+        if row is None or (ended := _try(engine, storage, row, channel, draw)) == "away":
             break
         settled += ended == "settled"
     return settled
 
 
-def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> Literal["settled", "waits", "away"]:
+def _try(
+    engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw
+) -> Literal["settled", "waits", "away"]:
     """One try: the row is settled, waits alone, or the other side is away."""
     facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
     try:
         with outbox.held(engine, row, LEASE_S):
-            _send(engine, storage, row, channel)
+            _send(engine, storage, row, channel, draw)
     except NotApplicable:
         outbox.remove(engine, row)
     except ResultHeld:
@@ -130,7 +135,7 @@ def _try(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> L
     return "settled"
 
 
-def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> None:
+def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw) -> None:
     """Send the version of a row, unless it is held. Raises ResultHeld, and as the channel."""
     version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
     header = partial(find_header, engine, storage, version.analysis)
@@ -141,7 +146,8 @@ def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel) -> 
         version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
     if version.analysis.held and not row.withdraws:
         raise ResultHeld("this result is held until a person decides whose it is")
-    channel(OutgoingResult(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header))
+    pdf = partial(result_pdf, engine, storage, version, draw)
+    channel(OutgoingResult(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header, pdf))
 
 
 def _wait_alone(engine: Engine, row: Row[Any], reason: str, facts: dict[str, Any]) -> None:
@@ -166,7 +172,8 @@ def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
     """ORU^R01, and what its acknowledgement says."""
     if outgoing.version.order == holds.NO_ORDER:
         raise NotApplicable
-    _judge(peer.ask(outgoing.version.hl7(settings, outgoing.key, outgoing.since)), outgoing.key)
+    pdf = outgoing.pdf() if "hl7" in settings.result_pdf else None
+    _judge(peer.ask(outgoing.version.hl7(settings, outgoing.key, outgoing.since, pdf)), outgoing.key)
 
 
 def _judge(answer: bytes, key: str) -> None:
@@ -186,9 +193,9 @@ def _judge(answer: bytes, key: str) -> None:
     raise DeliveryRejected(reason) if code in ("AR", "CR") else DeliveryDeclined(reason)
 
 
-def send_fhir(outgoing: OutgoingResult, url: str, token: str | None) -> None:
+def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, *, with_pdf: bool = False) -> None:
     """Send a transaction that creates the resources or replaces them."""
-    content = outgoing.version.fhir()
+    content = outgoing.version.fhir(pdf=outgoing.pdf() if with_pdf else None)
     headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
     headers |= {"User-Agent": f"mitosis-service/{__version__}", "Prefer": "return=minimal"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}

@@ -41,8 +41,8 @@ class ResultVersion:
     moves: int = 0  # how often it was given to another order
     withdrawn: bool = False  # taken back from this order
 
-    def fhir(self, bundle: Literal["transaction", "collection"] = "transaction") -> bytes:
-        """As a FHIR Bundle. Raises FormatUnavailable."""
+    def fhir(self, bundle: Literal["transaction", "collection"] = "transaction", pdf: bytes | None = None) -> bytes:
+        """As a FHIR Bundle, with the PDF in it if there is one. Raises FormatUnavailable."""
         return to_fhir(
             self.report,
             self.order,
@@ -51,15 +51,22 @@ class ResultVersion:
             bundle=bundle,
             withdrawn=self.withdrawn,
             moves=self.moves,
+            pdf=pdf,
         )
 
-    def hl7(self, settings: Settings, control_id: str | None = None, sent_at: datetime | None = None) -> bytes:
+    def hl7(
+        self,
+        settings: Settings,
+        control_id: str | None = None,
+        sent_at: datetime | None = None,
+        pdf: bytes | None = None,
+    ) -> bytes:
         """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
         own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
         sender, receiver = _names(settings.hl7_sender), _names(settings.hl7_receiver)
         envelope = Envelope(control_id or own, sent_at, sender, receiver)
         told = (self.report, self.order, self.status, envelope)
-        return to_hl7(*told, confirmed=self.confirmed, withdrawn=self.withdrawn)
+        return to_hl7(*told, confirmed=self.confirmed, withdrawn=self.withdrawn, pdf=pdf)
 
     def dicom(self, header: "Dataset | None") -> list[bytes]:
         """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""
@@ -83,6 +90,7 @@ class OutgoingResult:
     key: str  # 20 characters: what HL7 2.5.1 has room for
     since: datetime
     header: "Callable[[], Dataset | None]"  # of the DICOM slide that it is of, if it is one
+    pdf: Callable[[], bytes]
 
 
 def _names(text: str) -> tuple[str, str]:

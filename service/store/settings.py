@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """`user:password` for the archive."""
     dicomweb_token: SecretStr | None = None
     """Bearer token for the archive, instead of a login."""
+    result_pdf: Annotated[tuple[Literal["hl7", "fhir"], ...], NoDecode, BeforeValidator(_by_commas)] = ()
+    """Ways, `hl7` and `fhir` by commas, by which the PDF goes out within a result (OBX of type ED, `presentedForm`)."""
     keep_results_days: Positive = 90.0
     """Days after which an analysis and its result are deleted, unless it is in use."""
     keep_slides_days: Positive = 14.0

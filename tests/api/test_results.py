@@ -18,6 +18,7 @@ import pytest
 from fastapi import FastAPI
 from fhir.resources.R4B.bundle import Bundle
 from httpx import Client, Response
+from pypdf import PdfReader
 
 from service.api import results
 from service.api.errors import add_handlers
@@ -130,6 +131,23 @@ def files_of(answer: Response) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+def test_pdf_has_the_figures_of_the_slide_and_words_alone_when_that_is_gone(
+    client: Client, dicom: str, state: State
+) -> None:
+    answer = get(client, dicom, Accept="application/pdf")
+    assert answer.headers["content-type"] == "application/pdf"
+    first = PdfReader(io.BytesIO(answer.content))
+    assert sum(len(page.images) for page in first.pages) == 2
+    assert "ORD-99" in first.pages[0].extract_text()
+    assert get(client, dicom, "pdf").content == answer.content
+    sign(state, dicom, revision=1)
+    analysis = state.analyses.get(dicom, "default")
+    delete_slide(state.engine, state.storage, "default", analysis.slide_id)
+    told = PdfReader(io.BytesIO(get(client, dicom, "pdf").content))
+    assert "Signed by Weiß, Käthe" in told.pages[0].extract_text()
+    assert not any(len(page.images) for page in told.pages)
+
+
 def test_fhir_is_a_bundle_for_who_reads(client: Client, dicom: str) -> None:
     answer = get(client, dicom, Accept="application/fhir+json")
     assert answer.headers["content-type"] == "application/fhir+json"
@@ -194,7 +212,7 @@ def test_a_slide_that_is_no_dicom_has_all_else(client: Client, tiff: str) -> Non
     assert "no DICOM slide" in refused(client, tiff, "dicom")
     assert "patient_id" in refused(client, tiff, "hl7")  # nobody ordered it
     assert get(client, tiff, "fhir").json()["entry"][0]["resource"]["status"] == "preliminary"
-    assert "there is no format pdf" in refused(client, tiff, "pdf")
+    assert "there is no format xlsx" in refused(client, tiff, "xlsx")
 
 
 def test_an_order_of_somebody_else_makes_no_dicom(client: Client, state: State, tmp_path: Path) -> None:

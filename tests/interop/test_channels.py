@@ -1,5 +1,7 @@
 """Results on their way out: to systems that are down, slow, refuse, cut the line; over real sockets, in order."""
 
+import base64
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.mllp import AbstractHandler, MLLPServer
+from pypdf import PdfReader
 
 from service.errors import ParameterInvalid, SettingsInvalid
 from service.interop import channels, mllp
@@ -50,6 +53,26 @@ def test_versions_go_out_in_order_and_are_valid_to_others(service: Service, lis:
         assert parsed.validate()
         assert str(message.segment("PID")[3][0][0]) == "1234567"
     assert service.deliver("hl7") == 0
+
+
+def test_the_pdf_goes_out_within_the_result_where_the_laboratory_wants_it(service: Service, lis: Lis) -> None:
+    service.settings = service.settings.model_copy(update={"result_pdf": ("hl7",)})
+    service.sign(service.succeeded(), 1)
+    assert service.deliver("hl7") == 2
+    for message, standing in zip(lis.got, ("Preliminary", "Signed by Weiß, Käthe"), strict=True):
+        last = list(message.segments("OBX"))[-1]
+        assert str(last[2]) == "ED"
+        assert [str(last[5][0][component]) for component in (1, 2, 3)] == ["AP", "PDF", "Base64"]
+        pdf = PdfReader(io.BytesIO(base64.b64decode(str(last[5][0][4]))))
+        assert standing in pdf.pages[0].extract_text()
+    assert all("|ED|" not in str(each) for each in other_messages(service))
+
+
+def other_messages(service: Service) -> list[bytes]:
+    """The same versions as they go out by default."""
+    (analysis_id,) = {row.analysis_id for row in service.rows()}
+    version = channels.find_version(service.engine, service.storage, analysis_id, "default")
+    return [version.hl7(settings())]
 
 
 def test_hl7apys_server_takes_them_too(service: Service) -> None:
@@ -211,6 +234,17 @@ def test_fhir_transactions_replace_the_version_before(service: Service, fhir: Se
     assert len({each["id"] for each in reports}) == 1
     assert fhir.got[0][0]["authorization"] == "Bearer t0ken"
     assert fhir.got[0][1]["type"] == "transaction"
+
+
+def test_fhir_has_the_pdf_as_its_presented_form_where_the_laboratory_wants_it(service: Service, fhir: Server) -> None:
+    service.settings = service.settings.model_copy(update={"result_pdf": ("fhir",)})
+    service.succeeded()
+    assert service.deliver("fhir") == 1
+    bundle = fhir.got[0][1]
+    Bundle.model_validate(bundle)
+    (form,) = bundle["entry"][0]["resource"]["presentedForm"]
+    assert form["contentType"] == "application/pdf"
+    assert "Preliminary" in PdfReader(io.BytesIO(base64.b64decode(form["data"]))).pages[0].extract_text()
 
 
 def test_fhir_servers_that_refuse_or_fail(service: Service, fhir: Server) -> None:

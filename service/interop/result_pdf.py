@@ -1,0 +1,51 @@
+"""The PDF of a version: its pictures are drawn once, in the sandbox, and kept beside the result."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from service.errors import MitosisError
+from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
+from service.intake.pictures import Picture
+from service.interop.result_version import ResultVersion
+from service.refusals import DatabaseUnavailable
+from service.report import CirclePlace
+from service.store.results import Result
+from service.store.slides import find_slide
+from service.store.storage import Storage
+
+Draw = Callable[[Picture, Path], None]
+
+
+def result_pdf(engine: Engine, storage: Storage, version: ResultVersion, draw: Draw) -> bytes:
+    """Write the PDF of a version; without pictures where its slide is gone. Raises FormatUnavailable, NotFinished."""
+    pictures = Pictures(*(_picture(engine, storage, version, kind, draw) for kind in ("hotspot", "gallery")))
+    return to_pdf(version.report, version.order, version.status, pictures, confirmed=version.confirmed)
+
+
+def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: str, draw: Draw) -> bytes | None:
+    spot, figures = version.report.mai.hotspot, counted_figures(version.report)
+    if not figures or not isinstance(spot, CirclePlace):
+        return None
+    analysis = version.analysis
+    kept = Result.of(storage, analysis).path(f"{kind}-{version.revision}", "jpg")
+    try:
+        if not kept.exists():
+            stored = find_slide(engine, analysis.tenant, analysis.slide_id)
+            shown = figures if kind == "hotspot" else figures[:MOST_FIGURES]
+            picture = Picture(
+                kind,
+                path=str(stored.location(storage.folder)),
+                name=stored.name,
+                sha256=stored.facts["sha256"],
+                mpp=analysis.request.get("mpp"),
+                spot=spot.model_dump(),
+                points=[(each.id, each.x, each.y) for each in shown],
+            )
+            draw(picture, kept)
+        return kept.read_bytes()
+    except DatabaseUnavailable:
+        raise
+    except (MitosisError, OSError):  # the slide was deleted, or its storage is away: the words are worth having alone
+        return None
