@@ -2,7 +2,7 @@
 
     python3 docker/requirements.py postgresql,interop --without torch
 
-pip has no way to leave a dependency out, and the gateway needs no torch, which is larger than all the rest.
+pip has no way to leave a dependency out, and only a worker with a GPU needs torch, which is larger than all the rest.
 """
 
 import argparse

@@ -1,16 +1,17 @@
-# A worker: torch, and OpenVINO where it computes on the CPU. For GPUs: --build-arg EXTRAS=postgresql
+# A worker for CPUs, which needs no torch. For GPUs: --build-arg WITHOUT=
 # PyTorch's CPU builds, without several GB of CUDA, lie in an index of their own: --build-arg PIP_EXTRA_INDEX_URL=URL
 # Also built on a base of one's own, with python3 3.11 and its venv: --build-arg BASE=NAME
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS build
-ARG EXTRAS=openvino,postgresql
+ARG WITHOUT="--without torch"
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY docker/requirements.py docker/
-RUN python3 docker/requirements.py "${EXTRAS}" > requirements.txt \
+# hadolint ignore=SC2086
+RUN python3 docker/requirements.py postgresql ${WITHOUT} > requirements.txt \
  && python3 -m venv /opt/pip \
  && python3 -m venv --without-pip /opt/mitosis \
  && /opt/pip/bin/pip --python /opt/mitosis/bin/python install -c constraints.txt -r requirements.txt

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 
 from service import __version__
-from service.backend import PatchNetwork
 from service.errors import DeviceUnavailable, OutputUnwritable
 from service.extras import needs
 from service.stain import LIGHT
+from service.torch_backend import PatchNetwork
 from service.weights import Model
 
 OPSET = 20

@@ -21,6 +21,7 @@ CARD, WEIGHTS = "card.json", "weights.safetensors"  # in a model's folder
 MODEL_FOLDERS = (Path(__file__).parents[1] / "model_weights", Path(__file__).parent / "model_weights")
 
 STAGE_CHANNELS = (64, 128, 256, 512)
+ATTENTION_CHANNELS = 128  # L of Ilse 2018
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]

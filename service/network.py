@@ -16,9 +16,7 @@ localization" (paper, sections 3 and 5.2); He 2016 for the trunk; Ilse 2018 for 
 import torch
 from torch import Tensor, nn
 
-from service.model_card import STAGE_CHANNELS, Architecture, BatchNorm
-
-ATTENTION_CHANNELS = 128  # L of Ilse 2018
+from service.model_card import ATTENTION_CHANNELS, STAGE_CHANNELS, Architecture, BatchNorm
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int, norm: BatchNorm) -> tuple[nn.Conv2d, nn.Module]:

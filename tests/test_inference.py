@@ -45,7 +45,7 @@ def test_the_graph_normalises_stains_as_the_stain_module_does(shared: Path, refe
     assert target is not None
     model = load_model()
     card = StainReference(matrix=target.matrix.tolist(), max_concentrations=tuple(target.max_concentrations))
-    stained = Detector(Model(model.card.model_copy(update={"stain": card}), model.network), precision="float32")
+    stained = Detector(Model(model.card.model_copy(update={"stain": card}), model.tensors), precision="float32")
     transform = density_transform(source, target)
     in_graph = stained.predict(first[None], transform)[0]
     beforehand = reference.predict(normalise(first, transform)[None])[0]  # rounded to 8 bits

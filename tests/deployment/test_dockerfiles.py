@@ -40,6 +40,7 @@ def test_what_images_install() -> None:
     everything = requirements("postgresql,interop")
     assert {line for line in everything if line.startswith("torch")} == {"torch==2.13.0"}
     assert requirements("postgresql,interop", "--without", "torch") == everything - {"torch==2.13.0"}
+    assert any(line.startswith("openvino") for line in requirements("postgresql", "--without", "torch"))
     assert any(line.startswith("psycopg[binary]") for line in everything)
 
 
