@@ -54,6 +54,8 @@ WITHOUT = {
     "export/hl7_order": "what came goes out: interop/test_echo.py, export/test_hl7.py",
     "intake/pictures": "drawn by a child: intake/test_sandbox.py",
     "intake/sandbox_child": "a process that may do nothing: intake/test_sandbox.py",
+    "api/fhir_results": "reads and searches: api/test_fhir.py",
+    "interop/fhir_served": "every address that a report refers to: api/test_fhir.py",
     "interop/result_pdf": "with a slide, and when it is gone: api/test_results.py; sent: interop/test_channels.py",
     "interop/delivery_errors": FACTS,
     "interop/dicom_header": "of a slide that is gone: api/test_results.py",

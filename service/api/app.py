@@ -11,6 +11,7 @@ from service.api import (
     definitions,
     events,
     fhir,
+    fhir_results,
     holds,
     layers,
     operations,
@@ -39,7 +40,7 @@ from service.worker.broker import Broker
 
 ROUTED = (
     *(analyses, results, definitions, review, holds, layers, events),
-    *(slides, tiles, uploads, fhir, session, operations),
+    *(slides, tiles, uploads, fhir, fhir_results, session, operations),
 )
 DESCRIPTION = """
 Counts mitoses in H&E whole-slide images: a slide goes in, mitosis coordinates and the mitotic activity index (MAI)

@@ -5,6 +5,7 @@ it is guilty of (500) is told by its code only: the details are in the log, unde
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -69,6 +70,20 @@ RETRY_AFTER_S = 5  # of a 503, and of a 429 that does not know better
 MAX_ERRORS = 20  # of a request; a body of 1 MiB can have a hundred thousand
 MAX_TEXT = 1000  # characters of a detail, which may quote what was sent
 
+ISSUES = {  # FHIR's kinds of issues by status
+    400: "invalid",
+    401: "login",
+    403: "forbidden",
+    404: "not-found",
+    405: "not-supported",
+    406: "not-supported",
+    409: "conflict",
+    412: "conflict",
+    413: "too-long",
+    415: "not-supported",
+    422: "invalid",
+    429: "throttled",
+}
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
     "description": "What went wrong (RFC 9457). `code` is stable, the wording is not.",
@@ -126,6 +141,25 @@ def request_id(scope: Scope) -> str | None:
     return found if isinstance(found, str) else None
 
 
+class OutcomeResponse(Response):
+    """A FHIR R4 OperationOutcome."""
+
+    media_type = "application/fhir+json"
+
+    def render(self, content: Any) -> bytes:
+        """Write problem details as FHIR has them."""
+        issue = {
+            "severity": "error",
+            "code": ISSUES.get(content["status"], "exception"),
+            "diagnostics": content["detail"],
+        }
+        issue["details"] = {
+            "coding": [{"system": "urn:mitosis:error", "code": content["code"]}],
+            "text": content["title"],
+        }
+        return json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode()
+
+
 class ProblemResponse(Response):
     """RFC 9457 problem details."""
 
@@ -136,7 +170,7 @@ class ProblemResponse(Response):
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
-def problem_response(error: MitosisError, scope: Scope) -> ProblemResponse:
+def problem_response(error: MitosisError, scope: Scope) -> Response:
     """Make what a client is told of an error; a fault of the service is logged here."""
     kind = InternalError if type(error) in NOT_IN_REQUESTS else type(error)
     status = status_of(kind)
@@ -157,7 +191,7 @@ def _response(
     scope: Scope,
     members: Mapping[str, Any],
     headers: Mapping[str, str] | None = None,
-) -> ProblemResponse:
+) -> Response:
     content = {"type": f"urn:mitosis:{code}", "title": title, "status": status, "detail": detail[:MAX_TEXT]}
     content |= {"code": code, "instance": request_id(scope)} | dict(members)
     sent = dict(headers or {})
@@ -167,7 +201,8 @@ def _response(
         sent["Connection"] = "close"  # else whoever sends a byte now and then would be waited for once more
     if "retry_after_s" in members:
         sent["Retry-After"] = str(max(1, round(members["retry_after_s"])))
-    return ProblemResponse({name: value for name, value in content.items() if value is not None}, status, sent)
+    kind = OutcomeResponse if re.match("/fhir(/|$)", scope.get("path", "")) else ProblemResponse
+    return kind({name: value for name, value in content.items() if value is not None}, status, sent)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -178,7 +213,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_error)
 
 
-def response_to(error: Exception, scope: Scope) -> ProblemResponse:
+def response_to(error: Exception, scope: Scope) -> Response:
     """Make what a client is told of any exception: of one that nobody foresaw, only that there was one."""
     if isinstance(error, MitosisError):
         return problem_response(error, scope)

@@ -1,36 +1,30 @@
-"""/fhir: orders in as FHIR R4 ServiceRequests, reports out as Bundles; errors are OperationOutcomes.
-
-`GET /fhir/DiagnosticReport/{id}` gives a Bundle of the report and all that it refers to, since it refers to much that
-is nowhere else: the last version that a person signed, else the machine's.
-"""
+"""/fhir: orders in as FHIR R4 ServiceRequests, alone or in a transaction; errors are OperationOutcomes."""
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from starlette.types import Scope
+from starlette.exceptions import HTTPException
 
 from service import __version__
 from service.api.audit import AuditedRoute
 from service.api.auth import Caller, Reader, Submitter
-from service.api.errors import problems, request_invalid, response_to
+from service.api.bodies import media_type_of
+from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import InternalError, MitosisError, RequestInvalid
 from service.export.fhir_order import Resource
 from service.interop.fhir_echo import to_service_request
 from service.interop.fhir_orders import read_requests
-from service.interop.result_version import find_version, require_released
+from service.interop.fhir_served import PARTS
 from service.refusals import (
     DatabaseUnavailable,
     FormatUnavailable,
     KeyRequired,
-    NotFinished,
     NotFound,
     OrderConflict,
-    ResultHeld,
     ScopeMissing,
     TooManyRequests,
 )
@@ -39,49 +33,19 @@ from service.store.database import writing
 from service.store.orders import Outcome, Sent
 
 MEDIA_TYPE: Final = "application/fhir+json"
-ISSUES: Final = {
-    401: "login",
-    403: "forbidden",
-    404: "not-found",
-    409: "conflict",
-    412: "conflict",
-    422: "invalid",
-    429: "throttled",
-}
 REFUSED: Final[dict[Outcome, str]] = {
     "too-late": "its slide is there already, and is being or was analysed",
     "unknown": "there is no such order",
     "stale": "something newer is known of this order",
 }
+SEARCHED: Final = {  # parameters of a search for reports, and their types
+    "identifier": "token",
+    "patient.identifier": "token",
+    "status": "token",
+    "_count": "number",
+    "_cursor": "string",
+}
 COMMON: Final = (InternalError, TooManyRequests, KeyRequired, ScopeMissing, DatabaseUnavailable, RequestInvalid)
-
-
-class FhirRoute(AuditedRoute):
-    """A route whose errors are OperationOutcomes."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler, so that errors are OperationOutcomes."""
-        plain = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            try:
-                return await plain(request)
-            except RequestValidationError as error:
-                return outcome(request_invalid(error.errors()), request.scope)
-            except MitosisError as error:
-                return outcome(error, request.scope)
-
-        return handle
-
-
-def outcome(error: MitosisError, scope: Scope) -> Response:
-    """Make an OperationOutcome of an error; status and headers are those of the problem details elsewhere."""
-    problem = response_to(error, scope)
-    told = json.loads(bytes(problem.body))
-    issue = {"severity": "error", "code": ISSUES.get(problem.status_code, "exception"), "diagnostics": told["detail"]}
-    issue["details"] = {"coding": [{"system": "urn:mitosis:error", "code": told["code"]}], "text": told["title"]}
-    kept = {name: value for name, value in problem.headers.items() if name in ("retry-after", "www-authenticate")}
-    return answer({"resourceType": "OperationOutcome", "issue": [issue]}, problem.status_code, kept)
 
 
 def answer(resource: Resource, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -96,7 +60,7 @@ def outcomes(*kinds: type[MitosisError]) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": entry["description"], "content": content} for status, entry in found.items()}
 
 
-router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=FhirRoute)
+router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute)
 ORDER_BODY = {
     "requestBody": {
         "required": True,
@@ -120,31 +84,59 @@ async def place(request: Request, state: StateOf, caller: Submitter) -> Response
 
     An order is known by its identifier: one that comes again replaces itself, with status `revoked` it is cancelled.
     """
-    content = await request.body()
-    return await run_in_threadpool(_place, state, caller, content)
+    taken = await run_in_threadpool(_take, state, caller, await _json(request))
+    found, known = [resource for resource, _ in taken], any(known for _, known in taken)
+    location = {"Location": f"/fhir/ServiceRequest/{found[0]['id']}"}
+    if len(found) == 1:
+        return answer(found[0], 200 if known else 201, location)
+    entries = [{"fullUrl": f"urn:uuid:{each['id']}", "resource": each} for each in found]
+    return answer({"resourceType": "Bundle", "type": "collection", "entry": entries}, 200 if known else 201)
 
 
-def _place(state: State, caller: Caller, content: bytes) -> Response:
+@router.post(
+    "",
+    summary="Place several orders, all or none",
+    response_class=Response,
+    responses=outcomes(NotFound, FormatUnavailable, OrderConflict)
+    | {200: {"description": "A transaction-response.", "content": {MEDIA_TYPE: {}}}},
+    openapi_extra=ORDER_BODY,
+)
+async def transact(request: Request, state: StateOf, caller: Submitter) -> Response:
+    """Take a transaction of ServiceRequests with their Patients and Specimens, which are kept with the orders."""
+    content = await _json(request)
+    taken = iter(await run_in_threadpool(_take, state, caller, content))
+    entries = [_answered(each["resource"], taken) for each in json.loads(content)["entry"] if "resource" in each]
+    return answer({"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
+
+
+def _answered(asked: Resource, taken: Iterator[tuple[Resource, bool]]) -> Resource:
+    """Make the entry of a response for a resource of a transaction."""
+    if asked["resourceType"] != "ServiceRequest":
+        return {"response": {"status": "200 OK"}}
+    resource, known = next(taken)
+    location = f"ServiceRequest/{resource['id']}"
+    return {"response": {"status": "200 OK" if known else "201 Created", "location": location}}
+
+
+async def _json(request: Request) -> bytes:
+    """Read a body. Raises HTTPException where it says that it is something else, as XML."""
+    if media_type_of(request.headers) not in ("", MEDIA_TYPE, "application/json"):
+        raise HTTPException(415, f"FHIR is spoken in {MEDIA_TYPE} here")
+    return await request.body()
+
+
+def _take(state: State, caller: Caller, content: bytes) -> list[tuple[Resource, bool]]:
+    """Do what orders ask; gives each as it is known now, and whether it was known before."""
     sent = Sent(caller.tenant, "fhir", f"key {caller.key_id or 'none'}")
-    asked = read_requests(content, sent.sender)
-    known = False
+    asked, known = read_requests(content, sent.sender), []
     with writing(state.engine) as connection:
         for each in asked:
-            rows = orders.rows_of(connection, sent, each)
-            known = known or bool(rows)
+            known.append(bool(orders.rows_of(connection, sent, each)))
             said = orders.take(connection, sent, each)
             if said in REFUSED:
                 raise (NotFound if said == "unknown" else OrderConflict)(f"order {each.number[:64]}: {REFUSED[said]}")
         found = [to_service_request(orders.rows_of(connection, sent, each)) for each in asked]
-    location = {"Location": f"/fhir/ServiceRequest/{found[0]['id']}"}
-    if len(found) == 1:
-        return answer(found[0], 200 if known else 201, location)
-    return answer(_collected(found), 200 if known else 201)
-
-
-def _collected(found: Sequence[Resource]) -> Resource:
-    entries = [{"fullUrl": f"urn:uuid:{each['id']}", "resource": each} for each in found]
-    return {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    return list(zip(found, known, strict=True))
 
 
 @router.get(
@@ -159,19 +151,6 @@ def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
 
 
 @router.get(
-    "/DiagnosticReport/{analysis_id}",
-    summary="The report of an analysis, as a Bundle",
-    response_class=Response,
-    responses=outcomes(NotFound, NotFinished, FormatUnavailable, ResultHeld)
-    | {200: {"description": "The Bundle.", "content": {MEDIA_TYPE: {}}}},
-)
-def get_report(analysis_id: str, state: StateOf, caller: Reader) -> Response:
-    """Return the last signed version (final, amended), else what the machine found (preliminary)."""
-    version = require_released(find_version(state.engine, state.storage, analysis_id, caller.tenant))
-    return Response(version.fhir("collection"), media_type=MEDIA_TYPE, headers={"ETag": f'W/"{version.revision}"'})
-
-
-@router.get(
     "/metadata",
     summary="What of FHIR is spoken here",
     response_class=Response,
@@ -182,7 +161,12 @@ def get_capabilities() -> Response:
     placed = [{"code": "create"}, {"code": "read"}]
     resources = [
         {"type": "ServiceRequest", "interaction": placed, "updateCreate": False, "conditionalCreate": False},
-        {"type": "DiagnosticReport", "interaction": [{"code": "read"}], "documentation": "A Bundle with all of it."},
+        *({"type": each, "interaction": [{"code": "read"}]} for each in PARTS if each != "DiagnosticReport"),
+        {
+            "type": "DiagnosticReport",
+            "interaction": [{"code": "read"}, {"code": "search-type"}],
+            "searchParam": [{"name": name, "type": kind} for name, kind in SEARCHED.items() if name[0] != "_"],
+        },
     ]
     return answer(
         {
@@ -194,6 +178,6 @@ def get_capabilities() -> Response:
             "implementation": {"description": "Counts mitoses in whole-slide images; for research use only"},
             "fhirVersion": "4.0.1",
             "format": ["json"],
-            "rest": [{"mode": "server", "resource": resources}],
+            "rest": [{"mode": "server", "resource": resources, "interaction": [{"code": "transaction"}]}],
         }
     )

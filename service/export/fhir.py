@@ -7,8 +7,8 @@ takes ids from clients ("update as create"). A collection holds the same resourc
 What is the hospital's is referred to by its identifier only, as it came: patient, request and interpreter are neither
 created nor changed. A result that a person gives to another order gets resources of its own; those of the order before
 stay where they are, as entered in error. Every quantity is UCUM. The hot-spot is in each Observation's components
-(centre in level-0 px of the slide, size in um) and, in words, in its notes. There is no `effective`: it would be the
-time of the specimen's collection, which we are not told.
+(centre in level-0 px of the slide, size in um) and, in words, in its notes. `effective` is when it was computed: when
+the specimen was taken, we are not told. `performer` is who vouches for it, so that a preliminary result has none.
 
 Checked against fhir.resources' R4B models, which are R4 for these resources, and against the value sets that it
 does not look at: it takes any word as a status.
@@ -76,8 +76,14 @@ def to_fhir(
     issued = (confirmed.at if confirmed else report.analysis.created_at).isoformat()
     name = report.analysis.id if moves == 0 else f"{report.analysis.id} moved {moves}"
     device, specimen = _device(report), _specimen(report, order, name)
-    common = {"status": "entered-in-error" if withdrawn else status, "issued": issued, "specimen": _link(specimen)}
-    common |= subject(order)
+    common: Resource = {
+        "status": "entered-in-error" if withdrawn else status,
+        "issued": issued,
+        "specimen": _link(specimen),
+    }
+    common |= subject(order) | {"effectiveDateTime": report.analysis.created_at.isoformat()}
+    if confirmed:
+        common["performer"] = _performers(confirmed)
     of_device = common | {"device": _link(device)}
     observations = [_observation(f"{name} {each.key}", report, each, of_device) for each in findings(report)]
     diagnosis = _diagnostic_report(name, report, order, common, observations, confirmed)
@@ -89,6 +95,11 @@ def to_fhir(
     content = {"resourceType": "Bundle", "type": bundle, "timestamp": issued, "entry": entries}
     check_fhir(content)
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def _performers(confirmed: Confirmation) -> list[Resource]:
+    person = {"type": "Practitioner", "display": confirmed.name}
+    return [person, *([{"type": "Organization", "display": confirmed.organization}] if confirmed.organization else [])]
 
 
 def check_fhir(bundle: Resource) -> None:

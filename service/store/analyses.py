@@ -116,6 +116,7 @@ class Analyses:
         *,
         status: Status | None = None,
         accession_number: str | None = None,
+        patient_id: str | None = None,
         held: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
@@ -126,6 +127,8 @@ class Analyses:
             where &= analyses.c.status == status
         if accession_number is not None:
             where &= analyses.c.accession_number == accession_number
+        if patient_id is not None:
+            where &= analyses.c.request[("order", "patient_id")].as_string() == patient_id
         if held is not None:
             where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
         if cursor is not None:

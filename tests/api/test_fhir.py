@@ -10,11 +10,12 @@ from fastapi import FastAPI
 from fhir.resources.R4B import get_fhir_model_class
 from httpx import Client
 
-from service.api import fhir
+from service.api import fhir, fhir_results
 from service.api.errors import add_handlers
 from service.api.state import State
 from service.files import write_whole
 from service.intake.sandbox import Sandbox
+from service.interop.fhir_served import PARTS
 from service.store import keys
 from service.store.analyses import Analyses
 from service.store.database import open_database
@@ -69,6 +70,7 @@ def client(state: State) -> Iterator[Client]:
     app = FastAPI()
     app.state.service = state
     app.include_router(fhir.router)
+    app.include_router(fhir_results.router)
     add_handlers(app)
     with client_of(app) as client:
         yield client
@@ -181,26 +183,103 @@ def test_what_is_no_json_is_refused(client: Client, content: bytes) -> None:
     refused(client.post("/fhir/ServiceRequest", content=content), 422, "invalid")
 
 
-def test_a_report_is_a_bundle_for_those_who_may_read(client: Client, state: State) -> None:
+@pytest.mark.parametrize("kind", ["application/xml", "application/fhir+xml", "text/plain"])
+@pytest.mark.parametrize("path", ["/fhir", "/fhir/ServiceRequest"])
+def test_what_is_no_json_by_its_type_is_not_even_read(client: Client, path: str, kind: str) -> None:
+    refused(client.post(path, content=b"<ServiceRequest/>", headers={"Content-Type": kind}), 415, "not-supported")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/fhir/Patient/1", 422, "invalid"),
+        ("GET", "/fhir/nothing/at/all", 404, "not-found"),
+        ("DELETE", "/fhir/ServiceRequest", 405, "not-supported"),
+        ("GET", "/fhir/DiagnosticReport?_count=0", 422, "invalid"),
+        ("GET", "/fhir/DiagnosticReport?code=x", 422, "invalid"),
+        ("GET", "/fhir/DiagnosticReport?_cursor=x", 422, "invalid"),
+    ],
+)
+def test_every_error_below_the_base_is_an_outcome(
+    client: Client, method: str, path: str, status: int, code: str
+) -> None:
+    refused(client.request(method, path), status, code)
+
+
+def test_a_transaction_places_all_or_none(client: Client, state: State) -> None:
+    plain = {name: value for name, value in REQUEST.items() if name != "contained"}
+    order = plain | {"subject": {"reference": "urn:uuid:1"}, "specimen": [{"reference": "urn:uuid:2"}]}
+    entries = [
+        {"fullUrl": "urn:uuid:1", "resource": PATIENT, "request": {"method": "POST", "url": "Patient"}},
+        {"fullUrl": "urn:uuid:2", "resource": SPECIMEN, "request": {"method": "POST", "url": "Specimen"}},
+        {"fullUrl": "urn:uuid:3", "resource": order, "request": {"method": "POST", "url": "ServiceRequest"}},
+    ]
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    answered = valid(client.post("/fhir", json=bundle))
+    assert answered["type"] == "transaction-response"
+    assert [each["response"]["status"] for each in answered["entry"]] == ["200 OK", "200 OK", "201 Created"]
+    placed = valid(client.get(f"/fhir/{answered['entry'][2]['response']['location']}"))
+    assert placed["identifier"][0]["value"] == "ORD-1"
+    assert valid(client.post("/fhir", json=bundle))["entry"][2]["response"]["status"] == "200 OK"
+    unknown = order | {"status": "revoked", "identifier": [{"value": "?"}]}
+    entries[2]["resource"] = order | {"requester": {"display": "Neu, Name"}}
+    entries.append({"fullUrl": "urn:uuid:4", "resource": unknown, "request": {"method": "POST", "url": "x"}})
+    refused(client.post("/fhir", json=bundle), 404, "not-found")
+    assert valid(client.get(f"/fhir/ServiceRequest/{placed['id']}"))["requester"]["display"] == "Weiß, Käthe"
+
+
+def test_a_result_is_read_at_the_address_that_others_refer_to(client: Client, state: State) -> None:
     post(client, REQUEST)
     analysis = submitted(state, "S26-1-A-1")
     refused(client.get(f"/fhir/DiagnosticReport/{analysis.id}"), 409, "conflict")
-    claim = state.analyses.claim(state.analyses.to_send(analysis.id)[0][0])
-    assert claim
-    folder = state.storage.result_folder(analysis.id)
-    write_whole(folder / f"report-{'a' * 64}.json", report_of(12).to_json().encode())
-    assert state.analyses.succeed(claim, "a" * 64)
-    bundle = valid(client.get(f"/fhir/DiagnosticReport/{analysis.id}"))
-    report = bundle["entry"][0]["resource"]
-    assert (bundle["type"], report["resourceType"], report["status"]) == (
-        "collection",
-        "DiagnosticReport",
-        "preliminary",
-    )
+    succeed(state, analysis.id)
+    report = valid(client.get(f"/fhir/DiagnosticReport/{analysis.id}"))
+    assert (report["resourceType"], report["id"]) == ("DiagnosticReport", analysis.id)
+    assert report["status"] == "preliminary"
     assert report["subject"]["identifier"]["value"] == "0815"
     assert report["basedOn"][0]["identifier"]["value"] == "ORD-1"
-    refused(client.get("/fhir/DiagnosticReport/none"), 404, "not-found")
+    referred = [each["reference"] for each in (*report["result"], *report["specimen"])]
+    assert len(set(referred)) > 10
+    for reference in referred:
+        resource = valid(client.get(f"/fhir/{reference}"))
+        assert f"{resource['resourceType']}/{resource['id']}" == reference
+    device = valid(client.get(f"/fhir/{referred[0]}"))["device"]["reference"]
+    valid(client.get(f"/fhir/{device}"))
+    for other in ("DiagnosticReport/none", f"Observation/{analysis.id}.00000000", f"Device/{analysis.id}"):
+        refused(client.get(f"/fhir/{other}"), 404, "not-found")
     refused(client.get("/fhir/ServiceRequest/none"), 404, "not-found")
+
+
+def test_reports_are_found_by_patient_accession_and_status(client: Client, state: State) -> None:
+    post(client, REQUEST)
+    analysis = submitted(state, "S26-1-A-1")
+    succeed(state, analysis.id)
+    succeed(state, submitted(state, "another").id)
+
+    def found(**asked: str) -> list[str]:
+        bundle = valid(client.get("/fhir/DiagnosticReport", params=asked))
+        return [each["resource"]["id"] for each in bundle.get("entry", [])]
+
+    assert len(found()) == 2
+    for asked in ({"identifier": "B26-17"}, {"identifier": "urn:lab|B26-17"}, {"patient.identifier": "0815"}):
+        assert found(**asked) == [analysis.id]
+        assert found(**asked, status="preliminary,final") == [analysis.id]
+        assert found(**asked, status="final") == []
+    assert found(identifier="B26-18") == found(**{"patient.identifier": "081"}) == []
+    first = valid(client.get("/fhir/DiagnosticReport?_count=1"))
+    following = next(each["url"] for each in first["link"] if each["relation"] == "next")
+    second = valid(client.get(following))
+    assert {each["entry"][0]["resource"]["id"] for each in (first, second)} == set(found())
+    assert [each["relation"] for each in second["link"]] == ["self"]
+
+
+def succeed(state: State, analysis_id: str) -> None:
+    claim = state.analyses.claim(state.analyses.to_send(analysis_id)[0][0])
+    assert claim
+    report = report_of(12)
+    own = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis_id})})
+    write_whole(state.storage.result_folder(analysis_id) / f"report-{'a' * 64}.json", own.to_json().encode())
+    assert state.analyses.succeed(claim, "a" * 64)
 
 
 def test_keys_and_scopes_hold_here_too(client: Client, state: State) -> None:
@@ -214,5 +293,5 @@ def test_keys_and_scopes_hold_here_too(client: Client, state: State) -> None:
 
 def test_a_capability_statement_names_what_there_is(client: Client) -> None:
     resources = valid(client.get("/fhir/metadata"))["rest"][0]["resource"]
-    assert [each["type"] for each in resources] == ["ServiceRequest", "DiagnosticReport"]
+    assert {each["type"] for each in resources} == {"ServiceRequest", *PARTS}
     assert json.dumps(resources)

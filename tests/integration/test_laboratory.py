@@ -155,12 +155,12 @@ def test_order_then_slide_then_signature(laboratory: Laboratory) -> None:
     laboratory.wait(lambda: laboratory.lis.of("ORD-1") == ["P", "F"])
     laboratory.sign(analysis["id"])
     laboratory.wait(lambda: laboratory.lis.of("ORD-1") == ["P", "F", "C"])
-    bundle = laboratory.service.http.get(f"/fhir/DiagnosticReport/{analysis['id']}").json()
-    get_fhir_model_class("Bundle").model_validate(bundle)
-    report = bundle["entry"][0]["resource"]
+    report = laboratory.service.http.get(f"/fhir/DiagnosticReport/{analysis['id']}").json()
+    get_fhir_model_class("DiagnosticReport").model_validate(report)
     assert (report["status"], report["subject"]["identifier"]["value"]) == ("amended", "0815")
     pushed = [each["entry"][0]["resource"] for each in laboratory.fhir.got]
-    assert [each["status"] for each in pushed if each["id"] == report["id"]] == ["preliminary", "final", "amended"]
+    same = [each["status"] for each in pushed if each["identifier"][0]["value"] == analysis["id"]]
+    assert same == ["preliminary", "final", "amended"]
 
 
 def test_slide_then_order(laboratory: Laboratory) -> None:
