@@ -32,6 +32,9 @@ def listen_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 2575,
     certificate: Annotated[Optional[Path], typer.Option(metavar="FILE", help="PEM, for TLS.")] = None,
     certificate_key: Annotated[Optional[Path], typer.Option(metavar="FILE", help="PEM, if not in the other.")] = None,
+    clients: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Authorities (PEM) that senders' certificates must be of.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Take orders by HL7 v2 over MLLP; they wait for their slides in the service's database."""
@@ -43,7 +46,7 @@ def listen_command(
     from service.store.logs import set_up_logs
 
     settings, engine = open_stores(data_dir)
-    tls = _tls(certificate, certificate_key) if certificate is not None else None
+    tls = _tls(certificate, certificate_key, clients)
     mapping = read_mapping(settings.lis_mapping)
     listener = Listener(
         lambda content: answer(engine, content, settings.lis_tenant, settings.lis_charset, mapping),
@@ -174,12 +177,23 @@ def _record(engine: "Engine", action: str, row: "Row[Any]") -> None:
     record_command(engine, row.tenant, action, row.analysis_id, **facts)
 
 
-def _tls(certificate: Path, key: Path | None) -> Any:
+def _tls(certificate: Path | None, key: Path | None, clients: Path | None) -> Any:
+    """Make the listener's TLS; None where it has no certificate. Raises ParameterInvalid."""
     import ssl
 
+    if certificate is None:
+        if clients is not None:
+            raise ParameterInvalid("--clients asks senders for certificates, which takes TLS: give --certificate too")
+        return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # SSLError is one
         raise ParameterInvalid(f"{certificate}: {error.strerror or error}") from error
+    if clients is not None:
+        try:
+            context.load_verify_locations(clients)
+        except OSError as error:
+            raise ParameterInvalid(f"{clients}: {error.strerror or error}") from error
+        context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -65,7 +65,7 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
     """Make the channels that are configured, by name. Raises SettingsInvalid."""
     found: dict[str, Channel] = {}
     if settings.hl7_results:
-        peer = Peer.of(settings.hl7_results)
+        peer = Peer.of(settings.hl7_results, settings.hl7_results_certificate)
         found["hl7"] = lambda outgoing: send_hl7(outgoing, peer, settings)
     if settings.fhir_results:
         url = _base(settings.fhir_results)

@@ -15,7 +15,18 @@ from service.export.hl7_text import escaped
 
 MAX_SEGMENTS: Final = 100_000
 MAX_FIELDS: Final = 100  # the others are left in one piece
+COMMON: Final = {  # names that are no HL7 table's
+    **{f"{prefix}{page}": f"cp{page}" for page in range(1250, 1259) for prefix in ("CP", "WINDOWS-")},
+    **{f"ISO{dash}8859-{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15) for dash in ("-", "_")},
+    "UTF8": "utf-8",
+    "US-ASCII": "ascii",
+    "GB18030": "gb18030",
+    "EUC-KR": "euc_kr",
+    "BIG5": "big5",
+    "SHIFT_JIS": "shift_jis",
+}
 CHARSETS: Final = {  # table 0211
+    **COMMON,
     "ASCII": "ascii",
     "ISO IR6": "ascii",
     **{f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
@@ -29,6 +40,8 @@ CHARSETS: Final = {  # table 0211
     "KS X 1001": "euc_kr",
     "BIG-5": "big5",
 }
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BATCH: Final = re.compile(rb"(FHS|BHS)")
 CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 SEGMENT_SEQUENCE, REQUIRED_MISSING, DATA_TYPE, TABLE_VALUE = 100, 101, 102, 103  # table 0357
 TYPE_UNSUPPORTED, EVENT_UNSUPPORTED, PROCESSING_UNSUPPORTED, VERSION_UNSUPPORTED, INTERNAL = 200, 201, 202, 203, 207
@@ -171,6 +184,13 @@ def _hexadecimal(escape: str) -> str:
         return content.decode()
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def messages_in(content: bytes) -> list[bytes]:
+    """Split what came in one frame into its messages, without a byte order mark and a batch's own segments."""
+    content = content.removeprefix(BYTE_ORDER_MARK)
+    parts = [each for each in re.split(rb"(?<=[\r\n])(?=MSH)", content) if not BATCH.match(each.lstrip())]
+    return [re.split(rb"[\r\n](?=BTS|FTS)", each, maxsplit=1)[0] for each in parts] or [content]
 
 
 def read_header(content: bytes) -> Segment:

@@ -1,5 +1,8 @@
 """MLLP, which carries HL7 v2 over TCP: <VT> message <FS><CR>, one at a time, each answered before the next.
 
+Some leave out the <CR>, some send several messages in one frame: each gets its answer. With TLS, both sides may ask for
+a certificate of the other.
+
 The listener's patience: a connection may be idle for as long as it likes, a message that has begun has a minute, and
 so has the other side to take its answer. What precedes a message is skipped; a message that is too large gets the
 answer that its beginning gets, and ends the connection.
@@ -14,15 +17,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from service.errors import SettingsInvalid
 from service.interop.delivery_errors import DeliveryFailed
+from service.interop.hl7_message import messages_in
 from service.refusals import DatabaseUnavailable
 
 START, END = b"\x0b", b"\x1c\r"
+END_SEEN: Final = b"\x1c"
 MAX_BYTES: Final = 16 << 20  # of a message
 MESSAGE_S: Final = 60.0
 MAX_CONNECTIONS: Final = 64
@@ -104,17 +110,18 @@ class Listener:
             async with asyncio.timeout(self._message_s):
                 content, whole = await self._message(reader)
             answer = self._answer if whole else self._too_large
-            said = await asyncio.to_thread(answer, content)
-            writer.write(START + said + END)
-            async with asyncio.timeout(self._message_s):
-                await writer.drain()
+            for message in messages_in(content):
+                said = await asyncio.to_thread(answer, message)
+                writer.write(START + said + END)
+                async with asyncio.timeout(self._message_s):
+                    await writer.drain()
             if not whole:
                 return
 
     async def _message(self, reader: asyncio.StreamReader) -> tuple[bytes, bool]:
         """Read the next message, or the beginning of one that is too large."""
         try:
-            return (await reader.readuntil(END))[: -len(END)], True
+            return (await reader.readuntil(END_SEEN))[: -len(END_SEEN)], True  # a <CR> after it is noise
         except asyncio.LimitOverrunError:
             return await reader.read(4096), False
 
@@ -142,15 +149,21 @@ class Peer:
     host: str
     port: int
     tls: bool = False
+    certificate: Path | None = None  # ours, with its key (PEM), for who asks for it
 
     @classmethod
-    def of(cls, text: str) -> "Peer":
+    def of(cls, text: str, certificate: Path | None = None) -> "Peer":
         """From `host:port`, `[ipv6]:port`, or either after `mllps://` for TLS. Raises SettingsInvalid."""
         address = text.removeprefix("mllps://").removeprefix("mllp://")
         host, _, port = address.rpartition(":")
         if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536:
             raise SettingsInvalid(f"MITOSIS_HL7_RESULTS: {text!r} is no host:port")
-        return cls(host.strip("[]"), int(port), text.startswith("mllps://"))
+        peer = cls(host.strip("[]"), int(port), text.startswith("mllps://"), certificate)
+        try:
+            peer._context()
+        except OSError as error:
+            raise SettingsInvalid(f"MITOSIS_HL7_RESULTS_CERTIFICATE: {certificate}: {error}") from error
+        return peer
 
     def ask(self, content: bytes) -> bytes:
         """Send a message over a connection of its own, and give its answer. Raises DeliveryFailed."""
@@ -168,12 +181,18 @@ class Peer:
             ) from error
 
     def _wrapped(self, plain: socket.socket) -> socket.socket:
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=self.host) if self.tls else plain
+        return self._context().wrap_socket(plain, server_hostname=self.host) if self.tls else plain
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate)
+        return context
 
 
 def _answer(peer: socket.socket, limit: float) -> bytes:
     received = bytearray()
-    while END not in received:
+    while END_SEEN not in received:
         peer.settimeout(max(0.01, limit - time.monotonic()))
         chunk = peer.recv(65536)
         if not chunk:
@@ -182,4 +201,4 @@ def _answer(peer: socket.socket, limit: float) -> bytes:
         if len(received) > MAX_ANSWER_BYTES:
             raise DeliveryFailed("the answer has no end")
     before, start, rest = bytes(received).partition(START)
-    return (rest if start else before).partition(END)[0]
+    return (rest if start else before).partition(END_SEEN)[0]

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """TOML file that says where each sender's HL7 messages say what; empty: all follow IHE."""
     hl7_results: str = ""
     """Where results go by MLLP: `host:port`, or `mllps://host:port` for TLS; empty: nowhere."""
+    hl7_results_certificate: Path | None = None
+    """PEM file with the certificate, and its key, that the receiver is shown where it asks for one."""
     hl7_sender: str = "mitosis-service"
     """Sending application and facility of result messages, `APPLICATION^FACILITY` (MSH-3, MSH-4)."""
     hl7_receiver: str = ""

@@ -34,8 +34,8 @@ class Listening:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, 0
 
-    def start(self) -> "Listening":
-        command = [sys.executable, "-m", "service", "lis", "listen", "--port", str(self.port)]
+    def start(self, *options: str) -> "Listening":
+        command = [sys.executable, "-m", "service", "lis", "listen", "--port", str(self.port), *options]
         command += ["--data-dir", str(self.folder / "data")]
         environment = os.environ | {"MITOSIS_LIS_ALLOW": "127.0.0.1"}
         with (self.folder / "log").open("w") as log:
@@ -249,3 +249,55 @@ def test_too_large_is_said_at_once() -> None:
             return read_answer(peer)
 
     assert listener(tried, max_bytes=1000) == b"too large"
+
+
+@pytest.mark.parametrize("end", [b"\x1c", b"\x1c\r", b"\x1c\n\n"])
+def test_a_frame_may_end_without_a_carriage_return(listening: Listening, end: bytes) -> None:
+    with listening.connect() as peer:
+        for number in range(2):
+            peer.sendall(START + placed(f"end-{len(end)}-{number}") + end)
+            assert code_of(read_answer(peer)) == "AA"
+
+
+@pytest.mark.parametrize(
+    "around", [(b"", b""), (b"FHS|^~\\&|X\rBHS|^~\\&|X\r", b"BTS|2\rFTS|1\r"), (b"\xef\xbb\xbf", b"")]
+)
+def test_each_message_of_a_frame_is_answered(listening: Listening, around: tuple[bytes, bytes]) -> None:
+    before = listening.orders()
+    with listening.connect() as peer:
+        several = b"".join(placed(f"batch-{number}-{len(around[0])}") for number in range(2))
+        peer.sendall(START + around[0] + several + around[1] + END)
+        content = b""
+        while content.count(END) < 2:
+            content += peer.recv(65536)
+    assert [code_of(each.removeprefix(START)) for each in content.split(END)[:2]] == ["AA", "AA"]
+    assert listening.orders() == before + 2
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A certificate with its key in one file, its own authority."""
+    path, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, "-keyout", key, "-out", path], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+    return path
+
+
+def test_both_sides_may_ask_for_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs, stranger = (certificate(tmp_path, name) for name in ("ours", "theirs", "stranger"))
+    listening = Listening(tmp_path).start("--certificate", str(theirs), "--clients", str(ours))
+    monkeypatch.setenv("SSL_CERT_FILE", str(theirs))
+    try:
+        peer = Peer.of(f"mllps://127.0.0.1:{listening.port}", ours)
+        assert code_of(peer.ask(placed("tls"))) == "AA"
+        for other in (None, stranger):
+            with pytest.raises(DeliveryFailed):
+                Peer.of(f"mllps://127.0.0.1:{listening.port}", other).ask(placed("refused"))
+        with pytest.raises(DeliveryFailed):
+            Peer.of(f"127.0.0.1:{listening.port}").ask(placed("plain"))
+        assert listening.orders() == 1
+    finally:
+        listening.kill()
+    with pytest.raises(SettingsInvalid, match="MITOSIS_HL7_RESULTS_CERTIFICATE"):
+        Peer.of("mllps://127.0.0.1:1", tmp_path / "none.pem")
