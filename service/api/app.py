@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from service import __version__
 from service.api import (
@@ -26,6 +26,7 @@ from service.api.docs import add_docs
 from service.api.errors import add_handlers
 from service.api.maintenance import Maintenance
 from service.api.middleware import add_middleware
+from service.api.parameters import refuse_unknown
 from service.api.state import State
 from service.api.viewer import add_viewer
 from service.intake.sandbox import Sandbox
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(refuse_unknown)],
     )
     for module in ROUTED:
         app.include_router(module.router)

@@ -1,0 +1,29 @@
+"""Query parameters: one that a route does not know is refused, for a misspelt filter would answer with everything."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from service.errors import RequestInvalid
+
+OF_FHIR: Final = {"_format", "_pretty", "_summary"}  # clients add them everywhere; there is one way to answer
+
+
+def refuse_unknown(request: Request) -> None:
+    """Refuse query parameters that the request's route does not have. Raises RequestInvalid."""
+    route = request.scope.get("route")
+    if not request.query_params or not isinstance(route, APIRoute):
+        return
+    known = set(_names(route.dependant)) | (OF_FHIR if request.url.path.startswith("/fhir/") else set())
+    if unknown := sorted(set(request.query_params) - known):
+        there_are = ", ".join(sorted(known)) or "none"
+        raise RequestInvalid(f"query.{unknown[0][:64]}: there is no such parameter; there are {there_are}")
+
+
+def _names(dependant: Dependant) -> Iterator[str]:
+    yield from (each.alias for each in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _names(each)
