@@ -29,7 +29,7 @@ class SlideWarning(BaseModel):
     message: str
 
 
-class SlideFacts(BaseModel):
+class UploadedSlide(BaseModel):
     """The facts that the reader sees. Sizes are px of the level, `mpp` um per level-0 px (x, y)."""
 
     name: str
@@ -60,7 +60,7 @@ class SlideDescription(BaseModel):
     sha256: Annotated[str, Field(description="Of the bytes that were uploaded.")]
     name: Annotated[str, Field(description="The file's name, fit to be shown.")]
     size: Annotated[int, Field(description="Bytes.")]
-    slide: SlideFacts
+    slide: UploadedSlide
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -95,7 +95,7 @@ class SlideDescription(BaseModel):
     @classmethod
     def of(cls, stored: StoredSlide) -> "SlideDescription":
         """Describe a slide as it is stored."""
-        facts = SlideFacts.model_validate(stored.facts)
+        facts = UploadedSlide.model_validate(stored.facts)
         return cls(slide_id=stored.id, sha256=stored.sha256, name=stored.name, size=stored.size, slide=facts)
 
 
