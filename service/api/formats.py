@@ -7,7 +7,7 @@ DICOM is two objects, the structured report and the annotations. Who asks as DIC
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -81,17 +81,17 @@ def media_type(kind: Format) -> str:
     return next(name for name, known in MEDIA_TYPES.items() if known == kind) + CHARACTERS.get(kind, "")
 
 
-def related(objects: Sequence[bytes]) -> tuple[bytes, str]:
+def related(objects: Collection[bytes]) -> tuple[bytes, str]:
     """Put DICOM files into one body; gives it and its media type with the boundary."""
     boundary = hashlib.sha256(b"".join(objects)).hexdigest()
     parts = [f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + each + b"\r\n" for each in objects]
     return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"{MULTIPART}; boundary={boundary}"
 
 
-def zipped(objects: Sequence[bytes]) -> bytes:
-    """Put DICOM files, in the order of `to_dicom`, into a zip."""
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """Put DICOM files into a zip, by name."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, each in zip(("report.dcm", "annotations.dcm"), objects, strict=False):
+        for name, each in files.items():
             archive.writestr(zipfile.ZipInfo(name, OLDEST), each, zipfile.ZIP_DEFLATED)
     return content.getvalue()

@@ -88,8 +88,8 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
     }
     if write := writers.get(choice.format):
         return write(), media_type(choice.format)
-    objects = version.dicom(find_header(state.engine, state.storage, version.analysis))
-    return related(objects) if choice.dicomweb else (zipped(objects), media_type("dicom"))
+    objects = version.dicom(find_header(state.engine, state.storage, version.analysis), within)
+    return related(objects.values()) if choice.dicomweb else (zipped(objects), media_type("dicom"))
 
 
 @router.get(

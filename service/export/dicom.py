@@ -15,18 +15,15 @@ that is stored again is no second object; each version names the documents that 
 offset from UTC, or in UTC where it names none.
 """
 
-import io
-import re
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from service.export import codes
 from service.export.codes import Code
+from service.export.dicom_instance import instance_uid, named_uid, series_uid, written
 from service.export.dicom_source import Points, check_order, checked, highdicom, slide_mm
 from service.export.findings import Finding, Measure, findings
 from service.order import Confirmation, Order, ResultStatus, split_name
@@ -84,7 +81,7 @@ def to_annotations(
     kinds = hd.ann.AnnotationGroupGenerationTypeValues
     group = hd.ann.AnnotationGroup(
         number=1,
-        uid=_uid("annotation-group", report, image, version),
+        uid=instance_uid("annotation-group", report, image, version),
         label="Mitotic figures",
         annotated_property_category=_coded(hd, codes.ANATOMICAL_STRUCTURE),
         annotated_property_type=_coded(hd, codes.MITOTIC_FIGURE),
@@ -108,7 +105,7 @@ def to_annotations(
         content_creator_name=_person_name(confirmed.name) if confirmed else None,
         **_instance(hd, report, image, "annotations", ANNOTATION_SERIES, version),
     )
-    return _written(annotations, confirmed.at if confirmed else report.analysis.created_at, image)
+    return written(annotations, confirmed.at if confirmed else report.analysis.created_at, image)
 
 
 def to_structured_report(
@@ -154,23 +151,7 @@ def to_structured_report(
     document.CompletionFlagDescription = status
     if confirmed and organization:
         document.VerifyingObserverSequence[0].VerificationDateTime = confirmed.at.strftime("%Y%m%d%H%M%S%z")
-    return _written(document, confirmed.at if confirmed else report.analysis.created_at, image)
-
-
-def _uid(kind: str, report: Report, image: "Dataset", version: tuple[int, int]) -> str:
-    """Make the UID of a version: a revision, and how often the result had been moved."""
-    revision, moves = version
-    moved = f" moved {moves}" if moves else ""
-    return _named(f"{kind} {image.SOPInstanceUID} {report.analysis.id} {revision}{moved}")
-
-
-def _named(name: str) -> str:
-    """Make a UID, always the same for the same name."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
-
-
-def _series(report: Report, image: "Dataset", number: int) -> str:
-    return _named(f"{number} {image.StudyInstanceUID} {report.analysis.id}")
+    return written(document, confirmed.at if confirmed else report.analysis.created_at, image)
 
 
 def _predecessor(report: Report, image: "Dataset", version: tuple[int, int]) -> "Dataset":
@@ -178,9 +159,9 @@ def _predecessor(report: Report, image: "Dataset", version: tuple[int, int]) -> 
 
     document = Dataset()
     document.SOPClassUID = COMPREHENSIVE_3D_SR
-    document.SOPInstanceUID = _uid("report", report, image, version)
+    document.SOPInstanceUID = instance_uid("report", report, image, version)
     document.StudyInstanceUID = image.StudyInstanceUID
-    document.SeriesInstanceUID = _series(report, image, REPORT_SERIES)
+    document.SeriesInstanceUID = series_uid(report, image, REPORT_SERIES)
     return document
 
 
@@ -192,9 +173,9 @@ def _instance(
         codes.LOCAL.designator, name="Codes of mitosis-service", responsible_organization="mitosis-service"
     )
     return {
-        "series_instance_uid": _series(report, image, series_number),
+        "series_instance_uid": series_uid(report, image, series_number),
         "series_number": series_number,
-        "sop_instance_uid": _uid(kind, report, image, version),
+        "sop_instance_uid": instance_uid(kind, report, image, version),
         "instance_number": version[0] + 1,
         "manufacturer": report.software.name,
         "manufacturer_model_name": report.model.id[:64],
@@ -204,23 +185,6 @@ def _instance(
         "series_description": "Mitotic activity",
         "specific_character_set": "ISO_IR 192",
     }
-
-
-def _written(instance: Any, moment: datetime, image: "Dataset") -> bytes:
-    """Write the file, with its own times instead of those at which it happened to be written."""
-    offset = str(image.get("TimezoneOffsetFromUTC") or "")
-    local = moment.astimezone(UTC)
-    if re.fullmatch(r"[+-][01]\d[0-5]\d", offset):
-        instance.TimezoneOffsetFromUTC = offset
-        local = moment.astimezone(datetime.strptime(offset, "%z").tzinfo)
-    for name in ("InstanceCreation", "Content"):
-        setattr(instance, f"{name}Date", local.strftime("%Y%m%d"))
-        setattr(instance, f"{name}Time", local.strftime("%H%M%S"))
-    for item in instance.get("ContributingEquipmentSequence", []):
-        item.pop("ContributionDateTime", None)
-    content = io.BytesIO()
-    instance.save_as(content, enforce_file_format=True)
-    return content.getvalue()
 
 
 def _coded(hd: Any, code: Code) -> Any:
@@ -245,7 +209,7 @@ def _context(hd: Any, report: Report, image: "Dataset", confirmed: Confirmation 
     """Say who observed (software, and the person who confirmed it) and what: the specimen on the slide."""
     device = f"{report.software.version} {report.model.sha256}"
     attributes = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=_named(device),
+        uid=named_uid(device),
         name=report.software.name,
         manufacturer_name=report.software.name,
         model_name=report.model.id,
@@ -279,7 +243,7 @@ def _measurements(hd: Any, report: Report, image: "Dataset", finding: Finding) -
         answers.insert(0, (finding.name[0], codes.score(int(finding.value))))
     common = {
         "tracking_identifier": hd.sr.TrackingIdentifier(
-            uid=_named(f"{report.analysis.id} {finding.key}"), identifier=finding.method
+            uid=named_uid(f"{report.analysis.id} {finding.key}"), identifier=finding.method
         ),
         "finding_type": _coded(hd, codes.MITOTIC_FIGURE if finding.place is None else codes.HOTSPOT[0]),
         "algorithm_id": hd.sr.AlgorithmIdentification(

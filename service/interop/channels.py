@@ -224,7 +224,8 @@ def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     header = outgoing.header()
     if header is None or outgoing.version.withdrawn:  # what is stored is about the slide's patient, as it was
         raise NotApplicable
-    store(settings, outgoing.version.dicom(header))
+    pdf = outgoing.pdf() if "dicom" in settings.result_pdf else None
+    store(settings, list(outgoing.version.dicom(header, pdf).values()))
 
 
 def _diagnosis(content: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import Engine
 
 from service.export.dicom import to_dicom
+from service.export.dicom_pdf import to_encapsulated_pdf
 from service.export.fhir import to_fhir
 from service.export.hl7 import Envelope, to_hl7
 from service.order import Confirmation, Order, ResultStatus
@@ -68,9 +69,9 @@ class ResultVersion:
         told = (self.report, self.order, self.status, envelope)
         return to_hl7(*told, confirmed=self.confirmed, withdrawn=self.withdrawn, pdf=pdf)
 
-    def dicom(self, header: "Dataset | None") -> list[bytes]:
-        """As DICOM files, that refer to a slide by its header. Raises FormatUnavailable."""
-        return to_dicom(
+    def dicom(self, header: "Dataset | None", pdf: bytes | None = None) -> dict[str, bytes]:
+        """As DICOM files by name, that refer to a slide by its header. Raises FormatUnavailable."""
+        objects = to_dicom(
             self.report,
             self.order,
             header,
@@ -80,6 +81,12 @@ class ResultVersion:
             replaced=self.replaced,
             moves=self.moves,
         )
+        files = dict(zip(("report.dcm", "annotations.dcm"), objects, strict=False))
+        if pdf is None:
+            return files
+        told = (pdf, self.report, self.order, header)
+        version = (self.revision, self.moves)
+        return files | {"pdf.dcm": to_encapsulated_pdf(*told, confirmed=self.confirmed, version=version)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ class Settings(BaseSettings):
     """`user:password` for the archive."""
     dicomweb_token: SecretStr | None = None
     """Bearer token for the archive, instead of a login."""
-    result_pdf: Annotated[tuple[Literal["hl7", "fhir"], ...], NoDecode, BeforeValidator(_by_commas)] = ()
-    """Ways, `hl7` and `fhir` by commas, by which the PDF goes out within a result (OBX of type ED, `presentedForm`)."""
+    result_pdf: Annotated[tuple[Literal["hl7", "fhir", "dicom"], ...], NoDecode, BeforeValidator(_by_commas)] = ()
+    """Ways, `hl7`, `fhir` and `dicom` by commas, in which the PDF goes out within a result, or beside it."""
     keep_results_days: Positive = 90.0
     """Days after which an analysis and its result are deleted, unless it is in use."""
     keep_slides_days: Positive = 14.0
