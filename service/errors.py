@@ -9,6 +9,7 @@ MitosisError
 |   |-- SlideUnsupported      slide-unsupported     sound, but of a kind that is not read; says what to convert it to
 |   |-- SlideAmbiguous        slide-ambiguous       several pictures, each of which could be the slide
 |   |-- ReferenceForbidden    reference-forbidden   a slide that names files outside its own folder
+|   |-- SlideChanged          slide-changed         not what was accepted: replaced, or written to, since
 |   |-- PixelsUnsupported     pixels-unsupported    not 8-bit RGB
 |   |-- ResolutionUnknown     mpp-unknown           neither the request nor the slide says um per pixel
 |   |-- ResolutionInvalid     mpp-invalid           zero, negative or not a number
@@ -86,6 +87,10 @@ class SlideAmbiguous(BadInput, code="slide-ambiguous"):
 
 class ReferenceForbidden(BadInput, code="reference-forbidden"):
     """A slide that names files outside its own folder."""
+
+
+class SlideChanged(BadInput, code="slide-changed"):
+    """The slide is not what was accepted: its file was replaced, or written to, since."""
 
 
 class PixelsUnsupported(BadInput, code="pixels-unsupported"):

@@ -6,20 +6,19 @@ scale 1 both are the same.
 """
 
 import copy
-import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
-import fsspec
 import numpy as np
 from PIL import Image
 
 from service.box import Box as Box
-from service.errors import ResolutionInvalid, ResolutionTooLow, ResolutionUnknown
+from service.errors import BadInput, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
+from service.location import HeldSlide, Location, Stamps, files_sha256, fingerprint_of, stamps_of
 from service.readers.colour_profile import ColourProfile
 from service.readers.levels import Levels
 from service.readers.levels import Rgb as Rgb
@@ -31,6 +30,8 @@ MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # outside, a header's value is a print resolution, not a microscope's
 LOWEST_MPP = 0.6  # x20 scanners write up to 0.55
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +75,33 @@ def check_mpp(mpp: float | None) -> None:
 class Slide:
     """A whole-slide image or a plain image, open for reading; safe to share between threads.
 
-    Raises as `open_reader` does, and ResolutionInvalid for an `mpp` that no microscope has.
+    Raises as `open_reader` does, SlideChanged, and ResolutionInvalid for an `mpp` that no microscope has.
     """
 
-    def __init__(
-        self, path: str | Path, *, mpp: float | None = None, name: str | None = None, sha256: str | None = None
-    ) -> None:
+    def __init__(self, path: str | Path | Location, *, mpp: float | None = None, name: str | None = None) -> None:
         check_mpp(mpp)
-        self.path = path
-        self.name = name or slide_name(path)
-        self._sha256 = sha256
-        opened = open_reader(path)
+        location = path if isinstance(path, Location) else Location(str(path))
+        self.path = location.path
+        self.name = name or slide_name(location.path)
+        self._sha256 = location.sha256 if location.fingerprint is None else None
+        self._held = HeldSlide(location)
+        self._threads = self._held.threads()
+        try:
+            opened = self._ask(open_reader, self._held.path)
+            self.files = opened.files  # what it is made of: one file or URL, or all of a slide of several files
+            self._stamps: Stamps | None = None
+            if location.fingerprint is not None:
+                self._stamps = stamps_of(self.files)
+                self._require_accepted(location)
+            self._levels = self._ask(Levels, opened, self.name)
+        except BaseException:
+            self._threads.close()
+            self._held.close()
+            raise
         self.reader_name = opened.name
-        self.files = opened.files  # what the slide is made of: one file or URL, or all of a DICOM series or MIRAX slide
         self.claimed_mpp, self.warnings = opened.mpp, opened.warnings
         self.colour_profile = ColourProfile(opened.icc) if opened.icc else None
         self.is_srgb = False  # whether pixels are converted by the profile
-        self._levels = Levels(opened, self.name)
         self.level_dimensions, self.level_downsamples = self._levels.dimensions, self._levels.downsamples
         self.width, self.height = self.level_dimensions[0]
         self.objective_power = self._number("objective-power")
@@ -105,7 +116,45 @@ class Slide:
 
     def close(self) -> None:
         """Close the file."""
-        self._levels.close()
+        self._ask(self._levels.close)
+        self._threads.close()
+        self._held.close()
+
+    def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Have a reader do something where it can open nothing but the slide."""
+        try:
+            return self._threads.run(function, *arguments)
+        except BadInput as error:
+            if (said := self._held.said(str(error))) == str(error):
+                raise
+            raise type(error)(said) from error
+
+    def _require_accepted(self, location: Location) -> None:
+        """Compare a slide with what was accepted: in full, unless nobody has touched its files since."""
+        if location.fingerprint != self.fingerprint and location.sha256 != self.sha256:
+            raise SlideChanged(f"{self.name} is not the file that was accepted; submit it anew")
+        self._sha256 = location.sha256
+
+    def is_unchanged(self) -> bool:
+        """Tell whether no file of an accepted slide was replaced, or written to, since it was opened."""
+        try:
+            return self._stamps is None or self._stamps == stamps_of(self.files)
+        except OSError:
+            return False
+
+    def require_unchanged(self) -> None:
+        """Raise SlideChanged where what was read may not be what was accepted."""
+        if not self.is_unchanged():
+            raise SlideChanged(f"{self.name} was replaced, or written to, while it was read; submit it anew")
+
+    def ask(self, function: Callable[[Path], T]) -> T:
+        """Have a function read the slide's own files where it can open nothing else. Not for URLs."""
+        return self._ask(function, Path(self._held.path))
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum of what tells that its files are others, or were written to: the ends of each, and its times."""
+        return self._ask(fingerprint_of, self.files)
 
     def _property(self, name: str) -> Any:
         properties = self._levels.properties
@@ -145,12 +194,7 @@ class Slide:
         """Checksum of the file; of a DICOM folder or MIRAX slide, of all its files in the order of their names."""
         if self._sha256 is not None:
             return self._sha256
-        digest = hashlib.sha256()
-        for file in self.files:
-            with fsspec.open(str(file), "rb") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return self._ask(files_sha256, self.files)
 
     def describe(self) -> dict[str, Any]:
         """Describe what was understood of the slide, as plain JSON values."""
@@ -207,7 +251,7 @@ class Slide:
 
     def read_level(self, level: int, box: Box) -> Rgb:
         """Read a box of one level (level px), white where there is no slide. Raises SlideDamaged."""
-        pixels = self._levels.read(level, box)
+        pixels = self._ask(self._levels.read, level, box)
         return self.colour_profile.to_srgb(pixels) if self.is_srgb and self.colour_profile else pixels
 
     def thumbnail(self, longest_px: int) -> Rgb:
@@ -226,11 +270,9 @@ class Slide:
         return pixels
 
 
-def open_slide(
-    path: str | Path, *, mpp: float | None = None, name: str | None = None, sha256: str | None = None
-) -> Slide:
-    """Open a slide file, a plain image, a DICOM folder or an fsspec URL.
+def open_slide(path: str | Path | Location, *, mpp: float | None = None, name: str | None = None) -> Slide:
+    """Open a slide file, a plain image, a DICOM folder or an fsspec URL; `mpp` (um per px) and `name` override its own.
 
-    `mpp` (um per px) and `name` override the file's; `sha256` is its checksum where that is known already.
+    Of a `Location` it is judged anew that it is what was accepted.
     """
-    return Slide(path, mpp=mpp, name=name, sha256=sha256)
+    return Slide(path, mpp=mpp, name=name)

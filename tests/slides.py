@@ -129,3 +129,17 @@ def loop_ifds(path: Path) -> Path:
     struct.pack_into("<I", content, first + 2 + 12 * entries, first)
     path.write_bytes(content)
     return path
+
+
+def write_vms(path: Path, folder: Path | str = "", pixels: Rgb | None = None) -> Path:
+    """Write the index of a slide as Hamamatsu's VMS has it, and its pictures into a folder, which the index names."""
+    pixels = draw_tissue(512, 512) if pixels is None else pixels
+    target = path.parent / folder
+    restarts = {"subsampling": 0, "restart_marker_blocks": 8}  # each begins a tile
+    Image.fromarray(pixels).save(target / "pixels.jpg", quality=95, **restarts)
+    Image.fromarray(pixels[::8, ::8].copy()).save(target / "map.jpg", **restarts)
+    named = f"{folder}/" if str(folder) else ""
+    lines = ("NoLayers=1", "NoJpegColumns=1", "NoJpegRows=1", f"ImageFile={named}pixels.jpg", f"MapFile={named}map.jpg")
+    size = (f"PhysicalWidth={pixels.shape[1] * 250}", f"PhysicalHeight={pixels.shape[0] * 250}", "SourceLens=40")
+    path.write_text("\n".join(("[Virtual Microscope Specimen]", *lines, "OptimisationFile=", *size, "")))
+    return path

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from service.errors import RegionOutside
+from service.location import Location
 from service.model_card import DEFAULT_MODEL, ModelCard, find_model, read_card
 from service.parameters import AnalysisOptions
 from service.plan import Plan
@@ -93,7 +94,7 @@ def test_another_analysis_plan_is_made_again(path: Path, card: ModelCard, tmp_pa
     other = card.model_copy(update={"sha256": "0" * 64}) if what == "weights" else card
     # within the tolerance in which nothing is resampled: the lattice is the same, areas are not
     mpp, sha256 = (0.255 if what == "mpp" else None), ("1" * 64 if what == "slide" else None)
-    with open_slide(path, mpp=mpp, sha256=sha256) as slide:
+    with open_slide(Location(str(path), sha256=sha256), mpp=mpp) as slide:
         with pytest.raises(ValueError, match="another analysis"):
             Plan.load(saved, slide, other, **options)
         assert_same(Plan.load_or_make(saved, slide, other, **options), Plan.of(slide, other, **options))

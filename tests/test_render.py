@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from service.intake.pictures import Picture, draw
+from service.location import Location
 from service.quality import QualityMap
 from service.render import TISSUE, overlay
 from service.slide import open_slide
@@ -31,9 +32,9 @@ def test_the_overlay_outlines_the_tissue_that_the_analysis_found(tmp_path: Path)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (160, 320, 160, 480)
     (tmp_path / "report.json").write_text(report.to_json())
     QualityMap(tissue, np.zeros_like(tissue.coverage)).save(tmp_path / "tissue.npz")
-    facts = {"path": str(tmp_path / "glass.png"), "name": "glass.png", "sha256": "0" * 64, "mpp": 0.25}
-    facts["report"] = str(tmp_path / "report.json")
+    location = Location(str(tmp_path / "glass.png"), sha256="0" * 64)
+    facts = {"name": "glass.png", "mpp": 0.25, "report": str(tmp_path / "report.json")}
     for saved, drawn in (("tissue.npz", True), ("missing.npz", False)):
-        draw(Picture("overlay", **facts, tissue=str(tmp_path / saved)), tmp_path / "out.png")
+        draw(Picture("overlay", location, **facts, tissue=str(tmp_path / saved)), tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as picture:
             assert outlined(picture.convert("RGB")).any() == drawn

@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
-        storage, known, broker = Storage(settings.data_dir), Analyses(engine), Broker(settings)
+        storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
         with Sandbox() as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox)
             maintenance = Maintenance(settings, known, broker, storage, sandbox)

@@ -25,7 +25,7 @@ from service.refusals import NotFound
 # what opening a slide may end with
 SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
     *(errors.NotASlide, errors.SlideDamaged, errors.SlideTooLarge, errors.SlideUnsupported, errors.SlideAmbiguous),
-    *(errors.ReferenceForbidden, errors.PixelsUnsupported),
+    *(errors.ReferenceForbidden, errors.PixelsUnsupported, errors.SlideChanged),
 )
 
 BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {

@@ -151,9 +151,8 @@ async def _picture(state: State, analysis: Analysis, result: Result, kind: str, 
         stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
         picture = Picture(
             kind,
-            path=str(stored.location(state.storage.folder)),
+            location=await on_disk(stored.location, state.storage),
             name=stored.name,
-            sha256=stored.facts["sha256"],
             mpp=analysis.request.get("mpp"),
             report=str(result.path("report", "json")),
             map=str(result.path("map")),

@@ -11,7 +11,7 @@ from service.api.audit import LookedAtRoute
 from service.api.auth import Reader
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import State, StateOf
-from service.errors import FileMissing, MitosisError, RequestInvalid
+from service.errors import FileMissing, MitosisError, RequestInvalid, SourceForbidden
 from service.intake.deep_zoom import Pyramid, place_box
 from service.refusals import NotFound
 from service.slide import Box
@@ -19,7 +19,7 @@ from service.store.slides import StoredSlide, find_slide
 from service.store.storage import on_disk
 
 KEPT_S = 3600  # by the browser: bytes behind a slide's id never change, but a slide may be deleted
-READING: tuple[type[MitosisError], ...] = (NotFound, RequestInvalid, FileMissing, *SLIDE_PROBLEMS)
+READING: tuple[type[MitosisError], ...] = (NotFound, RequestInvalid, FileMissing, SourceForbidden, *SLIDE_PROBLEMS)
 JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "The picture."},
     304: {"description": "It is known."},
@@ -88,5 +88,6 @@ async def _picture(state: State, stored: StoredSlide, box: Box, scale: float, kn
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={KEPT_S}"}
     if known is not None and tag in known:
         return Response(status_code=304, headers=headers)
-    jpeg = await state.sandbox.cut(stored.location(state.storage.folder), stored.name, sha256, box, scale)
+    location = await on_disk(stored.location, state.storage)
+    jpeg = await state.sandbox.cut(location, stored.name, box, scale)
     return Response(jpeg, media_type="image/jpeg", headers=headers)

@@ -21,7 +21,7 @@ def verify_command(
 
     settings, engine = open_stores(data_dir, migrate=False)
     with progress(analysis_id[:36]) as on_progress:
-        found = verify(engine, Storage(settings.data_dir), analysis_id, on_progress)
+        found = verify(engine, Storage(settings.data_dir, settings.roots), analysis_id, on_progress)
     for note in found.notes:
         typer.echo(f"note: {note}")
     for line in found.differences[:MAX_LINES]:

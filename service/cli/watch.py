@@ -48,6 +48,7 @@ def watch_command(
     import anyio
 
     from service.intake.sandbox import Sandbox
+    from service.location import Location
     from service.store.settings import load_settings
 
     if not folder.is_dir():
@@ -60,7 +61,8 @@ def watch_command(
         submit = partial(client.submit, priority=priority, mpp=mpp, model=model)
 
         def send(path: Path, name: str) -> str:
-            anyio.run(sandbox.inspect, path, path.name, "")  # in a child: a damaged file may crash its reader
+            location = Location(str(path), sha256="")  # nobody asks for it
+            anyio.run(sandbox.inspect, location, path.name)  # in a child: a damaged file may crash its reader
             return submit(path=path, idempotency_key=name).id
 
         watch = Watch(folder, Stillness(still), taken, send)

@@ -16,9 +16,11 @@ from sqlalchemy import Engine
 
 from service.files import writable, write_whole
 from service.intake import archive
-from service.intake.names import clean_name, resolve_reference
+from service.intake.names import clean_name
 from service.intake.sandbox import InspectedSlide, Sandbox
+from service.location import Location
 from service.readers.opening import slide_name
+from service.reference import resolve_reference
 from service.refusals import OffsetConflict
 from service.store.slides import SlideRow, StoredSlide, known_slide, remember_slide
 from service.store.storage import Incoming, Storage, on_disk
@@ -49,7 +51,7 @@ async def accept(
             path, found = await _unpacked(sandbox, incoming, folder, name)
         else:
             path = await on_disk(_place, incoming.path, folder, name)
-            found = await sandbox.inspect(path, name, sha256)
+            found = await sandbox.inspect(Location(str(path), str(folder), sha256), name)
         row = SlideRow(tenant, sha256, found.facts["name"], incoming.size, found.facts)
         return await anyio.to_thread.run_sync(_keep, engine, storage, folder, path, row, limiter=_keeping)
     finally:
@@ -62,7 +64,7 @@ async def _unpacked(sandbox: Sandbox, incoming: Incoming, folder: Path, name: st
     await on_disk(unpacked.mkdir)
     path = await sandbox.unpack(incoming.path, unpacked, incoming.limit, name)
     name = clean_name(re.sub(r"\.zip$", "", name, flags=re.IGNORECASE) if path == unpacked else path.name)
-    return path, await sandbox.inspect(path, name)
+    return path, await sandbox.inspect(Location(str(path), str(folder)), name)
 
 
 def _place(part: Path, folder: Path, name: str) -> Path:
@@ -92,10 +94,11 @@ async def accept_reference(
     engine: Engine, sandbox: Sandbox, uri: str, roots: Sequence[str], tenant: str
 ) -> StoredSlide:
     """Remember a slide that stays where it is. Raises as `resolve_reference` and `Sandbox.inspect`."""
-    path = await anyio.to_thread.run_sync(resolve_reference, uri, roots, limiter=_looking)
-    found = await sandbox.inspect(path, clean_name(slide_name(path)))
-    row = SlideRow(tenant, found.facts["sha256"], found.facts["name"], found.size, found.facts)
-    return await on_disk(remember_slide, engine, row, path)
+    location = await anyio.to_thread.run_sync(resolve_reference, uri, roots, limiter=_looking)
+    found = await sandbox.inspect(location, clean_name(slide_name(location.path)))
+    facts = found.facts | {"fingerprint": found.fingerprint}
+    row = SlideRow(tenant, found.facts["sha256"], found.facts["name"], found.size, facts)
+    return await on_disk(remember_slide, engine, row, location.path)
 
 
 async def accept_fetched(
@@ -110,7 +113,7 @@ async def accept_fetched(
         path = folder / "slide"
         await on_disk(path.mkdir)
         name = clean_name(await anyio.to_thread.run_sync(fetch, path, limiter=_fetching))
-        found = await sandbox.inspect(path, name)
+        found = await sandbox.inspect(Location(str(path), str(folder)), name)
         row = SlideRow(tenant, found.facts["sha256"], found.facts["name"], found.size, found.facts)
         return await anyio.to_thread.run_sync(_keep, engine, storage, folder, path, row, limiter=_keeping)
     finally:

@@ -18,7 +18,7 @@ from service.errors import ArchiveUnsafe, NotASlide, ReferenceForbidden, Storage
 from service.files import FULL
 from service.readers.dicom_images import files_below, instances_of, require_whole_slide, slides_among
 from service.readers.mirax import MIRAX_INDEX, is_mirax
-from service.readers.opening import check_references
+from service.readers.own_folder import own_files
 from service.readers.slide_folders import common_folder, is_slide_file
 
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip, and of one without entries
@@ -172,6 +172,6 @@ def _check_mirax(path: Path) -> None:
     if not (path.with_suffix("") / MIRAX_INDEX).is_file():
         raise NotASlide(f"{path.name} needs its folder {path.stem}/ with {MIRAX_INDEX} in the same zip")
     try:
-        check_references(path)
+        own_files(path, "mirax")
     except ReferenceForbidden as error:
         raise ArchiveUnsafe(str(error)) from error

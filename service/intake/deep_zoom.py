@@ -10,12 +10,12 @@ import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from service.location import Location
 from service.refusals import NotFound
 from service.slide import Box, Rgb, Slide, open_slide
 
@@ -87,18 +87,22 @@ class ShownSlides:
     """The slides that were looked at last, kept open; for one question at a time."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, ShownSlide] = OrderedDict()
+        self._open: OrderedDict[Location, ShownSlide] = OrderedDict()
         self._lock = threading.Lock()
         self._closing: threading.Timer | None = None
 
-    def cut(self, path: str, box: Box, scale: float, **given: Any) -> bytes:
+    def cut(self, location: Location, box: Box, scale: float, *, name: str) -> bytes:
         """Cut a box out of a slide's grid, as JPEG. Raises as `open_slide` and `Slide.read`."""
         with self._lock:
             if self._closing is not None:
                 self._closing.cancel()
             try:
-                shown = self._open.pop(path, None) or ShownSlide(open_slide(path, **given))
-                self._open[path] = shown
+                shown = self._open.pop(location, None)
+                if shown is not None and not shown.slide.is_unchanged():
+                    shown.slide.close()
+                    shown = None
+                shown = shown or ShownSlide(open_slide(location, name=name))
+                self._open[location] = shown
                 self._close_old()
                 pixels = np.ascontiguousarray(shown.read(box, scale))
             finally:

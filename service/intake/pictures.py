@@ -10,6 +10,7 @@ from PIL import Image
 
 from service import render
 from service.files import write_whole
+from service.location import Location
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap, assess_quality
 from service.render import Marked
@@ -25,9 +26,8 @@ class Picture:
     """
 
     kind: str
-    path: str
+    location: Location
     name: str
-    sha256: str
     mpp: float | None = None
     report: str = ""
     map: str = ""
@@ -40,7 +40,7 @@ class Picture:
 def draw(picture: Picture, out: Path) -> None:
     """Draw into a file, PNG or JPEG by its name. Raises as `open_slide`, `Slide.read` and `write_whole`."""
     options = {"format": "JPEG", "quality": 90} if out.suffix == ".jpg" else {"format": "PNG"}
-    with open_slide(picture.path, mpp=picture.mpp, name=picture.name, sha256=picture.sha256) as slide:
+    with open_slide(picture.location, mpp=picture.mpp, name=picture.name) as slide:
         write_whole(out, partial(KINDS[picture.kind](slide, picture).save, **options))
 
 

@@ -23,6 +23,8 @@ import anyio.to_thread
 import structlog
 
 from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
+from service.location import Location
+from service.readers.confinement import UNCONFINED, landlock_version
 from service.readers.mirax import files_beside
 from service.readers.opening import is_url
 from service.slide import Box
@@ -50,10 +52,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InspectedSlide:
-    """The facts that the reader sees (`Slide.describe`), and the size of all the slide's files in bytes."""
+    """The facts that the reader sees (`Slide.describe`), the bytes of all the slide's files, and their fingerprint."""
 
     facts: dict[str, Any]
     size: int
+    fingerprint: str
 
 
 class _Lost(Exception):
@@ -75,6 +78,9 @@ class Sandbox:
         self._quick, self._slow, self._drawing, self._cutting = map(anyio.CapacityLimiter, lanes)
 
     def __enter__(self) -> Self:
+        log.info("slides are read in processes of their own", landlock=landlock_version())
+        if not landlock_version():
+            log.warning(UNCONFINED)
         self._idle.append(_Child())  # warm when the first slide comes
         return self
 
@@ -84,17 +90,17 @@ class Sandbox:
                 while idle:
                     idle.pop().kill()
 
-    async def inspect(self, path: str | Path, name: str, sha256: str | None = None) -> InspectedSlide:
+    async def inspect(self, location: Location, name: str) -> InspectedSlide:
         """Open a slide that is to be called `name`; it is hashed where its checksum is not known.
 
         Raises as `open_slide` does, and SlideDamaged where the reader crashes or hangs.
         """
-        question = {"do": "inspect", "path": str(path), "name": name, "sha256": sha256}
-        if sha256 is not None:
+        question = {"do": "inspect", "location": asdict(location), "name": name}
+        if location.sha256 is not None:
             reply = await self._ask(self._quick, question, lambda: OPEN_S)
         else:
-            reply = await self._ask(self._slow, question, lambda: URL_S if is_url(path) else _slow_s(Path(path)))
-        return InspectedSlide(reply["facts"], reply["size"])
+            reply = await self._ask(self._slow, question, lambda: _slow_s(location.path))
+        return InspectedSlide(reply["facts"], reply["size"], reply["fingerprint"])
 
     async def unpack(self, path: Path, folder: Path, limit: int, name: str) -> Path:
         """Unpack a zip into an empty folder, at most `limit` bytes; gives the slide in it.
@@ -103,7 +109,7 @@ class Sandbox:
         """
         question = {"do": "unpack", "path": str(path), "name": name, "folder": str(folder), "limit": limit}
         # deflate may hold so much more
-        reply = await self._ask(self._slow, question, lambda: 10 * _slow_s(path))
+        reply = await self._ask(self._slow, question, lambda: 10 * _slow_s(str(path)))
         return folder / str(reply["slide"])
 
     async def draw(self, picture: "Picture", out: Path) -> None:
@@ -114,9 +120,9 @@ class Sandbox:
         """Draw as `draw`, for a thread that may wait."""
         _said(self._answer(_drawn(picture, out), lambda: DRAW_S))
 
-    async def cut(self, path: str | Path, name: str, sha256: str, box: Box, scale: float) -> bytes:
+    async def cut(self, location: Location, name: str, box: Box, scale: float) -> bytes:
         """Cut a box (grid px) out of a slide as JPEG, in a child that keeps the slide open. Raises as `inspect`."""
-        question = {"do": "cut", "path": str(path), "name": name, "sha256": sha256, "box": astuple(box), "scale": scale}
+        question = {"do": "cut", "location": asdict(location), "name": name, "box": astuple(box), "scale": scale}
         reply = await self._ask(self._cutting, question, lambda: DRAW_S)
         return base64.b64decode(reply["jpeg"])
 
@@ -157,7 +163,7 @@ class Sandbox:
 
 
 def _drawn(picture: "Picture", out: Path) -> dict[str, Any]:
-    question = {"do": "draw", "path": picture.path, "name": picture.name}
+    question = {"do": "draw", "location": asdict(picture.location), "name": picture.name}
     return question | {"picture": asdict(picture), "out": str(out)}
 
 
@@ -229,7 +235,10 @@ class _Child:
         return _Lost("crashed on it", by_question=True)
 
 
-def _slow_s(path: Path) -> float:
+def _slow_s(path: str) -> float:
     """Estimate the seconds that a file, or the files below a folder, may take to be opened and read."""
-    files = [path, *files_beside(path)] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    if is_url(path):
+        return URL_S
+    slide = Path(path)
+    files = [slide, *files_beside(slide)] if slide.is_file() else [each for each in slide.rglob("*") if each.is_file()]
     return OPEN_S + sum(each.stat().st_size for each in files) / SLOW_BYTES_PER_S

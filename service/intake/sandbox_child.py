@@ -16,6 +16,7 @@ import fsspec
 
 from service.errors import MitosisError, SlideDamaged, SlideTooLarge
 from service.intake import archive
+from service.location import Location
 from service.slide import Box, open_slide
 
 if TYPE_CHECKING:  # children that only open slides do without what draws
@@ -53,21 +54,21 @@ def _reply(question: dict[str, Any]) -> dict[str, Any]:
 
 def _named(detail: str, question: dict[str, Any]) -> str:
     """Put the name that the client knows in place of the path that the service keeps the file at."""
-    for ours in (question["path"], Path(question["path"]).name):
+    path = question["location"]["path"] if "location" in question else question["path"]
+    for ours in (path, Path(path).name):
         if detail.startswith(ours):
             return f"{question['name']}{detail[len(ours) :]}"
     return detail
 
 
 def _inspect(question: dict[str, Any]) -> dict[str, Any]:
-    path, name = question["path"], question["name"]
-    with open_slide(path, name=name, sha256=question["sha256"]) as slide:
+    with open_slide(Location(**question["location"]), name=question["name"]) as slide:
         facts = _finite(slide.describe())
         if slide.vendor == "dicom":
             from service.slide_label import read_label
 
-            facts["label"] = read_label(Path(path)).model_dump(mode="json", exclude_defaults=True)
-        return {"facts": facts, "size": sum(map(_size, slide.files))}
+            facts["label"] = slide.ask(read_label).model_dump(mode="json", exclude_defaults=True)
+        return {"facts": facts, "size": sum(map(_size, slide.files)), "fingerprint": slide.fingerprint}
 
 
 def _unpack(question: dict[str, Any]) -> dict[str, Any]:
@@ -79,13 +80,14 @@ def _unpack(question: dict[str, Any]) -> dict[str, Any]:
 def _draw(question: dict[str, Any]) -> dict[str, Any]:
     from service.intake.pictures import Picture, draw
 
-    draw(Picture(**question["picture"]), Path(question["out"]))
+    location = Location(**question["location"])
+    draw(Picture(**question["picture"] | {"location": location}), Path(question["out"]))
     return {}
 
 
 def _cut(question: dict[str, Any]) -> dict[str, Any]:
-    box, name, sha256 = Box(*question["box"]), question["name"], question["sha256"]
-    jpeg = _shown().cut(question["path"], box, question["scale"], name=name, sha256=sha256)
+    location, box = Location(**question["location"]), Box(*question["box"])
+    jpeg = _shown().cut(location, box, question["scale"], name=question["name"])
     return {"jpeg": base64.b64encode(jpeg).decode()}
 
 

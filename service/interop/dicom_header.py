@@ -2,16 +2,17 @@
 
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from service.errors import OutputUnwritable, StorageFull
+from service.errors import FileMissing, OutputUnwritable, SlideChanged, SourceForbidden, StorageFull
 from service.export.dicom_source import highdicom, read_source
 from service.files import write_whole
+from service.location import ask_held
 from service.readers.opening import is_url
 from service.refusals import FormatUnavailable, NotFound
+from service.slide_label import SlideLabel, label_of
 from service.store.records import Analysis
 from service.store.results import Result
 from service.store.slides import find_slide
@@ -36,13 +37,16 @@ def find_header(engine: Engine, storage: Storage, analysis: Analysis) -> "Datase
         stored = find_slide(engine, analysis.tenant, analysis.slide_id, use=False)
     except NotFound as error:
         raise FormatUnavailable("the slide was deleted, and with it what DICOM objects refer to") from error
-    location = stored.location(storage.folder)
-    if is_url(location) or stored.facts.get("vendor") != "dicom":
+    if is_url(stored.path) or stored.facts.get("vendor") != "dicom":
         return None
     try:
-        header = read_source(Path(location))
-    except OSError as error:
-        raise FormatUnavailable(f"{stored.name} is not there any more; DICOM objects refer to it") from error
+        header = ask_held(stored.location(storage), read_source)
+    except (OSError, FileMissing, SlideChanged, SourceForbidden) as error:
+        what = f"{stored.name} is not there any more, or not where this service may read"
+        raise FormatUnavailable(f"{what}; DICOM objects refer to it") from error
+    known = stored.facts.get("label")
+    if header is not None and known is not None and label_of(header) != SlideLabel.model_validate(known):
+        raise FormatUnavailable(f"{stored.name} is another slide than the one that was analysed: its label differs")
     if header is not None:
         with suppress(StorageFull, OutputUnwritable):
             write_whole(kept, partial(header.save_as, enforce_file_format=True))

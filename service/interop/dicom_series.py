@@ -28,10 +28,10 @@ from sqlalchemy import Engine
 from service.errors import FileMissing, NotASlide
 from service.files import writable
 from service.intake.accept import accept_fetched
-from service.intake.names import resolve_reference
 from service.intake.sandbox import Sandbox
 from service.interop.dicomweb import authorization
 from service.readers.dicom_images import WHOLE_SLIDE
+from service.reference import resolve_reference
 from service.refusals import SourceUnavailable, UploadTooLarge
 from service.store.settings import Settings
 from service.store.slides import StoredSlide
@@ -95,7 +95,7 @@ async def accept_series(
     engine: Engine, storage: Storage, sandbox: Sandbox, url: str, settings: Settings, tenant: str
 ) -> StoredSlide:
     """Make a slide of a series. Raises SourceForbidden, and as `fetch_series` and `accept_fetched`."""
-    allowed = resolve_reference(url, settings.roots)
+    allowed = resolve_reference(url, settings.roots).path
     fetch = partial(fetch_series, allowed, storage=storage, settings=settings)
     return await accept_fetched(engine, storage, sandbox, fetch, tenant)
 

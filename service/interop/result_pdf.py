@@ -36,9 +36,8 @@ def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: str
             shown = figures if kind == "hotspot" else figures[:MOST_FIGURES]
             picture = Picture(
                 kind,
-                path=str(stored.location(storage.folder)),
+                location=stored.location(storage),
                 name=stored.name,
-                sha256=stored.facts["sha256"],
                 mpp=analysis.request.get("mpp"),
                 spot=spot.model_dump(),
                 points=[(each.id, each.x, each.y) for each in shown],

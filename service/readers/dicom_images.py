@@ -140,8 +140,18 @@ def instances_of(path: Path) -> list[Instance]:
 
 
 def _instances(files: Iterable[Path]) -> list[Instance]:
-    found = ((file, read_header(file)) for file in files if is_dicom(file))
+    found = ((file, read_header(file)) for file in files if _is_dicom_here(file))
     return [Instance(file, header) for file, header in found if header is not None]
+
+
+def _is_dicom_here(file: Path) -> bool:
+    """Say whether a file is DICOM; a link to where we may not read is no file of the slide's."""
+    try:
+        return is_dicom(file)
+    except PermissionError:
+        if file.is_symlink():
+            return False
+        raise
 
 
 def files_below(folder: Path) -> list[Path]:

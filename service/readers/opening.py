@@ -28,23 +28,30 @@ import fsspec
 import openslide
 import tiffslide
 
-from service.errors import BadInput, FileMissing, NotASlide, ReferenceForbidden, SlideDamaged, SlideUnsupported
+from service.errors import BadInput, FileMissing, NotASlide, SlideDamaged, SlideUnsupported
 from service.files import readable
-from service.readers.dicom_images import Instance, instances_of, is_dicom, require_whole_slide, slides_among
+from service.readers.confinement import scratch_folder
+from service.readers.dicom_images import (
+    Instance,
+    files_below,
+    instances_of,
+    is_dicom,
+    require_whole_slide,
+    slides_among,
+)
 from service.readers.image_series import choose_slide
-from service.readers.mirax import MIRAX_INDEX, files_beside, is_mirax
+from service.readers.mirax import is_mirax
 from service.readers.opened_slide import OpenedSlide, Reader
+from service.readers.own_folder import own_files, require_inside
 from service.readers.plain_images import open_plain
 from service.readers.slide_metadata import Mpp, positive_number
 from service.readers.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
 from service.readers.tiff_slide import ChosenTiffSlide, Oriented
 
 MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
-MAX_INDEX_BYTES = 8 << 20
 TIFF_SUFFIXES = (".tif", ".tiff")
 OUR_TIFFS = (None, "generic-tiff", "aperio")  # vendors whose pictures are listed here; of the others OpenSlide knows
 SEVERAL_FILES = ("mirax", "dicom", "hamamatsu")  # vendors whose pixels may be in other files than the one opened
-INDEXED_FILE = re.compile(rb"\W*(FILE_\d+|INDEXFILE|\w*File|\w*Image)\s*(\([\d, ]*\)\s*)?=", re.IGNORECASE)
 NO_CODEC = "Unsupported TIFF compression"  # OpenSlide
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs of damaged files, we raise
@@ -70,10 +77,12 @@ def open_reader(path: str | Path) -> OpenedSlide:
     Raises FileMissing, NotASlide, SlideDamaged, SlideTooLarge, PixelsUnsupported, SlideUnsupported, SlideAmbiguous,
     ReferenceForbidden.
     """
-    path = _local_path(str(path)) if is_url(path) else Path(path)
+    path = local_path(str(path)) if is_url(path) else Path(path)
     if isinstance(path, str):
         return _open_url(path)
     with readable(path):
+        if path.is_dir():
+            require_inside(filter(Path.is_symlink, files_below(path)), path, path.name)
         dicom = path.is_dir() or (is_dicom(path) and not _is_tiff_by_name(path))
         instances = instances_of(path) if dicom else []
         magic = b"" if dicom else _magic(path, 4)
@@ -90,31 +99,16 @@ def open_reader(path: str | Path) -> OpenedSlide:
                 f"{path.name} is only the index of a MIRAX slide; put its folder beside it, or send a zip of both"
             )
         return open_plain(path)
-    check_references(path)
-    return _open_openslide(path)
+    return _open_openslide(path, own_files(path, "" if vendor == "hamamatsu" and magic in TIFF_MAGIC else vendor))
 
 
-def _local_path(url: str) -> Path | str:
+def local_path(url: str) -> Path | str:
     """Give the path that a file:// URL means, so that both have the same reader; other URLs as they are."""
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:  # no driver installed, no such protocol
         raise FileMissing(f"{slide_name(url)}: {error}") from error
     return Path(path) if "file" in system.protocol else url
-
-
-def check_references(path: Path) -> None:
-    """Raise ReferenceForbidden where a slide's index (of MIRAX, or Hamamatsu's VMS) names files in other folders."""
-    index = path.with_suffix("") / MIRAX_INDEX if is_mirax(path) else path
-    if index == path and path.suffix.lower() not in (".vms", ".vmu"):
-        return
-    if not index.is_file():
-        return
-    if index.stat().st_size > MAX_INDEX_BYTES:
-        raise ReferenceForbidden(f"{index.name} is far larger than any scanner's")
-    for line in index.read_bytes().split(b"\n"):
-        if INDEXED_FILE.match(line) and (b"/" in line or b"\\" in line):
-            raise ReferenceForbidden(f"{index.name} names a file outside its folder")
 
 
 def _is_tiff_by_name(path: Path) -> bool:
@@ -130,9 +124,9 @@ def _magic(path: Path, count: int) -> bytes:
 # OpenSlide
 
 
-def _open_openslide(path: Path) -> OpenedSlide:
+def _open_openslide(path: Path, files: tuple[Path, ...]) -> OpenedSlide:
     reader = _openslide(path)
-    opened = _checked(reader, path, (path, *files_beside(path)), lambda: _openslide(path))
+    opened = _checked(reader, path, files, lambda: _openslide(path))
     planes = ndpi_planes(path) if reader.properties.get("openslide.vendor") == "hamamatsu" else 1
     what = f"the slide has {planes} focal planes; the scanner's own, at offset 0, was analysed"
     return replace(opened, warnings=(("focal-plane", what),) if planes > 1 else ())
@@ -185,10 +179,10 @@ class _LinkedDicom(openslide.OpenSlide):
     """OpenSlide on a slide's levels, wherever they lie: it would take only those of one folder, and labels too."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="mitosis-dicom-"))
+        folder = Path(tempfile.mkdtemp(prefix="mitosis-dicom-", dir=scratch_folder()))
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)  # read from until closed
         for number, file in enumerate(files):
-            (folder / f"{number}.dcm").symlink_to(file.resolve())
+            (folder / f"{number}.dcm").symlink_to(file.absolute())
         super().__init__(folder / "0.dcm")
 
     def close(self) -> None:
@@ -203,6 +197,7 @@ def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
         raise SlideDamaged(f"{path.name}: its DICOM header is damaged or cut short; copy the file again")
     require_whole_slide(instances, path.name)
     slide, warnings = choose_slide(slides_among(instances), path.name, told_apart=True)
+    require_inside(slide.files, path if path.is_dir() else path.parent, path.name)
     try:
         reader = _LinkedDicom(slide.files)
     except openslide.OpenSlideError as error:
@@ -229,7 +224,7 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
     except SlideDamaged:
         if vendor != "aperio":  # of its slides OpenSlide knows the pages, and may do without what is damaged
             raise
-        return _open_openslide(path)
+        return _open_openslide(path, (path,))
     if contents.plain and vendor != "aperio":
         return open_plain(path, contents)
     if vendor is not None and contents.like_openslide:

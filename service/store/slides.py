@@ -3,14 +3,16 @@
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from service.location import Location
 from service.readers.opening import is_url
+from service.reference import judge
 from service.refusals import NotFinished, NotFound
 from service.slide import Slide, open_slide
 from service.store.database import analyses, reading, slides, writing
@@ -38,9 +40,17 @@ class StoredSlide(SlideRow):
     id: str
     path: str
 
-    def location(self, folder: Path) -> str | Path:
-        """Return what `open_slide` takes; `folder` is the data directory."""
-        return self.path if is_url(self.path) else folder / self.path
+    def location(self, storage: Storage, *, in_full: bool = False) -> Location:
+        """Say where it lies, judged by today's roots. Raises SourceForbidden.
+
+        What is ours is not hashed again. What a reference names may be another file since: where its fingerprint is not
+        the one of then, or `in_full`, its content is compared.
+        """
+        sha256 = self.facts["sha256"]
+        if not is_reference(self.path):
+            return Location(str(storage.folder / self.path), str(storage.folder), sha256)
+        known = "" if in_full else self.facts.get("fingerprint", "")
+        return replace(judge(self.path, storage.roots), sha256=sha256, fingerprint=known)
 
 
 def _same(tenant: str, sha256: str, name: str) -> ColumnElement[bool]:
@@ -104,12 +114,8 @@ def _stored(row: Row[Any]) -> StoredSlide:
 
 
 def open_stored(storage: Storage, stored: StoredSlide, *, mpp: float | None = None) -> Slide:
-    """Open a slide that was accepted, under its name. Raises as `open_slide`.
-
-    What is ours is not hashed again; what a reference names may have changed since.
-    """
-    sha256 = None if is_reference(stored.path) else stored.facts["sha256"]
-    return open_slide(stored.location(storage.folder), mpp=mpp, name=stored.name, sha256=sha256)
+    """Open a slide that was accepted, under its name, to be analysed. Raises as `open_slide`, and SourceForbidden."""
+    return open_slide(stored.location(storage, in_full=True), mpp=mpp, name=stored.name)
 
 
 def delete_slide(engine: Engine, storage: Storage, tenant: str, slide_id: str) -> None:

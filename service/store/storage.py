@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -42,10 +42,13 @@ async def on_disk(function: Callable[..., T], *args: Any) -> T:
 
 
 class Storage:
-    """The data directory. Raises StorageFull or OutputUnwritable where it cannot be made."""
+    """The data directory, and the roots that a slide which stays where it is must lie below.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Raises StorageFull or OutputUnwritable where it cannot be made.
+    """
+
+    def __init__(self, folder: Path, roots: Sequence[str] = ()) -> None:
+        self.folder, self.roots = folder, roots
         self.incoming, self.slides, self.results = (folder / name for name in ("incoming", "slides", "results"))
         with writable():
             folder.mkdir(parents=True, exist_ok=True)

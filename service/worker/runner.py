@@ -52,7 +52,7 @@ class Runner:
     def __init__(self, settings: Settings, stopping: Callable[[], bool]) -> None:
         self._settings, self._stopping = settings, stopping
         self._analyses = Analyses(open_database(settings.database, migrate=False))
-        self._storage = Storage(settings.data_dir)
+        self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
         source_commit()  # now: the files may be others by the time of the first report
@@ -93,12 +93,14 @@ class Runner:
         with self._open(claim) as slide:
             # made once: whoever else works on this slide, or goes on with it, finds it there
             plan = Plan.load_or_make(folder / "plan.npz", slide, detector.card, **_options(claim.analysis.request))
+            slide.require_unchanged()
             if claim.kind == "whole" and (totals := self._shares(claim, plan)):
                 self._analyses.split(claim, totals)
                 return
             saved = _checkpoint(folder, claim)
             if claim.kind == "part":
                 detector.run(slide, plan.part(claim.part, claim.parts), heartbeat.progress, saved)
+                slide.require_unchanged()
                 self._analyses.finish_part(claim)
                 return
             if claim.kind == "merge":
@@ -108,6 +110,7 @@ class Runner:
                 slide, detector, plan=plan, on_progress=heartbeat.progress, checkpoint=saved, map_file=map_file
             )
             plan.counted_on.save(saved.with_suffix(".tissue"))
+            slide.require_unchanged()
         heartbeat.check()
         self._store(claim, report, saved, folder)
 

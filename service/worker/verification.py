@@ -7,7 +7,7 @@ on a CPU) sums are rounded otherwise: then the counts must be the same, and each
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from scipy.spatial import cKDTree
@@ -40,10 +40,16 @@ class Verification:
     notes: list[str]
 
 
-def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnProgress | None" = None) -> Verification:
+def verify(
+    engine: Engine,
+    storage: Storage,
+    analysis_id: str,
+    on_progress: "OnProgress | None" = None,
+) -> Verification:
     """Analyse again and compare.
 
-    Raises NotFound, also where the slide was deleted; NotFinished; and as `open_slide`, `Detector.load`, `analyze`.
+    Raises NotFound, also where the slide was deleted; NotFinished, SourceForbidden; and as `open_slide`,
+    `Detector.load`, `analyze`.
     """
     with reading(engine) as connection:
         analysis = find_analysis(connection, analysis_id)
@@ -54,7 +60,8 @@ def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnP
     stored = find_slide(engine, analysis.tenant, analysis.slide_id)
     report = Report.model_validate_json(content)
     mpp = report.slide.mpp[0] if report.slide.mpp_source == "request" else None
-    with open_slide(stored.location(storage.folder), mpp=mpp, name=stored.name) as slide:  # and hash it anew
+    location = replace(stored.location(storage), sha256=None, fingerprint=None)  # it is hashed anew
+    with open_slide(location, mpp=mpp, name=stored.name) as slide:
         if slide.sha256 != report.slide.sha256:
             line = f"slide: its checksum is {slide.sha256}, not {report.slide.sha256}: it is another"
             return Verification(analysis, [line], [])

@@ -52,7 +52,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     settings = load_settings(data_dir=folder, hl7_sender="mitosis^lab")
     engine = open_database(settings.database)
     with Sandbox() as sandbox:
-        yield State(settings, engine, Storage(folder), Analyses(engine), Broker(settings), sandbox)
+        yield State(
+            settings, engine, Storage(folder, [str(folder.parent)]), Analyses(engine), Broker(settings), sandbox
+        )
     engine.dispose()
 
 

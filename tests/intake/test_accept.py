@@ -1,4 +1,4 @@
-"""Names, references, equal content, and what is kept for how long."""
+"""Names, equal content, and what is kept for how long."""
 
 import asyncio
 import hashlib
@@ -7,111 +7,31 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import select
 
 from service.errors import ArchiveUnsafe, NotASlide, StorageFull
-from service.intake.accept import accept, accept_reference, forget_uploads
+from service.intake.accept import forget_uploads
 from service.intake.sandbox import Sandbox
 from service.refusals import NotFinished, NotFound
 from service.slide import Box, open_slide
 from service.store.analyses import Analyses
-from service.store.database import open_database, slides, writing
+from service.store.database import open_database, slides
 from service.store.records import Submission
 from service.store.slides import StoredSlide, delete_slide, find_slide, forget_slides, open_stored
 from service.store.storage import Incoming, Storage, part_path
 from tests.disks import small_disk
+from tests.intake.stores import DAY_S, Stores
 from tests.slides import draw_tissue, write_svs
 from tests.zips import write_zip, zip_folder
-
-DAY_S = 86400.0
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as sandbox:
-        yield sandbox
-
-
-@dataclass(frozen=True)
-class Stores:
-    """Where slides go."""
-
-    engine: Engine
-    storage: Storage
-    sandbox: Sandbox
-
-    async def upload(self, content: bytes, name: str = "case 7.svs", tenant: str = "lab") -> StoredSlide:
-        async with Incoming(self.storage, 1 << 30) as incoming:
-            for start in range(0, len(content), 1 << 16):
-                await incoming.write(content[start : start + (1 << 16)])
-            return await accept(self.engine, self.storage, self.sandbox, incoming, name, tenant)
-
-    def uploaded(self, content: bytes, name: str = "case 7.svs", tenant: str = "lab") -> StoredSlide:
-        return asyncio.run(self.upload(content, name, tenant))
-
-    def upload_many(self, contents: Iterable[bytes]) -> None:
-        for content in contents:
-            self.uploaded(content)
-
-    def referred(self, uri: str, *roots: str) -> StoredSlide:
-        return asyncio.run(accept_reference(self.engine, self.sandbox, uri, roots, "lab"))
-
-    def files(self) -> list[str]:
-        return sorted(str(path.relative_to(self.storage.folder)) for path in self.storage.folder.rglob("*.*"))
-
-    def slide_files(self) -> list[str]:
-        return [path for path in self.files() if path.startswith(("slides/", "incoming/")) and "lock" not in path]
-
-    def rows(self) -> int:
-        with self.engine.connect() as connection:
-            return int(connection.execute(select(func.count()).select_from(slides)).scalar_one())
-
-    def age(self, stored: StoredSlide, days: float) -> None:
-        with writing(self.engine) as connection:
-            values = {"used_at": time.time() - days * DAY_S}
-            connection.execute(update(slides).where(slides.c.id == stored.id).values(**values))
-
-
-@pytest.fixture
-def stores(tmp_path: Path, sandbox: Sandbox) -> Iterator[Stores]:
-    engine = open_database(f"sqlite:///{tmp_path / 'data' / 'jobs.sqlite3'}")
-    yield Stores(engine, Storage(tmp_path / "data"), sandbox)
-    engine.dispose()
 
 
 def svs(tmp_path: Path, seed: int = 0) -> bytes:
     return write_svs(tmp_path / f"{seed}.svs", draw_tissue(300, 200, seed)).read_bytes()
-
-
-# References
-
-
-def test_a_reference_is_remembered_and_opened_where_it_lies(stores: Stores, tmp_path: Path) -> None:
-    content = svs(tmp_path)
-    (tmp_path / "link.svs").symlink_to(tmp_path / "0.svs")
-    stored = stores.referred(str(tmp_path / "link.svs"), str(tmp_path))
-    assert (stored.path, stored.size) == (str(tmp_path / "0.svs"), len(content))
-    assert stored.sha256 == stored.facts["sha256"] == hashlib.sha256(content).hexdigest()
-    assert stores.referred(str(tmp_path / "0.svs"), str(tmp_path)).id == stored.id
-    with open_stored(stores.storage, stored) as slide:
-        assert (slide.name, slide.sha256) == ("0.svs", stored.sha256)
-    assert stores.slide_files() == []
-
-
-def test_an_upload_of_what_was_referred_to_is_stored_and_stays_so(stores: Stores, tmp_path: Path) -> None:
-    content = svs(tmp_path)
-    first = stores.referred(str(tmp_path / "0.svs"), str(tmp_path))
-    second = stores.uploaded(content, "0.svs")
-    third = stores.referred(str(tmp_path / "0.svs"), str(tmp_path))
-    assert first.id == second.id == third.id
-    assert second.path == third.path == f"slides/{second.sha256}/slide.svs"
 
 
 # Uploads

@@ -13,6 +13,7 @@ from PIL import Image
 from service.errors import SlideDamaged
 from service.intake import deep_zoom as tiles
 from service.intake.deep_zoom import TILE_PX, Pyramid, ShownSlides, place_box
+from service.location import Location
 from service.refusals import NotFound
 from service.slide import Box, open_slide
 from tests.slides import draw_tissue, pyramid_of, write_pyramid
@@ -46,7 +47,7 @@ def test_the_tiles_of_a_level_put_together_are_the_slide(slide: Path, level: int
         for column in range(-(-whole.shape[1] // TILE_PX)):
             box, found = pyramid.tile(level, column, row)
             assert found == scale
-            tile = decoded(shown.cut(str(slide), box, scale))
+            tile = decoded(shown.cut(Location(str(slide)), box, scale, name="a"))
             assert tile.shape == (box.height, box.width, 3)
             seen[box.y : box.bottom, box.x : box.right] = tile
     shown.close()
@@ -77,9 +78,10 @@ def test_what_lies_outside_is_not_there(place: tuple[int, int, int]) -> None:
 
 def test_a_crop_is_centred_on_its_place(slide: Path) -> None:
     box, scale = place_box(700.0, 500.0, 256.0, 256)
-    crop = decoded(ShownSlides().cut(str(slide), box, scale))
+    crop = decoded(ShownSlides().cut(Location(str(slide)), box, scale, name="a"))
     assert np.abs(crop - PIXELS[372:628, 572:828]).mean() < 6
-    assert ShownSlides().cut(str(slide), *place_box(0.0, 0.0, 100.0, 50))  # half of it past the edge
+    past_the_edge = place_box(0.0, 0.0, 100.0, 50)  # half of it
+    assert ShownSlides().cut(Location(str(slide)), *past_the_edge, name="a")
 
 
 def test_few_slides_stay_open_and_none_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +90,8 @@ def test_few_slides_stay_open_and_none_for_long(tmp_path: Path, monkeypatch: pyt
     paths = [write_pyramid(tmp_path / f"{number}.tif", [small]) for number in range(tiles.OPEN_SLIDES + 2)]
     shown = ShownSlides()
     for path in paths:
-        shown.cut(str(path), Box(0, 0, 50, 50), 1)
-    assert list(shown._open) == [str(path) for path in paths[2:]]
+        shown.cut(Location(str(path)), Box(0, 0, 50, 50), 1, name="a")
+    assert [each.path for each in shown._open] == [str(path) for path in paths[2:]]
     limit = time.monotonic() + 10
     while shown._open and time.monotonic() < limit:
         time.sleep(0.05)
@@ -105,6 +107,6 @@ def test_a_damaged_tile_is_an_error_and_the_others_are_still_shown(tmp_path: Pat
     path.write_bytes(content[:start] + bytes(length) + content[start + length :])
     shown = ShownSlides()
     with pytest.raises(SlideDamaged):
-        shown.cut(str(path), Box(0, 0, 512, 512), 1)
-    assert shown.cut(str(path), Box(1024, 512, 400, 400), 1)
+        shown.cut(Location(str(path)), Box(0, 0, 512, 512), 1, name="a")
+    assert shown.cut(Location(str(path)), Box(1024, 512, 400, 400), 1, name="a")
     shown.close()

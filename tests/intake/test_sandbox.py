@@ -23,6 +23,7 @@ from service.intake import sandbox as inspection
 from service.intake.pictures import Picture
 from service.intake.sandbox import Sandbox
 from service.intake.sandbox_child import MEMORY_BYTES
+from service.location import Location
 from service.render import LONGEST_PX
 from service.slide import open_slide
 from tests.slides import claim_size, draw_tissue, loop_ifds, pyramid_of, write_ome_tiff, write_pyramid, write_svs
@@ -40,7 +41,7 @@ def sandbox() -> Iterator[Sandbox]:
 def inspected(
     sandbox: Sandbox, path: Path | str, name: str = "case 7.svs", sha256: str | None = None
 ) -> dict[str, object]:
-    return asyncio.run(sandbox.inspect(path, name, sha256)).facts
+    return asyncio.run(sandbox.inspect(Location(str(path), sha256=sha256), name)).facts
 
 
 class Own:
@@ -85,7 +86,7 @@ def test_a_child_sees_what_the_reader_sees(sandbox: Sandbox, tmp_path: Path, wri
     path = write(tmp_path / "slide.tif", PIXELS)
     with open_slide(path, name="case 7.svs") as slide:
         assert inspected(sandbox, path) == json.loads(json.dumps(slide.describe()))
-    assert asyncio.run(sandbox.inspect(path, "x")).size == path.stat().st_size
+    assert asyncio.run(sandbox.inspect(Location(str(path)), "x")).size == path.stat().st_size
 
 
 def test_a_slide_is_not_hashed_again(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -237,8 +238,10 @@ def test_a_child_has_little_memory_and_ends_with_its_parent() -> None:
 def test_many_at_once_pass_through_two_children(tmp_path: Path) -> None:
     path = write_svs(tmp_path / "slide.svs", PIXELS)
 
+    known = Location(str(path), sha256="known")
+
     async def all_of_them(sandbox: Sandbox) -> int:
-        found = await asyncio.gather(*(sandbox.inspect(path, f"{number}.svs", "known") for number in range(200)))
+        found = await asyncio.gather(*(sandbox.inspect(known, f"{number}.svs") for number in range(200)))
         return len({each.facts["name"] for each in found})
 
     with own_inspector() as own:
@@ -252,10 +255,10 @@ def test_small_slides_do_not_wait_for_large_ones(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     async def both(sandbox: Sandbox) -> None:
-        slow = asyncio.create_task(sandbox.inspect(tmp_path / "pipe", "slow.svs"))
+        slow = asyncio.create_task(sandbox.inspect(Location(str(tmp_path / "pipe")), "slow.svs"))
         await asyncio.sleep(0.2)
         for _ in range(4):
-            await sandbox.inspect(path, "quick.svs", "known")
+            await sandbox.inspect(Location(str(path), sha256="known"), "quick.svs")
         assert not slow.done()
         for child in own.children():
             os.kill(child, signal.SIGTERM)
@@ -294,7 +297,7 @@ def test_a_hostile_zip_is_refused_by_a_child(sandbox: Sandbox, tmp_path: Path) -
 
 def test_a_picture_is_drawn_by_a_child(sandbox: Sandbox, tmp_path: Path) -> None:
     path = write_svs(tmp_path / "slide.svs", PIXELS)
-    asyncio.run(sandbox.draw(Picture("thumbnail", str(path), "case 7.svs", "known"), tmp_path / "out"))
+    asyncio.run(sandbox.draw(Picture("thumbnail", Location(str(path), sha256="known"), "case 7.svs"), tmp_path / "out"))
     with open_slide(path) as slide:
         expected = slide.thumbnail(LONGEST_PX)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out")), expected)
@@ -307,7 +310,7 @@ def test_a_slide_on_which_drawing_dies_is_damaged(tmp_path: Path) -> None:
         inspected(own.sandbox, good)
         [child] = own.children()
         threading.Timer(0.3, os.kill, (child, signal.SIGSEGV)).start()
-        picture = Picture("thumbnail", str(tmp_path / "pipe"), "scan.svs", "known")
+        picture = Picture("thumbnail", Location(str(tmp_path / "pipe"), sha256="known"), "scan.svs")
         with pytest.raises(SlideDamaged, match=r"^scan.svs: the reader crashed on it"):
             asyncio.run(own.sandbox.draw(picture, tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,8 @@
 """The runner, in this process: a slide that two workers share is planned once, whatever becomes of the plan."""
 
+import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,9 @@ class Laboratory:
     """A data directory with a slide in it, and two workers."""
 
     def __init__(self, folder: Path) -> None:
-        settings = Settings(data_dir=folder, database_url=f"sqlite:///{folder / 'jobs.sqlite3'}")
+        (folder / "archive").mkdir()
+        database_url, roots = f"sqlite:///{folder / 'jobs.sqlite3'}", (str(folder / "archive"),)
+        settings = Settings(data_dir=folder, database_url=database_url, roots=roots)
         self.storage = Storage(folder)
         self.analyses = Analyses(open_database(settings.database))
         self.slide = self._store(draw_sample_slide(folder / "sample.tif", width=2600, height=2200).path)
@@ -44,9 +49,17 @@ class Laboratory:
         path.rename(target)
         return remember_slide(self.analyses.engine, row, str(target.relative_to(self.storage.folder)))
 
-    def submit(self, **request: Any) -> str:
+    def refer(self, path: Path) -> StoredSlide:
+        """Remember a slide that stays where it is."""
+        with open_slide(path) as slide:
+            facts = slide.describe() | {"fingerprint": slide.fingerprint}
+            row = SlideRow("lab", slide.sha256, path.name, path.stat().st_size, facts)
+        return remember_slide(self.analyses.engine, row, str(path))
+
+    def submit(self, slide: StoredSlide | None = None, **request: Any) -> str:
         """Queue an analysis, and give its id."""
-        submission = Submission("lab", self.slide.id, self.slide.name, request, DEFAULT_MODEL, self.sha256)
+        slide = slide or self.slide
+        submission = Submission("lab", slide.id, slide.name, request, DEFAULT_MODEL, self.sha256)
         return self.analyses.submit(submission)[0].id
 
     def step(self, analysis_id: str, number: int) -> str:
@@ -76,7 +89,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
 @pytest.fixture(scope="module")
 def alone(laboratory: Laboratory) -> dict[str, Any]:
     """The report that one pass gives, without what differs between two runs."""
-    with open_slide(laboratory.slide.location(laboratory.storage.folder)) as slide:
+    with open_slide(laboratory.slide.location(laboratory.storage)) as slide:
         return analyze(slide, Detector.load(), region=Box(**REGION)).model_dump(exclude={"analysis"})
 
 
@@ -103,3 +116,32 @@ def test_a_damaged_plan_costs_time_and_nothing_else(laboratory: Laboratory, alon
             path.write_bytes(path.read_bytes()[: 100 * number])
     assert number == 4
     assert laboratory.report(analysis_id).model_dump(exclude={"analysis"}) == alone
+
+
+@pytest.mark.parametrize("when", ["never", "before", "while it is read"])
+def test_a_reference_in_whose_place_another_file_is_gives_no_result(laboratory: Laboratory, when: str) -> None:
+    folder = laboratory.storage.folder / "archive"
+    path = draw_sample_slide(folder / f"{when}.tif", width=900, height=900).path
+    analysis_id = laboratory.submit(laboratory.refer(path))
+    results = laboratory.storage.result_folder(analysis_id)
+
+    def swap() -> None:
+        while not (results / "plan.npz").exists():
+            time.sleep(0.001)
+        shutil.copy(path, folder / "copy")
+        (folder / "copy").replace(path)
+
+    swapping = threading.Thread(target=swap)
+    if when == "before":
+        draw_sample_slide(path, width=900, height=900, seed=5)
+    elif when == "while it is read":
+        swapping.start()
+    laboratory.step(analysis_id, 0)
+    if swapping.ident:
+        swapping.join()
+    found = laboratory.analyses.get(analysis_id, "lab")
+    if when == "never":
+        assert found.status == "succeeded"
+    else:
+        assert (found.status, found.error and found.error["code"]) == ("failed", "slide-changed")
+        assert not list(results.glob("report*"))

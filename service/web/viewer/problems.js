@@ -11,6 +11,7 @@ export const ADVICE = {
     "The file is sound, but of a kind that is not read here. Convert it as it says, or export it anew.",
   "slide-ambiguous":
     "The file holds several pictures that could each be the slide. Export each into a file of its own.",
+  "slide-changed": "The slide's file is not the one that was accepted. Submit it anew.",
   "reference-forbidden": "The slide names files outside its own folder. Export it into one file, or one folder.",
   "stain-not-he": "The tissue does not look stained with H&E, so it was not analysed.",
   "pixels-unsupported": "Only 8-bit colour images of H&E stained tissue can be analysed.",

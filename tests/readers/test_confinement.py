@@ -1,0 +1,128 @@
+"""What a thread that reads a slide can open, by the kernel's word: the slide's own folder, and Python's libraries."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import openslide
+import pytest
+
+from service.readers import confinement
+from service.readers.confinement import ConfinedThreads, landlock_version
+from service.slide import open_slide
+from tests.slides import draw_tissue, write_svs, write_vms
+
+pytestmark = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A slide's folder, beside one of others."""
+    for name in ("own", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x")
+    (tmp_path / "own" / "link").symlink_to(tmp_path / "others" / "file")
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def threads(own: Path) -> Iterator[ConfinedThreads]:
+    threads = ConfinedThreads([own])
+    yield threads
+    threads.close()
+
+
+def test_a_reader_that_trusts_what_a_slide_names_opens_nothing_elsewhere(own: Path, threads: ConfinedThreads) -> None:
+    """OpenSlide itself, without our judgement of names: so the next such format cannot do it either."""
+    elsewhere, inside = write_vms(own / "a.vms", "../others"), write_vms(own / "b.vms")
+    openslide.OpenSlide(elsewhere).close()
+    threads.run(openslide.OpenSlide, inside).close()
+    with pytest.raises(openslide.OpenSlideError):
+        threads.run(openslide.OpenSlide, elsewhere)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda own: (own / "link").read_bytes(),
+        lambda own: (own / ".." / "others" / "file").read_bytes(),
+        lambda own: list(own.parent.iterdir()),
+        lambda _: Path("/etc/passwd").read_bytes(),
+        lambda _: Path("/proc/self/environ").read_bytes(),
+        lambda own: (own / "new").write_bytes(b"x"),
+        lambda own: (own / "file").unlink(),
+        lambda own: os.truncate(own / "file", 0),
+        lambda own: (own / "folder").mkdir(),
+        lambda _: os.posix_spawn("/bin/true", ["true"], {}),
+        lambda _: socket.create_connection(("127.0.0.1", 9), timeout=1),
+    ],
+)
+def test_a_thread_can_do_nothing_but_read_its_folder(
+    own: Path, threads: ConfinedThreads, attempt: Callable[[Path], object]
+) -> None:
+    assert threads.run((own / "file").read_bytes) == b"x"
+    if landlock_version() < confinement.NETWORK_VERSION and "socket" in attempt.__code__.co_names:
+        pytest.skip("this kernel's Landlock knows no networks")
+    with pytest.raises(PermissionError):
+        threads.run(attempt, own)
+    assert (own / "file").read_bytes() == b"x"
+
+
+def test_what_a_thread_starts_is_no_freer_and_its_process_goes_on(own: Path, threads: ConfinedThreads) -> None:
+    found: list[str] = []
+
+    def look() -> None:
+        try:
+            (own / "link").read_bytes()
+        except PermissionError as error:
+            found.append(str(error.strerror))
+
+    def start() -> None:
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    threads.run(start)
+    assert found == ["Permission denied"]
+    assert (own / "link").read_bytes() == b"x"  # this thread may
+
+
+def test_a_folder_may_be_given_as_a_descriptor_and_stays_the_same(own: Path) -> None:
+    held = os.open(own, os.O_PATH)
+    threads = ConfinedThreads([held])
+    own.rename(own.with_name("moved"))
+    (own.with_name("others")).rename(own)
+    assert threads.run(Path(f"/proc/self/fd/{held}/file").read_bytes) == b"x"
+    with pytest.raises(PermissionError):
+        threads.run((own / "file").read_bytes)
+    threads.close()
+    os.close(held)
+
+
+def test_links_can_be_made_in_a_folder_of_its_own_and_lead_nowhere_else(own: Path) -> None:
+    threads = ConfinedThreads([own], links=True)
+
+    def link(target: Path) -> bytes:
+        scratch = confinement.scratch_folder()
+        assert scratch is not None
+        (scratch / target.parent.name).symlink_to(target)
+        return (scratch / target.parent.name).read_bytes()
+
+    assert threads.run(link, own / "file") == b"x"
+    with pytest.raises(PermissionError):
+        threads.run(link, own.parent / "others" / "file")
+    scratch = threads.run(confinement.scratch_folder)
+    threads.close()
+    assert scratch is not None
+    assert not scratch.exists()
+
+
+def test_a_slide_is_read_by_confined_threads_also_where_a_person_names_it_by_a_link(own: Path) -> None:
+    path = write_svs(own.parent / "others" / "slide.svs", draw_tissue(300, 200))
+    (own / "slide.svs").symlink_to(path)
+    with open_slide(own / "slide.svs") as slide:
+        assert slide.width == 300
+        with pytest.raises(PermissionError):
+            slide.ask(lambda _: (own.parent / "others" / "file").read_bytes())
