@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from service.hosts import is_public
 from tests.drawn import dense_crop
 
 FIELD_MPP = 0.25
@@ -31,6 +33,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("needs the real slides and fields in ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def private_name() -> str:
+    """A name of this machine, other than localhost, that leads to a private address only."""
+    name = socket.gethostname()
+    try:
+        addresses = {str(each[4][0]) for each in socket.getaddrinfo(name, 80)}
+    except OSError:
+        addresses = set()
+    if name == "localhost" or not addresses or any(map(is_public, addresses)):
+        pytest.skip("needs a name of this machine with a private address")
+    return name
 
 
 @pytest.fixture(scope="session")

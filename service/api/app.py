@@ -29,6 +29,7 @@ from service.api.middleware import add_middleware
 from service.api.parameters import refuse_unknown
 from service.api.state import State
 from service.api.viewer import add_viewer
+from service.hosts import listed_hosts
 from service.intake.sandbox import Sandbox
 from service.interop import dicomweb
 from service.interop.webhooks import check_settings
@@ -64,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
         storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
-        with Sandbox() as sandbox:
+        with Sandbox(settings.uri_hosts) as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox)
             maintenance = Maintenance(settings, known, broker, storage, sandbox)
             maintenance.start()
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
                 engine.dispose()
 
     check_settings(settings)
+    listed_hosts(settings.uri_hosts)
     dicomweb.check_settings(settings)
     check_pattern(settings.slide_id_pattern)
     app = FastAPI(

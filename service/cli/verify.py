@@ -16,10 +16,12 @@ def verify_command(
     data_dir: DataDir = None,
 ) -> None:
     """Run an analysis again from its stored slide and compare. Exit 0: the same; 1: it differs, and where."""
+    from service.hosts import guard_urls, listed_hosts
     from service.store.storage import Storage
     from service.worker.verification import verify
 
     settings, engine = open_stores(data_dir, migrate=False)
+    guard_urls(listed_hosts(settings.uri_hosts))
     with progress(analysis_id[:36]) as on_progress:
         found = verify(engine, Storage(settings.data_dir, settings.roots), analysis_id, on_progress)
     for note in found.notes:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -68,9 +68,10 @@ class _Lost(Exception):
 
 
 class Sandbox:
-    """The gateway's children; to be used as a context manager."""
+    """The gateway's children; to be used as a context manager. `uri_hosts` are as settings have them."""
 
-    def __init__(self) -> None:
+    def __init__(self, uri_hosts: Sequence[str] = ()) -> None:
+        self._uri_hosts = uri_hosts
         self._idle: list[_Child] = []
         self._cutters: list[_Child] = []
         self._lock = threading.Lock()
@@ -81,7 +82,7 @@ class Sandbox:
         log.info("slides are read in processes of their own", landlock=landlock_version())
         if not landlock_version():
             log.warning(UNCONFINED)
-        self._idle.append(_Child())  # warm when the first slide comes
+        self._idle.append(_Child(self._uri_hosts))  # warm when the first slide comes
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,7 +150,7 @@ class Sandbox:
     def _child(self, idle: list["_Child"]) -> Iterator["_Child"]:
         with self._lock:
             child = idle.pop() if idle else None
-        child = child or _Child()
+        child = child or _Child(self._uri_hosts)
         try:
             yield child
         except BaseException:
@@ -177,10 +178,10 @@ def _said(reply: dict[str, Any]) -> dict[str, Any]:
 class _Child:
     """A process that opens slides."""
 
-    def __init__(self) -> None:
+    def __init__(self, uri_hosts: Sequence[str]) -> None:
         self.asked = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "service.intake.sandbox_child"],
+        self._process = subprocess.Popen(  # noqa: S603  the operator's hosts, read as such before
+            [sys.executable, "-P", "-m", "service.intake.sandbox_child", *uri_hosts],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

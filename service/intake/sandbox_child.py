@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from service.errors import MitosisError, SlideDamaged, SlideTooLarge
+from service.hosts import guard_urls, listed_hosts
 from service.intake import archive
 from service.location import Location
 from service.slide import Box, open_slide
@@ -32,6 +33,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the gateway says when to end
+    guard_urls(listed_hosts(sys.argv[1:]))
     for line in sys.stdin.buffer:
         question = json.loads(line)
         # ends even a loop in C, and even if nobody is there any more to kill this process

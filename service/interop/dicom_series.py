@@ -13,7 +13,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from sqlalchemy import Engine
 
 from service.errors import FileMissing, NotASlide
 from service.files import writable
+from service.hosts import PORTS, Host, find_address, listed_hosts, spelled
 from service.intake.accept import accept_fetched
 from service.intake.sandbox import Sandbox
 from service.interop.dicomweb import authorization
@@ -104,12 +105,25 @@ async def accept_series(
 def _archive(url: str, settings: Settings) -> Iterator[httpx.Client]:
     ours = bool(settings.dicomweb) and url.startswith(f"{settings.dicomweb.rstrip('/')}/")
     headers = {"Accept-Encoding": "identity"} | (authorization(settings) if ours else {})
+    judged = [] if ours else [partial(_pin, listed_hosts(settings.uri_hosts))]
     patience, trusted = httpx.Timeout(ANSWER_S, connect=CONNECT_S), ssl.create_default_context()
+    options: dict[str, Any] = {"timeout": patience, "headers": headers, "event_hooks": {"request": judged}}
     try:
-        with httpx.Client(verify=trusted, trust_env=False, timeout=patience, headers=headers) as client:
+        with httpx.Client(verify=trusted, trust_env=False, **options) as client:
             yield client
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # its words hold the address
         raise SourceUnavailable(f"the archive does not answer ({type(error).__name__}); try again") from error
+
+
+def _pin(hosts: Sequence[Host], request: httpx.Request) -> None:
+    """Send a request to the very address that was judged. Raises SourceForbidden, httpx.ConnectError."""
+    host, port = spelled(request.url.raw_host), request.url.port or PORTS[request.url.scheme]
+    try:
+        address = find_address(host, port, hosts)
+    except OSError as error:
+        raise httpx.ConnectError("no such host", request=request) from error
+    request.url = request.url.copy_with(host=address)
+    request.extensions = {**request.extensions, "sni_hostname": host}
 
 
 @contextmanager

@@ -7,12 +7,10 @@ addresses, so no rule about addresses could tell them from others. Proxies of th
 
 import asyncio
 import ipaddress
-import re
 import socket
 import ssl
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from service import __version__
 from service.errors import CallbackForbidden, SettingsInvalid
+from service.hosts import PORTS, Host, is_listed, is_of_this_link, listed_hosts, spelled
 from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected
 from service.store.callback_queue import claim, settle
 from service.store.database import callbacks, reading
@@ -29,7 +28,6 @@ from service.store.settings import Settings
 
 ATTEMPT_S: Final = 10.0  # one try, from the look-up of the name to the answer's status
 AT_ONCE: Final = 16
-ENTRY: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@*\[\]\s]+)(:(?P<port>\d{1,5}))?")
 GONE: Final = 410  # by which a receiver says: never again
 
 
@@ -37,7 +35,11 @@ def check_url(url: str, settings: Settings) -> None:
     """Refuse a `callback_url` that is none, or leads where no callback may go. Raises CallbackForbidden."""
     if signer(settings) is None:
         raise CallbackForbidden("this service makes no callbacks: MITOSIS_CALLBACK_SECRET is not set")
-    _allowed(url, settings.callback_hosts)
+    _allowed(url, settings)
+
+
+def _hosts(settings: Settings) -> tuple[Host, ...]:
+    return listed_hosts(settings.callback_hosts, "MITOSIS_CALLBACK_HOSTS")
 
 
 def signer(settings: Settings) -> Webhook | None:
@@ -53,37 +55,23 @@ def signer(settings: Settings) -> Webhook | None:
 def check_settings(settings: Settings) -> None:
     """Raise SettingsInvalid for an unusable secret or list of hosts; called when the service starts."""
     signer(settings)
-    for entry in settings.callback_hosts:
-        _entry(entry)
+    _hosts(settings)
 
 
-def _allowed(url: str, hosts: Sequence[str]) -> httpx.URL:
+def _allowed(url: str, settings: Settings) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
-        host, port = _host(parsed), parsed.port
+        host, port = spelled(parsed.raw_host), parsed.port
     except (httpx.InvalidURL, ValueError) as error:
         raise CallbackForbidden(f"callback_url is no URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not host:
         raise CallbackForbidden("callback_url must be http:// or https:// and a host")
     if parsed.userinfo:
         raise CallbackForbidden("callback_url must hold no user or password; callbacks are signed")
-    port = port or {"http": 80, "https": 443}[parsed.scheme]
-    if not any(name == host and only in (None, port) for name, only in map(_entry, hosts)):
+    port = port or PORTS[parsed.scheme]
+    if not is_listed(host, port, _hosts(settings)):
         raise CallbackForbidden(f"{host}:{port} is not in MITOSIS_CALLBACK_HOSTS")
     return parsed
-
-
-def _host(url: httpx.URL) -> str:
-    """Give the host in one spelling: lower case, IDNA, no dot at its end."""
-    return url.raw_host.decode("ascii").lower().rstrip(".")
-
-
-def _entry(entry: str) -> tuple[str, int | None]:
-    """Host and port (None: any) of an item of the operator's list."""
-    if match := ENTRY.fullmatch(entry):
-        with suppress(httpx.InvalidURL, ValueError):
-            return _host(httpx.URL(f"http://{match['host']}/")), int(match["port"]) if match["port"] else None
-    raise SettingsInvalid(f"MITOSIS_CALLBACK_HOSTS: {entry!r} is neither `host` nor `host:port` nor `[ipv6]:port`")
 
 
 def post_due(engine: Engine, settings: Settings, now: float | None = None) -> int:
@@ -131,7 +119,7 @@ async def _send(client: httpx.AsyncClient, row: Row[Any], settings: Settings) ->
     if webhook is None:
         raise DeliveryFailed("MITOSIS_CALLBACK_SECRET is not set any more")
     try:
-        url = _allowed(row.url, settings.callback_hosts)
+        url = _allowed(row.url, settings)
     except CallbackForbidden as error:
         raise DeliveryRejected(str(error)) from error
     address = await _resolve(url, row.attempts)
@@ -145,7 +133,7 @@ async def _send(client: httpx.AsyncClient, row: Row[Any], settings: Settings) ->
         "webhook-signature": webhook.sign(row.id, at, row.body),
     }
     # to the very address that was judged, so that a name cannot lead elsewhere the second time it is looked up
-    pinned, names = url.copy_with(host=address), {"sni_hostname": _host(url)}
+    pinned, names = url.copy_with(host=address), {"sni_hostname": spelled(url.raw_host)}
     async with client.stream("POST", pinned, content=row.body, headers=headers, extensions=names) as answer:
         if answer.status_code == GONE:
             raise DeliveryRejected("the receiver answered 410: never again")
@@ -158,11 +146,10 @@ async def _resolve(url: httpx.URL, attempt: int) -> str:
 
     Raises DeliveryFailed where a name leads back to this machine, to the services of its link, or to many machines.
     """
-    host, port = _host(url), url.port or {"http": 80, "https": 443}[url.scheme]
+    host, port = spelled(url.raw_host), url.port or PORTS[url.scheme]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     address = str(found[attempt % len(found)][4][0])
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    local = ip.is_loopback and host != address and host != "localhost"
-    if local or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+    local = ipaddress.ip_address(address.partition("%")[0]).is_loopback and host not in (address, "localhost")
+    if local or is_of_this_link(address):
         raise DeliveryFailed(f"{host} is now {address}, where no callback goes")
     return address

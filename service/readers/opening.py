@@ -275,6 +275,8 @@ def _open_url(url: str) -> OpenedSlide:
     except BadInput:
         raise
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, BadInput):  # fsspec takes any error for this one
+            raise error.__cause__ from None
         raise FileMissing(f"{name}: no such file") from error
     except OSError as error:
         raise FileMissing(f"{name}: {error}") from error

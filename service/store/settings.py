@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     """Bytes of the largest upload."""
     roots: Names = ()
     """Folders and URL prefixes, by commas, that a `uri` may lie below; empty: no `uri` is taken."""
+    uri_hosts: Names = ()
+    """Hosts, by commas, that a `uri` may lead to though their addresses are private, also by a redirect: `host`,
+    `host:port` or `[ipv6]:port`. MITOSIS_DICOMWEB, and addresses in MITOSIS_ROOTS, need not be listed."""
     callback_hosts: Names = ()
     """Hosts, by commas, that a `callback_url` may name: `host`, `host:port` or `[ipv6]:port`."""
     callback_secret: SecretStr | None = None

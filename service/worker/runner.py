@@ -20,6 +20,7 @@ from service.analysis import analyze
 from service.commit import source_commit
 from service.errors import BadInput, InternalError, MitosisError, OutputUnwritable, StorageFull, WeightsMismatch
 from service.files import sync_folder, write_whole
+from service.hosts import guard_urls, listed_hosts
 from service.inference import Detector
 from service.parameters import AnalysisOptions
 from service.plan import Plan
@@ -55,6 +56,7 @@ class Runner:
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
+        guard_urls(listed_hosts(settings.uri_hosts))
         source_commit()  # now: the files may be others by the time of the first report
         detector = self._detector(settings.model)
         loaded = {detector.card.id: detector.card.sha256}

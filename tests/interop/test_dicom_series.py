@@ -122,6 +122,17 @@ def test_only_what_lies_below_a_root_is_asked_for(tmp_path: Path, uri: str) -> N
         accepted(tmp_path, uri, roots=("http://pacs/dicom-web",), dicomweb="http://results/dicom-web")
 
 
+def test_a_name_that_leads_to_a_private_address_is_asked_only_if_it_is_listed(
+    tmp_path: Path, private_name: str
+) -> None:
+    storage, url = Storage(tmp_path), f"http://{private_name}:1/dicom-web{PATH}"  # nobody listens there
+    with pytest.raises(SourceForbidden, match="MITOSIS_URI_HOSTS"):
+        fetch_series(url, tmp_path, storage=storage, settings=Settings())
+    for settings in (Settings(uri_hosts=(private_name,)), Settings(dicomweb=f"http://{private_name}:1/dicom-web")):
+        with pytest.raises(SourceUnavailable):
+            fetch_series(url, tmp_path, storage=storage, settings=settings)
+
+
 @pytest.mark.parametrize(
     "uri", [f"http://pacs{PATH}/", f"http://pacs{PATH}?x=1", f"ftp://pacs{PATH}", "/studies/1/series/2", "dicomweb://x"]
 )
