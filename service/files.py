@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from service.errors import FileMissing, OutputUnwritable, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing when slides cannot
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -70,6 +71,12 @@ def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, unless it is there. Raises StorageFull, OutputUnwritable."""
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Compute what slides may still take of a folder's disk. Raises OSError."""
+    disk = os.statvfs(folder)
+    return max(0, int((disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize))
 
 
 def sync_folder(folder: Path) -> None:

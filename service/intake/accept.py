@@ -14,7 +14,8 @@ from pathlib import Path
 import anyio.to_thread
 from sqlalchemy import Engine
 
-from service.files import writable, write_whole
+from service.errors import StorageFull
+from service.files import free_bytes, writable, write_whole
 from service.intake import archive
 from service.intake.names import clean_name
 from service.intake.sandbox import InspectedSlide, Sandbox
@@ -77,6 +78,8 @@ def _place(part: Path, folder: Path, name: str) -> Path:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # some network shares have no links
                 raise
+            if part.stat().st_size > free_bytes(folder):
+                raise StorageFull("the service's disk has no room for another copy of the slide") from error
             with part.open("rb") as source:
                 write_whole(path, partial(shutil.copyfileobj, source))
     return path

@@ -5,7 +5,6 @@ What is unpacked lies below a new folder, under names that cannot lead out of it
 """
 
 import os
-import shutil
 import stat
 import struct
 import unicodedata
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service.errors import ArchiveUnsafe, NotASlide, ReferenceForbidden, StorageFull
-from service.files import FULL
+from service.files import FULL, free_bytes
 from service.readers.dicom_images import files_below, instances_of, require_whole_slide, slides_among
 from service.readers.mirax import MIRAX_INDEX, is_mirax
 from service.readers.own_folder import own_files
@@ -30,6 +29,8 @@ NOTICEABLE_BYTES = 10 << 20  # a blank overview may well be more than 200 times 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 0x2041  # flag bits: encrypted, strongly so, with a hidden directory
 COPY_BYTES = 1 << 20
+LOCAL_HEADER_BYTES = 30  # before an entry's name and its bytes
+FULL_DISK = "the service's disk has no room for what the zip holds"
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -53,8 +54,8 @@ def unpack(path: Path, folder: Path, limit: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _checked(archive.infolist(), limit)
-            if sum(entry.file_size for entry in entries) > shutil.disk_usage(folder).free:
-                raise StorageFull("the service's disk has no room for what the zip holds")
+            _check_places(archive)
+            _require_room(folder, sum(entry.file_size for entry in entries))
             for entry in entries:
                 _copy(archive, entry, folder.joinpath(*_parts(entry)))
         os.sync()  # once: 20,000 files would wait for the disk 20,000 times, together half a minute
@@ -62,8 +63,22 @@ def unpack(path: Path, folder: Path, limit: int) -> None:
         raise ArchiveUnsafe(f"the zip is damaged ({error}); make it again") from error
     except OSError as error:
         if error.errno in FULL:
-            raise StorageFull("the service's disk has no room for what the zip holds") from error
+            raise StorageFull(FULL_DISK) from error
         raise ArchiveUnsafe(f"the zip cannot be unpacked ({error.strerror}); make it again") from error
+
+
+def _check_places(archive: zipfile.ZipFile) -> None:
+    """Refuse entries that share bytes: each by itself is harmless, and together they unpack to any size."""
+    end = archive.start_dir
+    for entry in sorted(archive.infolist(), key=lambda each: each.header_offset, reverse=True):
+        if entry.header_offset + LOCAL_HEADER_BYTES + entry.compress_size > end:
+            raise ArchiveUnsafe(f"{_shown(entry)} in the zip overlaps with another entry")
+        end = entry.header_offset
+
+
+def _require_room(folder: Path, size: int) -> None:
+    if size > free_bytes(folder):
+        raise StorageFull(FULL_DISK)
 
 
 def _checked(entries: Sequence[zipfile.ZipInfo], limit: int) -> list[zipfile.ZipInfo]:
@@ -125,6 +140,7 @@ def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> Non
             left -= len(chunk)
             if left < 0:
                 break
+            _require_room(target.parent, len(chunk))  # others write, too
             file.write(chunk)
         if left:
             raise ArchiveUnsafe(f"{_shown(entry)} in the zip is not as long as the zip says")

@@ -24,11 +24,10 @@ from typing import Any, Self, TypeVar
 import anyio.to_thread
 
 from service.errors import MitosisError, OutputUnwritable, StorageFull
-from service.files import file_sha256, sync_folder, sync_tree, writable
+from service.files import file_sha256, free_bytes, sync_folder, sync_tree, writable
 from service.refusals import NotFound, OffsetConflict, UploadTooLarge
 
 BUFFER_BYTES = 1 << 20  # a thread is worth starting for so much
-KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing when uploads cannot
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _disk = anyio.CapacityLimiter(8)  # threads of its own: status calls must not wait behind slow disks
@@ -57,8 +56,7 @@ class Storage:
 
     def free_bytes(self) -> int:
         """Compute what uploads may still take of the disk."""
-        disk = os.statvfs(self.folder)
-        return max(0, int((disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize))
+        return free_bytes(self.folder)
 
     def require_room(self, size: int) -> None:
         """Refuse what cannot fit. Raises StorageFull."""

@@ -4,6 +4,7 @@ import stat
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from service.errors import ArchiveUnsafe, NotASlide, StorageFull
+from service.files import free_bytes
 from service.intake.archive import is_zip, slide_in, unpack
 from tests.disks import small_disk
 from tests.slides import draw_tissue, write_svs
@@ -88,6 +90,25 @@ def overlapping(path: Path) -> None:
     path.write_bytes(content)
 
 
+def quoting(path: Path) -> None:
+    """Fifield's other one: each entry's stream quotes the header of the next, and goes on into its bytes."""
+    content = NOISE + bytes(2 << 20)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(content) + packer.flush()
+    directory = b""
+    for number in reversed(range(60)):
+        name = f"{number:03}.dat".encode()
+        facts = struct.pack("<5H3L2H", 20, 0, 8, 0, 33, zlib.crc32(content), len(packed), len(content), len(name), 0)
+        header = b"PK\3\4" + facts + name
+        start = len(header) + 5  # of each header; here, for the first one, none goes before
+        place = struct.pack("<3H2L", 0, 0, 0, 0, number * start)
+        directory = b"PK\1\2" + struct.pack("<H", 20) + facts + place + name + directory
+        whole = header + packed
+        content, packed = header + content, struct.pack("<B2H", 0, len(header), 0xFFFF ^ len(header)) + whole
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 60, 60, len(directory), len(whole), 0)
+    path.write_bytes(whole + directory + end)
+
+
 def longer_than_it_says(path: Path) -> None:
     write_zip(path, {"slide.svs": NOISE}, method=zipfile.ZIP_STORED)
     overwrite(path, struct.pack("<II", 20_000, 20_000), struct.pack("<II", 20_000, 10_000))
@@ -130,7 +151,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "many": (many, "100000 entries"),
     "bomb": (bomb, "200 times"),
     "bomb of many": (bomb_of_many, "200 times"),
-    "overlapping": (overlapping, "two entries|damaged"),
+    "overlapping": (overlapping, "two entries|overlaps"),
+    "quoting": (quoting, "overlaps"),
     "longer": (longer_than_it_says, "damaged|not as long"),
     "shorter": (shorter_than_it_says, "damaged|not as long"),
     "same name": (lambda path: write_zip(path, {"Ä.svs": b"1", "ä.svs": b"2"}), "two entries"),
@@ -199,6 +221,15 @@ def test_random_damage_gives_the_same_files_or_an_error_of_ours(tmp_path: Path) 
 def test_a_zip_larger_than_the_disk_is_not_begun(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {"a": NOISE * 100, "b": NOISE * 100}, method=zipfile.ZIP_STORED)
     with small_disk(tmp_path / "disk", "size=2m") as disk:
+        with pytest.raises(StorageFull):
+            unpack(path, disk, LIMIT)
+        assert not list(disk.iterdir())
+
+
+def test_some_of_the_disk_stays_free_for_others(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=20m") as disk:
+        size = free_bytes(disk)
+        path = write_zip(tmp_path / "a.zip", {"a": bytes(size + 4096)}, method=zipfile.ZIP_STORED)
         with pytest.raises(StorageFull):
             unpack(path, disk, LIMIT)
         assert not list(disk.iterdir())
