@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import Depends, FastAPI
 
 from service import __version__
@@ -35,10 +36,13 @@ from service.interop import dicomweb
 from service.interop.webhooks import check_settings
 from service.store.analyses import Analyses
 from service.store.database import open_database
+from service.store.logs import say_confinement
 from service.store.orders import check_pattern
 from service.store.settings import Settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
+
+log = structlog.get_logger(__name__)
 
 ROUTED = (
     *(analyses, results, definitions, review, holds, layers, events),
@@ -67,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
         with Sandbox(settings.uri_hosts) as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox)
+            say_confinement(log)
             maintenance = Maintenance(settings, known, broker, storage, sandbox)
             maintenance.start()
             try:

@@ -79,9 +79,9 @@ class Maintenance:
             try:
                 step()
             except (DatabaseUnavailable, QueueUnavailable) as error:
-                log.warning("maintenance waits", step=step.__name__, reason=str(error))
+                log.warning("maintenance waits", step=step.__name__, reason=error)
             except (MitosisError, OSError) as error:
-                log.error("maintenance failed", step=step.__name__, reason=str(error))
+                log.error("maintenance failed", step=step.__name__, reason=error)
             except Exception:
                 log.exception("maintenance failed", step=step.__name__)  # and goes on: nothing else would
 

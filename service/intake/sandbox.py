@@ -24,7 +24,6 @@ import structlog
 
 from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
 from service.location import Location
-from service.readers.confinement import UNCONFINED, landlock_version
 from service.readers.mirax import files_beside
 from service.readers.opening import is_url
 from service.slide import Box
@@ -79,9 +78,6 @@ class Sandbox:
         self._quick, self._slow, self._drawing, self._cutting = map(anyio.CapacityLimiter, lanes)
 
     def __enter__(self) -> Self:
-        log.info("slides are read in processes of their own", landlock=landlock_version())
-        if not landlock_version():
-            log.warning(UNCONFINED)
         self._idle.append(_Child(self._uri_hosts))  # warm when the first slide comes
         return self
 
@@ -140,7 +136,7 @@ class Sandbox:
                 with self._child(self._cutters if question["do"] == "cut" else self._idle) as child:
                     return child.ask(question)
             except _Lost as lost:
-                log.warning("a reader's process was lost", reason=str(lost), question=question["do"])
+                log.warning("a reader's process was lost", reason=lost, question=question["do"])
                 if last or lost.by_question:
                     what = f"{question['name']}: the reader {lost}"
                     raise SlideDamaged(f"{what}; copy the file again or export it anew") from lost

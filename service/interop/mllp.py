@@ -84,7 +84,7 @@ class Listener:
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, ssl.SSLError) as error:
             log.info("connection ended", reason=type(error).__name__)
         except DatabaseUnavailable as error:  # no answer: the message will come again
-            log.warning("message not answered", reason=str(error))
+            log.warning("message not answered", reason=error)
         finally:
             self._open.discard(task)
             writer.close()

@@ -25,7 +25,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-UNCONFINED: Final = "this kernel has no Landlock: only what slides are known to name keeps readers in their folders"
 THREADS: Final = 8  # they start when they are needed
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # system calls, of the same number on all machines
 ASK_VERSION, RULE_PATH_BENEATH = 1, 1

@@ -84,7 +84,7 @@ def record(where: Engine | Connection, tenant: str, actor: str, action: str, obj
         else:
             _write(where, event)
     except (SQLAlchemyError, MitosisError) as error:
-        log.error("audit entry is late", reason=str(error), **asdict(event))
+        log.error("audit entry is late", reason=error, **asdict(event))
         with _late_lock:
             _late.append(event)
 

@@ -1,17 +1,26 @@
 """Logs of gateway and workers: one JSON object per line on standard error, with the analysis' id on every line of it.
 
-What must not be in a log, is kept out in two ways: by not logging it (no names of slides, no orders, no headers), and
-by a filter for what slips in through the messages of others (keys, secrets, passwords in URLs, values in SQL).
+What must not be in a log, is kept out in three ways: by not logging it (no names of slides, no orders, no headers); by
+saying of an error what it is, and its own words only where they are about the installation and not about what was given
+(files and messages are called after patients); and by a filter for what slips in through the messages of others (keys,
+secrets, passwords in URLs, values in SQL, the names of what is worked on).
 """
 
 import logging
 import math
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+from service.errors import BadInput
+from service.readers.confinement import landlock_version
 
 SECRETS = re.compile(
     r"""
@@ -19,6 +28,7 @@ SECRETS = re.compile(
     | (?i:\bbearer)\s+[^\s"']+
     | (?<=://)[^/@\s"']+(?=@)                # user and password of a URL
     | (?<=\[parameters:\s)[^\n]*             # values that SQLAlchemy adds to an error
+    | (?<=input_value=).*?(?=,\sinput_type=) # and pydantic
     """,
     re.VERBOSE,
 )
@@ -26,7 +36,23 @@ HIDDEN = frozenset(
     {"authorization", "password", "secret", "token"} | {"patient", "accession_number", "order", "label", "slide_name"}
 )
 QUIET = ("httpx", "httpcore", "alembic", "asyncio", "multipart", "python_multipart")  # URLs, and nothing that is ours
+ABOUT_WHAT_WAS_GIVEN = (BadInput, ValueError, LookupError, AssertionError)
+SHORTEST_NAME = 4  # what is shorter is in every other word
 OURS = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "celery.task", "kombu")  # come with handlers
+
+
+_names: ContextVar[re.Pattern[str] | None] = ContextVar("names", default=None)
+
+
+@contextmanager
+def hiding(*names: str) -> Iterator[None]:
+    """Keep names out of all that this thread logs meanwhile, whoever's words they are in."""
+    words = sorted({each for each in names if len(each) >= SHORTEST_NAME}, key=len, reverse=True)
+    token = _names.set(re.compile("|".join(map(re.escape, words)), re.IGNORECASE) if words else None)
+    try:
+        yield
+    finally:
+        _names.reset(token)
 
 
 def set_up_logs(process: str) -> None:
@@ -36,7 +62,7 @@ def set_up_logs(process: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        _with_traceback,
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
 
@@ -75,14 +101,61 @@ def _route(formatter: logging.Formatter) -> None:
     logging.captureWarnings(True)
 
 
+def say_confinement(log: Any) -> None:
+    """Log whether the kernel keeps this process' readers in the slides' own folders."""
+    if version := landlock_version():
+        log.info("readers are confined to each slide's own folder", landlock=version)
+    else:
+        log.warning(
+            "readers are not confined: this kernel has no Landlock; only what slides are known to name is judged"
+        )
+
+
 def without_secrets(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     """Replace what a log must not hold by `[hidden]`."""
     return {name: "[hidden]" if name in HIDDEN else _clean(value) for name, value in line.items()}
 
 
+def _with_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Replace `exc_info` by where the error and its causes came from, and what they say."""
+    given = line.pop("exc_info", None)
+    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else given
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        line["exception"] = "\n".join(_traceback(error, set()))
+    return line
+
+
+def _traceback(error: BaseException, told: set[int]) -> Iterator[str]:
+    """Yield an error's traceback and its own words, after those of its causes."""
+    told.add(id(error))
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for each in (cause, *getattr(error, "exceptions", ())):
+        if each is not None and id(each) not in told:
+            yield from _traceback(each, told)
+            yield "which led to"
+    yield "Traceback (most recent call last):"
+    yield "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    yield words_of(error)
+
+
+def words_of(error: BaseException) -> str:
+    """Say what an error is, and in its own words only if they are about the installation."""
+    kind = type(error).__name__
+    if isinstance(error, ABOUT_WHAT_WAS_GIVEN):
+        return f"{kind}: {error.code}" if isinstance(error, BadInput) else kind
+    if isinstance(error, OSError) and error.strerror:  # without the file's name
+        return f"{kind}: {error.strerror}"
+    return f"{kind}: {error}"
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return SECRETS.sub("[hidden]", value)
+        names = _names.get()
+        return SECRETS.sub("[hidden]", names.sub("[hidden]", value) if names else value)
+    if isinstance(value, BaseException):
+        return _clean(words_of(value))
     if isinstance(value, dict):
         return {name: "[hidden]" if name in HIDDEN else _clean(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -98,7 +98,7 @@ class EmbeddedValkey:
                 try:
                     self._ensure()
                 except (QueueUnavailable, OSError) as error:
-                    log.error("broker cannot be started", reason=str(error))
+                    log.error("broker cannot be started", reason=error)
 
 
 def _binary() -> Path:

@@ -74,7 +74,7 @@ class Heartbeat:
                     self._lost.set()
                     return
             except DatabaseUnavailable as error:
-                log.warning("no heartbeat", reason=str(error))
+                log.warning("no heartbeat", reason=error)
 
     def _speed(self) -> float:
         if self._first is None:

@@ -18,8 +18,7 @@ from celery import Celery, signals
 from service.errors import MitosisError, WeightsDamaged
 from service.files import file_sha256
 from service.model_card import WEIGHTS, find_model, read_card
-from service.readers.confinement import UNCONFINED, landlock_version
-from service.store.logs import set_up_logs
+from service.store.logs import say_confinement, set_up_logs
 from service.store.settings import Settings
 from service.worker.broker import TASK, celery_app
 
@@ -84,12 +83,11 @@ def _app(settings: Settings) -> Celery:
         try:
             runners.append(Runner(settings, stopping.is_set))
         except MitosisError as error:
-            log.error("worker cannot start", code=error.code, reason=str(error))
+            log.error("worker cannot start", code=error.code, reason=error)
             os.kill(os.getppid(), signal.SIGTERM)
             return
-        log.info("worker ready", model=settings.model, landlock=landlock_version())
-        if not landlock_version():
-            log.warning(UNCONFINED)
+        log.info("worker ready", model=settings.model)
+        say_confinement(log)
 
     def retire(**_: Any) -> None:
         for runner in runners:

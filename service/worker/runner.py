@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,16 @@ from service.inference import Detector
 from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
-from service.refusals import DatabaseUnavailable, QueueUnavailable
+from service.refusals import DatabaseUnavailable, NotFound, QueueUnavailable
 from service.region import region_of
 from service.report import Report
 from service.slide import Slide
 from service.store.analyses import Analyses, Claim
 from service.store.database import open_database
+from service.store.logs import hiding
 from service.store.records import Problem
 from service.store.settings import Settings
-from service.store.slides import find_slide, open_stored
+from service.store.slides import find_slide, is_reference, open_stored
 from service.store.storage import Storage
 from service.store.workers import LiveWorker, announce, live_workers, retire
 from service.tiling import PATCH_PX
@@ -73,7 +74,7 @@ class Runner:
         claim = self._analyses.claim(task_id)
         if claim is None:
             return
-        with structlog.contextvars.bound_contextvars(analysis_id=claim.analysis.id):
+        with structlog.contextvars.bound_contextvars(analysis_id=claim.analysis.id), hiding(*self._names(claim)):
             log.info("task started", kind=claim.kind, part=claim.part, parts=claim.parts, attempt=claim.attempts)
             try:
                 with Heartbeat(self._analyses, claim, self._settings.time_limit_s, self._stopping) as heartbeat:
@@ -86,6 +87,14 @@ class Runner:
             except Exception as error:  # noqa: BLE001  whatever it is, the analysis must not be left hanging
                 self._report(claim, error)
             self._send_next(claim)
+
+    def _names(self, claim: Claim) -> list[str]:
+        """List what a slide is called, and the folders and files it lies in: patients' names, as likely as not."""
+        with suppress(NotFound, DatabaseUnavailable):
+            stored = find_slide(self._analyses.engine, claim.analysis.tenant, claim.analysis.slide_id, use=False)
+            below = PurePath(stored.path).parts[1:] if is_reference(stored.path) else ()
+            return [each for name in (stored.name, *below) for each in (name, PurePath(name).stem)]
+        return [claim.analysis.slide_name]
 
     def _do(self, claim: Claim, heartbeat: Heartbeat) -> None:
         detector = self._detector(claim.analysis.model)
@@ -157,13 +166,13 @@ class Runner:
         """Fail the task, or have it tried again where that may help."""
         again = isinstance(error, TEMPORARY)
         if isinstance(error, OutputUnwritable):  # who asks for the analysis need not know where its files lie
-            log.error("the result cannot be written", reason=str(error))
+            log.error("the result cannot be written", reason=error)
             error = OutputUnwritable("the service cannot write to its data directory; the worker's log has the reason")
         if not isinstance(error, MitosisError):
             log.exception("task failed")
             error = InternalError("the analysis failed by a fault of the program; the worker's log has it")
         problem: Problem = {"code": error.code, "detail": str(error)}
-        log.warning("task failed", code=error.code, reason=str(error), bad_input=isinstance(error, BadInput))
+        log.warning("task failed", code=error.code, reason=error, bad_input=isinstance(error, BadInput))
         with suppress(DatabaseUnavailable):  # then the lease runs out, and the task is tried again
             (self._analyses.retry if again else self._analyses.fail)(claim, problem)
 

@@ -13,6 +13,7 @@ from service.cli.watch import Watch
 from service.client.watched_folder import Stillness, Taken, candidates
 from service.errors import NotASlide
 from service.intake.sandbox import Sandbox
+from service.location import Location
 from service.refusals import IdempotencyConflict, ServerUnreachable
 from tests.slides import draw_tissue, write_pyramid, write_svs
 
@@ -39,7 +40,7 @@ class Scanner:
         return self.now
 
     def send(self, path: Path, key: str) -> str:
-        anyio.run(self.sandbox.inspect, path, path.name, "")
+        anyio.run(self.sandbox.inspect, Location(str(path), sha256=""), path.name)
         if self.trouble:
             raise self.trouble.pop(0)
         self.sent.append(path.name)

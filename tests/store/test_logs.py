@@ -1,12 +1,16 @@
 """Logs of a process: JSON only, whoever logs; the analysis' id on every line; nothing that a log must not hold."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import service
+from service.readers.confinement import landlock_version
 from service.store.logs import HIDDEN, without_secrets
 
 KEY = "mk_Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6"
@@ -32,10 +36,32 @@ with structlog.contextvars.bound_contextvars(analysis_id="a-1"):
     asyncio.run(asyncio.wait_for(asyncio.to_thread(log.info, "bound in a thread of asyncio"), 5))
 log.info("free again")
 try:
-    raise LookupError("password is in postgresql://me:hunter2@db/x")
-except LookupError:
+    raise RuntimeError("password is in postgresql://me:hunter2@db/x")
+except RuntimeError:
     log.exception("structlog failed")
     logging.getLogger("kombu").exception("kombu failed")
+
+from service.errors import SlideDamaged, StorageFull
+from service.store.logs import hiding, say_confinement
+say_confinement(log)
+with hiding("Doe_Jane 1990.svs", "Doe_Jane 1990", "x"):
+    for number, error in enumerate((
+        SlideDamaged("Doe_Jane 1990.svs: the tile at x 0 cannot be decoded"),
+        FileNotFoundError(2, "No such file or directory", "/slides/Doe_Jane 1990.svs"),
+        ValueError("Doe^Jane is no name"),
+        KeyError("Doe^Jane"),
+        RuntimeError("tifffile: /slides/DOE_JANE 1990/1.tif"),
+        StorageFull("there is no room left on the disk"),
+    )):
+        log.warning("said", number=number, reason=error)
+        try:
+            try:
+                raise error
+            except Exception as cause:
+                raise RuntimeError("outer") from cause
+        except RuntimeError:
+            log.exception("raised")
+            logging.getLogger("celery").error("a %s of doe_jane 1990", "fault", exc_info=True)
 """
 
 
@@ -52,7 +78,7 @@ def line_of(lines: list[dict[str, Any]], event: str) -> dict[str, Any]:
 
 
 def test_every_line_says_when_who_and_what(lines: list[dict[str, Any]]) -> None:
-    assert len(lines) == 11
+    assert len(lines) == 30
     for line in lines:
         assert list(line)[:5] == ["timestamp", "level", "event", "logger", "process"]
         assert line["process"] == "worker"
@@ -83,9 +109,42 @@ def test_failures_have_a_traceback_without_passwords(lines: list[dict[str, Any]]
     for event in ("structlog failed", "kombu failed"):
         told = line_of(lines, event)["exception"]
         assert "Traceback" in told
-        assert "LookupError" in told
+        assert "RuntimeError" in told
         assert "postgresql://[hidden]@db/x" in told
     assert "hunter2" not in str(lines)
+
+
+def test_no_name_of_a_slide_or_of_a_patient_comes_in_by_the_words_of_an_error(lines: list[dict[str, Any]]) -> None:
+    assert "doe" not in str(lines).lower()
+    assert [line["reason"] for line in lines if line["event"] == "said"] == [
+        "SlideDamaged: slide-damaged",
+        "FileNotFoundError: No such file or directory",
+        "ValueError",
+        "KeyError",
+        "RuntimeError: tifffile: /slides/[hidden]/1.tif",
+        "StorageFull: there is no room left on the disk",
+    ]
+    for line in lines:
+        if line["event"] == "raised":
+            assert line["exception"].startswith("Traceback")
+            assert "which led to" in line["exception"]
+            assert line["exception"].endswith("RuntimeError: outer")
+
+
+def test_it_is_said_whether_readers_are_confined(lines: list[dict[str, Any]]) -> None:
+    (line,) = (line for line in lines if line["event"].startswith("readers are"))
+    assert line.get("landlock", 0) == landlock_version()
+    assert line["level"] == ("info" if landlock_version() else "warning")
+
+
+def test_nobody_logs_the_words_of_an_error_but_by_the_one_place_that_judges_them() -> None:
+    package = Path(service.__file__).parent
+    for path in package.rglob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "log":
+                given = [each.value for each in call.keywords] + call.args
+                said = [each for each in map(ast.unparse, given) if each.startswith(("str(", "repr(", "f'", 'f"'))]
+                assert not any("error" in each for each in said), f"{path}: give the error itself, not its words"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +155,7 @@ def test_failures_have_a_traceback_without_passwords(lines: list[dict[str, Any]]
         ("authorization: bearer eyJhbGciOi.x.y", "authorization: [hidden]"),
         ("secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw=", "secret [hidden]"),
         ("redis://:hunter2@broker:6379/0 is down", "redis://[hidden]@broker:6379/0 is down"),
+        ("[type=x, input_value='Doe, J', input_type=str]", "[type=x, input_value=[hidden], input_type=str]"),
         ("(x) [SQL: INSERT]\n[parameters: ('Doe', 1)]\nmore", "(x) [SQL: INSERT]\n[parameters: [hidden]\nmore"),
         ("analysis 7 of 3 patches", "analysis 7 of 3 patches"),
         ("https://lis.example/a?b=c", "https://lis.example/a?b=c"),
