@@ -18,7 +18,15 @@ import structlog
 
 from service.analysis import analyze
 from service.commit import source_commit
-from service.errors import BadInput, InternalError, MitosisError, OutputUnwritable, StorageFull, WeightsMismatch
+from service.errors import (
+    BadInput,
+    InternalError,
+    MitosisError,
+    OutputUnwritable,
+    SourceForbidden,
+    StorageFull,
+    WeightsMismatch,
+)
 from service.files import sync_folder, write_whole
 from service.hosts import guard_urls, listed_hosts
 from service.inference import Detector
@@ -43,6 +51,7 @@ from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
 from service.worker.recovery import send_queued
 
 TEMPORARY = (OSError, MemoryError, StorageFull, OutputUnwritable, WeightsMismatch, DatabaseUnavailable)
+OURS = 3  # of a path in the data directory, the parts that we gave: slides/SHA256/unpacked, or slide.SUFFIX
 COMMIT_S = 60.0  # how long a finished result waits for a database that does not answer
 
 log = structlog.get_logger(__name__)
@@ -89,12 +98,14 @@ class Runner:
             self._send_next(claim)
 
     def _names(self, claim: Claim) -> list[str]:
-        """List what a slide is called, and the folders and files it lies in: patients' names, as likely as not."""
-        with suppress(NotFound, DatabaseUnavailable):
+        """List what a slide is called, and what leads to it below its root: patients' names, as likely as not."""
+        names = [claim.analysis.slide_name]
+        with suppress(NotFound, DatabaseUnavailable, SourceForbidden):
             stored = find_slide(self._analyses.engine, claim.analysis.tenant, claim.analysis.slide_id, use=False)
-            below = PurePath(stored.path).parts[1:] if is_reference(stored.path) else ()
-            return [each for name in (stored.name, *below) for each in (name, PurePath(name).stem)]
-        return [claim.analysis.slide_name]
+            location = stored.location(self._storage)
+            below = PurePath(location.path).relative_to(location.root or "").parts
+            names += below if is_reference(stored.path) else below[OURS:]
+        return [each for name in names for each in (name, PurePath(name).stem)]
 
     def _do(self, claim: Claim, heartbeat: Heartbeat) -> None:
         detector = self._detector(claim.analysis.model)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from service.errors import ReferenceForbidden
 from service.readers.own_folder import own_files
@@ -89,3 +90,28 @@ def test_a_dicom_folder_with_a_link_out_of_it_is_refused(shared: Path, tmp_path:
     moved.symlink_to(tmp_path / "moved.dcm")
     with pytest.raises(ReferenceForbidden, match=re.escape("leads out of the slide's folder")):
         open_slide(own)
+
+
+@pytest.mark.filterwarnings("ignore:.*reading array from closed file")
+@pytest.mark.parametrize("tags", ["TiffData UUID", "PlaneTiffData UUID", "TiffData OtherUUID"])
+def test_what_tifffile_would_open_beside_an_ome_tiff_is_not_opened(tmp_path: Path, tags: str) -> None:
+    """Its parser goes by how tags end, and so finds what ours does not: its series are never asked for."""
+    data, uuid = tags.split()
+    (tmp_path / "own").mkdir()
+    path, other = tmp_path / "own" / "a.ome.tif", tmp_path / "other.ome.tif"
+    options = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(other, PIXELS[::-1], **options, description=ome('UUID="urn:uuid:1"', '<TiffData IFD="0"/>'))
+    named = f'<{data} IFD="0"><{uuid} FileName="../other.ome.tif">urn:uuid:1</{uuid}></{data}>'
+    tifffile.imwrite(path, PIXELS, **options, description=ome('UUID="urn:uuid:0"', named))
+    with tifffile.TiffFile(path) as tiff:
+        np.testing.assert_array_equal(tiff.series[0].asarray(), PIXELS[::-1])
+    try:
+        with open_slide(path, mpp=0.25) as slide:
+            np.testing.assert_array_equal(slide.read(Box(0, 0, 512, 512)), PIXELS)
+    except ReferenceForbidden:
+        assert tags == "TiffData UUID"
+
+
+def ome(uuid: str, data: str) -> str:
+    size = 'DimensionOrder="XYCZT" Type="uint8" SizeX="512" SizeY="512" SizeC="3" SizeZ="1" SizeT="1"'
+    return f'<OME {uuid}><Image><Pixels {size}><Channel SamplesPerPixel="3"/>{data}</Pixels></Image></OME>'
