@@ -208,6 +208,7 @@ def fhir(service: Service) -> Iterator[Server]:
             body = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "invalid"}]}
             body["issue"][0]["diagnostics"] = "no such patient"  # type: ignore[index]
             self.send_response(status)
+            self.send_header("Location", f"http://localhost:{found.port}/elsewhere")
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -256,6 +257,18 @@ def test_fhir_servers_that_refuse_or_fail(service: Service, fhir: Server) -> Non
     assert service.deliver("fhir", after_s=60) == 2
     assert [row.status for row in service.rows()] == ["refused", "delivered"]
     assert service.rows()[0].last_error == "the server answered 422: no such patient"
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_a_fhir_server_does_not_lead_the_result_and_the_token_elsewhere(
+    service: Service, fhir: Server, status: int
+) -> None:
+    fhir.statuses = [status]
+    service.succeeded()
+    service.deliver("fhir")
+    assert len(fhir.got) == 1
+    (row,) = service.rows()
+    assert (row.status, row.last_error) == ("waiting", f"the server answered {status}: no such patient")
 
 
 def test_channels_do_not_wait_for_one_another(service: Service, fhir: Server, lis: Lis) -> None:
