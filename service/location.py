@@ -24,7 +24,8 @@ from service.readers.dicom_images import is_dicom
 from service.readers.opening import is_url, local_path, slide_name
 
 EDGE_BYTES: Final = 1 << 16
-STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER: Final = sum(getattr(os, flag, 0) for flag in ("O_PATH", "O_DIRECTORY", "O_CLOEXEC"))  # some are Linux's
+STEP: Final = FOLDER | getattr(os, "O_NOFOLLOW", 0)
 Stamps: TypeAlias = tuple[tuple[Any, ...], ...]
 T = TypeVar("T")
 
@@ -108,7 +109,7 @@ def _open_below(path: Path, root: str) -> int:
     if ".." in (*above, last):
         raise SlideChanged(f"{slide_name(path)} does not lie where it was accepted")
     try:
-        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(root, FOLDER)
         try:
             for part in above:
                 deeper = os.open(part, STEP, dir_fd=folder)

@@ -18,6 +18,7 @@ from service.errors import MitosisError, SlideDamaged, SlideTooLarge
 from service.hosts import guard_urls, listed_hosts
 from service.intake import archive
 from service.location import Location
+from service.readers.confinement import ConfinedThreads
 from service.slide import Box, open_slide
 
 if TYPE_CHECKING:  # children that only open slides do without what draws
@@ -76,7 +77,10 @@ def _inspect(question: dict[str, Any]) -> dict[str, Any]:
 def _unpack(question: dict[str, Any]) -> dict[str, Any]:
     folder = Path(question["folder"])
     archive.unpack(Path(question["path"]), folder, question["limit"])
-    return {"slide": str(archive.slide_in(folder).relative_to(folder))}
+    threads = ConfinedThreads([folder])
+    slide = threads.run(archive.slide_in, folder)
+    threads.close()
+    return {"slide": str(slide.relative_to(folder))}
 
 
 def _draw(question: dict[str, Any]) -> dict[str, Any]:

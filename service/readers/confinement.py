@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -34,6 +35,7 @@ MAKE_LINKS: Final = READ_DIR | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 12  # remove fold
 RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}  # version -> how many rights to files there are, from the lowest bit on
 NETWORK_VERSION: Final = 4
 BIND_AND_CONNECT: Final = 3
+IMPORTED: Final = ("numpy", "imagecodecs", "openslide", "pydicom")  # packages lie beside them, wherever that is
 SYSTEM: Final = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"),
     *("/dev/null", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu"),
@@ -51,7 +53,7 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-_libc: Any = ctypes.CDLL(None, use_errno=True)
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def _call(number: int, *arguments: Any) -> int:
@@ -65,7 +67,7 @@ def _call(number: int, *arguments: Any) -> int:
 @cache
 def landlock_version() -> int:
     """Ask the kernel for its version of Landlock; 0 where it has none."""
-    if sys.platform != "linux":
+    if _libc is None:
         return 0
     try:
         return _call(CREATE_RULESET, None, ctypes.c_size_t(0), ASK_VERSION)
@@ -77,10 +79,9 @@ def landlock_version() -> int:
 def _libraries() -> tuple[Path, ...]:
     """List the folders of Python and its libraries, never those that merely stand on its path: data may lie there."""
     named = [sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
-    packages = [each for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
-    own = Path(__file__).parents[1]
-    paths = [Path(each) for each in (*packages, f"{sys.base_prefix}/lib", *SYSTEM)]
-    paths += [own, *(Path(each) for each in named if each)]
+    found = [spec.origin for each in IMPORTED if (spec := find_spec(each)) and spec.origin]
+    paths = [Path(each) for each in (*named, f"{sys.base_prefix}/lib", *SYSTEM) if each]
+    paths += [Path(__file__).parents[1], *(Path(each).parents[1] for each in found)]
     return tuple(dict.fromkeys(path.resolve() for path in paths if path.exists()))
 
 
