@@ -93,6 +93,8 @@ class Slide:
             if location.fingerprint is not None:
                 self._stamps = stamps_of(self.files)
                 self._require_accepted(location)
+                self._ask(opened.reader.close)  # it may be open on what was there before that
+                opened = self._ask(open_reader, self._held.path)
             self._levels = self._ask(Levels, opened, self.name)
         except BaseException:
             self._threads.close()

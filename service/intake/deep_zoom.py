@@ -105,6 +105,7 @@ class ShownSlides:
                 self._open[location] = shown
                 self._close_old()
                 pixels = np.ascontiguousarray(shown.read(box, scale))
+                shown.slide.require_unchanged()
             finally:
                 self._closing = threading.Timer(IDLE_S, self.close)
                 self._closing.daemon = True

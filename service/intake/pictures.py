@@ -41,7 +41,9 @@ def draw(picture: Picture, out: Path) -> None:
     """Draw into a file, PNG or JPEG by its name. Raises as `open_slide`, `Slide.read` and `write_whole`."""
     options = {"format": "JPEG", "quality": 90} if out.suffix == ".jpg" else {"format": "PNG"}
     with open_slide(picture.location, mpp=picture.mpp, name=picture.name) as slide:
-        write_whole(out, partial(KINDS[picture.kind](slide, picture).save, **options))
+        drawn = KINDS[picture.kind](slide, picture)
+        slide.require_unchanged()
+        write_whole(out, partial(drawn.save, **options))
 
 
 def _thumbnail(slide: Slide, _: Picture) -> Image.Image:

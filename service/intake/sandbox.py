@@ -41,7 +41,8 @@ SLOW_BYTES_PER_S = 20e6
 URL_S = 1800.0
 MAX_REPLY_BYTES = 1 << 20
 QUESTIONS = 1000  # of one child
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# each slide has threads of its own, and glibc would reserve 64 MiB of the child's address space for each
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 OURS = "MITOSIS_"  # settings, secrets among them, are kept from the processes that open strangers' files
 SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull)  # by children, of slides
 ERRORS = {each.code: each for each in SAYABLE}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from service.errors import MitosisError, SlideDamaged, SlideTooLarge
+from service.errors import MitosisError, SlideChanged, SlideDamaged, SlideTooLarge
 from service.hosts import guard_urls, listed_hosts
 from service.intake import archive
 from service.location import Location
@@ -66,12 +66,15 @@ def _named(detail: str, question: dict[str, Any]) -> str:
 
 def _inspect(question: dict[str, Any]) -> dict[str, Any]:
     with open_slide(Location(**question["location"]), name=question["name"]) as slide:
+        fingerprint = slide.fingerprint
         facts = _finite(slide.describe())
         if slide.vendor == "dicom":
             from service.slide_label import read_label
 
             facts["label"] = slide.ask(read_label).model_dump(mode="json", exclude_defaults=True)
-        return {"facts": facts, "size": sum(map(_size, slide.files)), "fingerprint": slide.fingerprint}
+        if slide.fingerprint != fingerprint:
+            raise SlideChanged(f"{question['name']} was replaced, or written to, while it was read; submit it anew")
+        return {"facts": facts, "size": sum(map(_size, slide.files)), "fingerprint": fingerprint}
 
 
 def _unpack(question: dict[str, Any]) -> dict[str, Any]:
