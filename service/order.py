@@ -24,6 +24,9 @@ Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValida
 ResultStatus: TypeAlias = Literal["preliminary", "final", "amended"]
 
 
+Priority: TypeAlias = Literal["routine", "stat"]  # of an analysis; stat goes first
+
+
 class Identifier(StrictModel):
     """An identifier and who assigned it, by a name, a URI, or both; what was not said is None."""
 

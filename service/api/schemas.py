@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.model_card import ModelCard
-from service.order import Order, Text
-from service.store.records import Analysis, Priority, Status
+from service.order import Order, Priority, Text
+from service.store.records import Analysis, Status
 from service.strict import StrictModel
 
 Pixels = Annotated[int, Field(ge=0, le=2**31)]

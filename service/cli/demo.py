@@ -15,11 +15,10 @@ import typer
 
 from service.cli.console import check_outputs, stderr, write
 from service.cli.submit import ServiceBar
-from service.client.client import Client
-from service.client.connection import error_of
 from service.errors import InternalError, MitosisError
 
 if TYPE_CHECKING:
+    from service.client.client import Client
     from service.report import Report
 
 START_S = 60.0
@@ -37,6 +36,8 @@ def demo_command(
     from service.sample import draw_sample_slide
 
     check_outputs([], [out / "sample.tif"])
+    from service.client.client import Client
+
     with _ended_by_signals(), own_service(out / "service") as url, Client(url) as client:
         stderr.print("Drawing a sample slide: every cell in it is invented by a program.")
         sample = draw_sample_slide(out / "sample.tif", width=side, height=side)
@@ -46,7 +47,7 @@ def demo_command(
     stderr.print(_summary(report), f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/.", sep="\n")
 
 
-def _analysed(client: Client, slide: Path, out: Path) -> "Report":
+def _analysed(client: "Client", slide: Path, out: Path) -> "Report":
     with ServiceBar(slide.name) as bar:
         analysis = client.wait(client.submit(path=slide, on_progress=bar.sent).id, bar.now).check()
     write(client.result_bytes(analysis.id, "json"), out / "report.json")
@@ -93,6 +94,8 @@ def _reason(lines: list[str], log: Path) -> MitosisError:
     """Read why it did not start: the error that it ended with."""
     told = [line.strip().split(": ", 2) for line in lines if line.startswith("error: ")]
     if told and len(told[-1]) == 3:
+        from service.client.connection import error_of
+
         return error_of(told[-1][1], told[-1][2])
     return InternalError(f"the service did not start; {log} says more")
 

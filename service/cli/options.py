@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Optional, TypeAlias
 
 import typer
 
-from service.client.client import Priority as ClientPriority
+from service.order import Priority as AnalysisPriority
 
 RegionOption = Annotated[
     Optional[str],
@@ -22,6 +22,6 @@ Key = Annotated[
     Optional[str], typer.Option(envvar="MITOSIS_KEY", help="Better in the environment than in a list of processes.")
 ]
 ServedModel = Annotated[Optional[str], typer.Option(metavar="ID", help="One of the service's models.")]
-Priority = Annotated[ClientPriority, typer.Option(help="stat goes first.")]
+Priority = Annotated[AnalysisPriority, typer.Option(help="stat goes first.")]
 
 DataDir = Annotated[Optional[Path], typer.Option(metavar="DIR", help="As of `mitosis serve`.")]

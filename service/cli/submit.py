@@ -1,18 +1,20 @@
 """`mitosis submit`: slides to a service, their reports back."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from service.cli.console import Format, FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
 from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
-from service.client.client import AnalysisStatus, Client
 from service.errors import OutputUnwritable, ParameterInvalid
 from service.readers.opening import is_url, slide_name
 from service.refusals import DatabaseUnavailable, KeyRequired, QueueUnavailable, ScopeMissing, ServerUnreachable
 from service.region import parse_region, region_json
+
+if TYPE_CHECKING:  # httpx is imported when the command runs
+    from service.client.client import AnalysisStatus, Client
 
 WHOLLY = (ServerUnreachable, QueueUnavailable, DatabaseUnavailable, KeyRequired, ScopeMissing, OutputUnwritable)
 DEFAULT_SERVER = "http://127.0.0.1:8000"  # where `mitosis serve` listens
@@ -35,7 +37,7 @@ class ServiceBar(Progress):
         note = f"sent {sent / 1e6:.0f} of {total / 1e6:.0f} MB"
         self.update(self._slide, completed=sent, total=total, note=note)
 
-    def now(self, analysis: AnalysisStatus) -> None:
+    def now(self, analysis: "AnalysisStatus") -> None:
         """Show the analysis's progress; `Client.wait` calls it."""
         note: str = analysis.status
         if analysis.status == "running":
@@ -78,6 +80,8 @@ def submit_command(
         "order": {"accession_number": accession_number} if accession_number is not None else None,
     }
     tally = Tally(len(slides), several, WHOLLY)
+    from service.client.client import Client
+
     with Client(server, key) as client:
         queued: list[tuple[str, Path | None, AnalysisStatus]] = []
         for slide, file in zip(slides, reports, strict=True):  # all before the first wait: they may run side by side
@@ -91,13 +95,13 @@ def submit_command(
     raise typer.Exit(tally.tell("queued" if no_wait else "reported"))
 
 
-def _submit(client: Client, slide: str, bar: ServiceBar, asked: dict[str, Any]) -> AnalysisStatus:
+def _submit(client: "Client", slide: str, bar: ServiceBar, asked: dict[str, Any]) -> "AnalysisStatus":
     if is_url(slide):
         return client.submit(uri=slide, **asked)
     return client.submit(path=Path(slide), on_progress=bar.sent, **asked)
 
 
-def _report(client: Client, analysis: AnalysisStatus, bar: ServiceBar, file_format: Format) -> bytes:
+def _report(client: "Client", analysis: "AnalysisStatus", bar: ServiceBar, file_format: Format) -> bytes:
     try:
         ended = client.wait(analysis.id, bar.now)
     except KeyboardInterrupt:

@@ -19,7 +19,6 @@ import typer
 from service.cli.console import complain
 from service.cli.options import Key, Mpp, Priority, ServedModel, Server
 from service.cli.submit import DEFAULT_SERVER
-from service.client.client import Client
 from service.client.watched_folder import Candidate, Stillness, Taken, candidates
 from service.errors import BadInput, FileMissing, MitosisError
 from service.refusals import IdempotencyConflict, UploadTooLarge
@@ -47,6 +46,7 @@ def watch_command(
     """
     import anyio
 
+    from service.client.client import Client
     from service.intake.sandbox import Sandbox
     from service.location import Location
     from service.store.settings import load_settings

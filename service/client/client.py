@@ -28,6 +28,7 @@ from service.client.connection import SLOW_S, TEMPORARY, Connection, error_of, p
 from service.client.packing import packed
 from service.errors import MitosisError, ParameterInvalid, ResolutionInvalid
 from service.files import readable
+from service.order import Priority
 from service.refusals import NotFinished, NotFound, OffsetConflict, ServerUnreachable, UploadIncomplete, UploadTimeout
 
 if TYPE_CHECKING:  # what a Report is made of takes a second to import
@@ -39,7 +40,6 @@ TUS = {"Tus-Resumable": "1.0.0"}
 INTERRUPTIONS = (*TEMPORARY, OffsetConflict, UploadIncomplete, UploadTimeout)
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Priority = Literal["routine", "stat"]
 Format = Literal["json", "geojson", "csv"]
 Region = tuple[int, int, int, int]  # x, y, width, height in level-0 px
 OnBytes = Callable[[int, int], None]  # sent, of all

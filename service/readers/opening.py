@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 
 import fsspec
 import openslide
-import tiffslide
 
 from service.errors import BadInput, FileMissing, NotASlide, SlideDamaged, SlideUnsupported
 from service.files import readable
@@ -46,7 +45,6 @@ from service.readers.own_folder import own_files, require_inside
 from service.readers.plain_images import open_plain
 from service.readers.slide_metadata import Mpp, positive_number
 from service.readers.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
-from service.readers.tiff_slide import ChosenTiffSlide, Oriented
 
 MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -245,6 +243,8 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
 def _open_tiffslide(
     open_file: Callable[[], BinaryIO], name: str, file: str | Path, contents: TiffContents
 ) -> OpenedSlide:
+    from service.readers.tiff_slide import ChosenTiffSlide, Oriented  # with zarr, a third of a second
+
     def opened() -> Reader:
         try:
             reader: Reader = ChosenTiffSlide(open_file(), contents)
@@ -286,6 +286,8 @@ def _open_url(url: str) -> OpenedSlide:
 
 def _open_vendors_url(url: str) -> OpenedSlide:
     """Open Leica's, Philips', Ventana's and Hamamatsu's TIFFs over the network, as far as TiffSlide knows them."""
+    import tiffslide
+
     reader = tiffslide.TiffSlide(url)
     check_size(reader.level_dimensions[0], slide_name(url), None)
     return OpenedSlide(reader, "tiffslide", lambda: tiffslide.TiffSlide(url), (url,), _mpp_of(reader))

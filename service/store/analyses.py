@@ -25,6 +25,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
 
 from service.errors import WorkerLost
+from service.order import Priority
 from service.refusals import IdempotencyConflict
 from service.store.callback_queue import enqueue
 from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
@@ -34,7 +35,6 @@ from service.store.outbox import announce
 from service.store.records import (
     LIVE,
     Analysis,
-    Priority,
     Problem,
     Statistics,
     Status,

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from sqlalchemy import Connection, func, select
 
 from service.errors import RequestInvalid
+from service.order import Priority
 from service.refusals import NotFound
 from service.store.database import analyses, callbacks, tasks
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Priority = Literal["stat", "routine"]
 Problem = dict[str, Any]
 
 LIVE = ("queued", "running")
