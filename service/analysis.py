@@ -52,7 +52,7 @@ def analyze(
     found = find_mitotic_figures(probabilities, parameters.threshold, parameters.mpp)
     figures = [figure for figure in found if plan.examines(figure)]
     positions_um = [(figure.x * parameters.mpp[0], figure.y * parameters.mpp[1]) for figure in figures]
-    counts = count_activity(positions_um, plan.examined_mm2)
+    counts = count_activity(positions_um, plan.examined)
     return compose_report(
         slide.in_colours(detector.card.colour),
         plan,
@@ -60,6 +60,6 @@ def analyze(
         counts,
         card=detector.card,
         computed_by=detector.backend.describe() | looked | scoring,
-        warnings=report_warnings(slide, plan, counts.index),
+        warnings=report_warnings(slide, plan, counts),
         seconds=plan.seconds + time.monotonic() - started,
     )

@@ -39,6 +39,30 @@ class Hotspot:
     width_um: float | None = None
     height_um: float | None = None
 
+    @property
+    def half_um(self) -> tuple[float, float]:
+        """How far it reaches from its centre along x and y."""
+        if self.radius_um is not None:
+            return self.radius_um, self.radius_um
+        return (self.width_um or 0.0) / 2, (self.height_um or 0.0) / 2
+
+    @property
+    def area_mm2(self) -> float:
+        """Its exact area."""
+        across, down = self.half_um
+        return (pi if self.radius_um is not None else 4) * across * down / 1e6
+
+    def reach(self, x_um: NDArray[np.float64], y_um: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tell by which factor it must grow to reach places, of shapes that broadcast; up to 1 inside."""
+        across, down = self.half_um
+        dx, dy = np.abs(x_um - self.x_um) / across, np.abs(y_um - self.y_um) / down
+        return np.hypot(dx, dy) if self.radius_um is not None else np.maximum(dx, dy)
+
+    def scaled(self, factor: float) -> "Hotspot":
+        """Make it so many times as wide and high, round its centre, with the same members."""
+        sizes = {name: getattr(self, name) for name in ("radius_um", "width_um", "height_um")}
+        return replace(self, **{name: size and size * factor for name, size in sizes.items()})
+
 
 def ranked_hotspots(points_um: ArrayLike, shape: WindowShape, area_mm2: float, count: int = 3) -> list[Hotspot]:
     """Return the most active window, then the most active one among the points not counted so far, and so on.

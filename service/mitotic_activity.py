@@ -1,19 +1,39 @@
 """The mitotic activity index and the mitotic scores of a set of mitotic figures.
 
+A definition's area is an area of tissue that was looked at, in its window. Where the window holds less there is a count
+but no class; beside it stands the window of the same shape and centre that has grown until it holds as much.
+
 Sources: `service.mitotic_definitions` for the definitions; Garwood 1936 for the Poisson interval.
 """
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainccinv, gammaincinv  # scipy.stats takes half a second to import
 
-from service.hot_spots import Hotspot, most_active_window, ranked_hotspots
-from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition
+from service.hot_spots import Hotspot, Points, ranked_hotspots
+from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, WindowShape
+from service.sections import Sections
+from service.window_tissue import ExaminedHotspot, examine, grown, holds
 
 CONFIDENCE = 0.95  # of the counts' intervals
+
+
+Windows: TypeAlias = dict[tuple[WindowShape, float], list[Hotspot]]  # by shape and area (mm2), most active first
+
+
+@dataclass(frozen=True, slots=True)
+class GrownWindow:
+    """The reading of a definition on as much tissue as it asks for, where its own window holds less."""
+
+    count: int
+    interval: tuple[float, float]
+    score: int | None
+    near_cutoff: bool | None
+    hotspot: ExaminedHotspot
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +48,20 @@ class MitoticScore:
     area_sufficient: bool
     score: int | None  # 1 is the lowest; None where too little tissue was examined or there are no cut-offs
     near_cutoff: bool | None
-    hotspot: Hotspot | None  # None without mitoses
+    hotspot: ExaminedHotspot | None  # None without mitoses
+    grown: GrownWindow | None  # None where the window holds enough, or all tissue is too little
 
 
 @dataclass(frozen=True, slots=True)
 class MitoticActivityIndex(MitoticScore):
     """The MAI: mitoses in ten consecutive high power fields of the most active area."""
 
-    alternatives: tuple[Hotspot, ...]  # next best, each among the points not counted before it
+    alternatives: tuple[ExaminedHotspot, ...]  # next best, each among the points not counted before it
 
     @property
     def high_risk(self) -> bool | None:
         """True from the cut-off on; None where too little tissue was examined."""
-        return None if self.score is None else self.score > 1
+        return is_high_risk(self.score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +72,35 @@ class ActivityCounts:
     scores: tuple[MitoticScore, ...]
 
 
-def count_activity(points_um: ArrayLike, examined_mm2: float) -> ActivityCounts:
-    """Count one set of mitoses, (n, 2) x, y in um, by every definition.
+def count_activity(points_um: ArrayLike, examined: Sections, windows: Windows | None = None) -> ActivityCounts:
+    """Count one set of mitoses, (n, 2) x, y in um, by every definition, on the tissue that was examined.
 
-    Where less tissue was examined than a definition's area there is a count but no class. Raises ValueError where the
-    points are not finite (n, 2).
+    `windows` are those of `find_windows`, for whoever keeps them. Without mitoses there is no window, and all tissue
+    stands for it: none of its windows holds any. Raises ValueError where the points are not finite (n, 2).
     """
-    ranked = ranked_hotspots(points_um, MAI_BAAK.shape, MAI_BAAK.area_mm2)
-    searched = {(MAI_BAAK.shape, MAI_BAAK.area_mm2): ranked[0] if ranked else None}
-    for definition in SCORE_DEFINITIONS:
-        window = (definition.shape, definition.area_mm2)
-        if window not in searched:
-            searched[window] = most_active_window(points_um, *window)
-    best = searched[MAI_BAAK.shape, MAI_BAAK.area_mm2]
-    index = MitoticActivityIndex(**_scored(MAI_BAAK, best, examined_mm2), alternatives=tuple(ranked[1:]))
-    found = (_scored(each, searched[each.shape, each.area_mm2], examined_mm2) for each in SCORE_DEFINITIONS)
-    return ActivityCounts(index, tuple(MitoticScore(**each) for each in found))
+    windows = find_windows(points_um) if windows is None else windows
+    points = np.asarray(points_um, np.float64).reshape(-1, 2)
+    laid = {each: [examine(window, examined) for window in found] for each, found in windows.items()}
+
+    def scored(definition: CountDefinition) -> dict[str, Any]:
+        window = laid[definition.shape, definition.area_mm2]
+        return _scored(definition, window[0] if window else None, points, examined)
+
+    alternatives = laid[MAI_BAAK.shape, MAI_BAAK.area_mm2][1:]
+    index = MitoticActivityIndex(**scored(MAI_BAAK), alternatives=tuple(alternatives))
+    return ActivityCounts(index, tuple(MitoticScore(**scored(each)) for each in SCORE_DEFINITIONS))
+
+
+def find_windows(points_um: ArrayLike) -> Windows:
+    """Find the most active window of each definition; of the MAI the next best ones too. Raises ValueError."""
+    definitions = (MAI_BAAK, *SCORE_DEFINITIONS)
+    wanted = {(each.shape, each.area_mm2): 1 for each in definitions} | {(MAI_BAAK.shape, MAI_BAAK.area_mm2): 3}
+    return {window: ranked_hotspots(points_um, *window, count) for window, count in wanted.items()}
+
+
+def is_high_risk(score: int | None) -> bool | None:
+    """Tell whether a class of the MAI is above the cut-off; None without a class."""
+    return None if score is None else score > 1
 
 
 def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -82,19 +116,33 @@ def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float,
     return lower, float(gammainccinv(count + 1, tail))
 
 
-def _scored(definition: CountDefinition, hotspot: Hotspot | None, examined_mm2: float) -> dict[str, Any]:
+def _scored(
+    definition: CountDefinition, hotspot: ExaminedHotspot | None, points: Points, examined: Sections
+) -> dict[str, Any]:
     """Give the fields of a `MitoticScore`."""
-    count = len(hotspot.members) if hotspot else 0
-    interval = poisson_interval(count)
-    sufficient = examined_mm2 >= definition.area_mm2
-    classed = sufficient and bool(definition.cutoffs)
+    tissue_mm2 = hotspot.tissue_mm2 if hotspot else examined.tissue.area_mm2()
+    sufficient = holds(tissue_mm2, definition.area_mm2)
+    larger = None
+    if hotspot and not sufficient:
+        larger = grown(hotspot, points, examined.tissue, definition.area_mm2)
     return {
         "definition": definition.id,
         "table_version": definition.table_version,
-        "count": count,
-        "interval": interval,
+        **_counted(definition, hotspot, classed=sufficient),
         "area_mm2": definition.area_mm2,
         "area_sufficient": sufficient,
+        "grown": GrownWindow(**_counted(definition, examine(larger, examined))) if larger else None,
+    }
+
+
+def _counted(definition: CountDefinition, hotspot: ExaminedHotspot | None, *, classed: bool = True) -> dict[str, Any]:
+    """Give what is counted in a window, and its class where it has one."""
+    count = len(hotspot.members) if hotspot else 0
+    interval = poisson_interval(count)
+    classed = classed and bool(definition.cutoffs)
+    return {
+        "count": count,
+        "interval": interval,
         "score": _class_of(count, definition) if classed else None,
         "near_cutoff": _near_cutoff(interval, definition) if classed else None,
         "hotspot": hotspot,

@@ -39,8 +39,8 @@ class Plan:
     quality: QualityMap
     sections: Sections  # with the tissue that can be examined
     kept: Sections  # with tissue on those alone that look like H&E, unless any stain is asked for
-    examined: TissueMask  # of those, without what lies outside of outlines
-    examined_mm2: float  # in the region
+    examined: Sections  # of those, without what lies outside of the region
+    examined_mm2: float
     stain: StainMatch
     tiles: list[Tile]
     key: str
@@ -157,9 +157,10 @@ class Plan:
         started: float,
     ) -> Self:
         kept = sections if parameters.any_stain else sections.keep(stain.is_he)
-        examined, examined_mm2 = kept.tissue.examined(parameters.region)
+        tissue, examined_mm2 = kept.tissue.examined(parameters.region)
+        examined = Sections(tissue, kept.labels)
         side, halo_px = parameters.patches_per_side, parameters.halo_px
-        tiles = list(cover(parameters.lattice, parameters.region_box, examined.touches, side, halo_px, kept.under))
+        tiles = list(cover(parameters.lattice, parameters.region_box, tissue.touches, side, halo_px, kept.under))
         seconds = time.monotonic() - started
         return cls(parameters, quality, sections, kept, examined, examined_mm2, stain, tiles, key, seconds)
 

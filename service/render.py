@@ -8,10 +8,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from service.activity_report import CirclePlace, GrownMai, Mai, window_words
 from service.mitotic_definitions import MAI_BAAK
 from service.probability_map import ProbabilityMap
 from service.region import outlines_of
-from service.report import CirclePlace, Detection, Report
+from service.report import Detection, Report
 from service.slide import Box, Rgb, Slide
 from service.tissue import TissueMask
 
@@ -43,10 +44,11 @@ def overlay(slide: Slide, report: Report, tissue: TissueMask, longest_px: int = 
     radius = max(4.0, picture.width / 220)
     for detection in report.detections:
         _ring(draw, detection.x / scale, detection.y / scale, radius, radius, FIGURE, 2)
-    spot = report.mai.hotspot
-    if isinstance(spot, CirclePlace):
-        size = (spot.radius_um / report.slide.mpp[0] / scale, spot.radius_um / report.slide.mpp[1] / scale)
-        _ring(draw, spot.x / scale, spot.y / scale, *size, HOTSPOT, 3)
+    for found, width in ((report.mai, 3), (report.mai.grown, 1)):
+        spot = found and found.hotspot
+        if isinstance(spot, CirclePlace):
+            size = (spot.radius_um / report.slide.mpp[0] / scale, spot.radius_um / report.slide.mpp[1] / scale)
+            _ring(draw, spot.x / scale, spot.y / scale, *size, HOTSPOT, width)
     if region := report.examined_region:
         for ring in outlines_of(region):
             draw.line([(x / scale, y / scale) for x, y in ring], fill=INK, width=2, joint="curve")
@@ -134,14 +136,21 @@ def _ring(
 
 def _caption(report: Report) -> list[str]:
     mai = report.mai
-    low, high = mai.interval
-    standing = "too little tissue for a class" if mai.high_risk is None else MAI_BAAK.classes[int(mai.high_risk)]
+    windows = [f"MAI: {window_words(mai)}: {_standing(mai)}"]
+    if mai.grown:
+        windows.append(f"grown until it holds as much: {window_words(mai.grown)}: {_standing(mai.grown)}")
     return [
         f"{report.slide.name}: {report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of tissue",
-        f"MAI {mai.count} ({low:.1f} to {high:.1f}) in {mai.area_mm2:.2f} mm2: {standing}"
-        + (", near the cut-off" if mai.near_cutoff else ""),
+        *windows,
         f"model {report.model.id}, threshold {report.model.threshold:.3g}. For research use only.",
     ]
+
+
+def _standing(found: Mai | GrownMai) -> str:
+    low, high = found.interval
+    near = ", near the cut-off" if found.near_cutoff else ""
+    standing = "too little tissue for a class" if found.high_risk is None else MAI_BAAK.classes[int(found.high_risk)]
+    return f"{standing} ({low:.1f} to {high:.1f}{near})"
 
 
 def _captioned(picture: Image.Image, lines: Sequence[str], um_per_px: float) -> Image.Image:

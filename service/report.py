@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from service import __version__
+from service.activity_report import Activity, Counts, Mai, Part, Score, activity_of
 from service.commit import source_commit
-from service.hot_spots import Hotspot
-from service.mitotic_activity import ActivityCounts, MitoticActivityIndex, MitoticScore
+from service.mitotic_activity import ActivityCounts
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.order import ResultStatus
@@ -23,14 +23,9 @@ from service.quality import QualityFacts, TissueFacts
 from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
-from service.tissue import TissueMask
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class AnalysisFacts(_Part):
+class AnalysisFacts(Part):
     """Which run this was; the only part that differs between two runs on the same input."""
 
     id: str
@@ -38,7 +33,7 @@ class AnalysisFacts(_Part):
     seconds: float
 
 
-class SoftwareFacts(_Part):
+class SoftwareFacts(Part):
     """What computed it."""
 
     name: str = "mitosis-service"
@@ -46,7 +41,7 @@ class SoftwareFacts(_Part):
     commit: Annotated[str | None, Field(description="Of the source; null where nobody wrote it down.")] = None
 
 
-class ModelFacts(_Part):
+class ModelFacts(Part):
     """Which weights, at which operating point."""
 
     id: str
@@ -55,7 +50,7 @@ class ModelFacts(_Part):
     mpp: float
 
 
-class Rectangle(_Part):
+class Rectangle(Part):
     """Level-0 px, half-open."""
 
     x: int
@@ -64,14 +59,14 @@ class Rectangle(_Part):
     height: int
 
 
-class PolygonRegion(_Part):
+class PolygonRegion(Part):
     """A GeoJSON Polygon in level-0 px: its outer ring, then its holes."""
 
     type: Literal["Polygon"]
     coordinates: list[list[tuple[float, float]]]
 
 
-class MultiPolygonRegion(_Part):
+class MultiPolygonRegion(Part):
     """A GeoJSON MultiPolygon in level-0 px."""
 
     type: Literal["MultiPolygon"]
@@ -82,7 +77,7 @@ RegionPart: TypeAlias = Rectangle | PolygonRegion | MultiPolygonRegion | None
 REGION: TypeAdapter[RegionPart] = TypeAdapter(RegionPart)
 
 
-class SlideFacts(_Part):
+class SlideFacts(Part):
     """What was understood of the slide."""
 
     name: str
@@ -97,7 +92,7 @@ class SlideFacts(_Part):
     icc: IccFacts | None = None
 
 
-class Detection(_Part):
+class Detection(Part):
     """One mitotic figure; one that a person added has neither score nor area."""
 
     id: int
@@ -109,74 +104,7 @@ class Detection(_Part):
     area_um2: float | None
 
 
-class Counts(_Part):
-    """All detections, by any area."""
-
-    total: int
-    per_mm2: float | None
-
-
-class CirclePlace(_Part):
-    """A circular window: its centre in level-0 px, its size in um, and how much of it is tissue."""
-
-    shape: Literal["circle"] = "circle"
-    x: float
-    y: float
-    radius_um: float
-    tissue_fraction: float
-
-
-class RectanglePlace(_Part):
-    """A rectangular window, as the circular one."""
-
-    shape: Literal["rectangle"] = "rectangle"
-    x: float
-    y: float
-    width_um: float
-    height_um: float
-    tissue_fraction: float
-
-
-HotspotPlace: TypeAlias = CirclePlace | RectanglePlace
-
-
-class Alternative(_Part):
-    """A next-best hot-spot, among the mitoses that no better one holds."""
-
-    count: int
-    hotspot: HotspotPlace
-
-
-class Mai(_Part):
-    """The mitotic activity index; `high_risk` and `near_cutoff` are null where too little tissue was examined."""
-
-    definition: str
-    table_version: str
-    count: int
-    interval: tuple[float, float]
-    area_mm2: float
-    area_sufficient: bool
-    high_risk: bool | None
-    near_cutoff: bool | None
-    hotspot: HotspotPlace | None
-    alternatives: list[Alternative]
-
-
-class Score(_Part):
-    """The count by one definition; `score` is null without cut-offs or where too little tissue was examined."""
-
-    definition: str
-    table_version: str
-    count: int
-    interval: tuple[float, float]
-    area_mm2: float
-    area_sufficient: bool
-    score: int | None
-    near_cutoff: bool | None
-    hotspot: HotspotPlace | None
-
-
-class Notice(_Part):
+class Notice(Part):
     """Something a reader of the counts should know."""
 
     code: str
@@ -193,21 +121,13 @@ class ReviewedDetection(Detection):
     reason: str | None = None
 
 
-class Signature(_Part):
+class Signature(Part):
     """Who vouches for which revision of a review, and since when."""
 
     reviewer: str
     organization: str | None
     at: datetime
     revision: int
-
-
-class Activity(_Part):
-    """What is counted of a set of mitoses."""
-
-    counts: Counts
-    mai: Mai
-    scores: list[Score]
 
 
 class Review(Activity):
@@ -219,7 +139,7 @@ class Review(Activity):
     detections: list[ReviewedDetection]
 
 
-class Report(_Part):
+class Report(Part):
     """Everything that an analysis found."""
 
     schema_version: Literal["1"] = "1"
@@ -266,7 +186,7 @@ def compose_report(
 ) -> Report:
     """Put what was found into the contract's form; computes nothing but units."""
     parameters = plan.parameters
-    counted = activity_of(len(figures), plan.examined_mm2, counts, plan.examined)
+    counted = activity_of(len(figures), plan.examined_mm2, counts, parameters.mpp)
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),
@@ -279,17 +199,6 @@ def compose_report(
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],
-    )
-
-
-def activity_of(total: int, examined_mm2: float, counts: ActivityCounts, tissue: TissueMask) -> Activity:
-    """Put the number of mitoses and their counts into the contract's form."""
-    index = counts.index
-    alternatives = [Alternative(count=len(each.members), hotspot=_place(each, tissue)) for each in index.alternatives]
-    return Activity(
-        counts=Counts(total=total, per_mm2=round(total / examined_mm2, 4) if examined_mm2 else None),
-        mai=Mai(**_common(index, tissue), high_risk=index.high_risk, alternatives=alternatives),
-        scores=[Score(**_common(score, tissue), score=score.score) for score in counts.scores],
     )
 
 
@@ -319,27 +228,3 @@ def detection_of(number: int, figure: MitoticFigure, mpp: tuple[float, float]) -
         score=round(figure.score, 6),
         area_um2=round(figure.area_um2, 3),
     )
-
-
-def _common(found: MitoticActivityIndex | MitoticScore, tissue: TissueMask) -> dict[str, Any]:
-    return {
-        "definition": found.definition,
-        "table_version": found.table_version,
-        "count": found.count,
-        "interval": tuple(round(end, 3) for end in found.interval),
-        "area_mm2": round(found.area_mm2, 4),
-        "area_sufficient": found.area_sufficient,
-        "near_cutoff": found.near_cutoff,
-        "hotspot": found.hotspot and _place(found.hotspot, tissue),
-    }
-
-
-def _place(hotspot: Hotspot, tissue: TissueMask) -> HotspotPlace:
-    x, y = round(hotspot.x_um / tissue.mpp[0], 2), round(hotspot.y_um / tissue.mpp[1], 2)
-    if hotspot.radius_um is not None:
-        fraction = tissue.fraction(hotspot.x_um, hotspot.y_um, hotspot.radius_um)
-        return CirclePlace(x=x, y=y, radius_um=round(hotspot.radius_um, 3), tissue_fraction=round(fraction, 4))
-    size_um = (hotspot.width_um or 0.0, hotspot.height_um or 0.0)
-    fraction = tissue.fraction(hotspot.x_um, hotspot.y_um, size_um)
-    width_um, height_um = (round(side, 3) for side in size_um)
-    return RectanglePlace(x=x, y=y, width_um=width_um, height_um=height_um, tissue_fraction=round(fraction, 4))

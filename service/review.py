@@ -15,12 +15,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
+from service.activity_report import Activity, activity_of
 from service.errors import ParameterInvalid
-from service.mitotic_activity import ActivityCounts, count_activity
+from service.mitotic_activity import Windows, count_activity, find_windows
 from service.order import Confirmation, ResultStatus
-from service.report import Activity, Detection, Report, Review, ReviewedDetection, Signature, activity_of
+from service.quality import QualityMap
+from service.report import Detection, Report, Review, ReviewedDetection, Signature
+from service.sections import Sections
 from service.slide import Box
-from service.tissue import TissueMask
 
 Action = Literal["accept", "reject", "add", "clear", "sign"]
 DECISIONS: dict[str, Literal["accepted", "rejected"]] = {"accept": "accepted", "reject": "rejected", "add": "accepted"}
@@ -95,12 +97,12 @@ def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> Reviewe
     return ReviewedDetection(id=number, x=x, y=y, x_um=x_um, y_um=y_um, score=None, area_um2=None, origin="person")
 
 
-def reviewed(report: Report, tissue: TissueMask, entries: Sequence[Entry]) -> Review:
-    """Make the review as it stands: counted is what is not rejected."""
+def reviewed(report: Report, glass: QualityMap, entries: Sequence[Entry]) -> Review:
+    """Make the review as it stands: counted is what is not rejected, on the map that the report was counted on."""
     found, signed = replay(report, entries), _signatures(entries)
     names = tuple(Signature.model_fields)
     return Review(
-        **dict(counted_review(report, tissue, found)),
+        **dict(counted_review(report, glass, found)),
         revision=revision_of(entries),
         status=_status(signed),
         signed=Signature(**{name: getattr(signed[-1], name) for name in names}) if signed else None,
@@ -140,19 +142,20 @@ def _kept(found: Found) -> list[ReviewedDetection]:
     return [each for each in found.values() if each.decision != "rejected"]
 
 
-def counted_review(report: Report, tissue: TissueMask, found: Found) -> Activity:
+def counted_review(report: Report, glass: QualityMap, found: Found) -> Activity:
     """Count the figures that a review keeps."""
     kept = _kept(found)
     if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
-    examined, examined_mm2 = tissue.examined(report.examined_region)
-    counts = _count(tuple((each.x_um, each.y_um) for each in kept), examined_mm2)
-    return activity_of(len(kept), examined_mm2, counts, examined)
+    tissue, examined_mm2 = glass.examinable.examined(report.examined_region)
+    places_um = tuple((each.x_um, each.y_um) for each in kept)
+    counts = count_activity(places_um, Sections(tissue, glass.sections.labels), _windows(places_um))
+    return activity_of(len(kept), examined_mm2, counts, report.slide.mpp)
 
 
 @lru_cache(maxsize=64)
-def _count(points_um: tuple[tuple[float, float], ...], examined_mm2: float) -> ActivityCounts:
-    return count_activity(points_um, examined_mm2)
+def _windows(places_um: tuple[tuple[float, float], ...]) -> Windows:
+    return find_windows(places_um)
 
 
 # Deciding

@@ -49,14 +49,11 @@ class TissueMask:
         return self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
 
     def examined(self, region: Region | None) -> tuple["TissueMask", float]:
-        """Give the mask without what lies outside of outlines, and the tissue (mm2) in a region.
-
-        A rectangle leaves the mask as it is: a window may reach over it.
-        """
-        if not isinstance(region, Outline):
-            return self, self.area_mm2(region)
-        inside = self.without(~region.mask(self.scale, self.coverage.shape))
-        return inside, inside.area_mm2()
+        """Give the mask without what lies outside of a region (level-0 px), and its tissue (mm2)."""
+        if region is None:
+            return self, self.area_mm2()
+        inside = replace(self, coverage=(self.coverage * self.share_inside(region) + 0.5).astype(np.uint8))
+        return inside, self.area_mm2(region)
 
     def area_mm2(self, region: Region | None = None) -> float:
         """Measure the tissue in a region (level-0 px), by default in the slide."""
@@ -71,8 +68,8 @@ class TissueMask:
             return np.ones((height, width), np.float32)
         if isinstance(region, Outline):
             return region.mask(self.scale, (height, width)).astype(np.float32)
-        rows = _shares(region.y / self.scale[1], region.bottom / self.scale[1], height)
-        columns = _shares(region.x / self.scale[0], region.right / self.scale[0], width)
+        rows = shares(region.y / self.scale[1], region.bottom / self.scale[1], height)
+        columns = shares(region.x / self.scale[0], region.right / self.scale[0], width)
         return rows[:, None] * columns
 
     def touches(self, box: Box) -> bool:
@@ -108,25 +105,8 @@ class TissueMask:
         right, bottom = round(box.right / self.scale[0]) + margin, round(box.bottom / self.scale[1]) + margin
         return slice(max(0, top), max(0, bottom)), slice(max(0, left), max(0, right))
 
-    def fraction(self, x_um: float, y_um: float, size_um: float | tuple[float, float]) -> float:
-        """Tell how much of a circle (radius) or rectangle (width, height) round a point is tissue, 0 to 1."""
-        pitch = np.array([self.scale[0] * self.mpp[0], self.scale[1] * self.mpp[1]])  # um per mask pixel (x, y)
-        centre = np.array([x_um, y_um])
-        half = np.full(2, size_um) if isinstance(size_um, float) else np.array(size_um) / 2
-        first, last = np.floor((centre - half) / pitch).astype(int), np.ceil((centre + half) / pitch).astype(int)
-        columns, rows = np.arange(first[0], last[0]), np.arange(first[1], last[1])
-        dx, dy = np.abs((columns + 0.5) * pitch[0] - x_um), np.abs((rows + 0.5) * pitch[1] - y_um)
-        if isinstance(size_um, float):
-            inside = dx**2 + dy[:, None] ** 2 <= size_um**2
-        else:
-            inside = (dx <= half[0]) & (dy[:, None] <= half[1])
-        height, width = self.coverage.shape
-        onto = inside & (columns >= 0) & (columns < width) & ((rows >= 0) & (rows < height))[:, None]
-        tissue = self.coverage[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
-        return float(tissue[onto].sum(dtype=np.int64)) / WHOLE / max(1.0, float(np.count_nonzero(inside)))
 
-
-def _shares(first: float, last: float, count: int) -> npt.NDArray[np.float32]:
+def shares(first: float, last: float, count: int) -> npt.NDArray[np.float32]:
     """Tell how much of each of so many px lies between two places, both in px."""
     px = np.arange(count)
     return np.asarray(np.clip(np.minimum(px + 1, last) - np.maximum(px, first), 0, 1), np.float32)

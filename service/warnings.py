@@ -1,8 +1,8 @@
 """The report's warnings: what a reader of the counts should know, each with a stable code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from service.mitotic_activity import MitoticActivityIndex
+from service.mitotic_activity import ActivityCounts, MitoticScore
 from service.plan import Plan
 from service.quality import QualityFacts
 from service.slide import Slide
@@ -15,7 +15,7 @@ NOTABLE = 0.01  # of the tissue
 MUCH = 0.1  # of the tissue
 
 
-def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> list[tuple[str, str]]:
+def report_warnings(slide: Slide, plan: Plan, counts: ActivityCounts) -> list[tuple[str, str]]:
     """List code and message of each warning that applies, in a fixed order."""
     parameters, stain = plan.parameters, plan.stain
     estimates = [each for each in stain.estimates if each is not None]
@@ -67,10 +67,11 @@ def report_warnings(slide: Slide, plan: Plan, index: MitoticActivityIndex) -> li
             "no stained tissue was found; nothing was analysed",
         ),
         (
-            0 < examined_mm2 < index.area_mm2,
+            examined_mm2 > 0 and not counts.index.area_sufficient,
             "area-insufficient",
-            f"{examined_mm2:.2f} mm2 of tissue was examined; the MAI needs {index.area_mm2:.2f} mm2",
+            _too_little(counts.index, examined_mm2),
         ),
+        *((True, "window-spans-sections", message) for message in _spanning((counts.index, *counts.scores))),
         *_hindrances(plan.quality_facts, examined_mm2),
     )
     return [*slide.warnings, *((code, message) for applies, code, message in candidates if applies)]
@@ -89,6 +90,30 @@ def _unusual(plan: Plan) -> Iterator[str]:
             )
         elif estimate.left_out > MUCH_LEFT_OUT:
             yield f"{estimate.left_out:.0%} of {which} does not look like H&E: pigment, ink or another stain"
+
+
+def _too_little(found: MitoticScore, examined_mm2: float) -> str:
+    """Say how much tissue the MAI lacks: in its window, or on the whole slide."""
+    needed = f"the MAI needs {found.area_mm2:.2f} mm2"
+    if found.hotspot is None or found.grown is None:
+        return f"{examined_mm2:.2f} mm2 of tissue was examined; {needed}"
+    window, grown = found.hotspot, found.grown
+    return (
+        f"the most active window holds {window.tissue_mm2:.2f} mm2 of examined tissue; {needed} for a class; grown "
+        f"until it holds as much, the window is {grown.hotspot.area_mm2:.2f} mm2 with {grown.count} mitoses"
+    )
+
+
+def _spanning(found: Sequence[MitoticScore]) -> Iterator[str]:
+    """Say which windows, as they are or grown, reach several sections."""
+    readings = [(each, each.grown.hotspot if each.grown else each.hotspot) for each in found]
+    spanning = [(each, window.sections) for each, window in readings if window and window.sections > 1]
+    if spanning:
+        names = ", ".join(dict.fromkeys(each.definition for each, _ in spanning))
+        yield (
+            f"the windows of {names} reach up to {max(sections for _, sections in spanning)} pieces of tissue that lie "
+            "apart: serial sections of one block show a mitosis more than once; give one piece as the region"
+        )
 
 
 def _hindrances(facts: QualityFacts, examined_mm2: float) -> list[tuple[bool, str, str]]:

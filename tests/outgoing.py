@@ -14,12 +14,13 @@ import hl7.mllp
 import pytest
 from sqlalchemy import Engine, select, update
 
+from service.activity_report import Activity
 from service.files import write_whole
 from service.intake.sandbox import Sandbox
 from service.interop import channels
 from service.interop.channels import send_due
 from service.order import Order
-from service.report import Activity, Report
+from service.report import Report
 from service.store import outbox
 from service.store.analyses import Analyses
 from service.store.database import open_database, reading, review_entries, writing

@@ -4,12 +4,17 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.hot_spots import most_active_circle
-from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity, poisson_interval
+from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity, is_high_risk, poisson_interval
 from service.mitotic_definitions import CAP_TABLE_1, MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, nottingham_fd
+from service.sections import Sections
+from tests.glass import all_tissue, disc, fragments, sections_of
 
 Point = tuple[float, float]
+EVERYWHERE = all_tissue(10_000, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +22,7 @@ Point = tuple[float, float]
 )
 def test_points_that_are_no_places_are_refused(points: list[float]) -> None:
     with pytest.raises(ValueError, match="finite and of shape"):
-        count_activity(points, 3.0)
+        count_activity(points, EVERYWHERE)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +102,13 @@ def tight_cluster(count: int) -> list[Point]:
     return [(5000.0 + i, 7000.0) for i in range(count)]
 
 
-def scores_of(count: int, examined_mm2: float = 10.0) -> dict[str, MitoticScore]:
-    scores = count_activity(tight_cluster(count), examined_mm2).scores
+def scores_of(count: int) -> dict[str, MitoticScore]:
+    scores = count_activity(tight_cluster(count), EVERYWHERE).scores
     return {f"{score.definition} {score.table_version}": score for score in scores}
 
 
-def mai_of(count: int, examined_mm2: float = 2.0) -> MitoticActivityIndex:
-    return count_activity(tight_cluster(count), examined_mm2).index
+def mai_of(count: int, examined: Sections = EVERYWHERE) -> MitoticActivityIndex:
+    return count_activity(tight_cluster(count), examined).index
 
 
 def score_by(name: str, count: int) -> int | None:
@@ -131,7 +136,7 @@ def test_scores_change_at_the_cutoffs(name: str, score_1_to: int, score_2_to: in
 
 
 def test_one_cluster_by_every_definition() -> None:
-    counts = count_activity(tight_cluster(12), examined_mm2=10.0)
+    counts = count_activity(tight_cluster(12), EVERYWHERE)
     mai, scores = counts.index, counts.scores
     assert (mai.definition, mai.count, mai.high_risk, mai.area_sufficient) == ("mai_baak", 12, True, True)
     assert mai.interval == pytest.approx((6.201, 20.96), rel=1e-3)
@@ -153,13 +158,13 @@ def test_mai_is_high_risk_from_ten() -> None:
 
 def test_mai_has_two_alternatives() -> None:
     points = tight_cluster(5) + [(x, 0.0) for x in (0.0, 10.0, 20000.0, 30000.0)]
-    mai = count_activity(points, 100.0).index
+    mai = count_activity(points, EVERYWHERE).index
     assert [each.members for each in mai.alternatives] == [(5, 6), (7,)]
 
 
 def test_equal_windows_hold_the_same_hotspot() -> None:
     points = np.random.default_rng(5).uniform(0, 4000, (80, 2))
-    counts = count_activity(points, 16.0)
+    counts = count_activity(points, EVERYWHERE)
     mai, scores = counts.index, counts.scores
     by_id = {score.definition: score for score in scores}
     assert by_id["mai_who2003"].hotspot is mai.hotspot
@@ -170,11 +175,14 @@ def test_equal_windows_hold_the_same_hotspot() -> None:
     assert by_id["who_si"].count == len(circle.members) > mai.count
 
 
-def test_too_little_tissue_gives_the_count_and_no_class() -> None:
-    counts = count_activity(tight_cluster(30), examined_mm2=1.55)  # between Elston's 1.52 and the MAI's 1.59
+def test_too_little_tissue_in_the_window_gives_the_count_and_no_class() -> None:
+    little = disc((10_000, 10_000), (5015, 7000), 1.17)  # between three quarters of Elston's 1.52 and of the MAI's 1.59
+    counts = count_activity(tight_cluster(30), little)
     mai, scores = counts.index, counts.scores
     assert (mai.count, mai.area_sufficient, mai.high_risk, mai.near_cutoff) == (30, False, None, None)
     assert mai.hotspot is not None
+    assert mai.hotspot.tissue_mm2 == pytest.approx(1.17, rel=0.002)
+    assert mai.grown is None, "there is no more of it"
     assert {score.count for score in scores} == {30}
     assert {score.table_version for score in scores if score.area_sufficient} == {
         "HL7 breast cancer IG 2018May, 1 mm2",
@@ -186,9 +194,62 @@ def test_too_little_tissue_gives_the_count_and_no_class() -> None:
 
 
 def test_exactly_enough_tissue_is_enough() -> None:
-    mai = mai_of(1, MAI_BAAK.area_mm2)
+    mai = mai_of(1, disc((10_000, 10_000), (5000, 7000), MAI_BAAK.area_mm2))
     assert mai.area_sufficient
     assert mai.high_risk is False
+    assert mai.grown is None
+
+
+def test_a_window_of_fragments_is_mostly_glass_and_is_read_on_as_much_tissue() -> None:
+    side = 520.0  # 0.27 mm2
+    corners = [(2000.0 * column + 200, 2000.0 * row + 200) for row in range(3) for column in range(3)]
+    boxes = [(x, y, x + side, y + side) for x, y in corners]
+    middle = corners[4][0] + side / 2
+    beside = [(x + side / 2, y + side / 2) for number, (x, y) in enumerate(corners) if number in (1, 3, 5, 7)]
+    counts = count_activity([*[(middle + i, middle) for i in range(9)], *beside], fragments((5000, 5000), *boxes))
+    mai = counts.index
+    assert mai.hotspot is not None
+    assert (mai.count, mai.area_sufficient, mai.high_risk) == (9, False, None)
+    assert mai.hotspot.tissue_fraction == pytest.approx(0.17, abs=0.005)
+    assert mai.grown is not None
+    assert (mai.grown.count, is_high_risk(mai.grown.score), mai.grown.hotspot.sections) == (13, True, 5)
+    assert mai.grown.hotspot.tissue_mm2 == pytest.approx(mai.area_mm2, rel=0.01)
+    assert (mai.grown.hotspot.x_um, mai.grown.hotspot.y_um) == (mai.hotspot.x_um, mai.hotspot.y_um)
+    assert not any(each.area_sufficient for each in counts.scores)
+    assert {each.definition for each in counts.scores if each.grown is None} == {"elston_ellis_1991"}  # 2.73 and 3.12
+
+
+def test_without_mitoses_all_tissue_stands_for_the_window() -> None:
+    pieces = fragments((9000, 9000), *[(x, 0, x + 600, 600) for x in range(0, 5000, 1000)])  # 1.8 mm2
+    counts = count_activity([], pieces)
+    assert (counts.index.area_sufficient, counts.index.high_risk, counts.index.grown) == (True, False, None)
+    assert [each.area_sufficient for each in counts.scores].count(False) == 2  # Elston and Ellis' 2.73 and 3.12
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_a_class_stands_on_the_definitions_area_of_tissue_and_on_no_less(seed: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = (random.random((12, 12)) < random.uniform(0.2, 1)).repeat(40, 0).repeat(40, 1)  # blocks of 0.1 mm2
+    examined = sections_of(mask)
+    points = random.uniform(0, 3840, (count, 2))
+    y, x = (np.arange(480) * 8.0 + 4 for _ in range(2))
+    counts = count_activity(points, examined)
+    for definition, found in zip((MAI_BAAK, *SCORE_DEFINITIONS), (counts.index, *counts.scores), strict=True):
+        assert found.hotspot is not None
+        across, down = found.hotspot.half_um
+        dx, dy = np.abs(x - found.hotspot.x_um) / across, np.abs(y[:, None] - found.hotspot.y_um) / down
+        inside = np.hypot(dx, dy) <= 1 if definition.shape == "circle" else np.maximum(dx, dy) <= 1
+        tissue_mm2 = np.count_nonzero(inside & mask) * 64e-6
+        assert found.hotspot.tissue_mm2 == pytest.approx(tissue_mm2, abs=0.03)  # half a pixel round a rectangle
+        if abs(tissue_mm2 - 0.75 * definition.area_mm2) > 0.03:
+            assert found.area_sufficient == (tissue_mm2 > 0.75 * definition.area_mm2)
+        assert (found.score is None) == (not found.area_sufficient or not definition.cutoffs)
+        assert (found.grown is None) == (found.area_sufficient or mask.sum() * 64e-6 < definition.area_mm2)
+        if found.grown is not None:
+            assert found.grown.count >= found.count
+            assert found.grown.hotspot.tissue_mm2 == pytest.approx(definition.area_mm2, rel=0.03)
+            assert (found.grown.score is None) == (not definition.cutoffs)
 
 
 def test_near_cutoff_where_the_interval_reaches_another_class() -> None:
@@ -207,7 +268,7 @@ def test_near_cutoff_where_the_interval_reaches_another_class() -> None:
 
 
 def test_no_mitoses_counts_nothing_and_scores_one() -> None:
-    counts = count_activity([], examined_mm2=10.0)
+    counts = count_activity([], EVERYWHERE)
     mai, scores = counts.index, counts.scores
     assert (mai.count, mai.high_risk, mai.hotspot, mai.alternatives) == (0, False, None, ())
     assert mai.interval == pytest.approx((0.0, 3.689), rel=1e-3)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from service.errors import ParameterInvalid
 from service.mitotic_figures import MERGE_UM
 from service.probability_map import ProbabilityMap
+from service.quality import QualityMap
 from service.refusals import NotFinished, NotFound, RevisionConflict
 from service.report import Rectangle, Report
 from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report
@@ -41,12 +42,12 @@ REPORT = report_of(6)
 MAI_RADIUS_UM = sqrt(1e6 * 10 * 0.45**2 * pi / 4 / pi)
 
 
-def tissue_of(report: Report) -> TissueMask:
-    """Tissue everywhere on the left half of the slide."""
+def tissue_of(report: Report, columns: int | None = None) -> QualityMap:
+    """Tissue everywhere on the left half of the slide, or on so many columns of 8 um."""
     scale = (32.0, 16.0)  # 8 um
     mask = np.zeros((report.slide.height // 16, report.slide.width // 32), bool)
-    mask[:, : mask.shape[1] // 2] = True
-    return TissueMask(mask * np.uint8(WHOLE), scale, report.slide.mpp)
+    mask[:, : mask.shape[1] // 2 if columns is None else columns] = True
+    return QualityMap(TissueMask(mask * np.uint8(WHOLE), scale, report.slide.mpp), mask * np.uint8(0))
 
 
 TISSUE = tissue_of(REPORT)
@@ -160,12 +161,16 @@ def test_the_area_and_the_tissue_of_hot_spots_are_counted_again() -> None:
     assert found.mai.hotspot is not None
     assert (found.mai.count, found.mai.hotspot.x, found.mai.hotspot.y) == (1, x, y)
     assert (found.mai.hotspot.tissue_fraction, found.mai.area_sufficient) == (1.0, True)
-    assert found.counts.per_mm2 == round(1 / TISSUE.area_mm2(), 4)
-    little = TISSUE.without(np.broadcast_to(np.arange(TISSUE.mask.shape[1]) >= 20, TISSUE.mask.shape))
-    found = reviewed(REPORT, little, made(REPORT, *changes, Change("add", x=x, y=y)))
-    assert (found.mai.area_sufficient, found.mai.high_risk) == (False, None)
+    assert found.counts.per_mm2 == round(1 / TISSUE.tissue.area_mm2(), 4)
+    found = reviewed(REPORT, tissue_of(REPORT, 20), made(REPORT, *changes, Change("add", x=x, y=y)))
+    assert (found.mai.area_sufficient, found.mai.high_risk, found.mai.tissue_mm2) == (False, None, 0)
     assert found.mai.hotspot is not None
-    assert found.mai.hotspot.tissue_fraction == 0.0
+    assert (found.mai.hotspot.tissue_fraction, found.mai.hotspot.sections, found.mai.grown) == (0.0, 0, None)
+    half = reviewed(REPORT, TISSUE, made(REPORT, *changes, Change("add", x=SIZE[0] / 2, y=y)))
+    assert (half.mai.tissue_mm2, half.mai.area_sufficient) == (pytest.approx(0.795, abs=0.006), False)
+    assert half.mai.grown is not None
+    assert (half.mai.grown.count, half.mai.grown.high_risk) == (1, False)
+    assert half.mai.grown.area_mm2 == pytest.approx(2 * half.mai.area_mm2, rel=0.01)
 
 
 def test_everything_can_be_rejected() -> None:
@@ -411,7 +416,7 @@ def test_candidates_lie_between_the_probability_asked_for_and_the_threshold(tmp_
     with pytest.raises(NotFinished):
         result.candidates(0.3)
     with pytest.raises(NotFinished):
-        result.tissue()
+        result.glass()
     ProbabilityMap(lattice, values).save(result.path("map"))
     found = result.candidates(0.3)
     assert [(each.id, each.score, each.x, each.y) for each in found] == [(1, 0.45, 320, 320), (2, 0.4, 320, 640)]

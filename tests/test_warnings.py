@@ -11,6 +11,7 @@ from service.plan import Plan
 from service.slide import open_slide
 from service.warnings import report_warnings
 from tests.drawn import dense_crop
+from tests.glass import fragments
 from tests.slides import draw_tissue, write_svs
 
 CARD = read_card(find_model(DEFAULT_MODEL))
@@ -20,7 +21,7 @@ X40 = "AppMag = 40|MPP = 0.25"
 def warnings_of(path: Path, mpp: float | None = None) -> dict[str, str]:
     with open_slide(path, mpp=mpp) as slide:
         plan = Plan.of(slide, CARD)
-        return dict(report_warnings(slide, plan, count_activity([], plan.examined_mm2).index))
+        return dict(report_warnings(slide, plan, count_activity([], plan.examined)))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,21 @@ def test_glass_alone_has_no_tissue_and_not_too_little_of_it(tmp_path: Path) -> N
     found = warnings_of(path)
     assert "no-tissue" in found
     assert "area-insufficient" not in found
+
+
+def test_a_window_that_is_mostly_glass_and_one_on_several_pieces_are_said(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", dense_crop(640, 640)[0], X40)
+    middle = fragments((5000, 5000), (2200, 2200, 2800, 2800), (3200, 1500, 4800, 3500))
+    apart = fragments((5000, 5000), (1500, 1500, 2864, 3500), (2928, 1500, 4000, 3500))
+    with open_slide(path) as slide:
+        plan = Plan.of(slide, CARD)
+        counted = [count_activity([(2500.0, 2500.0)], each) for each in (middle, apart)]
+        of_both = [dict(report_warnings(slide, plan, each)) for each in counted]
+    assert "holds 0.36 mm2 of examined tissue" in of_both[0]["area-insufficient"]
+    assert "with 1 mitoses" in of_both[0]["area-insufficient"]
+    assert "area-insufficient" not in of_both[1]
+    assert "mai_baak" in of_both[1]["window-spans-sections"]
+    assert "2 pieces of tissue" in of_both[1]["window-spans-sections"]
 
 
 def test_messages_name_the_figures(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def get_result(
 
 
 def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
-    review = reviewed(result.report(), result.tissue(), entries)
+    review = reviewed(result.report(), result.glass(), entries)
     return result.report().model_copy(update={"review": review}).to_json().encode()
 
 

@@ -135,7 +135,7 @@ def change_detections(
     """Make all the changes, or none where one of them cannot be made or somebody else was faster."""
     revision = _revision(if_match)
     analysis, result = state.result(analysis_id, caller.tenant)
-    result.tissue()  # what could not be counted again, must not be changed
+    result.glass()  # what could not be counted again, must not be changed
     changes = [Change(**each.model_dump()) for each in asked.changes]
     by = Person(asked.reviewer, None, caller.key_id)
     entries = Reviews(state.engine).change(analysis, result.report(), revision, changes, by)
@@ -155,7 +155,7 @@ def sign(
     revision = _revision(if_match)
     analysis, result = state.result(analysis_id, caller.tenant)
     by = Person(asked.reviewer, asked.organization, caller.key_id)
-    told = (analysis, result.report(), result.tissue(), revision, by, asked.patient_id)
+    told = (analysis, result.report(), result.glass(), revision, by, asked.patient_id)
     entries = Reviews(state.engine).sign(*told)
     return _shown(result, entries, response)
 
@@ -170,7 +170,7 @@ def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
 
 def _shown(result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:
     report = result.report()
-    review = reviewed(report, result.tissue(), entries)
+    review = reviewed(report, result.glass(), entries)
     response.headers["ETag"] = f'"{review.revision}"'
     return ReviewedDetections(**dict(review), threshold=report.model.threshold)
 

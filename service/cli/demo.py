@@ -130,8 +130,11 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _summary(report: "Report") -> str:
+    from service.activity_report import window_words
+
     mai = report.mai
+    grown = f"; grown until it holds as much tissue: {window_words(mai.grown)}" if mai.grown else ""
     return (
         f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of tissue; "
-        f"MAI {mai.count} ({mai.interval[0]:.1f} to {mai.interval[1]:.1f}) in {mai.area_mm2:.2f} mm2"
+        f"MAI: {window_words(mai)} ({mai.interval[0]:.1f} to {mai.interval[1]:.1f}){grown}"
     )

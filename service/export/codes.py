@@ -98,9 +98,18 @@ IN_WINDOW = _ours("mitoses-window", "Mitoses in the window")
 WINDOW_AREA = _ours("window-area", "Area of the window", Code(SNOMED, "42798000", "Area"))
 LOWER = _ours("count-lower", "Lower end of the 95 % interval of the count")
 UPPER = _ours("count-upper", "Upper end of the 95 % interval of the count")
-AREA_SUFFICIENT = _ours("area-sufficient", "As much tissue as the definition asks for was examined")
+WINDOW_TISSUE = _ours("window-tissue", "Examined tissue in the window")
+AREA_SUFFICIENT = _ours("area-sufficient", "The window holds the tissue that the definition asks for")
 NEAR_CUTOFF = _ours("near-cutoff", "The interval holds a cut-off")
 HIGH_RISK = _ours("high-risk", "The count reaches the cut-off of high risk")
+
+# The same window grown until it holds the tissue that the definition asks for
+
+GROWN_COUNT = _ours("grown-count", "Mitoses in the grown window")
+GROWN_AREA = _ours("grown-area", "Area of the grown window")
+GROWN_TISSUE = _ours("grown-tissue", "Examined tissue in the grown window")
+GROWN_SCORE = _ours("grown-score", "Score by the grown window")
+GROWN_HIGH_RISK = _ours("grown-high-risk", "The grown window's count reaches the cut-off")
 
 # The hot-spot: a window's centre and size
 
@@ -111,6 +120,7 @@ HOTSPOT_RADIUS = _ours("hotspot-radius", "Hot-spot radius")
 HOTSPOT_WIDTH = _ours("hotspot-width", "Hot-spot width")
 HOTSPOT_HEIGHT = _ours("hotspot-height", "Hot-spot height")
 HOTSPOT_TISSUE = _ours("hotspot-tissue", "Share of the hot-spot that is tissue")
+HOTSPOT_SECTIONS = _ours("hotspot-sections", "Pieces of tissue in the hot-spot that lie apart")
 
 # Counts by definition
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from service.activity_report import HotspotPlace, RectanglePlace
 from service.export import codes
 from service.export.codes import Code
 from service.export.dicom_instance import instance_uid, named_uid, series_uid, written
@@ -29,7 +30,7 @@ from service.export.findings import Finding, Measure, findings
 from service.order import Confirmation, Order, ResultStatus, split_name
 from service.readers.dicom_images import UNFIT
 from service.refusals import FormatUnavailable
-from service.report import HotspotPlace, RectanglePlace, Report
+from service.report import Report
 
 if TYPE_CHECKING:
     from pydicom import Dataset

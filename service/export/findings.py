@@ -6,14 +6,15 @@ missing, with the reason, and the count stands among the details.
 
 from dataclasses import dataclass
 
+from service.activity_report import GrownMai, HotspotPlace, Mai, RectanglePlace, Score, window_words
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.order import Confirmation
 from service.region import describe_region
-from service.report import HotspotPlace, Mai, RectanglePlace, Report, Score
+from service.report import Report
 
 UNCONFIRMED = "Computed by software; no person has confirmed it."
-TOO_LITTLE_TISSUE = "less tissue was examined than the definition asks for"
+TOO_LITTLE_TISSUE = "less tissue was examined in the window than the definition asks for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def findings(report: Report) -> list[Finding]:
 
 
 def place_measures(place: HotspotPlace) -> tuple[Measure, ...]:
-    """Give a hot-spot's centre in level-0 px, its size in um, and its share of tissue."""
+    """Give a hot-spot's centre in level-0 px, its size in um, its share of tissue, and of how many pieces."""
     centre = (Measure(codes.HOTSPOT_X, place.x, codes.PIXEL), Measure(codes.HOTSPOT_Y, place.y, codes.PIXEL))
     if isinstance(place, RectanglePlace):
         size: tuple[Measure, ...] = (
@@ -62,7 +63,10 @@ def place_measures(place: HotspotPlace) -> tuple[Measure, ...]:
         )
     else:
         size = (Measure(codes.HOTSPOT_RADIUS, place.radius_um, codes.UM),)
-    return (*centre, *size, Measure(codes.HOTSPOT_TISSUE, place.tissue_fraction, codes.COUNT))
+    tissue: tuple[Measure, ...] = (Measure(codes.HOTSPOT_TISSUE, place.tissue_fraction, codes.COUNT),)
+    if place.sections is not None:
+        tissue += (Measure(codes.HOTSPOT_SECTIONS, place.sections, codes.COUNT),)
+    return (*centre, *size, *tissue)
 
 
 def place_words(place: HotspotPlace) -> str:
@@ -77,13 +81,20 @@ def place_words(place: HotspotPlace) -> str:
 def summary(report: Report) -> str:
     """Say the result in a sentence or two, for people."""
     mai = report.mai
-    index = f"{mai.count} mitoses in {mai.area_mm2:.2f} mm2 of the most active area ({mai.definition})"
+    index = f"Most active window ({mai.definition}): {window_words(mai)}"
     if not mai.area_sufficient:
         index += f"; {TOO_LITTLE_TISSUE}"
-    elif mai.high_risk is not None:
-        index += "; at or above the cut-off" if mai.high_risk else "; below the cut-off"
-    near = "; near a cut-off" if mai.near_cutoff else ""
-    return f"{index}{near}. {report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of examined tissue."
+    if mai.grown:
+        index += f". Grown until it holds as much: {window_words(mai.grown)}"
+    everywhere = f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of examined tissue"
+    return f"{index}{_standing(mai.grown or mai)}. {everywhere}."
+
+
+def _standing(found: Mai | GrownMai) -> str:
+    standing = (
+        "" if found.high_risk is None else "; at or above the cut-off" if found.high_risk else "; below the cut-off"
+    )
+    return standing + ("; near a cut-off" if found.near_cutoff else "")
 
 
 def remarks(report: Report, confirmed: Confirmation | None) -> list[str]:
@@ -95,8 +106,10 @@ def _by_definition(found: Mai | Score) -> Finding:
     classed = found.score if isinstance(found, Score) else None
     is_count = classed is None and found.area_sufficient
     details = [] if is_count else [Measure(codes.IN_WINDOW, found.count, codes.COUNT)]
+    details.append(Measure(codes.WINDOW_AREA, found.area_mm2, codes.MM2))
+    if found.tissue_mm2 is not None:
+        details.append(Measure(codes.WINDOW_TISSUE, found.tissue_mm2, codes.MM2))
     details += [
-        Measure(codes.WINDOW_AREA, found.area_mm2, codes.MM2),
         Measure(codes.LOWER, found.interval[0], codes.COUNT),
         Measure(codes.UPPER, found.interval[1], codes.COUNT),
         Measure(codes.AREA_SUFFICIENT, found.area_sufficient),
@@ -105,6 +118,7 @@ def _by_definition(found: Mai | Score) -> Finding:
         details.append(Measure(codes.NEAR_CUTOFF, found.near_cutoff))
     if isinstance(found, Mai) and found.high_risk is not None:
         details.append(Measure(codes.HIGH_RISK, found.high_risk))
+    details += _grown(found)
     return Finding(
         key=f"{found.definition}: {found.table_version}",
         name=codes.definition(found.definition),
@@ -115,3 +129,18 @@ def _by_definition(found: Mai | Score) -> Finding:
         place=found.hotspot,
         missing="" if found.area_sufficient else TOO_LITTLE_TISSUE,
     )
+
+
+def _grown(found: Mai | Score) -> list[Measure]:
+    """Give the reading on as much tissue as the definition asks for, where the window itself holds less."""
+    grown = found.grown
+    if grown is None:
+        return []
+    measures = [
+        Measure(codes.GROWN_COUNT, grown.count, codes.COUNT),
+        Measure(codes.GROWN_AREA, grown.area_mm2, codes.MM2),
+        Measure(codes.GROWN_TISSUE, grown.tissue_mm2, codes.MM2),
+    ]
+    if isinstance(grown, GrownMai):
+        return measures if grown.high_risk is None else [*measures, Measure(codes.GROWN_HIGH_RISK, grown.high_risk)]
+    return measures if grown.score is None else [*measures, Measure(codes.GROWN_SCORE, grown.score, codes.COUNT)]

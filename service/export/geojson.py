@@ -9,8 +9,9 @@ import math
 import uuid
 from typing import Any
 
+from service.activity_report import HotspotPlace, RectanglePlace, window_words
 from service.region import geometry_of
-from service.report import Detection, HotspotPlace, RectanglePlace, Report
+from service.report import Detection, Report
 
 FIGURE_COLOUR, HOTSPOT_COLOUR, REGION_COLOUR = [0, 160, 70], [230, 120, 0], [60, 60, 60]
 CIRCLE_CORNERS = 128
@@ -21,11 +22,13 @@ def to_geojson(report: Report) -> bytes:
     bounds = report.slide.bounds
     offset = (bounds.x, bounds.y) if bounds else (0, 0)
     features = [_point(report, detection, offset) for detection in report.detections]
-    if report.mai.hotspot:
-        name = f"Hot-spot ({report.mai.definition}): {report.mai.count} mitoses in {report.mai.area_mm2:.2f} mm2"
-        corners = _hotspot_corners(report.mai.hotspot, report.slide.mpp)
-        geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
-        features.append(_annotation(report, name, "Hot-spot", HOTSPOT_COLOUR, geometry, offset))
+    windows = (("Hot-spot", report.mai), ("Hot-spot grown to its area of tissue", report.mai.grown))
+    for kind, found in windows:
+        if found and found.hotspot:
+            name = f"{kind} ({report.mai.definition}): {window_words(found)}"
+            corners = _hotspot_corners(found.hotspot, report.slide.mpp)
+            geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+            features.append(_annotation(report, name, kind, HOTSPOT_COLOUR, geometry, offset))
     if region := report.examined_region:
         features.append(_annotation(report, "Analysed region", "Region", REGION_COLOUR, geometry_of(region), offset))
     collection = {"type": "FeatureCollection", "features": features, "offset": list(offset), "unit": "level-0 px"}

@@ -34,7 +34,15 @@ from service.report import Report
 STATUS: dict[ResultStatus, str] = {"preliminary": "P", "final": "F", "amended": "C"}
 ORDER_STATUS: dict[ResultStatus, str] = {"preliminary": "IP", "final": "CM", "amended": "CM"}
 TEXT_LENGTH = 199  # of the data type ST, escapes included
-BRIEF = {codes.IN_WINDOW, codes.WINDOW_AREA}  # details of all results but the MAI
+BRIEF = {  # details of all results but the MAI
+    codes.IN_WINDOW,
+    codes.WINDOW_AREA,
+    codes.WINDOW_TISSUE,
+    codes.GROWN_COUNT,
+    codes.GROWN_AREA,
+    codes.GROWN_TISSUE,
+    codes.GROWN_SCORE,
+}
 
 SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "NTE", "OBX", "SPM")
 REQUIRED = {
@@ -272,7 +280,7 @@ def _observations(report: Report, order: Order, status: str, *, with_pdf: bool) 
 
 
 def _details(report: Report, finding: Finding) -> tuple[Measure, ...]:
-    """Choose all there is of the total, the density and the MAI; count and area of the other definitions."""
+    """Choose all there is of the total, the density and the MAI; of the others what was counted, and on what."""
     if finding.name == codes.definition(report.mai.definition):
         return finding.details + (place_measures(finding.place) if finding.place else ())
     if finding.name in (codes.TOTAL, codes.DENSITY):

@@ -15,7 +15,6 @@ from service.refusals import NotFinished, NotFound
 from service.report import Detection, Report, detection_of
 from service.store.records import Analysis
 from service.store.storage import Storage
-from service.tissue import TissueMask
 
 MAX_CANDIDATES = 5000  # the most probable ones
 _one_map = threading.Lock()  # at a time: that of a large slide is 200 MB
@@ -51,9 +50,9 @@ class Result:
         """Read what the machine found. Raises NotFound."""
         return _report(self)
 
-    def tissue(self) -> TissueMask:
-        """Read the tissue that was examined. Raises NotFinished where it was not saved."""
-        return _tissue(self)
+    def glass(self) -> QualityMap:
+        """Read the map of the tissue that was examined. Raises NotFinished where it was not saved."""
+        return _glass(self)
 
     def candidates(self, above: float) -> list[Detection]:
         """Find figures between a probability and the threshold, best first, with numbers of their own."""
@@ -66,9 +65,9 @@ def _report(result: Result) -> Report:
 
 
 @lru_cache(maxsize=4)
-def _tissue(result: Result) -> TissueMask:
+def _glass(result: Result) -> QualityMap:
     try:
-        return QualityMap.load(result.path("tissue")).examinable
+        return QualityMap.load(result.path("tissue"))
     except ValueError as error:
         raise NotFinished("the tissue of this slide was not kept: analyse it again, then review that") from error
 

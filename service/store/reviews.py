@@ -11,13 +11,13 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from service.order import Identifier
 from service.patient_gate import identifiers_of
+from service.quality import QualityMap
 from service.refusals import NotFound, RevisionConflict
 from service.report import Report
 from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of
 from service.store import audit, holds, outbox
 from service.store.database import analyses, reading, review_entries, writing
 from service.store.records import Analysis
-from service.tissue import TissueMask
 
 SAME = tuple(each.name for each in fields(Entry) if each.name != "id")  # columns are called as the fields of an entry
 
@@ -46,7 +46,7 @@ class Reviews:
         self,
         analysis: Analysis,
         report: Report,
-        tissue: TissueMask,
+        glass: QualityMap,
         revision: int,
         by: Reviewer,
         patient_id: str | None = None,
@@ -56,7 +56,7 @@ class Reviews:
         The patient is the one of the order as the analysis had it, or whoever `patient_id` says.
         """
         before = [entry for entry in self.entries(analysis.id) if entry.revision <= revision]
-        counted = counted_review(report, tissue, replay(report, before))  # not while others wait for the lock
+        counted = counted_review(report, glass, replay(report, before))  # not while others wait for the lock
         with self._at(analysis, revision) as (connection, entries):
             at = datetime.fromtimestamp(time.time(), UTC)
             kept = counted.model_dump(mode="json")

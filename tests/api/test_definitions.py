@@ -11,6 +11,7 @@ from service.mitotic_activity import CONFIDENCE, count_activity
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS
 from service.store import keys
 from tests.api.small_app import client_of, small_app
+from tests.glass import all_tissue
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_each_definition_is_told_in_numbers_and_words(client: Client) -> None:
 
 
 def test_whatever_a_report_counts_by_is_found_by_id_and_table_version(client: Client) -> None:
-    counted = count_activity([(0.0, 0.0)], 10.0)
+    counted = count_activity([(0.0, 0.0)], all_tissue(1000, 1000))
     named = [(each.definition, each.table_version) for each in (counted.index, *counted.scores)]
     assert [
         (each["id"], each["table_version"]) for each in client.get("/v1/definitions").json()["definitions"]

@@ -20,6 +20,7 @@ from fhir.resources.R4B.bundle import Bundle
 from httpx import Client, Response
 from pypdf import PdfReader
 
+from service.activity_report import Activity
 from service.api import results
 from service.api.errors import add_handlers
 from service.api.formats import Wanted, wanted
@@ -29,7 +30,7 @@ from service.intake.accept import accept_reference
 from service.intake.sandbox import Sandbox
 from service.order import Order
 from service.refusals import FormatUnavailable
-from service.report import Activity, Report
+from service.report import Report
 from service.store.analyses import Analyses
 from service.store.database import open_database, review_entries, writing
 from service.store.records import Submission

@@ -1,14 +1,17 @@
 """Reports and orders as a laboratory has them: counted by every definition, with names that are no ASCII."""
 
+import math
 from functools import cache
 
 import numpy as np
 
-from service.hot_spots import Hotspot
-from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity
+from service.activity_report import Counts, activity_of
+from service.mitotic_activity import count_activity
 from service.mitotic_figures import MERGE_UM
 from service.order import Confirmation, Order, OrderedService
-from service.report import Counts, Detection, Rectangle, Report
+from service.report import Detection, Rectangle, Report
+from service.sections import Sections
+from tests.glass import all_tissue, fragments
 
 MPP = (0.25, 0.5)  # not square: what takes one for the other is found
 SIZE = (20_000, 16_000)  # level-0 px
@@ -45,17 +48,22 @@ def report_of(
     count: int = 12,
     *,
     examined_mm2: float = 12.0,
+    glass_round: bool = False,
     region: Rectangle | None = None,
     name: str = "B26-00017-A-1-1.svs",
     size: tuple[int, int] = SIZE,
     mpp: tuple[float, float] = MPP,
 ) -> Report:
-    """Mitoses at random places, two thirds of them within 1 mm of the slide's centre."""
+    """Mitoses at random places, two thirds of them within 1 mm of the slide's centre.
+
+    `glass_round` puts them on fragments of 0.25 mm2 that lie 1 mm apart, so that no window holds tissue enough.
+    """
     random = np.random.default_rng(count)
     near = random.normal(0.5, 0.04, (count * 2 // 3, 2))
     places = np.vstack([near, random.uniform(0, 1, (count - len(near), 2))]).clip(0, 0.999) * size
-    activity = count_activity(places * mpp, examined_mm2)
-    index = activity.index
+    activity = activity_of(
+        count, examined_mm2, count_activity(places * mpp, _tissue(size, mpp, examined_mm2, glass_round)), mpp
+    )
     detections = [
         {"id": number, "x": round(x, 2), "y": round(y, 2), "score": round(0.5 + 0.4 / number, 6), "area_um2": 60.0}
         | {"x_um": round(x * mpp[0], 3), "y_um": round(y * mpp[1], 3)}
@@ -73,9 +81,7 @@ def report_of(
             "parameters": {"merge_um": MERGE_UM},
             "tissue": {"area_mm2": 20.0, "examined_mm2": examined_mm2},
             "detections": detections,
-            "counts": {"total": count, "per_mm2": round(count / examined_mm2, 4) if examined_mm2 else None},
-            "mai": _counted(index, mpp) | {"high_risk": index.high_risk, "alternatives": []},
-            "scores": [_counted(score, mpp) | {"score": score.score} for score in activity.scores],
+            **activity.model_dump(),
             "warnings": [{"code": "x20", "message": f"scanned at x20 <by {NASTY}>"}],
         }
     )
@@ -93,14 +99,12 @@ def with_detections(report: Report, count: int) -> Report:
     return report.model_copy(update={"detections": detections, "counts": counts})
 
 
-def _counted(found: MitoticActivityIndex | MitoticScore, mpp: tuple[float, float]) -> dict[str, object]:
-    names = ("definition", "table_version", "count", "interval", "area_mm2", "area_sufficient", "near_cutoff")
-    hotspot = found.hotspot and _place(found.hotspot, mpp)
-    return {name: getattr(found, name) for name in names} | {"hotspot": hotspot}
-
-
-def _place(hotspot: Hotspot, mpp: tuple[float, float]) -> dict[str, object]:
-    centre = {"x": hotspot.x_um / mpp[0], "y": hotspot.y_um / mpp[1], "tissue_fraction": 0.9}
-    if hotspot.shape == "circle":
-        return {"shape": "circle", "radius_um": hotspot.radius_um, **centre}
-    return {"shape": "rectangle", "width_um": hotspot.width_um, "height_um": hotspot.height_um, **centre}
+def _tissue(size: tuple[int, int], mpp: tuple[float, float], examined_mm2: float, glass_round: bool) -> Sections:
+    um = (size[0] * mpp[0], size[1] * mpp[1])
+    if glass_round:
+        corners = [(x, y) for x in range(250, int(um[0]), 1000) for y in range(250, int(um[1]), 1000)]
+        return fragments(um, *((x, y, x + 500, y + 500) for x, y in corners))
+    if examined_mm2 < 1:  # too little for any window
+        half_um = math.sqrt(examined_mm2) * 500
+        return fragments(um, (um[0] / 2 - half_um, um[1] / 2 - half_um, um[0] / 2 + half_um, um[1] / 2 + half_um))
+    return all_tissue(*um)

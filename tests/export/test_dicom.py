@@ -124,6 +124,7 @@ def test_the_mai_has_its_count_area_interval_and_answers() -> None:
     assert numbers(group) == {
         "406094009": mai.count,
         "42798000": pytest.approx(mai.area_mm2),
+        "window-tissue": pytest.approx(mai.tissue_mm2),
         "count-lower": pytest.approx(mai.interval[0]),
         "count-upper": pytest.approx(mai.interval[1]),
     }
@@ -163,6 +164,16 @@ def test_too_little_tissue_gives_no_score_and_says_so() -> None:
     group = found[f"mai_baak, {report.mai.table_version} mitoses-window"]
     assert "406094009" not in numbers(group)
     assert answers(group) == {"area-sufficient": "No"}
+
+
+def test_a_window_that_is_mostly_glass_has_its_tissue_and_the_grown_ones_reading() -> None:
+    report = report_of(40, glass_round=True)
+    found = groups(to_structured_report(report, Order(), slide_instance(), "final"))
+    group = found[f"mai_baak, {report.mai.table_version} mitoses-window"]
+    assert report.mai.grown
+    assert numbers(group)["window-tissue"] == pytest.approx(report.mai.tissue_mm2)
+    assert numbers(group)["grown-count"] == report.mai.grown.count
+    assert answers(group) == {"area-sufficient": "No", "grown-high-risk": "Yes" if report.mai.grown.high_risk else "No"}
 
 
 def test_no_mitoses_are_counts_of_zero_of_the_image() -> None:

@@ -76,6 +76,7 @@ def test_the_mai_tells_its_area_interval_and_hot_spot() -> None:
     assert observation["valueQuantity"]["value"] == mai.count
     assert components(observation) == {
         "window-area": pytest.approx(mai.area_mm2),
+        "window-tissue": pytest.approx(mai.tissue_mm2),
         "count-lower": pytest.approx(mai.interval[0]),
         "count-upper": pytest.approx(mai.interval[1]),
         "area-sufficient": True,
@@ -84,7 +85,8 @@ def test_the_mai_tells_its_area_interval_and_hot_spot() -> None:
         "hotspot-x": pytest.approx(mai.hotspot.x),
         "hotspot-y": pytest.approx(mai.hotspot.y),
         "hotspot-radius": pytest.approx(mai.hotspot.radius_um),
-        "hotspot-tissue": 0.9,
+        "hotspot-tissue": mai.hotspot.tissue_fraction,
+        "hotspot-sections": 1,
     }
     assert observation["method"]["text"] == f"mai_baak, {mai.table_version}"
     (note,) = observation["note"]
@@ -224,6 +226,22 @@ def test_too_little_tissue_gives_no_value_but_the_reason_and_the_count(name: str
     assert components(observation)["mitoses-window"] > 0
     assert components(observation)["area-sufficient"] is False
     assert "high-risk" not in components(observation)
+
+
+def test_a_window_that_is_mostly_glass_has_its_tissue_and_the_grown_ones_reading() -> None:
+    report = report_of(40, glass_round=True)
+    found = observations(bundle_of(report))
+    mai, score = components(found["mai_baak"]), components(found["nottingham_fd"])
+    assert report.mai.grown
+    grown = {name: value for name, value in mai.items() if name.startswith("grown")}
+    assert grown == {
+        "grown-count": report.mai.grown.count,
+        "grown-area": pytest.approx(report.mai.grown.area_mm2),
+        "grown-tissue": pytest.approx(report.mai.grown.tissue_mm2),
+        "grown-high-risk": report.mai.grown.high_risk,
+    }
+    assert (mai["window-tissue"], mai["area-sufficient"]) == (report.mai.tissue_mm2, False)
+    assert {"grown-count", "grown-score", "window-tissue"} <= set(score)
 
 
 def test_no_tissue_at_all_has_no_density() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.activity_report import CirclePlace, RectanglePlace, window_words
 from service.export import codes
 from service.export.findings import (
     TOO_LITTLE_TISSUE,
@@ -12,7 +13,7 @@ from service.export.findings import (
     remarks,
     summary,
 )
-from service.report import CirclePlace, Rectangle, RectanglePlace
+from service.report import Rectangle
 from tests.export.hospital import confirmation, report_of
 
 
@@ -38,6 +39,16 @@ def test_too_little_tissue_leaves_the_count_among_the_details() -> None:
         if not score.area_sufficient
     )
     assert TOO_LITTLE_TISSUE in summary(report)
+
+
+def test_a_window_that_is_mostly_glass_is_said_with_its_tissue_and_the_grown_one() -> None:
+    report = report_of(40, glass_round=True)
+    assert report.mai.grown
+    words = summary(report)
+    assert window_words(report.mai) in words
+    assert f"{report.mai.tissue_mm2:.2f} mm2 of it examined tissue" in words
+    assert window_words(report.mai.grown) in words
+    assert TOO_LITTLE_TISSUE in words
 
 
 def test_without_tissue_there_is_no_density() -> None:

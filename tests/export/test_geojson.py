@@ -9,8 +9,10 @@ import pytest
 import shapely
 import shapely.affinity
 
+from service.activity_report import CirclePlace, RectanglePlace, window_words
 from service.export.geojson import to_geojson
-from service.report import CirclePlace, Rectangle, RectanglePlace, Report
+from service.report import Rectangle, Report
+from tests.export.hospital import report_of
 
 CIRCLE = CirclePlace(x=1000.0, y=800.0, radius_um=100.0, tissue_fraction=1.0)
 RECTANGLE = RectanglePlace(x=1000.0, y=800.0, width_um=50.0, height_um=20.0, tissue_fraction=1.0)
@@ -100,6 +102,15 @@ def test_a_circular_hot_spot_has_its_area_and_place() -> None:
     assert polygon.area * MPP[0] * MPP[1] == pytest.approx(math.pi * 100**2, rel=1e-3)
     assert polygon.bounds == pytest.approx((1000 - 400, 800 - 200, 1000 + 400, 800 + 200))
     assert polygon.contains(shapely.Point(1000 + 399, 800))
+
+
+def test_the_grown_window_is_drawn_too_and_each_says_its_tissue() -> None:
+    report = report_of(40, glass_round=True)
+    windows = [each["properties"]["name"] for each in features_of(report) if "Hot-spot" in each["properties"]["name"]]
+    assert report.mai.grown
+    assert [name.split(": ", 1)[1] for name in windows] == [window_words(report.mai), window_words(report.mai.grown)]
+    grown = annotation(report, "Hot-spot grown to its area of tissue")
+    assert grown.contains(annotation(report, "Hot-spot"))
 
 
 def test_a_rectangular_hot_spot_has_its_corners() -> None:

@@ -130,7 +130,7 @@ def test_the_counts_are_the_reports() -> None:
     assert value_of(found["high-risk"]) == ("Y^Yes^HL70136" if report.mai.high_risk else "N^No^HL70136")
 
 
-def test_a_score_is_a_code_with_its_count_and_area_under_the_same_number() -> None:
+def test_a_score_is_a_code_with_its_count_and_areas_under_the_same_number() -> None:
     report = report_of()
     (score,) = [each for each in report.scores if each.definition == "nottingham_fd"]
     main = observations(message())["nottingham_fd"]
@@ -138,7 +138,8 @@ def test_a_score_is_a_code_with_its_count_and_area_under_the_same_number() -> No
     assert (str(main[2]), value_of(main)) == ("CWE", f"{score.score}^Score {score.score}^99MIT")
     assert score.table_version in str(main[17])
     group = [each for each in message().segments("OBX") if str(each[4]) == str(main[4])]
-    assert [value_of(each) for each in group[1:]] == [str(score.count), f"{score.area_mm2:.6f}".rstrip("0")]
+    areas = [f"{area:.6f}".rstrip("0") for area in (score.area_mm2, score.tissue_mm2)]
+    assert [value_of(each) for each in group[1:]] == [str(score.count), *areas]
 
 
 def test_observations_are_numbered_and_name_software_model_and_time() -> None:
@@ -173,6 +174,16 @@ def test_too_little_tissue_gives_no_value_and_status_x() -> None:
     assert [(value_of(found[name]), str(found[name][11])) for name in ("mai_baak", "nottingham_fd")] == [("", "X")] * 2
     assert int(value_of(found["mitoses-window"])) > 0
     assert str(found["mitoses-total"][11]) == "F"
+
+
+def test_a_window_that_is_mostly_glass_has_its_tissue_and_the_grown_ones_reading() -> None:
+    report = report_of(40, glass_round=True)
+    found = observations(message_of(report, status="final"))
+    assert report.mai.grown
+    assert value_of(found["window-tissue"]) == f"{report.mai.tissue_mm2:g}"
+    assert value_of(found["grown-count"]) == f"{report.mai.grown.count}"
+    assert value_of(found["grown-score"]) in ("1", "2", "3")
+    assert value_of(found["grown-high-risk"])[0] == ("Y" if report.mai.grown.high_risk else "N")
 
 
 def test_no_mitoses_are_zeros() -> None:

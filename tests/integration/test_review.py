@@ -186,7 +186,7 @@ def stored(server: Running, analysis_id: str) -> tuple[Result, list[Entry]]:
 
 def signed_version(server: Running, analysis_id: str) -> tuple[Report, ResultStatus, Confirmation | None, int]:
     result, entries = stored(server, analysis_id)
-    assert result.tissue().mask.any()
+    assert result.glass().examinable.mask.any()
     return signed_report(result.report(), entries)
 
 
