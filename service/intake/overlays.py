@@ -72,11 +72,12 @@ def _outline(mask: npt.NDArray[np.bool_], scale: tuple[float, float]) -> Geometr
 
 
 def heat_place(probabilities: ProbabilityMap) -> Place:
-    """Find where the map's picture lies: each cell is centred on the model px that it is of."""
+    """Find where the map's picture lies: each cell is centred on what it shows, as the figures found on it are."""
     lattice, shrunk = probabilities.lattice, _shrunk(probabilities)
     rows, columns = (math.ceil(cells / shrunk) * shrunk for cells in probabilities.values.shape)
     stride = (lattice.stride_px * lattice.scale[0], lattice.stride_px * lattice.scale[1])
-    x, y = (0.5 * scale - side / 2 for scale, side in zip(lattice.scale, stride, strict=True))
+    first = lattice.to_level0(0.0, 0.0)
+    x, y = (centre + 0.5 - side / 2 for centre, side in zip(first, stride, strict=True))
     return Place(x, y, columns * stride[0], rows * stride[1])
 
 

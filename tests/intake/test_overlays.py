@@ -8,6 +8,7 @@ from PIL import Image
 
 from service.intake import overlays
 from service.intake.overlays import LEAST, heat_picture, heat_place, tissue_outline
+from service.mitotic_figures import find_mitotic_figures
 from service.probability_map import ProbabilityMap
 from service.tiling import Lattice
 from service.tissue import WHOLE, TissueMask
@@ -62,9 +63,15 @@ def test_a_map_too_large_for_a_picture_shows_the_highest_of_its_cells(monkeypatc
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.25])
-def test_each_cells_square_is_centred_on_its_pixel(scale: float) -> None:
-    probabilities = map_of(1600, 800, scale)
+@pytest.mark.parametrize("offset_px", [(0.0, 0.0), (-12.4, -8.3)])  # of a model that answers beside what it sees
+def test_each_cells_square_is_centred_on_the_figure_that_is_found_there(
+    scale: float, offset_px: tuple[float, float]
+) -> None:
+    probabilities = ProbabilityMap.empty(Lattice.of(1600, 800, (scale, scale), offset_px=offset_px))
+    probabilities.values[20, 30] = 0.99
     place, stride = heat_place(probabilities), probabilities.lattice.stride_px
-    assert place.x + 0.5 * stride * scale == pytest.approx(0.5 * scale)
+    (figure,) = find_mitotic_figures(probabilities, 0.5, (0.25, 0.25))
+    assert place.x + 30.5 * stride * scale == pytest.approx(figure.x + 0.5)
+    assert place.y + 20.5 * stride * scale == pytest.approx(figure.y + 0.5)
     rows, columns = probabilities.values.shape
     assert (place.width, place.height) == pytest.approx((columns * stride * scale, rows * stride * scale))
