@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from service import errors, refusals, render
 from service.api import formats, uploads
+from service.patient_gate import Conflict
 from service.store.records import LIVE
 from tests.web.conftest import Service
 
@@ -57,11 +58,13 @@ def test_it_names_every_status_action_and_format(exports: Exports, api: dict[str
     reasons = properties(api, "Layers")["unexamined"]["anyOf"][0]["propertyNames"]["enum"]
     assert set(contract["HINDRANCE_WORDS"]) == set(reasons)
     assert contract["TUS_VERSION"] == uploads.VERSION
+    assert set(contract["HOLD_WORDS"]) == set(get_args(get_type_hints(Conflict)["code"]))
 
 
 def test_it_keeps_to_the_limits_of_requests(exports: Exports, api: dict[str, Any]) -> None:
     contract, changes = exports("contract"), properties(api, "Changes")
     assert contract["TEXT_LENGTH"] == changes["reviewer"]["maxLength"]
+    assert contract["REASON_LENGTH"] == properties(api, "Release")["reason"]["maxLength"]
     assert contract["CHANGES_PER_REQUEST"] <= changes["changes"]["maxItems"]
     assert contract["ANALYSES_PER_PAGE"] <= parameter(api, "/v1/analyses", "limit")["maximum"]
     lowest = parameter(api, "/v1/analyses/{analysis_id}/detections", "candidates_from")["minimum"]
@@ -91,5 +94,5 @@ def test_it_shows_the_services_words_for_every_count(service: Service, shown: An
     mai, text = report["mai"], panel.inner_text()
     classes = words[mai["definition"], mai["table_version"]]["classes"]
     said = "too little tissue for a class" if mai["high_risk"] is None else classes[mai["high_risk"]]
-    assert f"mm²: {said}" in text
+    assert f"{mai['tissue_mm2']:.2f} mm² of it examined tissue: {said}" in text
     assert f"{100 * known['confidence']:g} % interval" in text

@@ -97,6 +97,7 @@ def test_from_the_upload_to_the_export(
     page.get_by_role("button", name="Reset").click()
 
     page.get_by_role("button", name=re.compile("^Sign")).click()
+    page.get_by_label("nobody has decided on").check()
     page.get_by_role("button", name="Sign", exact=True).click()
     page.get_by_role("button", name="Signed").wait_for()
     assert service.detections(analysis_id)["status"] == "final"

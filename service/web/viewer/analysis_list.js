@@ -182,7 +182,14 @@ function createRow(first, cancelOrDelete) {
 
   function draw(now) {
     analysis = now;
-    const wanted = JSON.stringify([now.status, now.progress, now.seconds_left, now.error]);
+    const wanted = JSON.stringify([
+      now.status,
+      now.progress,
+      now.seconds_left,
+      now.error,
+      now.held,
+      now.accession_number,
+    ]);
     if (wanted === drawn) return;
     drawn = wanted;
     const action = isUnfinished(now) ? "Cancel" : "Delete";

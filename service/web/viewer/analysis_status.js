@@ -3,6 +3,7 @@
 import { STATUS_WORDS } from "./contract.js";
 import { h } from "./dom.js";
 import { duration, number } from "./format.js";
+import { holdReasons } from "./hold_panel.js";
 import { advice } from "./problems.js";
 
 export function statusElements(analysis) {
@@ -18,5 +19,6 @@ export function statusElements(analysis) {
     const [what, why] = [`Failed. ${advice(error?.code)}`, error?.detail ?? ""];
     return [h("div", { class: "problem" }, h("strong", {}, what), h("span", { class: "quiet" }, why))];
   }
-  return [h("span", { class: `badge ${status}` }, STATUS_WORDS[status] ?? status)];
+  const badge = h("span", { class: `badge ${status}` }, STATUS_WORDS[status] ?? status);
+  return analysis.held ? [badge, h("span", { class: "badge urgent" }, "held"), holdReasons(analysis.held)] : [badge];
 }

@@ -41,8 +41,17 @@ export const HINDRANCE_WORDS = {
   black: "black border",
 };
 
+/** Why a result is held. */
+export const HOLD_WORDS = {
+  "patient-conflict": "The patient is not clear",
+  "accession-conflict": "The accession is not clear",
+  "container-conflict": "The slide is not clear",
+  "second-order": "There is another order",
+};
+
 export const TUS_VERSION = "1.0.0";
 export const TEXT_LENGTH = 255; // of a name and of an accession number, in characters
+export const REASON_LENGTH = 1000; // of why a person releases a result, or gives it to another order
 export const CHANGES_PER_REQUEST = 500;
 export const ANALYSES_PER_PAGE = 200;
 export const CROP_UM = 64; // side of the square round a figure that its picture shows

@@ -4,7 +4,7 @@ import { fill, h } from "./dom.js";
 
 /**
  * Ask for values. `act(values)` is awaited before the dialog closes; what it throws is shown in it.
- * Resolves with the values by the fields' names, or with null where the dialog was cancelled.
+ * Resolves with the values by the fields' names, ticks left out, or with null where the dialog was cancelled.
  */
 export function askFor({ title, words, fields, yes, act }) {
   return new Promise((resolve) => {
@@ -18,7 +18,8 @@ export function askFor({ title, words, fields, yes, act }) {
     };
     const onsubmit = async (event) => {
       event.preventDefault();
-      const values = Object.fromEntries(inputs.map(([name, input]) => [name, input.value.trim()]));
+      const given = inputs.filter(([, input]) => input.type !== "checkbox");
+      const values = Object.fromEntries(given.map(([name, input]) => [name, input.value.trim()]));
       submitButton.disabled = true;
       try {
         await act?.(values);
@@ -29,9 +30,12 @@ export function askFor({ title, words, fields, yes, act }) {
         submitButton.disabled = false;
       }
     };
-    const rows = fields.map((field, index) =>
-      h("div", { class: "field" }, h("label", { for: `ask-${field.name}` }, field.label), inputs[index][1]),
-    );
+    const rows = fields.map(({ name, label: text }, index) => {
+      const [label, input] = [h("label", { for: `ask-${name}` }, text), inputs[index][1]];
+      return input.type === "checkbox"
+        ? h("div", { class: "field check" }, input, label)
+        : h("div", { class: "field" }, label, input);
+    });
     const cancelButton = h("button", { type: "button", onclick: () => close(null) }, "Cancel");
     const dialog = h(
       "dialog",

@@ -7,8 +7,17 @@ import { advice } from "./problems.js";
 
 const SAVED_MS = 60000; // after which the browser has read the file
 
-/** Buttons that save the result of an analysis, and a place for what goes wrong. */
-export function createExportButtons(analysisId, slideName) {
+/** Why a format cannot be had, as far as it is known beforehand; null where it may be. */
+function whyNot(format, analysis, report) {
+  if (analysis.held && ["fhir", "hl7", "dicom"].includes(format)) return "this result is held";
+  if (format === "hl7" && !analysis.request.order) return "there is no order";
+  if (format === "dicom" && report.slide.vendor !== "dicom") return "the slide is no DICOM";
+  return null;
+}
+
+/** Buttons that save the result of an analysis, why some cannot, and a place for what goes wrong. */
+export function createExportButtons(analysis, report) {
+  const [analysisId, slideName] = [analysis.id, report.slide.name];
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const stem = slideName.replace(/\.[^.]*$/, "");
 
@@ -27,12 +36,24 @@ export function createExportButtons(analysisId, slideName) {
     }
   }
 
+  const reasons = Object.keys(FORMATS).map((format) => [FORMATS[format][0], whyNot(format, analysis, report)]);
   const buttons = Object.entries(FORMATS).map(([format, [name, ending, purpose]]) =>
     h(
       "button",
-      { type: "button", title: purpose, dataset: { format }, onclick: () => save(format, name, ending) },
+      {
+        type: "button",
+        title: purpose,
+        dataset: { format },
+        disabled: whyNot(format, analysis, report) !== null,
+        onclick: () => save(format, name, ending),
+      },
       name,
     ),
   );
-  return [h("div", { class: "exports", role: "group", "aria-label": "Export" }, buttons), problem];
+  const words = reasons.filter(([, reason]) => reason).map(([name, reason]) => `${name}: ${reason}.`);
+  return [
+    h("div", { class: "exports", role: "group", "aria-label": "Export" }, buttons),
+    words.length ? h("p", { class: "quiet" }, words.join(" ")) : null,
+    problem,
+  ];
 }

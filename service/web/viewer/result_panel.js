@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { ACTION_WORDS } from "./contract.js";
+import { classWords, grownWords, tissueWords, windowWords } from "./counted_words.js";
 import { definitionOf, loadDefinitions } from "./definitions.js";
 import { fill, h } from "./dom.js";
 import { createExportButtons } from "./exports.js";
@@ -24,18 +25,20 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   }
 
   async function loadLog() {
-    log = (await get(`v1/analyses/${analysis.id}/review`).catch(() => null))?.entries ?? null;
+    log = (await get(`v1/analyses/${analysis().id}/review`).catch(() => null))?.entries ?? null;
     draw();
   }
 
   function draw() {
     const { server } = review;
-    const wanted = JSON.stringify([server?.revision, server?.status, Boolean(card), Boolean(definitions), log?.length]);
+    const { held } = analysis();
+    const loaded = [Boolean(card), Boolean(definitions), log?.length];
+    const wanted = JSON.stringify([server?.revision, server?.status, held, ...loaded]);
     if (wanted === drawn) return; // else what is open would close
     drawn = wanted;
     const counted = server ?? report;
-    const exports = h("section", {}, h("h2", {}, "Export"), createExportButtons(analysis.id, report.slide.name));
-    fill(element, signature(), counts(counted), scores(counted), warnings(), exports, history(), method());
+    const exports = h("section", {}, h("h2", {}, "Export"), createExportButtons(analysis(), report));
+    fill(element, signature(), counts(counted), scores(counted), exports, history(), method());
   }
 
   function signature() {
@@ -58,8 +61,8 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   const intervalName = () => (definitions ? `${number(100 * definitions.confidence)} % interval` : "interval");
 
   function counts({ counts: all, mai }) {
-    const { classes } = definitionOf(definitions, mai);
-    const ofClass = mai.high_risk === null ? "too little tissue for a class" : classes[Number(mai.high_risk)];
+    const definition = definitionOf(definitions, mai);
+    const ofClass = classWords(mai, definition);
     const region = report.region ? " in the region" : "";
     const numbers = [
       ["Mitoses", { count: "total" }, number(all.total)],
@@ -77,16 +80,25 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
       h(
         "p",
         {},
-        `MAI ${number(mai.count)} (${intervalName()} ${interval(mai.interval)}) in ${number(mai.area_mm2, 2)} mm²`,
+        `MAI ${number(mai.count)} (${intervalName()} ${interval(mai.interval)}) in ${windowWords(mai)}`,
         ofClass ? `: ${ofClass}` : null,
         mai.near_cutoff ? h("strong", {}, ", near the cut-off") : null,
         `. Examined: ${number(report.tissue.examined_mm2, 2)} mm² of tissue${region}.`,
       ),
+      mai.grown &&
+        h(
+          "p",
+          {},
+          `${grownWords(mai)} (${intervalName()} ${interval(mai.grown.interval)})`,
+          `: ${classWords(mai.grown, definition)}`,
+          mai.grown.near_cutoff ? h("strong", {}, ", near the cut-off") : null,
+          ".",
+        ),
       hotspots(mai),
     );
   }
 
-  function hotspots({ hotspot, count, alternatives }) {
+  function hotspots({ hotspot, count, alternatives, grown }) {
     if (!hotspot) return null;
     const button = (place, value, name) =>
       h("button", { type: "button", onclick: () => goTo(place) }, `${name} ${number(value)}`);
@@ -96,6 +108,7 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
       { class: "spots" },
       others.length ? "Hot-spots: " : "Hot-spot: ",
       button(hotspot, count, "MAI"),
+      grown && button(grown.hotspot, grown.count, "grown"),
       others,
     );
   }
@@ -120,10 +133,12 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
     const button = { type: "button", class: "plain", "aria-label": `Show the window of ${title}`, onclick: show };
     const without = score.area_sufficient ? "none" : "too little tissue";
     const ends = score.interval.map((end) => number(end, 1)).join("–");
+    const { grown } = score;
+    const grownClass = grown && grown.score !== null ? `, score ${number(grown.score)}` : "";
     const cells = [
       h("th", { scope: "row" }, title),
       h("td", {}, number(score.count), h("span", { class: "quiet", title: intervalName() }, ends)),
-      h("td", {}, number(score.area_mm2, 2)),
+      h("td", {}, number(score.area_mm2, 2), score.hotspot && h("span", { class: "quiet" }, tissueWords(score))),
       h(
         "td",
         {},
@@ -132,14 +147,9 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
       ),
       h("td", {}, score.hotspot ? h("button", button, "Show") : null),
     ];
-    const words = h("td", { colspan: String(cells.length) }, `${summary} Table: ${score.table_version}.`);
+    const onEnough = grown ? ` ${grownWords(score)}${grownClass}.` : "";
+    const words = h("td", { colspan: String(cells.length) }, `${summary} Table: ${score.table_version}.${onEnough}`);
     return h("tbody", {}, h("tr", {}, cells), h("tr", { class: "words" }, words));
-  }
-
-  function warnings() {
-    if (!report.warnings.length) return null;
-    const lines = report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message));
-    return h("section", { class: "warnings", "aria-label": "Warnings" }, lines);
   }
 
   function history() {

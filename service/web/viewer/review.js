@@ -317,11 +317,11 @@ export class Review extends EventTarget {
   // Signing
 
   /** Sign the review as it is shown. Throws where decisions wait, or where somebody else has changed it. */
-  async sign(reviewer, organization) {
+  async sign({ reviewer, organization, patient }) {
     await this.flush();
     if (this.pending.length) throw new Error("There are decisions that could not be sent yet.");
     const headers = { "If-Match": `"${this.server.revision}"` };
-    const json = { reviewer, ...(organization ? { organization } : {}) };
+    const json = { reviewer, ...(organization && { organization }), ...(patient && { patient_id: patient }) };
     try {
       const response = await call(`${this.path}/signature`, { method: "POST", headers, json });
       this.#setServer(await response.json());

@@ -3,6 +3,7 @@
 import { hideBanner, showBanner } from "./banner.js";
 import { showConflict } from "./conflict_banner.js";
 import { CROP_UM, DECISIONS } from "./contract.js";
+import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
 import { kindWords, nameOf, scoreWords } from "./figures.js";
 import { number, placeInUm, plural } from "./format.js";
@@ -24,9 +25,19 @@ const FILTERS = {
 
 /**
  * `onSelect(figure, moves)` and `onFigures(figures)` keep the slide in step; `centre()` is the place in the middle of
- * the view; `onAdding(on)`: whether the next click adds a mitosis.
+ * the view; `onAdding(on)`: whether the next click adds a mitosis. `isOrdered`: whether the result is for an order.
  */
-export function createReviewPanel({ review, report, slideId, onSelect, onFigures, centre, onAdding }) {
+export function createReviewPanel({
+  review,
+  report,
+  slideId,
+  isOrdered,
+  onSelect,
+  onFigures,
+  centre,
+  onAdding,
+  onSigned,
+}) {
   const { mpp } = report.slide;
   const { threshold } = report.model;
   const mayDecide = may("review");
@@ -87,8 +98,18 @@ export function createReviewPanel({ review, report, slideId, onSelect, onFigures
   async function sign() {
     const { mai, counts } = review.server;
     const total = plural(counts.total, "mitosis", "mitoses");
-    const signed = await askToSign(review, `${total}, MAI ${number(mai.count)} in ${number(mai.area_mm2, 2)} mm².`);
-    if (signed) announce("signed");
+    const signed = await askToSign(review, {
+      words: [
+        `${total}, MAI ${number(mai.count)} in ${windowWords(mai)}${mai.area_sufficient ? "" : ": no class"}.`,
+        grownWords(mai),
+        report.warnings.length ? `Warnings: ${report.warnings.map(({ message }) => message).join("; ")}.` : null,
+      ].filter(Boolean),
+      undecided: undecided(review.figures),
+      ordered: isOrdered,
+    });
+    if (!signed) return;
+    announce("signed");
+    onSigned();
   }
 
   // Selecting
@@ -191,7 +212,6 @@ export function createReviewPanel({ review, report, slideId, onSelect, onFigures
 
   function drawSummary() {
     const { server, pending, figures, counted } = review;
-    const decided = figures.filter((figure) => figure.decision !== null).length;
     const numbers = [
       ["total", number(counted.length), " mitoses"],
       ["mai", number(server.mai.count), " MAI"],
@@ -205,10 +225,11 @@ export function createReviewPanel({ review, report, slideId, onSelect, onFigures
         { class: "numbers" },
         numbers.map(([count, value, unit]) => h("div", {}, h("b", { dataset: { count } }, value), unit)),
       ),
+      server.mai.hotspot && h("p", { class: "quiet" }, `MAI in ${windowWords(server.mai)}`),
       h(
         "p",
         { class: "quiet" },
-        `${number(decided)} of ${number(figures.length)} decided`,
+        decidedWords(figures),
         pending.length ? h("span", { class: "unsent-words" }, waiting) : " · all saved",
       ),
     );

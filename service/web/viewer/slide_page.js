@@ -11,6 +11,7 @@ import { fill, h } from "./dom.js";
 import { watchAnalyses } from "./events.js";
 import { UM_PER_PX_AT_X1 } from "./format.js";
 import { createLayersPanel } from "./layers_panel.js";
+import { createLimits } from "./limits.js";
 import { may } from "./login.js";
 import { createOverlay, pathOf, regionPath } from "./overlay.js";
 import { advice } from "./problems.js";
@@ -224,20 +225,34 @@ export function createSlidePage(address) {
     closers.push(() => review.close());
     const showHotspots = (more = []) => {
       const { mai } = review.server ?? report;
-      const own = mai.hotspot ? [{ place: mai.hotspot, label: `MAI ${mai.count}` }] : [];
+      const tooLittle = mai.area_sufficient ? "" : ", too little tissue";
+      const own = mai.hotspot ? [{ place: mai.hotspot, label: `MAI ${mai.count}${tooLittle}` }] : [];
+      const { grown } = mai;
+      if (grown) own.push({ place: grown.hotspot, label: `on enough tissue: ${grown.count}`, isLabelBelow: true });
       overlay.set({ hotspots: [...own, ...more] });
     };
-    reviewPanel = createReviewPanel({ review, report, slideId, ...reviewOnSlide() });
+    const onAnalysis = (now) => {
+      analysis = now;
+      limits.draw();
+      resultPanel.draw();
+    };
+    const loadAnalysis = async () => onAnalysis(await get(`v1/analyses/${analysis.id}`));
+    const limits = createLimits({ report, review, analysis: () => analysis, onAnalysis });
+    closers.push(limits.close);
+    const isOrdered = Boolean(analysis.order_id ?? analysis.request.order);
+    const ofReview = { review, report, slideId, isOrdered, onSigned: loadAnalysis };
+    reviewPanel = createReviewPanel({ ...ofReview, ...reviewOnSlide() });
     closers.push(reviewPanel.close);
     const resultPanel = createResultPanel({
       report,
-      analysis,
+      analysis: () => analysis,
       review,
       goTo: goToHotspot,
       onShowScore: ({ hotspot, count }, name) =>
         showHotspots([{ place: hotspot, label: `${name}: ${count}`, isLabelBelow: true }]),
     });
     review.addEventListener("change", () => {
+      limits.draw();
       resultPanel.draw();
       showHotspots();
       const { selectedKey } = reviewPanel;
@@ -249,7 +264,8 @@ export function createSlidePage(address) {
       ["Review", reviewPanel.element],
       ["Result", resultPanel.element],
     ];
-    fill(side, createTabs(contents));
+    fill(side, limits.element, createTabs(contents));
+    limits.draw();
     overlay.set({ region: report.region && regionPath(report.region) });
     resultPanel.draw();
     try {

@@ -1,0 +1,32 @@
+// What was counted in a window, said with the tissue in it: a count without that says nothing.
+
+import { number } from "./format.js";
+
+/** The examined tissue (mm2) in the window of a count, or null without a window. */
+const tissueOf = ({ tissue_mm2: tissue, hotspot, area_mm2: area }) =>
+  tissue ?? (hotspot ? hotspot.tissue_fraction * area : null); // reports of earlier versions have the fraction only
+
+/** "1.59 mm², 0.27 mm² of it examined tissue" */
+export function windowWords(found) {
+  const tissue = tissueOf(found);
+  const window = `${number(found.area_mm2, 2)} mm²`;
+  return tissue === null ? window : `${window}, ${number(tissue, 2)} mm² of it examined tissue`;
+}
+
+/** "0.27 of tissue" */
+export const tissueWords = (found) => `${number(tissueOf(found), 2)} tissue`;
+
+/** The class of the MAI in words, as its definition has them. */
+export function classWords({ high_risk: isHighRisk }, { classes }) {
+  return isHighRisk === null ? "too little tissue for a class" : (classes[Number(isHighRisk)] ?? "");
+}
+
+/** The window that holds as much tissue as the MAI asks for, where its own holds less; null where there is none. */
+export const grownWords = ({ grown }) =>
+  grown ? `On enough tissue (the same window grown to ${windowWords(grown)}): ${number(grown.count)}` : null;
+
+/** How many of a review's figures nobody has decided on. */
+export const undecided = (figures) => figures.filter((figure) => figure.decision === null).length;
+
+export const decidedWords = (figures) =>
+  `${number(figures.length - undecided(figures))} of ${number(figures.length)} decided`;

@@ -1,0 +1,44 @@
+// What limits a result, above both tabs and on paper: what is not decided, too little tissue, warnings, a hold.
+
+import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
+import { fill, h } from "./dom.js";
+import { number, plural } from "./format.js";
+import { createHoldPanel } from "./hold_panel.js";
+
+/** `analysis()` is what the service last said of it; `onAnalysis(analysis)` is told what it says after a decision. */
+export function createLimits({ report, review, analysis, onAnalysis }) {
+  const element = h("section", { class: "limits", "aria-label": "What limits this result" });
+  const holdPanel = createHoldPanel(onAnalysis);
+  const lines = h("div");
+  const codes = [...new Set(report.warnings.map(({ code }) => code))].join(", ");
+  const warnings = h(
+    "details",
+    { hidden: report.warnings.length === 0 },
+    h("summary", {}, `${plural(report.warnings.length, "warning")}: ${codes}`),
+    report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
+  );
+  const openWarnings = () => {
+    warnings.open = true; // what is closed is not printed
+  };
+  addEventListener("beforeprint", openWarnings);
+  fill(element, lines, holdPanel.element, warnings);
+
+  function draw() {
+    const { server, figures } = review;
+    const { mai } = server ?? report;
+    const open = undecided(figures);
+    const tooLittle = `The MAI's window of ${windowWords(mai)} holds too little tissue: no class.`;
+    fill(
+      lines,
+      server && open > 0 ? h("p", { class: "undecided" }, h("strong", {}, decidedWords(figures))) : null,
+      mai.area_sufficient || !mai.hotspot ? null : h("p", {}, tooLittle, " ", grownWords(mai)),
+      mai.hotspot?.sections > 1
+        ? h("p", {}, `The MAI's window reaches ${number(mai.hotspot.sections)} pieces of tissue that lie apart.`)
+        : null,
+    );
+    holdPanel.draw(analysis());
+    element.hidden = !lines.childElementCount && warnings.hidden && holdPanel.element.hidden;
+  }
+
+  return { element, draw, close: () => removeEventListener("beforeprint", openWarnings) };
+}
