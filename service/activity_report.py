@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.detection_error import CorrectedCount, DetectionError
 from service.mitotic_activity import ActivityCounts, GrownWindow, MitoticActivityIndex, MitoticScore, is_high_risk
 from service.window_tissue import ExaminedHotspot
 
@@ -89,7 +90,11 @@ class _Counted(Part):
     definition: str
     table_version: str
     count: int
-    interval: tuple[float, float]
+    interval: Annotated[tuple[float, float], Field(description="Of chance alone (Poisson); not of the model's errors.")]
+    corrected: Annotated[
+        CorrectedCount | None,
+        Field(description="By the model's precision and recall; null where its card has none, and after a review."),
+    ] = None
     area_mm2: float
     tissue_mm2: Annotated[
         float | None, Field(description="Examined in the window; null without one, and in reports of earlier versions.")
@@ -128,37 +133,47 @@ def window_words(found: Mai | Score | Grown) -> str:
     return f"{found.count} mitoses in {found.area_mm2:.2f} mm2{tissue}"
 
 
-def activity_of(total: int, examined_mm2: float, counts: ActivityCounts, mpp: tuple[float, float]) -> Activity:
-    """Put the number of mitoses and their counts into the contract's form; `mpp` in um per level-0 px."""
+def activity_of(
+    total: int,
+    examined_mm2: float,
+    counts: ActivityCounts,
+    mpp: tuple[float, float],
+    error: DetectionError | None = None,
+) -> Activity:
+    """Put the number of mitoses and their counts into the contract's form; `mpp` in um per level-0 px.
+
+    `error` is that of the model whose figures were counted as they are.
+    """
     return Activity(
         counts=Counts(total=total, per_mm2=round(total / examined_mm2, 4) if examined_mm2 else None),
-        mai=_mai(counts.index, mpp),
-        scores=[_score(each, mpp) for each in counts.scores],
+        mai=_mai(counts.index, mpp, error),
+        scores=[_score(each, mpp, error) for each in counts.scores],
     )
 
 
-def _mai(found: MitoticActivityIndex, mpp: tuple[float, float]) -> Mai:
+def _mai(found: MitoticActivityIndex, mpp: tuple[float, float], error: DetectionError | None) -> Mai:
     larger = found.grown
     return Mai(
-        **_common(found, mpp),
+        **_common(found, mpp, error),
         high_risk=found.high_risk,
         grown=GrownMai(**_grown(larger, mpp), high_risk=is_high_risk(larger.score)) if larger else None,
         alternatives=[Alternative(count=len(each.members), hotspot=_place(each, mpp)) for each in found.alternatives],
     )
 
 
-def _score(found: MitoticScore, mpp: tuple[float, float]) -> Score:
+def _score(found: MitoticScore, mpp: tuple[float, float], error: DetectionError | None) -> Score:
     larger = found.grown
     grown = GrownScore(**_grown(larger, mpp), score=larger.score) if larger else None
-    return Score(**_common(found, mpp), score=found.score, grown=grown)
+    return Score(**_common(found, mpp, error), score=found.score, grown=grown)
 
 
-def _common(found: MitoticScore, mpp: tuple[float, float]) -> dict[str, Any]:
+def _common(found: MitoticScore, mpp: tuple[float, float], error: DetectionError | None) -> dict[str, Any]:
     return {
         "definition": found.definition,
         "table_version": found.table_version,
         "count": found.count,
         "interval": _interval(found),
+        "corrected": error and error.correct(found.count),
         "area_mm2": round(found.area_mm2, 4),
         "tissue_mm2": found.hotspot and round(found.hotspot.tissue_mm2, 4),
         "area_sufficient": found.area_sufficient,

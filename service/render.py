@@ -150,7 +150,7 @@ def _standing(found: Mai | GrownMai) -> str:
     low, high = found.interval
     near = ", near the cut-off" if found.near_cutoff else ""
     standing = "too little tissue for a class" if found.high_risk is None else MAI_BAAK.classes[int(found.high_risk)]
-    return f"{standing} ({low:.1f} to {high:.1f}{near})"
+    return f"{standing} (Poisson {low:.1f} to {high:.1f}{near})"
 
 
 def _captioned(picture: Image.Image, lines: Sequence[str], um_per_px: float) -> Image.Image:

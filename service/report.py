@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 from service import __version__
 from service.activity_report import Activity, Counts, Mai, Part, Score, activity_of
 from service.commit import source_commit
+from service.detection_error import DetectionError
 from service.mitotic_activity import ActivityCounts
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
@@ -186,7 +187,7 @@ def compose_report(
 ) -> Report:
     """Put what was found into the contract's form; computes nothing but units."""
     parameters = plan.parameters
-    counted = activity_of(len(figures), plan.examined_mm2, counts, parameters.mpp)
+    counted = activity_of(len(figures), plan.examined_mm2, counts, parameters.mpp, DetectionError.of(card))
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),

@@ -1,6 +1,6 @@
 // What was counted in a window, said with the tissue in it: a count without that says nothing.
 
-import { number } from "./format.js";
+import { interval, number } from "./format.js";
 
 /** The examined tissue (mm2) in the window of a count, or null without a window. */
 const tissueOf = ({ tissue_mm2: tissue, hotspot, area_mm2: area }) =>
@@ -24,6 +24,14 @@ export function classWords({ high_risk: isHighRisk }, { classes }) {
 /** The window that holds as much tissue as the MAI asks for, where its own holds less; null where there is none. */
 export const grownWords = ({ grown }) =>
   grown ? `On enough tissue (the same window grown to ${windowWords(grown)}): ${number(grown.count)}` : null;
+
+/** What the interval of a count does not hold, and what the model's own errors make of the count, where it is known. */
+export const correctedWords = ({ corrected }) =>
+  corrected
+    ? `That interval is of chance alone. By the model's own precision (${number(100 * corrected.precision)} %) and ` +
+      `recall (${number(100 * corrected.recall)} %) the count stands for about ${number(corrected.count, 1)} mitoses ` +
+      `(${interval(corrected.range)}), on slides like those that it was measured on.`
+    : "That interval is of chance alone; the model's errors are not in it.";
 
 /** How many of a review's figures nobody has decided on. */
 export const undecided = (figures) => figures.filter((figure) => figure.decision === null).length;

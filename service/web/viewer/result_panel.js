@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { ACTION_WORDS } from "./contract.js";
-import { classWords, grownWords, tissueWords, windowWords } from "./counted_words.js";
+import { classWords, correctedWords, grownWords, tissueWords, windowWords } from "./counted_words.js";
 import { definitionOf, loadDefinitions } from "./definitions.js";
 import { fill, h } from "./dom.js";
 import { createExportButtons } from "./exports.js";
@@ -85,6 +85,7 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
         mai.near_cutoff ? h("strong", {}, ", near the cut-off") : null,
         `. Examined: ${number(report.tissue.examined_mm2, 2)} mm² of tissue${region}.`,
       ),
+      h("p", { class: "quiet" }, correctedWords(mai)),
       mai.grown &&
         h(
           "p",
