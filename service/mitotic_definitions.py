@@ -161,7 +161,7 @@ MIDOG = CountDefinition(
 ELSTON_ELLIS_1991 = tuple(
     CountDefinition(
         id="elston_ellis_1991",
-        title="Elston and Ellis 1991",
+        title=f"Elston and Ellis 1991, {field_diameter_mm:.2f} mm fields",
         table_version=f"Elston & Ellis 1991, field {field_diameter_mm:.2f} mm",
         shape="circle",
         area_mm2=ten_fields_mm2(field_diameter_mm),

@@ -125,6 +125,12 @@ def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, Res
     return version, _status(signed), confirmed, last.revision
 
 
+def undecided(report: Report, entries: Sequence[Entry]) -> tuple[int, int]:
+    """Count the figures that nobody has decided on, and all."""
+    found = replay(report, entries).values()
+    return sum(each.decision is None for each in found), len(found)
+
+
 def revision_of(entries: Sequence[Entry]) -> int:
     """Give the number of the last entry; 0 before the first."""
     return entries[-1].revision if entries else 0
@@ -132,6 +138,11 @@ def revision_of(entries: Sequence[Entry]) -> int:
 
 def _signatures(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.action == "sign"]
+
+
+def status_of(entries: Sequence[Entry]) -> ResultStatus:
+    """Tell whether nobody has signed, somebody has, or somebody has again."""
+    return _status(_signatures(entries))
 
 
 def _status(signed: list[Entry]) -> ResultStatus:

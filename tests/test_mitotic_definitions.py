@@ -81,3 +81,8 @@ def test_table_version_and_exported_meaning_agree_with_the_numbers(definition: C
 def test_the_exported_codes_name_the_confidence_of_the_intervals() -> None:
     for concept in (codes.LOWER, codes.UPPER):
         assert all(f" {100 * CONFIDENCE:g} % " in code.meaning for code in concept)
+
+
+def test_each_definition_has_a_title_of_its_own() -> None:
+    titles = [each.title for each in (MAI_BAAK, *SCORE_DEFINITIONS)]
+    assert len(set(titles)) == len(titles)

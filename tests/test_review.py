@@ -22,7 +22,7 @@ from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
 from service.refusals import NotFinished, NotFound, RevisionConflict
 from service.report import Rectangle, Report
-from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report
+from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report, undecided
 from service.slide import Box
 from service.store import audit
 from service.store.analyses import Analyses
@@ -171,6 +171,13 @@ def test_the_area_and_the_tissue_of_hot_spots_are_counted_again() -> None:
     assert half.mai.grown is not None
     assert (half.mai.grown.count, half.mai.grown.high_risk) == (1, False)
     assert half.mai.grown.area_mm2 == pytest.approx(2 * half.mai.area_mm2, rel=0.01)
+
+
+def test_what_nobody_has_decided_on_is_counted_with_what_people_added_and_took_back() -> None:
+    assert undecided(REPORT, []) == (6, 6)
+    entries = made(REPORT, Change("accept", id=2), Change("reject", id=3), Change("add", x=10.0, y=10.0))
+    assert undecided(REPORT, entries) == (4, 7)
+    assert undecided(REPORT, made(REPORT, Change("clear", id=3), after=entries)) == (5, 7)
 
 
 def test_everything_can_be_rejected() -> None:

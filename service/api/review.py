@@ -13,10 +13,10 @@ from service.api.auth import Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import StateOf
 from service.errors import ParameterInvalid
-from service.order import Text
+from service.order import ResultStatus, Text
 from service.refusals import NotFinished, NotFound, PreconditionRequired, RevisionConflict
 from service.report import Detection, Review
-from service.review import Action, Change, Entry, reviewed
+from service.review import Action, Change, Entry, reviewed, status_of, undecided
 from service.review import Reviewer as Person
 from service.store.results import Result
 from service.store.reviews import Reviews
@@ -102,6 +102,16 @@ class ReviewLog(BaseModel):
     entries: list[ReviewEntry]
 
 
+class Standing(BaseModel):
+    """What a list of results says of one before it is opened: what is not decided, and what limits it."""
+
+    status: ResultStatus
+    figures: int
+    undecided: Annotated[int, Field(description="Of the figures.")]
+    area_sufficient: Annotated[bool, Field(description="Of the machine's MAI: false where its window lacks tissue.")]
+    warnings: Annotated[list[str], Field(description="Codes, each once.")]
+
+
 TAGGED: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"ETag": {"description": "The revision, quoted.", "schema": {"type": "string"}}}}
 }
@@ -158,6 +168,21 @@ def sign(
     told = (analysis, result.report(), result.glass(), revision, by, asked.patient_id)
     entries = Reviews(state.engine).sign(*told)
     return _shown(result, entries, response)
+
+
+@router.get("/standing", summary="What limits a result", responses=problems(NotFound, NotFinished))
+def get_standing(analysis_id: str, state: StateOf, caller: Reader) -> Standing:
+    """Return what a reader should know before the counts; nothing is counted anew for it."""
+    analysis, result = state.result(analysis_id, caller.tenant)
+    report, entries = result.report(), Reviews(state.engine).entries(analysis.id)
+    left, figures = undecided(report, entries)
+    return Standing(
+        status=status_of(entries),
+        figures=figures,
+        undecided=left,
+        area_sufficient=report.mai.area_sufficient,
+        warnings=list(dict.fromkeys(each.code for each in report.warnings)),
+    )
 
 
 @router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))

@@ -117,6 +117,14 @@ def test_nothing_leaves_the_page_also_where_a_filter_is_empty(
     assert layers["x"] + layers["width"] <= navigator["x"]
 
 
+def test_the_list_says_what_limits_a_result_before_it_is_opened(
+    service: Service, open_page: Callable[..., Any], analysis: dict[str, Any]
+) -> None:
+    row = open_page().locator(f"tr[data-id='{analysis['id']}']")
+    total = len(service.detections(analysis["id"])["detections"])
+    row.get_by_text(f"not signed · 0 of {total} decided · too little tissue for a class of the MAI").wait_for()
+
+
 def test_on_paper_stand_the_limits_and_the_whole_result(shown: Callable[..., Any], analysis: dict[str, Any]) -> None:
     page, _ = shown(analysis)
     page.emulate_media(media="print")
@@ -124,3 +132,34 @@ def test_on_paper_stand_the_limits_and_the_whole_result(shown: Callable[..., Any
     assert re.search(r"0 of \d+ decided", limits.inner_text())
     assert page.locator("#panel-1").is_visible()
     assert not page.locator(".stage").is_visible()
+
+
+def test_the_order_of_work_and_the_own_definition_are_kept(shown: Callable[..., Any], analysis: dict[str, Any]) -> None:
+    page, _ = shown(analysis)
+    page.locator("#shown").select_option("work")
+    scores = [float(text) for text in page.locator(".figure .score").all_inner_texts()]
+    assert scores == sorted(scores)  # all lie in the hot-spot and above the threshold: the lowest are the least sure
+    page.get_by_role("tab", name="Result").click()
+    page.get_by_label("Our definition").select_option("nottingham_fd CAP Breast.Invasive 4.10 Table 1, 0.55 mm")
+    page.reload()
+    page.wait_for_selector(".figure")
+    assert page.locator("#shown").input_value() == "work"
+    page.get_by_role("tab", name="Result").click()
+    first = page.locator("#panel-1 table").first
+    first.get_by_text("Nottingham score (CAP)").wait_for()
+    assert first.locator("tbody").count() == 1
+    assert not page.locator("#panel-1").get_by_text("MAI, WHO 2003 classes").last.is_visible()
+
+
+def test_figures_in_the_hot_spot_come_first(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    inside = page.evaluate(
+        """async () => {
+            const { isInWindow } = await import("/viewer/figures.js");
+            const circle = { shape: "circle", x: 1000, y: 1000, radius_um: 50 };
+            const rectangle = { shape: "rectangle", x: 1000, y: 1000, width_um: 100, height_um: 20 };
+            const figures = [{ x: 1000, y: 1000 }, { x: 1190, y: 1000 }, { x: 1000, y: 1090 }, { x: 1150, y: 1070 }];
+            return [circle, rectangle].map((window) => figures.map((each) => isInWindow(each, window, [0.25, 0.5])));
+        }"""
+    )
+    assert inside == [[True, True, True, False], [True, True, False, False]]

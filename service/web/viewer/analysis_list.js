@@ -6,7 +6,7 @@ import { call, get } from "./api.js";
 import { ANALYSES_PER_PAGE, STATUS_WORDS, UNFINISHED } from "./contract.js";
 import { announce, fill, h } from "./dom.js";
 import { watchAnalyses } from "./events.js";
-import { dateAndTime } from "./format.js";
+import { dateAndTime, number } from "./format.js";
 import { advice } from "./problems.js";
 
 const HEADINGS = ["Slide", "Accession", "Sent", "Status", ""];
@@ -173,6 +173,7 @@ function createRow(first, cancelOrDelete) {
   const accession = h("td");
   const sent = h("td", { class: "quiet" });
   const status = h("td", { class: "status" });
+  const standing = h("div", { class: "quiet" });
   const button = h("button", { type: "button", class: "plain" });
   const cells = [name, accession, sent, status, h("td", { class: "end" }, button)];
   const element = h("tr", { dataset: { id: first.id } }, cells);
@@ -199,7 +200,28 @@ function createRow(first, cancelOrDelete) {
     fill(sent, dateAndTime(now.created_at));
     fill(button, action);
     button.setAttribute("aria-label", `${action} ${now.slide_name}`);
-    fill(status, statusElements(now));
+    fill(status, statusElements(now), standing);
+    if (now.status === "succeeded") isSeen.observe(element);
   }
+
+  async function loadStanding() {
+    const found = await get(`v1/analyses/${first.id}/standing`).catch(() => null);
+    if (found) fill(standing, standingWords(found));
+  }
+
+  // Only of those that are looked at: each costs the service a report.
+  const isSeen = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) loadStanding();
+  });
   return { element, draw };
+}
+
+/** What limits a result, in a line. */
+function standingWords({ status, figures, undecided, area_sufficient: isEnough, warnings }) {
+  const words = [status === "preliminary" ? "not signed" : "signed"];
+  if (undecided) words.push(`${number(figures - undecided)} of ${number(figures)} decided`);
+  if (!isEnough) words.push("too little tissue for a class of the MAI");
+  const others = warnings.filter((code) => code !== "area-insufficient");
+  if (others.length) words.push(others.join(", "));
+  return words.join(" · ");
 }

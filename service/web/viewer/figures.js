@@ -29,6 +29,13 @@ export function nameOf(figure) {
   return figure.id === null ? "New mitosis" : `Mitosis ${figure.id}`;
 }
 
+/** Whether a figure lies in a window of the report; `mpp` in um per level-0 px (x, y). */
+export function isInWindow(figure, window, mpp) {
+  const [across, down] = [Math.abs(figure.x - window.x) * mpp[0], Math.abs(figure.y - window.y) * mpp[1]];
+  if (window.shape === "circle") return Math.hypot(across, down) <= window.radius_um;
+  return across <= window.width_um / 2 && down <= window.height_um / 2;
+}
+
 /** Those that are not within `distanceUm` of any of the others; `mpp` in um per level-0 px (x, y). */
 export function awayFrom(figures, others, mpp, distanceUm) {
   const cellOf = (value) => Math.floor(value / distanceUm);

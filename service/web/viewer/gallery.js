@@ -1,4 +1,4 @@
-// The figures as pictures, the best score first. Only the visible rows are in the page, so that 5,000 figures are no
+// The figures as pictures, in the order that they are given. Only the visible rows are in the page, so that 5,000 figures are no
 // burden.
 
 import { fill, h } from "./dom.js";
@@ -9,11 +9,7 @@ const [ROW_PX, LEAST_COLUMN_PX] = [138, 104]; // the rows' height as in review.c
 /** `pictureOf(figure)` gives the address of its picture; `onSelect(figure)` is called by mouse and keyboard. */
 export function createGallery({ pictureOf, onSelect }) {
   const sheet = h("div", { class: "sheet", role: "presentation" });
-  const element = h(
-    "div",
-    { class: "gallery", role: "listbox", tabindex: "0", "aria-label": "Figures, best score first" },
-    sheet,
-  );
+  const element = h("div", { class: "gallery", role: "listbox", tabindex: "0", "aria-label": "Figures" }, sheet);
   const cells = new Map(); // by the figure's key
   let figures = [];
   let selectedKey = null;

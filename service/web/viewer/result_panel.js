@@ -9,6 +9,8 @@ import { createExportButtons } from "./exports.js";
 import { dateAndTime, duration, interval, number, plural } from "./format.js";
 import { RESEARCH_USE } from "./research_use.js";
 
+const OWN_KEY = "mitosis-definition"; // of the browser's storage
+
 /** `goTo(place)` shows a hot-spot on the slide; `onShowScore(score, title)` draws that of another definition. */
 export function createResultPanel({ report, analysis, review, goTo, onShowScore }) {
   const element = h("div", { class: "result" });
@@ -114,14 +116,36 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
     );
   }
 
+  /** The laboratory's own definition, once it was chosen, before all others. */
   function scores(counted) {
-    const headings = ["Definition", "Count", "mm²", "Score"].map((text) => h("th", { scope: "col" }, text));
-    return h(
-      "details",
-      { class: "scores", open: true },
-      h("summary", {}, "By other definitions"),
-      h("table", {}, h("thead", {}, h("tr", {}, headings, h("td"))), counted.scores.map(scoreRows)),
+    const keyOf = (score) => `${score.definition} ${score.table_version}`;
+    const own = counted.scores.find((score) => keyOf(score) === localStorage.getItem(OWN_KEY));
+    const options = counted.scores.map((score) =>
+      h("option", { value: keyOf(score), selected: score === own }, definitionOf(definitions, score).title),
     );
+    const onchange = (event) => {
+      localStorage.setItem(OWN_KEY, event.target.value);
+      drawn = "";
+      draw();
+    };
+    const select = h("select", { id: "own", onchange }, h("option", { value: "" }, "none chosen"), options);
+    return h(
+      "section",
+      { class: "scores", "aria-label": "Scores" },
+      h("div", { class: "listing" }, h("label", { for: "own" }, "Our definition"), select),
+      own && scoreTable([own]),
+      h(
+        "details",
+        { open: !own },
+        h("summary", {}, "By other definitions"),
+        scoreTable(counted.scores.filter((score) => score !== own)),
+      ),
+    );
+  }
+
+  function scoreTable(counted) {
+    const headings = ["Definition", "Count", "mm²", "Score"].map((text) => h("th", { scope: "col" }, text));
+    return h("table", {}, h("thead", {}, h("tr", {}, headings, h("td"))), counted.map(scoreRows));
   }
 
   /** A row of numbers, and one of words. */

@@ -5,7 +5,7 @@ import { showConflict } from "./conflict_banner.js";
 import { CROP_UM, DECISIONS } from "./contract.js";
 import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
-import { kindWords, nameOf, scoreWords } from "./figures.js";
+import { isInWindow, kindWords, nameOf, scoreWords } from "./figures.js";
 import { number, placeInUm, plural } from "./format.js";
 import { createGallery } from "./gallery.js";
 import { may } from "./login.js";
@@ -14,9 +14,12 @@ import { askToSign, requireReviewer } from "./reviewer.js";
 import { createThresholdSlider } from "./threshold.js";
 
 const PICTURE_PX = 192;
+const SHOWN_KEY = "mitosis-shown"; // of the browser's storage
+const isOpen = (figure) => figure.decision === null && !figure.candidate;
 const FILTERS = {
   all: { label: "All", fits: () => true },
-  open: { label: "Not decided", fits: (figure) => figure.decision === null && !figure.candidate },
+  open: { label: "Not decided", fits: isOpen },
+  work: { label: "To decide, hot-spot first", fits: isOpen },
   accepted: { label: "Accepted", fits: (figure) => figure.decision === "accepted" },
   rejected: { label: "Rejected", fits: (figure) => figure.decision === "rejected" },
   person: { label: "Added", fits: (figure) => figure.origin === "person" },
@@ -43,7 +46,7 @@ export function createReviewPanel({
   const mayDecide = may("review");
   const gallery = createGallery({ pictureOf, onSelect: (figure) => select(figure) });
   let selectedKey = null;
-  let filter = "all";
+  let filter = Object.hasOwn(FILTERS, localStorage.getItem(SHOWN_KEY)) ? localStorage.getItem(SHOWN_KEY) : "all";
   let isAdding = false;
   let drawnCounts = "";
 
@@ -150,7 +153,15 @@ export function createReviewPanel({
       chosen <= threshold || score === null || decision !== null || score >= chosen;
     const figures = [...review.figures.filter(isShown), ...review.candidatesFrom(shownFrom)];
     figures.sort((one, other) => (other.score ?? 2) - (one.score ?? 2) || one.y - other.y);
-    return figures;
+    return filter === "work" ? inOrderOfWork(figures) : figures;
+  }
+
+  /** What is counted in the MAI first, and there what the machine was least sure of. */
+  function inOrderOfWork(figures) {
+    const { hotspot } = review.server.mai;
+    const rank = (figure) => (hotspot && isInWindow(figure, hotspot, mpp) ? 0 : 1);
+    const doubt = ({ score }) => Math.abs((score ?? 1) - threshold);
+    return figures.toSorted((one, other) => rank(one) - rank(other) || doubt(one) - doubt(other));
   }
 
   // Drawing
@@ -162,6 +173,7 @@ export function createReviewPanel({
     id: "shown",
     onchange: () => {
       filter = filterSelect.value;
+      localStorage.setItem(SHOWN_KEY, filter);
       draw();
     },
   });
