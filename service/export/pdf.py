@@ -14,12 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from service.activity_report import CirclePlace, GrownMai, GrownScore, Mai, Score, window_words
 from service.export.findings import TOO_LITTLE_TISSUE, UNCONFIRMED
 from service.extras import needs
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS
 from service.order import Confirmation, Order, ResultStatus
 from service.refusals import FormatUnavailable
-from service.report import CirclePlace, Detection, Mai, Report, Score
+from service.report import Detection, Report
 
 MOST_FIGURES = 48  # in the gallery
 TEMPLATE = "report.typ"
@@ -135,10 +136,15 @@ def _known(facts: dict[str, str | None]) -> list[tuple[str, str]]:
 
 
 def _in_words(mai: Mai) -> str:
-    if not mai.area_sufficient:
-        return f"No class: {TOO_LITTLE_TISSUE}"
-    near = ", near the cut-off" if mai.near_cutoff else ""
-    return f"{MAI_BAAK.classes[int(bool(mai.high_risk))]}{near}"
+    if mai.area_sufficient:
+        return _class_in_words(mai)
+    short, grown = f"No class: {TOO_LITTLE_TISSUE}", mai.grown
+    return f"{short}. Grown until it holds as much, {window_words(grown)}: {_class_in_words(grown)}" if grown else short
+
+
+def _class_in_words(found: Mai | GrownMai) -> str:
+    near = ", near the cut-off" if found.near_cutoff else ""
+    return f"{MAI_BAAK.classes[int(bool(found.high_risk))]}{near}"
 
 
 def _row(found: Mai | Score) -> Sequence[str]:
@@ -147,18 +153,23 @@ def _row(found: Mai | Score) -> Sequence[str]:
     definition = known.get((found.definition, found.table_version))
     title = definition.title if definition else found.definition
     low, high = found.interval
+    classed, grown = _classed(found), found.grown
     if not found.area_sufficient:
         classed = "too little tissue"
-    elif isinstance(found, Mai):
-        classed = "high risk" if found.high_risk else "low risk"
-    else:
-        classed = "none" if found.score is None else f"score {found.score}"
-    tissue = f"{found.hotspot.tissue_fraction * found.area_mm2:.2f}" if found.hotspot else "0"
+        if grown:
+            classed += f"; grown to {grown.area_mm2:.2f} mm²: {grown.count}, {_classed(grown)}"
+    tissue_mm2 = found.hotspot.tissue_fraction * found.area_mm2 if found.hotspot else 0.0
     return (
         f"{title} ({found.table_version})",
         str(found.count),
         f"{low:.1f} to {high:.1f}",
         f"{found.area_mm2:.2f}",
-        tissue,
+        f"{tissue_mm2:.2f}",
         classed,
     )
+
+
+def _classed(found: Mai | GrownMai | Score | GrownScore) -> str:
+    if isinstance(found, Mai | GrownMai):
+        return "high risk" if found.high_risk else "low risk"
+    return "none" if found.score is None else f"score {found.score}"

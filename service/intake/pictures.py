@@ -9,12 +9,13 @@ from typing import Any
 from PIL import Image
 
 from service import render
+from service.activity_report import CirclePlace
 from service.files import write_whole
 from service.location import Location
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap, assess_quality
 from service.render import Marked
-from service.report import CirclePlace, Report
+from service.report import Report
 from service.slide import Slide, open_slide
 
 

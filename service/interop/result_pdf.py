@@ -5,12 +5,12 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from service.activity_report import CirclePlace
 from service.errors import MitosisError
 from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
 from service.intake.pictures import Picture
 from service.interop.result_version import ResultVersion
 from service.refusals import DatabaseUnavailable
-from service.report import CirclePlace
 from service.store.results import Result
 from service.store.slides import find_slide
 from service.store.storage import Storage

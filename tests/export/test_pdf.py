@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from service.activity_report import CirclePlace, window_words
 from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
 from service.order import Confirmation, Order
-from service.report import CirclePlace, Notice, Report
+from service.report import Notice, Report
 from tests.export.hospital import ORDER, report_of
 
 SIGNED = Confirmation(name="Weiß, Käthe", organization="Pathologie Nord", at=datetime(2026, 11, 26, 7, 30, tzinfo=UTC))
@@ -70,6 +71,15 @@ def test_what_limits_a_result_stands_before_the_figures() -> None:
 
 def test_a_result_that_nobody_signed_says_so() -> None:
     assert "Preliminary Computed by software; no person has confirmed it." in words(written(confirmed=None))
+
+
+def test_a_window_that_is_mostly_glass_has_the_grown_ones_reading_beside_it() -> None:
+    report = report_of(40, glass_round=True)
+    said, mai = words(written(report)), report.mai
+    assert mai.grown
+    assert f"{mai.tissue_mm2:.2f} mm² of it tissue" in said
+    assert f"{window_words(mai.grown)}: " in said
+    assert f"grown to {mai.grown.area_mm2:.2f} mm²: {mai.grown.count}" in said
 
 
 def test_less_tissue_than_the_window_is_no_class() -> None:

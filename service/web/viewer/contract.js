@@ -30,6 +30,7 @@ export const FORMATS = {
   fhir: ["FHIR", "fhir.json", "R4 bundle: report and observations"],
   hl7: ["HL7", "hl7", "v2 message ORU^R01"],
   dicom: ["DICOM", "zip", "Annotations and structured report"],
+  pdf: ["PDF", "pdf", "For people, to be filed beside the case"],
 };
 
 /** Why a place cannot be examined. */

@@ -8,7 +8,7 @@ import { dateAndTime } from "./format.js";
 import { may } from "./login.js";
 import { NAME_INPUT, keepReviewer, reviewerName } from "./reviewer.js";
 
-const HELD = "Held: not sent, and not to be had as FHIR, HL7 or DICOM, until a person decides.";
+const HELD = "Held: not sent, and not to be had as FHIR, HL7, DICOM or PDF, until a person decides.";
 
 /** Why a result is held, in a line each. */
 export const holdReasons = ({ reasons }) =>
