@@ -137,7 +137,11 @@ def test_on_paper_stand_the_limits_and_the_whole_result(shown: Callable[..., Any
 def test_the_order_of_work_and_the_own_definition_are_kept(shown: Callable[..., Any], analysis: dict[str, Any]) -> None:
     page, _ = shown(analysis)
     page.locator("#shown").select_option("work")
-    scores = [float(text) for text in page.locator(".figure .score").all_inner_texts()]
+    seen = page.locator(".figure").all()
+    placed = sorted(
+        (int(each.get_attribute("aria-posinset")), float(each.locator(".score").inner_text())) for each in seen
+    )
+    scores = [score for _, score in placed]
     assert scores == sorted(scores)  # all lie in the hot-spot and above the threshold: the lowest are the least sure
     page.get_by_role("tab", name="Result").click()
     page.get_by_label("Our definition").select_option("nottingham_fd CAP Breast.Invasive 4.10 Table 1, 0.55 mm")

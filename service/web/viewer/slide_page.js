@@ -239,7 +239,7 @@ export function createSlidePage(address) {
     const loadAnalysis = async () => onAnalysis(await get(`v1/analyses/${analysis.id}`));
     const limits = createLimits({ report, review, analysis: () => analysis, onAnalysis });
     closers.push(limits.close);
-    const isOrdered = Boolean(analysis.order_id ?? analysis.request.order);
+    const isOrdered = Boolean(analysis.order_id ?? analysis.request.order?.patient_id);
     const ofReview = { review, report, slideId, isOrdered, onSigned: loadAnalysis };
     reviewPanel = createReviewPanel({ ...ofReview, ...reviewOnSlide() });
     closers.push(reviewPanel.close);
