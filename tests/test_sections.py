@@ -13,6 +13,7 @@ from skimage import data
 from service.analysis import analyze
 from service.errors import StainNotHE
 from service.inference import Detector
+from service.mitotic_activity import count_activity
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.plan import Plan
 from service.report import Report
@@ -179,6 +180,9 @@ def test_a_review_counts_on_the_sections_that_the_report_counted_on(tissue: Rgb,
         plan = Plan.of(slide, read_card(find_model(DEFAULT_MODEL)))
     assert plan.quality.examinable.area_mm2() > 1.2 * plan.examined_mm2
     assert plan.counted_on.examinable.area_mm2() == pytest.approx(plan.examined_mm2)
+    again = Sections(plan.counted_on.examinable, plan.counted_on.sections.labels)
+    points = np.random.default_rng(0).uniform(0, np.array(pixels.shape[1::-1]) * MPP, (40, 2))
+    assert count_activity(points, again) == count_activity(points, plan.examined)
 
 
 def test_a_slide_of_another_stain_is_refused_unless_it_is_asked_for(detector: Detector, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from skimage import color, filters
 
 from service.ink import find_ink
 from service.overview import Overview
+from service.region import region_of
 from service.slide import Box, Rgb, open_slide
 from service.tissue import WHOLE, TissueMask, find_tissue, tissue_on
 from tests.slides import GLASS, NUCLEUS, STROMA, draw_tissue
@@ -186,3 +187,16 @@ def test_area_and_touch_on_a_drawn_mask() -> None:
     assert tissue.area_mm2(Box(0, 0, 55 * 32, 100 * 32)) == pytest.approx(1000 * 64 / 1e6)
     assert tissue.touches(Box(79 * 32, 59 * 32, 10, 10))
     assert not tissue.touches(Box(84 * 32, 0, 100, 3200))
+
+
+def test_outside_of_a_region_nothing_was_examined_be_it_a_rectangle_or_an_outline() -> None:
+    tissue = TissueMask(np.full((100, 100), WHOLE, np.uint8), (32.0, 32.0), (0.25, 0.25))
+    box = Box(320, 640, 1600, 1000)  # ends within a pixel
+    ring = [[box.x, box.y], [box.right, box.y], [box.right, box.bottom], [box.x, box.bottom], [box.x, box.y]]
+    for region in (box, region_of({"type": "Polygon", "coordinates": [ring]})):
+        inside, examined_mm2 = tissue.examined(region)
+        assert examined_mm2 == pytest.approx(1600 * 1000 / 16e6, rel=0.02)
+        assert inside.area_mm2() == pytest.approx(examined_mm2, rel=1e-3)
+        assert not inside.coverage[:, :10].any()
+        assert not inside.coverage[:20].any()
+    assert tissue.examined(None)[0] is tissue
