@@ -6,14 +6,14 @@ import { interval, number } from "./format.js";
 const tissueOf = ({ tissue_mm2: tissue, hotspot, area_mm2: area }) =>
   tissue ?? (hotspot ? hotspot.tissue_fraction * area : null); // reports of earlier versions have the fraction only
 
-/** "1.59 mm², 0.27 mm² of it examined tissue" */
+/** The area of a window, and of the examined tissue in it. */
 export function windowWords(found) {
   const tissue = tissueOf(found);
   const window = `${number(found.area_mm2, 2)} mm²`;
   return tissue === null ? window : `${window}, ${number(tissue, 2)} mm² of it examined tissue`;
 }
 
-/** "0.27 of tissue" */
+/** The same tissue in short, for a table that has the area. */
 export const tissueWords = (found) => `${number(tissueOf(found), 2)} tissue`;
 
 /** The class of the MAI in words, as its definition has them. */
