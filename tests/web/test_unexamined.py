@@ -42,7 +42,7 @@ def test_each_hindrance_is_hatched_named_and_taken_away(service: Service, marred
     right, left = np.array_split(stage, 2, axis=1)[::-1]
     assert right.mean() > 1.5 * left.mean() > 0.01  # lines over half of the slide, and over the pen on both sides
     page.get_by_role("tab", name="Result").click()
-    said = page.get_by_label("Warnings").inner_text()
+    said = page.get_by_role("region", name="What limits this result").inner_text()
     assert "pen-on-tissue" in said
     assert "out-of-focus" in said
 
