@@ -83,6 +83,7 @@ def test_a_result_signed_for_another_patient_is_held_and_released_with_a_reason(
 
 def test_a_held_result_goes_to_the_other_order_that_the_hold_names(open_page: Callable[..., Any]) -> None:
     page = open_page()
+    page.wait_for_selector(".queue")  # it knows then what its key may do
     drawn = page.evaluate(
         """async () => {
             const { createHoldPanel } = await import("/viewer/hold_panel.js");
