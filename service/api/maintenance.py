@@ -3,11 +3,13 @@
 Several gateways may do so at once: every step is a compare-and-set in the database.
 """
 
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
+from itertools import islice
 
 import structlog
 
@@ -17,9 +19,8 @@ from service.intake.sandbox import Sandbox
 from service.interop.channels import Channel, channels, send_due
 from service.interop.webhooks import post_due
 from service.refusals import DatabaseUnavailable, QueueUnavailable
-from service.store import audit, orders, outbox
+from service.store import audit, outbox, retention
 from service.store.analyses import Analyses
-from service.store.database import writing
 from service.store.settings import Settings
 from service.store.slides import forget_slides
 from service.store.storage import Storage
@@ -30,7 +31,6 @@ TICK_S = 1.0
 MESSAGES_S = 5.0
 RETENTION_S = 600.0
 LATE_S = 30.0
-DAY_S = 86400.0
 ORPHAN_S = 3600.0  # results of no analysis: a worker was still writing when it was deleted
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,7 @@ class Maintenance:
         self, settings: Settings, analyses: Analyses, broker: Broker, storage: Storage, sandbox: Sandbox
     ) -> None:
         self._settings, self._analyses, self._broker, self._storage = settings, analyses, broker, storage
+        self._retention = retention.Rounds(analyses.engine, settings)
         self._leases, self._messages = Leases(analyses, settings.lease_s), Messages(analyses, broker)
         self._stopping = threading.Event()
         rounds: list[tuple[float, Callable[[], None]]] = [
@@ -51,7 +52,7 @@ class Maintenance:
             (MESSAGES_S, self._send_lost),
             (TICK_S, self._deliver),
             (TICK_S, self._share_out),
-            (RETENTION_S, self._forget),
+            (RETENTION_S, self.forget),
             (LATE_S, self._audit),
         ]
         self._channels, self._sandbox = channels(settings), sandbox
@@ -111,22 +112,25 @@ class Maintenance:
         send.__name__ = f"send_{name}"
         return send
 
-    def _forget(self) -> None:
-        now = time.time()
-        before = now - self._settings.keep_results_days * DAY_S
-        for analysis_id in self._analyses.forget(before):
+    def forget(self) -> None:
+        """Delete what is old, unless the clock cannot be believed. Raises DatabaseUnavailable, OSError."""
+        if (limits := self._retention.begin()) is None:
+            return
+        engine = self._analyses.engine
+        for analysis_id in retention.forget_results(engine, limits):
             self._storage.delete_result(analysis_id)
-            audit.record(self._analyses.engine, "", "maintenance", "delete", analysis_id)
-        with writing(self._analyses.engine) as connection:
-            outbox.forget(connection, before)
-            orders.forget(connection, before)
-        for folder in self._orphans(now - ORPHAN_S):
-            shutil.rmtree(folder, ignore_errors=True)
-        forget_uploads(self._storage, now)
-        forget_slides(self._analyses.engine, self._storage, now - self._settings.keep_slides_days * DAY_S)
+        retention.forget_rest(engine, limits.results)
+        forget_slides(engine, self._storage, limits.slides)
+        self._forget_orphans(time.time() - ORPHAN_S)
+        forget_uploads(self._storage, time.time())
+        self._retention.end()
 
-    def _orphans(self, before: float) -> list[Path]:
-        """Find result folders of no analysis, untouched since a time (Unix seconds)."""
-        old = [folder for folder in self._storage.results.iterdir() if folder.stat().st_mtime < before]
-        known = self._analyses.known([folder.name for folder in old])
-        return [folder for folder in old if folder.name not in known]
+    def _forget_orphans(self, before: float) -> None:
+        """Delete result folders of no analysis, untouched since a time (Unix seconds)."""
+        with os.scandir(self._storage.results) as folders:
+            while page := list(islice(folders, retention.PAGE)):
+                known = self._analyses.known([folder.name for folder in page])
+                for folder in page:
+                    with suppress(FileNotFoundError):  # deleted by another gateway
+                        if folder.name not in known and folder.stat().st_mtime < before:
+                            shutil.rmtree(folder.path, ignore_errors=True)

@@ -17,7 +17,7 @@ from service.errors import MitosisError, StorageFull
 from service.interop.channels import configured
 from service.model_card import models, read_card
 from service.refusals import DatabaseUnavailable, QueueUnavailable
-from service.store import outbox
+from service.store import outbox, retention
 from service.store.database import reading
 from service.store.holds import count_held
 from service.store.orders import count_waiting
@@ -108,6 +108,8 @@ class AnalysisMetrics(Collector):
             workers = len(live_workers(self._state.engine))
             orders_waiting, results_held = count_waiting(self._state.engine), count_held(self._state.engine)
             channels = outbox.statistics(self._state.engine, configured(self._state.settings))
+            with reading(self._state.engine) as connection:
+                row = retention.state(connection)
         except DatabaseUnavailable:
             yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 0)
             return
@@ -121,6 +123,11 @@ class AnalysisMetrics(Collector):
         yield GaugeMetricFamily("mitosis_workers", "Live workers", workers)
         yield GaugeMetricFamily(
             "mitosis_callbacks_waiting", "Callbacks not delivered yet", statistics.callbacks_waiting
+        )
+        yield GaugeMetricFamily(
+            "mitosis_retention_refused",
+            "Whether nothing is deleted, as the clock cannot be believed",
+            int(row is not None and row.reason is not None),
         )
         waiting = {name: channel.waiting for name, channel in channels.items()}
         refused = {name: channel.refused for name, channel in channels.items()}

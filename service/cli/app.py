@@ -35,6 +35,7 @@ from service.cli.keys import keys_app
 from service.cli.lis import lis_app
 from service.cli.migrate import migrate_command
 from service.cli.options import Device, Model, Mpp, RegionOption, Threshold
+from service.cli.retention import retention_app
 from service.cli.serve import api_command, serve_command, worker_command
 from service.cli.submit import submit_command
 from service.cli.train import train_command
@@ -150,6 +151,7 @@ app.command("verify")(verify_command)
 app.add_typer(keys_app)
 app.add_typer(audit_app)
 app.add_typer(lis_app)
+app.add_typer(retention_app)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("ablate")(ablate_command)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import DataDir
-from service.cli.stores import open_stores, record_command, utc
+from service.cli.stores import open_stores, record_command
 
 keys_app = typer.Typer(
     name="keys", help="Bearer keys of the service.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -36,6 +36,7 @@ def create_command(
 @keys_app.command("list")
 def list_command(data_dir: DataDir = None) -> None:
     """List all keys, revoked ones too; times are UTC."""
+    from service.store.clock import utc
     from service.store.keys import list_all
 
     line = "{:<16}  {:<20}  {:<16}  {:<18}  {:<16}  {}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from service.cli.options import DataDir, Key
-from service.cli.stores import open_stores, record_command, utc
+from service.cli.stores import open_stores, record_command
 from service.errors import ParameterInvalid
 
 if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
@@ -63,6 +63,7 @@ def listen_command(
 @lis_app.command("queue")
 def queue_command(data_dir: DataDir = None) -> None:
     """List what waits to be sent or was refused, in order, with its last error; times are UTC."""
+    from service.store.clock import utc
     from service.store.outbox import undelivered
 
     line = "{:<8}  {:<8}  {:<8}  {:<36}  {:>8}  {:>5}  {:<16}  {:<16}  {}"
@@ -98,6 +99,7 @@ def drop_command(number: Number, data_dir: DataDir = None) -> None:
 @lis_app.command("orders")
 def orders_command(data_dir: DataDir = None) -> None:
     """List orders whose slide has not come; times are UTC."""
+    from service.store.clock import utc
     from service.store.orders import waiting
 
     settings, engine = open_stores(data_dir)
@@ -111,6 +113,7 @@ def orders_command(data_dir: DataDir = None) -> None:
 @lis_app.command("held")
 def held_command(data_dir: DataDir = None) -> None:
     """List results that are not sent because sources do not agree on the patient; times are UTC."""
+    from service.store.clock import utc
     from service.store.holds import held_results
 
     settings, engine = open_stores(data_dir)

@@ -1,7 +1,6 @@
 """The stores of a service on this machine, as commands open them; every command that changes something is recorded."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,3 @@ def record_command(engine: "Engine", tenant: str, action: str, about: str, **det
     from service.store.audit import record
 
     record(engine, tenant, f"command line, uid {os.getuid()}", action, about, **detail)
-
-
-def utc(seconds: float | None) -> str:
-    """Write a time (Unix seconds) to the minute, in UTC; nothing for none."""
-    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

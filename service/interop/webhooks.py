@@ -23,6 +23,7 @@ from service.errors import CallbackForbidden, SettingsInvalid
 from service.hosts import PORTS, Host, is_listed, is_of_this_link, listed_hosts, spelled
 from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected
 from service.store.callback_queue import claim, settle
+from service.store.clock import is_due
 from service.store.database import callbacks, reading
 from service.store.settings import Settings
 
@@ -81,7 +82,7 @@ def post_due(engine: Engine, settings: Settings, now: float | None = None) -> in
     SettingsInvalid.
     """
     now = time.time() if now is None else now
-    due = (callbacks.c.status == "waiting") & (callbacks.c.next_at <= now)
+    due = (callbacks.c.status == "waiting") & is_due(callbacks.c.next_at, now)
     with reading(engine) as connection:
         rows = connection.execute(select(callbacks).where(due).order_by(callbacks.c.next_at).limit(AT_ONCE)).all()
     mine = [row for row in rows if claim(engine, row, now)]

@@ -28,6 +28,7 @@ from service.errors import WorkerLost
 from service.order import Priority
 from service.refusals import IdempotencyConflict
 from service.store.callback_queue import enqueue
+from service.store.clock import is_due, never_before
 from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
 from service.store.matching import match
 from service.store.orders import lock as lock_orders
@@ -276,7 +277,7 @@ class Analyses:
 
     def to_send(self, analysis_id: str | None = None) -> Sequence[tuple[str, Priority]]:
         """List queued tasks (of one analysis) that the broker does not have yet, oldest first."""
-        where = and_(tasks.c.status == "queued", tasks.c.sent.is_(False), tasks.c.send_after <= time.time())
+        where = and_(tasks.c.status == "queued", tasks.c.sent.is_(False), is_due(tasks.c.send_after, time.time()))
         return self._queued(where if analysis_id is None else and_(where, tasks.c.analysis_id == analysis_id))
 
     def sent_and_queued(self) -> Sequence[tuple[str, Priority]]:
@@ -294,22 +295,13 @@ class Analyses:
         with writing(self.engine) as connection:
             connection.execute(update(tasks).where(tasks.c.id == task_id).values(sent=True))
 
-    def forget(self, before: float) -> Sequence[str]:
-        """Delete the analyses that ended before a time (Unix seconds); gives their ids."""
-        where = and_(analyses.c.status.not_in(LIVE), analyses.c.finished_at < before)
-        with writing(self.engine) as connection:
-            ids = list(connection.execute(select(analyses.c.id).where(where)).scalars())
-            connection.execute(analyses.delete().where(analyses.c.id.in_(ids)))
-            connection.execute(idempotency.delete().where(idempotency.c.created_at < before))
-        return ids
-
     def statistics(self) -> Statistics:
         """Count all analyses."""
         with reading(self.engine) as connection:
             return find_statistics(connection)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Tell which of some ids are analyses."""
+        """Tell which of some hundred ids are analyses."""
         with reading(self.engine) as connection:
             return set(connection.execute(select(analyses.c.id).where(analyses.c.id.in_(ids))).scalars())
 
@@ -325,7 +317,7 @@ class Analyses:
         return connection.execute(update(tasks).where(_held(claim)).values(status="done", **total)).rowcount == 1
 
     def _end(self, connection: Connection, analysis_id: str, status: Status, **values: Any) -> None:
-        self._set(connection, analysis_id, status=status, finished_at=time.time(), **values)
+        self._set(connection, analysis_id, status=status, finished_at=never_before(connection), **values)
         mine = tasks.c.analysis_id == analysis_id
         connection.execute(update(tasks).where(mine).values(status="done", lease=None))
         analysis = find_analysis(connection, analysis_id)

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -76,17 +76,22 @@ def record(where: Engine | Connection, tenant: str, actor: str, action: str, obj
     On a connection it is part of that transaction, which must be one of `writing` and had better end soon: all other
     writers of the log wait for it.
     """
-    event = Event(time.time(), tenant, actor, _storable(action, 64), _storable(object, 255), detail)
+    record_all(where, [Event(time.time(), tenant, actor, _storable(action, 64), _storable(object, 255), detail)])
+
+
+def record_all(where: Engine | Connection, events: Sequence[Event]) -> None:
+    """Write events down as `record` does one."""
     try:
         if isinstance(where, Connection):
             with where.begin_nested():
-                _append(where, [event])
+                _append(where, events)
         else:
-            _write(where, event)
+            _write(where, *events)
     except (SQLAlchemyError, MitosisError) as error:
-        log.error("audit entry is late", reason=error, **asdict(event))
+        for event in events:
+            log.error("audit entry is late", reason=error, **asdict(event))
         with _late_lock:
-            _late.append(event)
+            _late.extend(events)
 
 
 def write_late(engine: Engine) -> None:
@@ -119,7 +124,8 @@ def _append(connection: Connection, events: Iterable[Event]) -> None:
         digest = _checksum(number, previous, event)
         rows.append(asdict(event) | {"number": number, "previous": previous, "sha256": digest})
         previous = digest
-    connection.execute(insert(audit_entries), rows)
+    if rows:
+        connection.execute(insert(audit_entries), rows)
 
 
 def _checksum(number: int, previous: str, event: Event) -> str:

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, or_, select, update
 
 from service.errors import SettingsInvalid
 from service.order import Order, ReceivedOrder
 from service.refusals import NotFound
 from service.store import matching
-from service.store.database import hold_lock, messages, orders, reading
+from service.store.database import analyses, hold_lock, orders, reading
 
 Control = Literal["place", "change", "cancel"]
 Outcome = Literal["placed", "changed", "cancelled", "stale", "too-late", "unknown"]
@@ -153,11 +153,11 @@ def count_waiting(engine: Engine) -> int:
         return int(connection.execute(which).scalar_one())
 
 
-def forget(connection: Connection, before: float) -> None:
-    """Delete orders and answered messages that nothing has happened to since a time (Unix seconds)."""
+def is_old(before: float) -> ColumnElement[bool]:
+    """Whether nothing has happened to an order since a time (Unix seconds), and no result of it is kept."""
     over = or_(orders.c.status != "waiting", orders.c.processing_id != "P")
-    connection.execute(delete(orders).where(orders.c.updated_at < before, over))
-    connection.execute(delete(messages).where(messages.c.created_at < before))
+    kept = select(analyses.c.id).where(analyses.c.order_id == orders.c.id)
+    return and_(over, orders.c.updated_at < before, ~kept.exists())
 
 
 def lock(connection: Connection, tenant: str) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, fun
 
 from service.errors import ParameterInvalid
 from service.refusals import DatabaseUnavailable, NotFound
+from service.store.clock import LONGEST_S, is_due
 from service.store.database import analyses, outbox, reading, review_entries, writing
 
 EVERY = "every"  # the channel of an announcement
@@ -139,8 +140,9 @@ def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | N
     waiting = select(outbox).where(outbox.c.channel == channel, outbox.c.status == "waiting", _may_go())
     away = connection.execute(waiting.where(outbox.c.silent.is_(True)).order_by(outbox.c.id).limit(1)).first()
     if away is not None:  # one row finds out when the other side is back
-        return away if away.next_at <= now else None
-    return connection.execute(waiting.where(outbox.c.next_at <= now, _is_next()).order_by(outbox.c.id).limit(1)).first()
+        return None if now < away.next_at <= now + LONGEST_S else away
+    due = waiting.where(is_due(outbox.c.next_at, now), _is_next())
+    return connection.execute(due.order_by(outbox.c.id).limit(1)).first()
 
 
 def _may_go() -> ColumnElement[bool]:
@@ -266,7 +268,11 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
     }
 
 
-def forget(connection: Connection, before: float) -> None:
-    """Delete what was settled and written before a time (Unix seconds)."""
+def is_old(before: float) -> ColumnElement[bool]:
+    """Whether a row was settled, was written before a time (Unix seconds), and is of a result that is gone.
+
+    While a result is kept, so is what was told of it: it may have to be taken back.
+    """
     settled = outbox.c.status.in_(("delivered", "refused", "dropped", "replaced"))
-    connection.execute(delete(outbox).where(settled, outbox.c.created_at < before))
+    kept = select(analyses.c.id).where(analyses.c.id == outbox.c.analysis_id)
+    return and_(settled, outbox.c.created_at < before, ~kept.exists())

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
     result_pdf: Annotated[tuple[Literal["hl7", "fhir", "dicom"], ...], NoDecode, BeforeValidator(_by_commas)] = ()
     """Ways, `hl7`, `fhir` and `dicom` by commas, in which the PDF goes out within a result, or beside it."""
     keep_results_days: Positive = 90.0
-    """Days after which an analysis and its result are deleted, unless it is in use."""
+    """Days after which an analysis and its result are deleted, unless it is in use or signed."""
+    keep_signed_days: Annotated[Positive | None, BeforeValidator(lambda given: None if given == "" else given)] = None
+    """Days from its last signature after which a signed result is deleted, too; empty: never."""
     keep_slides_days: Positive = 14.0
     """Days after which a slide that nothing uses is deleted."""
     requests_per_minute: Annotated[int, Field(gt=0)] = 1200

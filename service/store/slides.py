@@ -2,12 +2,14 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.location import Location
@@ -15,8 +17,10 @@ from service.readers.opening import is_url
 from service.reference import judge
 from service.refusals import NotFinished, NotFound
 from service.slide import Slide, open_slide
+from service.store.clock import never_before
 from service.store.database import analyses, reading, slides, writing
 from service.store.records import LIVE
+from service.store.retention import PAGE, old_slides
 from service.store.storage import Storage
 
 TOUCH_S = 60.0
@@ -66,8 +70,9 @@ def remember_slide(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
 
 
 def _upsert(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
-    now, same = time.time(), _same(row.tenant, row.sha256, row.name)
+    same = _same(row.tenant, row.sha256, row.name)
     with writing(engine) as connection:
+        now = never_before(connection)
         before = connection.execute(select(slides).where(same)).one_or_none()
         if before is None:
             values = {"id": str(uuid.uuid4()), "path": path, "created_at": now, "used_at": now}
@@ -101,9 +106,9 @@ def find_slide(engine: Engine, tenant: str, slide_id: str, *, use: bool = True) 
         row = connection.execute(select(slides).where(mine)).one_or_none()
     if row is None:
         raise NotFound(f"there is no slide {slide_id[:64]}")
-    if use and time.time() - row.used_at > TOUCH_S:
+    if use and abs(time.time() - row.used_at) > TOUCH_S:
         with writing(engine) as connection:
-            touched = connection.execute(update(slides).where(mine).values(used_at=time.time()))
+            touched = connection.execute(update(slides).where(mine).values(used_at=never_before(connection)))
             if touched.rowcount == 0:  # retention was faster
                 raise NotFound(f"there is no slide {slide_id[:64]}")
     return _stored(row)
@@ -121,31 +126,40 @@ def open_stored(storage: Storage, stored: StoredSlide, *, mpp: float | None = No
 def delete_slide(engine: Engine, storage: Storage, tenant: str, slide_id: str) -> None:
     """Forget a slide. Raises NotFound, NotFinished where an analysis that uses it has not ended."""
     mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id)
-    with storage.locked():
-        with writing(engine) as connection:
-            if connection.execute(delete(slides).where(mine, slides.c.id.not_in(_in_use()))).rowcount == 0:
-                if connection.execute(select(slides.c.id).where(mine)).one_or_none():
-                    raise NotFinished("an analysis of this slide is queued or running; cancel it first, or wait")
-                raise NotFound(f"there is no slide {slide_id[:64]}")
-        _delete_unknown(engine, storage)
+    in_use = select(analyses.c.id).where(analyses.c.slide_id == slide_id, analyses.c.status.in_(LIVE))
+    with writing(engine) as connection:
+        sha256 = connection.execute(select(slides.c.sha256).where(mine)).scalar_one_or_none()
+        if sha256 is None:
+            raise NotFound(f"there is no slide {slide_id[:64]}")
+        if connection.execute(delete(slides).where(mine, ~in_use.exists())).rowcount == 0:
+            raise NotFinished("an analysis of this slide is queued or running; cancel it first, or wait")
+    _delete_unknown(engine, storage, [sha256])
 
 
 def forget_slides(engine: Engine, storage: Storage, before: float) -> None:
-    """Delete the slides not used since a time (Unix seconds), but for those of analyses that have not ended."""
-    old = and_(slides.c.used_at < before, slides.c.id.not_in(_in_use()))
-    with storage.locked():
+    """Delete the slides not used since a time (Unix seconds), but for those of analyses that have not ended.
+
+    Also what a process left that died before it wrote its row.
+    """
+    old, found = old_slides(before), True
+    while found:
         with writing(engine) as connection:
-            connection.execute(delete(slides).where(old))
-        _delete_unknown(engine, storage)
+            page = select(slides.c.id).where(old).limit(PAGE)
+            found = connection.execute(delete(slides).where(slides.c.id.in_(page), old)).rowcount > 0
+    stored = iter(storage.stored())
+    while page_of_names := list(islice(stored, PAGE)):
+        _delete_unknown(engine, storage, page_of_names)
 
 
-def _in_use() -> Select[Any]:
-    return select(analyses.c.slide_id).where(analyses.c.status.in_(LIVE))
-
-
-def _delete_unknown(engine: Engine, storage: Storage) -> None:
-    """Delete stored files that no row refers to; also those of a process that died before it wrote its row."""
+def _delete_unknown(engine: Engine, storage: Storage, names: Sequence[str]) -> None:
+    """Delete those of some hundred stored uploads, by their checksums, that no row refers to any more."""
+    rows = select(slides.c.sha256).where(slides.c.sha256.in_(names))
     with reading(engine) as connection:
-        known = set(connection.execute(select(slides.c.sha256).distinct()).scalars())
-    for sha256 in set(storage.stored()) - known:
-        storage.delete_slide(sha256)
+        known = set(connection.execute(rows).scalars())
+    if known.issuperset(names):
+        return
+    with storage.locked():  # one that comes again at this moment gets its row under the same lock
+        with reading(engine) as connection:
+            known = set(connection.execute(rows).scalars())
+        for sha256 in set(names) - known:
+            storage.delete_slide(sha256)

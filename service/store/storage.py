@@ -121,9 +121,10 @@ class Storage:
             self.slide_folder(sha256).rename(dead)  # at once, whatever the deletion of a large slide takes
         shutil.rmtree(dead, ignore_errors=True)
 
-    def stored(self) -> list[str]:
-        """List the checksums of all that is stored."""
-        return [folder.name for folder in self.slides.iterdir() if SHA256.fullmatch(folder.name)]
+    def stored(self) -> Iterator[str]:
+        """Yield the checksums of all that is stored."""
+        with os.scandir(self.slides) as folders:
+            yield from (folder.name for folder in folders if SHA256.fullmatch(folder.name))
 
 
 class Incoming:

@@ -17,6 +17,7 @@ from service.store import audit, keys, outbox
 from service.store.analyses import Analyses
 from service.store.database import downgrade, open_database, revision, writing
 from service.store.records import Submission
+from service.store.retention import DAY_S, Limits, forget_rest, forget_results
 from service.store.reviews import Reviews
 from service.store.workers import LiveWorker, announce, live_workers, retire
 from tests.deployment.programs import PostgreSQL
@@ -86,6 +87,20 @@ def test_a_database_of_a_newer_release_is_left_alone(server: PostgreSQL) -> None
     engine.dispose()
     with pytest.raises(SettingsInvalid, match="newer version"):
         open_database(url)
+
+
+def test_more_is_deleted_than_a_statement_takes_values(database: Engine) -> None:
+    before = time.time() - 100 * DAY_S
+    with writing(database) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO analyses (id, tenant, slide_id, slide_name, status, request, model, model_sha256, priority,"
+            " moves, created_at, finished_at) SELECT 'old-' || number, 'old', 's', 's', 'failed', '{}', 'm', '', "
+            f"'routine', 0, {before}, {before} FROM generate_series(1, 65600) AS number"
+        )
+    gone = list(forget_results(database, Limits(time.time() - 90 * DAY_S, None, 0.0)))
+    assert len(gone) == 65_600
+    assert Analyses(database).list("old") == ([], None)
+    forget_rest(database, time.time() - 90 * DAY_S)
 
 
 def test_one_key_many_times_at_once_makes_one_analysis(database: Engine) -> None:

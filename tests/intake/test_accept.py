@@ -227,7 +227,7 @@ def test_files_that_a_dead_process_left_without_a_row_are_deleted(stores: Stores
     with stores.storage.locked():
         stores.storage.keep(stores.storage.new_folder(), "f" * 64)
     forget_slides(stores.engine, stores.storage, 0)
-    assert stores.storage.stored() == [stored.sha256]
+    assert list(stores.storage.stored()) == [stored.sha256]
 
 
 def test_deleting_and_uploading_the_same_at_once_never_leaves_a_slide_without_its_file(

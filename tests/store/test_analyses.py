@@ -20,6 +20,7 @@ from service.refusals import IdempotencyConflict, NotFound
 from service.store.analyses import MAX_ATTEMPTS, Analyses, Claim
 from service.store.database import callbacks, open_database, reading, tasks, writing
 from service.store.records import Analysis, Submission
+from service.store.retention import Limits, forget_results
 
 SUBMISSION = Submission("lab", "slide", "slide.svs", {"parts": None}, "model", "0" * 64)
 PROBLEM = {"code": "slide-damaged", "detail": "it is damaged"}
@@ -212,7 +213,7 @@ def test_only_what_has_ended_is_forgotten(analyses: Analyses) -> None:
     assert analyses.fail(first, PROBLEM)
     analyses.delete(running.id, "lab")
     assert analyses.get(running.id, "lab").status == "running", "what runs is cancelled first"
-    assert analyses.forget(time.time() + 1) == [done.id]
+    assert list(forget_results(analyses.engine, Limits(time.time() + 1, None, 0.0))) == [done.id]
     assert analyses.known([done.id, running.id]) == {running.id}
 
 

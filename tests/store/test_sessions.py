@@ -69,6 +69,15 @@ def test_a_session_lasts_a_working_day_and_its_row_no_longer(engine: Engine, clo
         assert connection.execute(select(func.count()).select_from(table)).scalar_one() == 1
 
 
+def test_a_session_that_began_while_the_clock_was_ahead_does_not_last_for_months(
+    engine: Engine, clock: list[float]
+) -> None:
+    _, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    session = sessions.begin(engine, secret)
+    clock[0] -= 100 * 86400
+    assert sessions.find(engine, session) is None
+
+
 def test_the_database_holds_no_secret(engine: Engine, tmp_path: Path) -> None:
     _, secret = keys.create(engine, "Somebody", "lab", ("read",))
     session = sessions.begin(engine, secret)

@@ -227,7 +227,7 @@ def test_equal_content_is_kept_once(storage: Storage) -> None:
     with storage.locked():
         kept = [storage.keep(put_together(storage, b"same"), SHA256) for _ in range(2)]
     assert kept[0] == kept[1] == storage.slide_folder(SHA256)
-    assert storage.stored() == [SHA256]
+    assert list(storage.stored()) == [SHA256]
     assert names(kept[0]) == ["slide.svs"]
 
 
@@ -236,7 +236,7 @@ def test_a_slide_is_deleted_and_deleting_it_again_does_nothing(storage: Storage)
         storage.keep(put_together(storage, b"x"), SHA256)
         storage.delete_slide(SHA256)
         storage.delete_slide(SHA256)
-    assert storage.stored() == []
+    assert list(storage.stored()) == []
     assert names(storage.incoming) == []
 
 

@@ -1,0 +1,230 @@
+"""What is deleted because it is old, and why nothing is where the clock cannot be believed.
+
+A clock that is wrong once must not delete what people rely on. So a round of deleting is refused where
+
+- the clock has moved otherwise than the time since this process' first round, by JUMP_S,
+- it is before the last round, or at the first one of a process further after it (GAP_S) than a service is switched
+  off for,
+- more than SHARE of the results or slides would go at once.
+
+A refused round deletes nothing. That stands in the database until a round is not refused: by itself, once the clock is
+right again, or because a person says so (`allow`), which holds for one round within ALLOWED_S.
+
+Results that a person signed stay for ever, unless the laboratory says for how long. Pages are small: others wait for
+each transaction, and a statement takes only so many values.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from service.errors import ParameterInvalid
+from service.store import audit, orders, outbox
+from service.store.clock import retention, steady, utc
+from service.store.database import analyses, callbacks, idempotency, messages, reading, review_entries, slides, writing
+from service.store.database import orders as orders_table
+from service.store.database import outbox as outbox_table
+from service.store.records import LIVE
+from service.store.settings import Settings
+
+DAY_S: Final = 86400.0
+JUMP_S: Final = 3600.0  # what NTP corrects at a time, is seconds
+GAP_S: Final = 7 * DAY_S
+ALLOWED_S: Final = DAY_S
+SHARE: Final = 0.25  # of the results, or of the slides
+FEW: Final = 20  # never too many
+PAGE: Final = 500  # rows of a transaction
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The times (Unix seconds) before which things are old; `signed` None: what was signed never is."""
+
+    results: float
+    signed: float | None
+    slides: float
+
+    @classmethod
+    def of(cls, settings: Settings, now: float) -> "Limits":
+        """Compute them from the settings."""
+        signed = settings.keep_signed_days
+        return cls(
+            results=now - settings.keep_results_days * DAY_S,
+            signed=None if signed is None else now - signed * DAY_S,
+            slides=now - settings.keep_slides_days * DAY_S,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The numbers of what a round would delete, and of how many there are."""
+
+    results: int
+    all_results: int
+    slides: int
+    all_slides: int
+
+    @property
+    def too_many(self) -> bool:
+        """Whether it is more than a round deletes without a person."""
+        pairs = ((self.results, self.all_results), (self.slides, self.all_slides))
+        return any(old > max(FEW, SHARE * kept) for old, kept in pairs)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.results} of {self.all_results} results and {self.slides} of {self.all_slides} slides"
+
+
+class Rounds:
+    """The rounds of one process, by its clocks: the one that people set, and one that nobody does."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = steady,
+    ) -> None:
+        self._engine, self._settings, self._wall, self._steady = engine, settings, wall, steady
+        self._first: tuple[float, float] | None = None  # both clocks at the first round, or at one that was allowed
+
+    def begin(self) -> Limits | None:
+        """Begin a round; gives what is old, or None where the round is refused. Raises DatabaseUnavailable."""
+        now, since = self._wall(), self._steady()
+        with reading(self._engine) as connection:
+            row, limits = state(connection), Limits.of(self._settings, now)
+            doubt = self._doubt(now, since, row.last_at if row else None)
+            if doubt is None and (found := due(connection, limits)).too_many:
+                doubt = f"{found} would be deleted at once"
+        allowed = row is not None and row.allowed_at is not None and abs(now - row.allowed_at) <= ALLOWED_S
+        if doubt is not None and not allowed:
+            self._refuse(now, doubt)
+            return None
+        if self._first is None or allowed:
+            self._first = (now, since)
+        return limits
+
+    def _doubt(self, now: float, since: float, last_at: float | None) -> str | None:
+        """Say why the clock cannot be believed, if it cannot."""
+        if self._first is not None and abs(ahead := (now - self._first[0]) - (since - self._first[1])) > JUMP_S:
+            return f"the clock says {utc(now)}, and was moved by {ahead / 3600:+.1f} hours"
+        if last_at is not None and now < last_at - JUMP_S:
+            return f"the clock says {utc(now)}, but the last round was at {utc(last_at)}"
+        if self._first is None and last_at is not None and now > last_at + GAP_S:
+            return f"the clock says {utc(now)}, {(now - last_at) / DAY_S:.0f} days after the last round"
+        return None
+
+    def _refuse(self, now: float, reason: str) -> None:
+        log.error("retention refused", reason=reason)
+        with writing(self._engine) as connection:
+            if (row := state(connection)) is None:
+                connection.execute(insert(retention).values(id=1, last_at=now))
+            connection.execute(update(retention).values(reason=reason))
+            if row is None or row.refused_at is None:
+                connection.execute(update(retention).values(refused_at=now))
+                audit.record(connection, "", "maintenance", "refuse_retention", "", reason=reason)
+
+    def end(self) -> None:
+        """Note that a round is done. Raises DatabaseUnavailable."""
+        values = {"last_at": self._wall(), "refused_at": None, "reason": None, "allowed_at": None}
+        with writing(self._engine) as connection:
+            if connection.execute(update(retention).values(values)).rowcount == 0:
+                connection.execute(insert(retention).values(id=1, **values))
+
+
+def state(connection: Connection) -> Row[tuple[int, float, float | None, str | None, float | None]] | None:
+    """Read how far retention has come; None before the first round."""
+    return connection.execute(select(retention)).one_or_none()
+
+
+def allow(engine: Engine) -> str:
+    """Let the next round be done though the last one was refused; gives why it was. Raises ParameterInvalid."""
+    with writing(engine) as connection:
+        row = state(connection)
+        if row is None or row.reason is None:
+            raise ParameterInvalid("there is nothing to allow: the last round of retention was not refused")
+        connection.execute(update(retention).values(allowed_at=time.time()))
+        return str(row.reason)
+
+
+def due(connection: Connection, limits: Limits) -> Due:
+    """Count what a round would delete."""
+
+    def count(table: Table, *where: ColumnElement[bool]) -> int:
+        return int(connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
+
+    return Due(
+        results=count(analyses, _old_results(limits)),
+        all_results=count(analyses, analyses.c.finished_at.is_not(None)),
+        slides=count(slides, old_slides(limits.slides)),
+        all_slides=count(slides),
+    )
+
+
+def _old_results(limits: Limits) -> ColumnElement[bool]:
+    signatures = select(review_entries.c.revision).where(
+        review_entries.c.analysis_id == analyses.c.id, review_entries.c.action == "sign"
+    )
+    old = and_(analyses.c.finished_at < limits.results, analyses.c.status.not_in(LIVE))
+    if limits.signed is None:
+        return and_(old, ~signatures.exists())
+    return and_(old, ~signatures.where(review_entries.c.at >= limits.signed).exists())
+
+
+def old_slides(before: float) -> ColumnElement[bool]:
+    """Whether a slide was not used since a time (Unix seconds), and nothing that runs needs it."""
+    in_use = select(analyses.c.slide_id).where(analyses.c.status.in_(LIVE))
+    return and_(slides.c.used_at < before, slides.c.id.not_in(in_use))
+
+
+def forget_results(engine: Engine, limits: Limits) -> Iterator[str]:
+    """Delete the analyses whose results are old; yields their ids, so that their files can go."""
+    old, found = _old_results(limits), True
+    while found:
+        with writing(engine) as connection:
+            # locked first, then looked at again: somebody may sign one at this moment
+            page = connection.execute(select(analyses.c.id).where(old).limit(PAGE).with_for_update()).scalars().all()
+            which = and_(analyses.c.id.in_(page), old)
+            ids = connection.execute(delete(analyses).where(which).returning(analyses.c.id)).scalars().all()
+            now = time.time()
+            deleted = [audit.Event(now, "", "maintenance", "delete", analysis_id, {}) for analysis_id in ids]
+            audit.record_all(connection, deleted)
+        yield from ids
+        found = bool(page)
+
+
+def forget_rest(engine: Engine, before: float) -> None:
+    """Delete what was written before a time (Unix seconds) about analyses that are gone, and what is settled."""
+    settled = and_(callbacks.c.status != "waiting", callbacks.c.created_at < before)
+    for table, old in (
+        (idempotency, idempotency.c.created_at < before),
+        (callbacks, settled),
+        (outbox_table, outbox.is_old(before)),
+        (orders_table, orders.is_old(before)),
+        (messages, messages.c.created_at < before),
+    ):
+        key = tuple_(*table.primary_key.columns)
+        page = select(*table.primary_key.columns).where(old).limit(PAGE)
+        deleted = True
+        while deleted:
+            with writing(engine) as connection:
+                deleted = connection.execute(delete(table).where(key.in_(page))).rowcount > 0
