@@ -33,6 +33,7 @@ MitosisError
     |-- DeviceUnavailable     device-unavailable    the device or backend asked for is not there
     |-- SettingsInvalid       settings-invalid      the service's settings contradict each other or are unsafe
     |-- StorageFull           storage-full          no room left on the disk
+    |-- StoredDamaged         stored-damaged        a stored file is missing, cut short or edited
     |-- WorkerLost            worker-lost           the analysis ended its worker too often
     |-- TimeLimitExceeded     time-limit-exceeded   the analysis took longer than is allowed
     |-- AuditBroken           audit-broken          the audit log is not what was written
@@ -179,6 +180,10 @@ class SettingsInvalid(Failure, code="settings-invalid"):
 
 class StorageFull(Failure, code="storage-full"):
     """There is no room left on the disk."""
+
+
+class StoredDamaged(Failure, code="stored-damaged"):
+    """What the service stored is not what it wrote: a file is missing, cut short or edited."""
 
 
 class WorkerLost(Failure, code="worker-lost"):

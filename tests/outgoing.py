@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from service.activity_report import Activity
-from service.files import write_whole
 from service.intake.sandbox import Sandbox
 from service.interop import channels
 from service.interop.channels import send_due
@@ -26,11 +25,10 @@ from service.store.analyses import Analyses
 from service.store.database import open_database, reading, review_entries, writing
 from service.store.database import outbox as table
 from service.store.records import Submission
+from service.store.results import write_result
 from service.store.settings import Settings, load_settings
 from service.store.storage import Storage
 from tests.export.hospital import ORDER, report_of
-
-SHA256 = "a" * 64
 
 
 def short_report(count: int) -> Report:
@@ -59,8 +57,7 @@ class Service:
         report = short_report(count)
         report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
         folder = self.storage.result_folder(analysis.id)
-        write_whole(folder / f"report-{SHA256}.json", report.to_json().encode())
-        assert self.analyses.succeed(claim, SHA256)
+        assert self.analyses.succeed(claim, *write_result(folder, report.to_json().encode(), {}))
         return analysis.id
 
     def sign(self, analysis_id: str, revision: int) -> None:

@@ -8,7 +8,7 @@ import service
 
 PACKAGE, TESTS = Path(service.__file__).parent, Path(__file__).parent
 MOST_LINES = 400  # of a test module; those below are to be split with what they test
-LONGER = {"readers/test_image_series.py", "test_review.py", "test_slide.py"}
+LONGER = {"readers/test_image_series.py", "test_slide.py"}
 
 WIRING = "parts put together, and nothing decided"
 FACTS = "names and numbers; what uses them is tested"
@@ -79,7 +79,6 @@ WITHOUT = {
     "store/matching": "whose result it is: interop/test_patients.py, interop/test_echo.py",
     "store/orders": "orders by HL7: interop/test_hl7_orders.py",
     "store/records": FACTS,
-    "store/results": "of a running service: api/test_results.py",
     "store/reviews": "two people at once: test_review.py, deployment/test_postgresql.py",
     "store/slides": "uploads, and what is kept for how long: intake/test_accept.py",
     "training/final_model": "the last step of the study: training/test_cross_validation.py",

@@ -18,20 +18,15 @@ from sqlalchemy.exc import DBAPIError
 
 from service.errors import ParameterInvalid
 from service.mitotic_figures import MERGE_UM
-from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
-from service.refusals import NotFinished, NotFound, RevisionConflict
+from service.refusals import NotFound, RevisionConflict
 from service.report import Rectangle, Report
 from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report, undecided
-from service.slide import Box
 from service.store import audit
 from service.store.analyses import Analyses
 from service.store.database import open_database, outbox, reading, writing
 from service.store.records import Analysis, Submission
-from service.store.results import Result
 from service.store.reviews import Reviews
-from service.store.storage import Storage
-from service.tiling import Lattice
 from service.tissue import WHOLE, TissueMask
 from tests.deployment.stack import postgres
 from tests.export.hospital import MPP, SIZE, report_of
@@ -404,30 +399,3 @@ def test_decisions_are_in_the_audit_log_by_the_same_transaction(engine: Engine, 
     assert (decision.actor, decision.action, decision.object) == (BY.key_id, "change_detections", analysis.id)
     assert decision.detail["decisions"] == [{"action": "reject", "detection_id": 1, "reason": "Apoptose"}]
     assert (signed.action, signed.detail["revision"], signed.detail["reviewer"]) == ("sign", 2, BY.name)
-
-
-# What an analysis left
-
-
-def test_candidates_lie_between_the_probability_asked_for_and_the_threshold(tmp_path: Path, analysis: Analysis) -> None:
-    report = report_of(3, mpp=(0.25, 0.25))
-    lattice = Lattice.of(*SIZE, (1.0, 1.0), 16)
-    values = np.zeros((lattice.rows, lattice.columns), np.float32)
-    for number, probability in enumerate((0.9, 0.45, 0.2, 0.4), start=1):  # the threshold is 0.5
-        values[10 * number, 20] = probability
-    storage = Storage(tmp_path)
-    result = Result.of(storage, replace(analysis, status="succeeded", result_sha256="a" * 64))
-    with pytest.raises(NotFound):
-        result.report()
-    result.path("report", "json").write_text(report.to_json())
-    with pytest.raises(NotFinished):
-        result.candidates(0.3)
-    with pytest.raises(NotFinished):
-        result.glass()
-    ProbabilityMap(lattice, values).save(result.path("map"))
-    found = result.candidates(0.3)
-    assert [(each.id, each.score, each.x, each.y) for each in found] == [(1, 0.45, 320, 320), (2, 0.4, 320, 640)]
-    assert result.candidates(0.5) == []
-    assert Box(0, 0, *SIZE).contains(found[0].x, found[0].y)
-    with pytest.raises(NotFinished, match="queued"):
-        Result.of(storage, analysis)

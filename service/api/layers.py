@@ -4,19 +4,16 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.errors import problems
 from service.api.state import StateOf
-from service.errors import StorageFull
-from service.files import write_whole
+from service.errors import StorageFull, StoredDamaged
 from service.intake.overlays import Reason, heat_picture, heat_place, hindrance_outlines, tissue_outline
-from service.probability_map import ProbabilityMap
-from service.quality import QualityMap
 from service.refusals import NotFinished, NotFound
+from service.store.results import keep_copy, kept_copy
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"], route_class=AuditedRoute)
 
@@ -49,13 +46,12 @@ class Layers(BaseModel):
     heatmap: HeatMap | None
 
 
-@router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished))
+@router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished, StoredDamaged))
 def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     """Return the outlines of the tissue and of what cannot be examined, and where the heat map lies."""
     _, result = state.result(analysis_id, caller.tenant)
-    tissue, probabilities = result.path("tissue"), result.path("map")
-    place = heat_place(ProbabilityMap.load(probabilities)) if probabilities.exists() else None
-    quality = QualityMap.load(tissue) if tissue.exists() else None
+    probabilities, quality = result.probabilities(), result.quality()
+    place = heat_place(probabilities) if probabilities else None
     hindrances = hindrance_outlines(quality).items() if quality else ()
     return Layers(
         tissue=Outline(**tissue_outline(quality.tissue)) if quality else None,
@@ -68,15 +64,16 @@ def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     "/heatmap.png",
     summary="The probability map, translucent",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, StorageFull)
+    responses=problems(NotFound, NotFinished, StorageFull, StoredDamaged)
     | {200: {"content": {"image/png": {}}, "description": "The picture."}},
 )
 def get_heat_map(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return the map alone, to be laid over the slide; a pixel shows the highest probability in it."""
-    probabilities = state.result(analysis_id, caller.tenant)[1].path("map")
-    if not probabilities.exists():
-        raise NotFound("this analysis kept no probability map")
-    kept = probabilities.with_name(f"layer-{probabilities.stem}.png")
-    if not kept.exists():
-        write_whole(kept, heat_picture(ProbabilityMap.load(probabilities)))
-    return FileResponse(kept, media_type="image/png")
+    _, result = state.result(analysis_id, caller.tenant)
+    name = f"layer-map-{result.sha256}"
+    if (content := kept_copy(result.folder, name, "png")) is None:
+        if (probabilities := result.probabilities()) is None:
+            raise NotFound("this analysis kept no probability map")
+        content = heat_picture(probabilities)
+        keep_copy(result.folder, name, "png", content)
+    return Response(content, media_type="image/png")

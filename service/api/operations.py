@@ -21,6 +21,7 @@ from service.store import outbox, retention
 from service.store.database import reading
 from service.store.holds import count_held
 from service.store.orders import count_waiting
+from service.store.results import count_damaged
 from service.store.workers import live_workers
 
 LEAST_FREE_BYTES = 1 << 30
@@ -108,6 +109,7 @@ class AnalysisMetrics(Collector):
             workers = len(live_workers(self._state.engine))
             orders_waiting, results_held = count_waiting(self._state.engine), count_held(self._state.engine)
             channels = outbox.statistics(self._state.engine, configured(self._state.settings))
+            damaged = count_damaged(self._state.engine)
             with reading(self._state.engine) as connection:
                 row = retention.state(connection)
         except DatabaseUnavailable:
@@ -124,6 +126,7 @@ class AnalysisMetrics(Collector):
         yield GaugeMetricFamily(
             "mitosis_callbacks_waiting", "Callbacks not delivered yet", statistics.callbacks_waiting
         )
+        yield GaugeMetricFamily("mitosis_results_damaged", "Results of which a stored file is damaged", damaged)
         yield GaugeMetricFamily(
             "mitosis_retention_refused",
             "Whether nothing is deleted, as the clock cannot be believed",

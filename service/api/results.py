@@ -1,19 +1,19 @@
 """What came of an analysis: the report in its formats, and its pictures. Pictures are drawn once and kept."""
 
 import hashlib
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from fastapi.responses import FileResponse
 
 from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
-from service.errors import SlideDamaged, StorageFull
+from service.errors import SlideDamaged, StorageFull, StoredDamaged
 from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.intake.pictures import Picture
@@ -24,7 +24,7 @@ from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHel
 from service.report import Report
 from service.review import Entry, reviewed
 from service.store.records import Analysis
-from service.store.results import Result
+from service.store.results import Result, keep_copy, kept_copy
 from service.store.reviews import Reviews
 from service.store.slides import find_slide
 from service.store.storage import on_disk
@@ -32,12 +32,15 @@ from service.store.storage import on_disk
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
 
+# what of a result a picture is drawn of
+NEEDED = {"overlay": ("report", "tissue"), "heatmap": ("map",), "detection": ("report",), "thumbnail": ()}
+
 
 @router.get(
     "/result",
     summary="The report",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, FormatUnavailable, ResultHeld)
+    responses=problems(NotFound, NotFinished, FormatUnavailable, ResultHeld, StoredDamaged)
     | {200: {"model": Report, "content": {each: {} for each in (*map(media_type, FORMATS[1:]), MULTIPART)}}},
 )
 def get_result(
@@ -101,15 +104,14 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
 async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return the slide alone, at most 1600 px wide and high; no label, no macro image."""
     analysis = await on_disk(state.analyses.get, analysis_id, caller.tenant)
-    shown = Result(state.storage.result_folder(analysis.id), analysis.result_sha256 or "slide")  # there may be none yet
-    return await _picture(state, analysis, shown, "thumbnail")
+    return await _picture(state, analysis, None, "thumbnail")  # there may be no result yet
 
 
 @router.get(
     "/overlay.png",
     summary="Tissue, mitoses and hot-spot on the slide",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
+    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
 )
 async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return the thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
@@ -120,7 +122,7 @@ async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Respo
     "/heatmap.png",
     summary="The probability map over the slide",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
+    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
 )
 async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return the probability map over the thumbnail; each pixel shows the highest probability in it."""
@@ -131,7 +133,7 @@ async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Respo
     "/detections/{number}.png",
     summary="One mitosis, 64 um wide and high",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull) | PNG,
+    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
 )
 async def get_detection(
     analysis_id: str, number: Annotated[int, Path(ge=1, le=10**9)], state: StateOf, caller: Reader
@@ -144,20 +146,41 @@ async def get_detection(
     return await _picture(state, analysis, result, "detection", number)
 
 
-async def _picture(state: State, analysis: Analysis, result: Result, kind: str, number: int = 0) -> Response:
+async def _picture(state: State, analysis: Analysis, result: Result | None, kind: str, number: int = 0) -> Response:
     """Send a picture from the disk, drawn now in another process if it is not there."""
-    kept = result.path(f"{kind}-{number}" if number else kind, "png")
-    if not kept.exists():
-        stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
-        picture = Picture(
-            kind,
-            location=await on_disk(stored.location, state.storage),
-            name=stored.name,
-            mpp=analysis.request.get("mpp"),
-            report=str(result.path("report", "json")),
-            map=str(result.path("map")),
-            tissue=str(result.path("tissue")),
-            number=number,
-        )
-        await state.sandbox.draw(picture, kept)
-    return FileResponse(kept, media_type="image/png")
+    folder = await on_disk(state.storage.result_folder, analysis.id)
+    name = f"{kind}-{number}" if number else kind
+    name = f"{name}-{result.sha256 if result else 'slide'}"
+    content = await on_disk(kept_copy, folder, name, "png")
+    if content is None:
+        content = await _drawn(state, analysis, result, kind, number)
+        await on_disk(keep_copy, folder, name, "png", content)
+    return Response(content, media_type="image/png")
+
+
+def _needed(result: Result, kind: str) -> dict[str, str]:
+    """Find the files that a picture is drawn of; earlier releases kept no tissue, which is found again."""
+    files = {each: str(result.path(each)) for each in NEEDED[kind] if result.has(each)}
+    if kind == "heatmap" and not files:
+        raise NotFound("this analysis kept no probability map")
+    return files
+
+
+async def _drawn(state: State, analysis: Analysis, result: Result | None, kind: str, number: int) -> bytes:
+    """Draw a picture. Raises as `Sandbox.draw`, and as `Result.has` for what it is drawn of."""
+    stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
+    files = await on_disk(_needed, result, kind) if result else {}
+    picture = Picture(
+        kind,
+        location=await on_disk(stored.location, state.storage),
+        name=stored.name,
+        mpp=analysis.request.get("mpp"),
+        number=number,
+        **files,
+    )
+    drawn = state.storage.result_folder(analysis.id) / f"{uuid.uuid4()}.partial"
+    try:
+        await state.sandbox.draw(picture, drawn)
+        return await on_disk(drawn.read_bytes)
+    finally:
+        drawn.unlink(missing_ok=True)

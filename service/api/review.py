@@ -12,7 +12,7 @@ from service.api.audit import DecisionsRoute
 from service.api.auth import Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import StateOf
-from service.errors import ParameterInvalid
+from service.errors import ParameterInvalid, StoredDamaged
 from service.order import ResultStatus, Text
 from service.refusals import NotFinished, NotFound, PreconditionRequired, RevisionConflict
 from service.report import Detection, Review
@@ -115,10 +115,16 @@ class Standing(BaseModel):
 TAGGED: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"ETag": {"description": "The revision, quoted.", "schema": {"type": "string"}}}}
 }
-CHANGING = problems(NotFound, NotFinished, ParameterInvalid, RevisionConflict, PreconditionRequired) | TAGGED
+CHANGING = (
+    problems(NotFound, NotFinished, ParameterInvalid, RevisionConflict, PreconditionRequired, StoredDamaged) | TAGGED
+)
 
 
-@router.get("/detections", summary="Detections, decisions, counts", responses=problems(NotFound, NotFinished) | TAGGED)
+@router.get(
+    "/detections",
+    summary="Detections, decisions, counts",
+    responses=problems(NotFound, NotFinished, StoredDamaged) | TAGGED,
+)
 def get_detections(
     analysis_id: str,
     state: StateOf,

@@ -33,7 +33,7 @@ class State:
     def result(self, analysis_id: str, tenant: str) -> tuple[Analysis, Result]:
         """Find an analysis that succeeded, and its files. Raises NotFound, NotFinished."""
         analysis = self.analyses.get(analysis_id, tenant)
-        return analysis, Result.of(self.storage, analysis)
+        return analysis, Result.of(self.engine, self.storage, analysis)
 
     def send(self, analysis_id: str) -> None:
         """Queue an analysis' tasks now; what the broker does not take, maintenance sends as soon as it does."""

@@ -1,21 +1,54 @@
-"""`mitosis verify`: an analysis of the service, run again here, and what differs."""
+"""`mitosis verify`: an analysis of the service, run again here, and what differs; or all that is stored, looked at."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn, Optional
 
 import typer
 
 from service.cli.console import progress
 from service.cli.options import DataDir
 from service.cli.stores import open_stores, record_command
+from service.errors import ParameterInvalid
 
 MAX_LINES = 40
 
 
 def verify_command(
-    analysis_id: Annotated[str, typer.Argument(metavar="ID", help="Of an analysis that succeeded.")],
+    analysis_id: Annotated[
+        Optional[str], typer.Argument(metavar="[ID]", help="Of an analysis that succeeded, to be run again.")
+    ] = None,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Compare all stored results with their checksums instead; runs nothing.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Run an analysis again from its stored slide and compare. Exit 0: the same; 1: it differs, and where."""
+    """Run an analysis again from its slide, or look at all that is stored. Exit 1: it is not the same, and where."""
+    if (analysis_id is None) is not stored:
+        raise ParameterInvalid("give the ID of an analysis, or --stored")
+    if analysis_id is None:
+        _verify_stored(data_dir)
+    else:
+        _verify(analysis_id, data_dir)
+
+
+def _verify_stored(data_dir: Path | None) -> NoReturn:
+    from service.store.logs import set_up_logs
+    from service.store.results import check_all
+    from service.store.storage import Storage
+
+    set_up_logs("verify")  # to standard error
+    settings, engine = open_stores(data_dir)
+    results, damaged = 0, 0
+    for _, wrong in check_all(engine, Storage(settings.data_dir)):
+        results, damaged = results + 1, damaged + bool(wrong)
+        for line in wrong:
+            typer.echo(line)
+    typer.echo(f"{results} results, {damaged} of them damaged.", err=True)
+    record_command(engine, "", "verify_stored", "", results=results, damaged=damaged)
+    raise typer.Exit(1 if damaged else 0)
+
+
+def _verify(analysis_id: str, data_dir: Path | None) -> NoReturn:
     from service.hosts import guard_urls, listed_hosts
     from service.store.storage import Storage
     from service.worker.verification import verify

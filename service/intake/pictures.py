@@ -52,11 +52,9 @@ def _thumbnail(slide: Slide, _: Picture) -> Image.Image:
 
 
 def _overlay(slide: Slide, picture: Picture) -> Image.Image:
-    try:
-        tissue = QualityMap.load(Path(picture.tissue)).examinable
-    except ValueError:  # an analysis of a release that kept none
-        tissue = assess_quality(slide).examinable
-    return render.overlay(slide, _report(picture), tissue)
+    # "": an analysis of a release that kept none
+    quality = QualityMap.load(Path(picture.tissue)) if picture.tissue else assess_quality(slide)
+    return render.overlay(slide, _report(picture), quality.examinable)
 
 
 def _heat_map(slide: Slide, picture: Picture) -> Image.Image:

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy import Engine, Row
 
 from service import __version__
-from service.errors import SettingsInvalid
+from service.errors import SettingsInvalid, StoredDamaged
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
@@ -111,7 +111,7 @@ def _try(
         outbox.give_back(engine, row)
         log.warning("result held", **facts)
         return "waits"
-    except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished) as error:
+    except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished, StoredDamaged) as error:
         outbox.settle(engine, row, "refused", str(error))
         log.error("result refused", **facts, reason=type(error).__name__)  # its words may be the other system's
     except DeliveryDeclined as error:

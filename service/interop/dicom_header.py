@@ -1,20 +1,19 @@
 """The header of the DICOM slide that an analysis was of, kept beside its result: results outlive slides."""
 
+import io
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from service.errors import FileMissing, OutputUnwritable, SlideChanged, SourceForbidden, StorageFull
 from service.export.dicom_source import highdicom, read_source
-from service.files import write_whole
 from service.location import ask_held
 from service.readers.opening import is_url
 from service.refusals import FormatUnavailable, NotFound
 from service.slide_label import SlideLabel, label_of
 from service.store.records import Analysis
-from service.store.results import Result
+from service.store.results import Result, keep_copy, kept_copy
 from service.store.slides import find_slide
 from service.store.storage import Storage
 
@@ -30,9 +29,12 @@ def find_header(engine: Engine, storage: Storage, analysis: Analysis) -> "Datase
     highdicom()
     import pydicom
 
-    kept = Result.of(storage, analysis).path("source", "dcm")
-    if kept.exists():
-        return pydicom.dcmread(kept)
+    result = Result.of(engine, storage, analysis)
+    name = f"source-{result.sha256}"
+    if kept := kept_copy(result.folder, name, "dcm"):
+        return pydicom.dcmread(io.BytesIO(kept))
+    if (earlier := result.folder / f"{name}.dcm").exists():  # as 0.1.0 kept it
+        return pydicom.dcmread(earlier)
     try:
         stored = find_slide(engine, analysis.tenant, analysis.slide_id, use=False)
     except NotFound as error:
@@ -48,6 +50,8 @@ def find_header(engine: Engine, storage: Storage, analysis: Analysis) -> "Datase
     if header is not None and known is not None and label_of(header) != SlideLabel.model_validate(known):
         raise FormatUnavailable(f"{stored.name} is another slide than the one that was analysed: its label differs")
     if header is not None:
+        content = io.BytesIO()
+        header.save_as(content, enforce_file_format=True)
         with suppress(StorageFull, OutputUnwritable):
-            write_whole(kept, partial(header.save_as, enforce_file_format=True))
+            keep_copy(result.folder, name, "dcm", content.getvalue())
     return header

@@ -1,5 +1,6 @@
 """The PDF of a version: its pictures are drawn once, in the sandbox, and kept beside the result."""
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
 from service.intake.pictures import Picture
 from service.interop.result_version import ResultVersion
 from service.refusals import DatabaseUnavailable
-from service.store.results import Result
+from service.store.results import Result, keep_copy, kept_copy
 from service.store.slides import find_slide
 from service.store.storage import Storage
 
@@ -29,9 +30,11 @@ def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: str
     if not figures or not isinstance(spot, CirclePlace):
         return None
     analysis = version.analysis
-    kept = Result.of(storage, analysis).path(f"{kind}-{version.revision}", "jpg")
+    result = Result.of(engine, storage, analysis)
+    name = f"{kind}-{version.revision}-{result.sha256}"
+    drawn = result.folder / f"{uuid.uuid4()}.partial.jpg"
     try:
-        if not kept.exists():
+        if (content := kept_copy(result.folder, name, "jpg")) is None:
             stored = find_slide(engine, analysis.tenant, analysis.slide_id)
             shown = figures if kind == "hotspot" else figures[:MOST_FIGURES]
             picture = Picture(
@@ -42,9 +45,13 @@ def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: str
                 spot=spot.model_dump(),
                 points=[(each.id, each.x, each.y) for each in shown],
             )
-            draw(picture, kept)
-        return kept.read_bytes()
+            draw(picture, drawn)
+            content = drawn.read_bytes()
+            keep_copy(result.folder, name, "jpg", content)
+        return content
     except DatabaseUnavailable:
         raise
     except (MitosisError, OSError):  # the slide was deleted, or its storage is away: the words are worth having alone
         return None
+    finally:
+        drawn.unlink(missing_ok=True)

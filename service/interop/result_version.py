@@ -116,10 +116,10 @@ def find_version(
     """Find the version that was signed at a revision (0: the machine's), or the one that is valid now.
 
     `withdraws`: the order that it is taken back from, and how often it had been moved until then. Raises NotFound,
-    NotFinished, DatabaseUnavailable.
+    NotFinished, StoredDamaged, DatabaseUnavailable.
     """
     analysis = Analyses(engine).get(analysis_id, tenant)
-    report = Result.of(storage, analysis).report()
+    report = Result.of(engine, storage, analysis).report()
     entries = Reviews(engine).entries(analysis_id)
     known = [entry for entry in entries if revision is None or entry.revision <= revision]
     order = carried_order(withdraws if withdraws is not None else analysis.request)

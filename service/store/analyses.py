@@ -183,12 +183,14 @@ class Analyses:
         with writing(self.engine) as connection:
             return connection.execute(update(tasks).where(_held(claim)).values(**values)).rowcount == 1
 
-    def succeed(self, claim: Claim, result_sha256: str) -> bool:
-        """End an analysis whose report is stored; False where the lease was lost: then it is another worker's."""
+    def succeed(self, claim: Claim, result_sha256: str, files: Mapping[str, str] | None = None) -> bool:
+        """End an analysis whose result is stored, with its files' checksums; False where the lease was lost: then it
+        is another worker's.
+        """
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
-            self._end(connection, claim.analysis.id, "succeeded", result_sha256=result_sha256)
+            self._end(connection, claim.analysis.id, "succeeded", result_sha256=result_sha256, files=dict(files or {}))
             return True
 
     def split(self, claim: Claim, totals: Sequence[int]) -> bool:

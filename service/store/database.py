@@ -88,6 +88,8 @@ analyses = Table(
     Column("slide_identifier", String(255)),  # on the slide's label, as far as known: orders are found by it
     Column("error", JSON),
     Column("result_sha256", String(64)),
+    Column("files", NULLABLE_JSON),  # SHA-256 of the result's other files, by kind: `service.store.results`
+    Column("damage", NULLABLE_JSON),  # when which file was found not to be what was written, by kind
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

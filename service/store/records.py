@@ -52,6 +52,8 @@ class Analysis:
     slide_identifier: str | None
     error: Problem | None
     result_sha256: str | None
+    files: dict[str, str] | None
+    damage: dict[str, float] | None
     created_at: float
     started_at: float | None
     finished_at: float | None

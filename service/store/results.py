@@ -1,23 +1,46 @@
-"""What an analysis left in the data directory, by the checksum that the job store has: report, map, tissue mask.
+"""What an analysis left in the data directory: report, map, quality map, as they were written or not at all.
 
-The files never change once the analysis has succeeded, so what was read of them is kept for a while.
+The job store has the checksum of each file, and whoever reads one compares. A file that is missing, cut short or
+edited is an error, and stands in the job store (`damage` of the analysis) and in the audit log from then on; `check`
+takes that back where the file is as it was written again. Results of before checksums were kept of all files have
+those of the format (a zip's), which tell damage, but no edit.
+
+Pictures are made of these files, and carry their own checksum in their name: one that is damaged is made anew.
+
+What was read is kept for a while.
 """
 
+import hashlib
 import threading
-from dataclasses import dataclass
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import structlog
+from sqlalchemy import Engine, select, update
+
+from service.errors import StoredDamaged
+from service.files import file_sha256, sync_folder, write_whole
 from service.mitotic_figures import find_mitotic_figures, within
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
-from service.refusals import NotFinished, NotFound
+from service.refusals import DatabaseUnavailable, NotFinished, NotFound
 from service.report import Detection, Report, detection_of
+from service.store import audit
+from service.store.database import analyses, reading, writing
 from service.store.records import Analysis
 from service.store.storage import Storage
 
 MAX_CANDIDATES = 5000  # the most probable ones
+ARRAYS = ("map", "tissue")  # kinds of files beside the report
+PAGE = 500  # analyses that are checked at a time
 _one_map = threading.Lock()  # at a time: that of a large slide is 200 MB
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +49,83 @@ class Result:
 
     folder: Path
     sha256: str  # of the report
+    analysis_id: str
+    files: Mapping[str, str] = field(compare=False)  # SHA-256 of the others, by kind
+    engine: Engine = field(compare=False, repr=False)
 
     @classmethod
-    def of(cls, storage: Storage, analysis: Analysis) -> "Result":
+    def of(cls, engine: Engine, storage: Storage, analysis: Analysis) -> "Result":
         """Find an analysis' files. Raises NotFinished."""
         if analysis.status != "succeeded" or analysis.result_sha256 is None:
             reason = f": {analysis.error['detail']}" if analysis.error else ""
             raise NotFinished(f"analysis {analysis.id} is {analysis.status}{reason}; there is no result")
-        return cls(storage.result_folder(analysis.id), analysis.result_sha256)
+        folder = storage.result_folder(analysis.id)
+        return cls(folder, analysis.result_sha256, analysis.id, analysis.files or {}, engine)
 
-    def path(self, kind: str, extension: str = "npz") -> Path:
-        """Name the file of a kind (report, map, tissue ...); whether it is there, shows when it is read."""
-        return self.folder / f"{kind}-{self.sha256}.{extension}"
+    def path(self, kind: str) -> Path:
+        """Name the file of a kind: report, map, tissue."""
+        return self.folder / f"{kind}-{self.sha256}.{'json' if kind == 'report' else 'npz'}"
 
     def content(self) -> bytes:
-        """Read the report's bytes. Raises NotFound."""
+        """Read the report's bytes. Raises StoredDamaged; NotFound where it was deleted meanwhile."""
         try:
-            return self.path("report", "json").read_bytes()
+            content = self.path("report").read_bytes()
+        except OSError as error:
+            raise self._damaged("report", error.strerror or str(error)) from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise self._damaged("report", "it has another checksum than when it was written")
+        return content
+
+    def has(self, kind: str) -> bool:
+        """Tell whether there is a file of a kind, and that it is as it was written. Raises StoredDamaged, NotFound."""
+        if kind == "report":
+            return bool(self.content())
+        path, known = self.path(kind), self.files.get(kind)
+        try:
+            if known is not None:
+                sound = file_sha256(path) == known
+            else:
+                with zipfile.ZipFile(path) as saved:
+                    sound = saved.testzip() is None
         except FileNotFoundError as error:
-            raise NotFound("the result was deleted") from error
+            if known is None:  # of a release that kept none
+                return False
+            raise self._damaged(kind, "it is gone") from error
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise self._damaged(kind, str(error)) from error
+        if not sound:
+            raise self._damaged(kind, "it has another checksum than when it was written")
+        return True
+
+    def _damaged(self, kind: str, what: str) -> StoredDamaged | NotFound:
+        """Note that a file is not what was written; gives what to raise."""
+        log.error("a stored file is damaged", analysis_id=self.analysis_id, file=kind, reason=what)
+        with suppress(DatabaseUnavailable), writing(self.engine) as connection:
+            mine = analyses.c.id == self.analysis_id
+            row = connection.execute(select(analyses.c.tenant, analyses.c.damage).where(mine)).one_or_none()
+            if row is None:
+                return NotFound("the result was deleted")
+            if kind not in (row.damage or {}):
+                damage = {**(row.damage or {}), kind: time.time()}
+                connection.execute(update(analyses).where(mine).values(damage=damage))
+                audit.record(connection, row.tenant, "storage", "find_damage", self.analysis_id, file=kind)
+        advice = "restore it from the backup, or analyse the slide again"
+        return StoredDamaged(f"the {kind} of analysis {self.analysis_id} is not what was stored: {what}; {advice}")
 
     def report(self) -> Report:
-        """Read what the machine found. Raises NotFound."""
+        """Read what the machine found. Raises StoredDamaged, NotFound."""
         return _report(self)
 
+    def quality(self) -> QualityMap | None:
+        """Read the quality map; None where none was kept. Raises StoredDamaged, NotFound."""
+        return QualityMap.load(self.path("tissue")) if self.has("tissue") else None
+
+    def probabilities(self) -> ProbabilityMap | None:
+        """Read the probability map; None where none was kept. Raises StoredDamaged, NotFound."""
+        return ProbabilityMap.load(self.path("map")) if self.has("map") else None
+
     def glass(self) -> QualityMap:
-        """Read the map of the tissue that was examined. Raises NotFinished where it was not saved."""
+        """Read the map of the tissue that was examined. Raises NotFinished where it was not saved, and as `quality`."""
         return _glass(self)
 
     def candidates(self, above: float) -> list[Detection]:
@@ -66,10 +140,10 @@ def _report(result: Result) -> Report:
 
 @lru_cache(maxsize=4)
 def _glass(result: Result) -> QualityMap:
-    try:
-        return QualityMap.load(result.path("tissue"))
-    except ValueError as error:
-        raise NotFinished("the tissue of this slide was not kept: analyse it again, then review that") from error
+    quality = result.quality()
+    if quality is None:
+        raise NotFinished("the tissue of this slide was not kept: analyse it again, then review that")
+    return quality
 
 
 @lru_cache(maxsize=16)
@@ -79,11 +153,99 @@ def _candidates(result: Result, above: float) -> list[Detection]:
     if above >= threshold:
         return []
     with _one_map:
-        try:
-            probabilities = ProbabilityMap.load(result.path("map"))
-        except ValueError as error:
-            raise NotFinished("the probabilities of this slide were not kept: analyse it again") from error
+        probabilities = result.probabilities()
+        if probabilities is None:
+            raise NotFinished("the probabilities of this slide were not kept: analyse it again")
         found = find_mitotic_figures(probabilities, above, mpp, merge_um=report.merge_um)
     figures = within(found, report.examined_region)
     below = [figure for figure in figures if figure.score < threshold][:MAX_CANDIDATES]
     return [detection_of(number, figure, mpp) for number, figure in enumerate(below, start=1)]
+
+
+# Writing
+
+
+def write_result(folder: Path, report: bytes, arrays: Mapping[str, Path]) -> tuple[str, dict[str, str]]:
+    """Put the files of a result into place; gives the report's checksum, by which all are named, and theirs.
+
+    `arrays`: files by kind, which are moved. Raises StorageFull, OutputUnwritable, OSError.
+    """
+    digest, files = hashlib.sha256(report).hexdigest(), {kind: file_sha256(path) for kind, path in arrays.items()}
+    write_whole(folder / f"report-{digest}.json", report)
+    for kind, path in arrays.items():
+        path.replace(folder / f"{kind}-{digest}.npz")
+    sync_folder(folder)
+    return digest, files
+
+
+def remove_leftovers(folder: Path, digest: str) -> None:
+    """Delete all but a result's files: what it was made of, and what starts left that ended before they counted."""
+    for pattern in ("map.*", "plan.*", "*.partial*", "report-*", *(f"{kind}-*" for kind in ARRAYS)):
+        for leftover in folder.glob(pattern):
+            if digest not in leftover.name:
+                leftover.unlink(missing_ok=True)
+
+
+# Pictures, and whatever else is made of a result and its slide
+
+
+def kept_copy(folder: Path, name: str, extension: str) -> bytes | None:
+    """Read what `keep_copy` wrote; None where there is none, or none that is as it was written."""
+    for path in folder.glob(f"{name}.*.{extension}"):
+        content = path.read_bytes()
+        if path.name.split(".")[-2] == hashlib.sha256(content).hexdigest():
+            return content
+        path.unlink(missing_ok=True)
+    return None
+
+
+def keep_copy(folder: Path, name: str, extension: str, content: bytes) -> None:
+    """Write what can be made again, with its checksum in its name. Raises StorageFull, OutputUnwritable."""
+    write_whole(folder / f"{name}.{hashlib.sha256(content).hexdigest()}.{extension}", content)
+
+
+# Looking at everything
+
+
+def check_all(engine: Engine, storage: Storage) -> Iterator[tuple[str, list[str]]]:
+    """Compare all stored results with their checksums; yields each analysis' id, and what is wrong with it.
+
+    Damage that was noted and is mended is taken back. Raises DatabaseUnavailable.
+    """
+    after = ""
+    while True:
+        query = select(analyses).where(analyses.c.status == "succeeded", analyses.c.id > after)
+        with reading(engine) as connection:
+            rows = connection.execute(query.order_by(analyses.c.id).limit(PAGE)).all()
+        for row in rows:
+            folder = storage.results / row.id
+            result = Result(folder, row.result_sha256, row.id, row.files or {}, engine)
+            with suppress(NotFound):  # deleted meanwhile
+                wrong = list(_check(result))
+                if row.damage and not wrong:
+                    _mended(result, row.tenant)
+                yield row.id, wrong
+        if len(rows) < PAGE:
+            return
+        after = rows[-1].id
+
+
+def _check(result: Result) -> Iterator[str]:
+    for kind in ("report", *ARRAYS):
+        try:
+            result.has(kind)
+        except StoredDamaged as error:
+            yield str(error)
+
+
+def _mended(result: Result, tenant: str) -> None:
+    with writing(result.engine) as connection:
+        connection.execute(update(analyses).where(analyses.c.id == result.analysis_id).values(damage=None))
+        audit.record(connection, tenant, "storage", "damage_mended", result.analysis_id)
+
+
+def count_damaged(engine: Engine) -> int:
+    """Count the results of which a file is known to be damaged. Raises DatabaseUnavailable."""
+    query = select(analyses.c.id).where(analyses.c.damage.is_not(None))
+    with reading(engine) as connection:
+        return len(connection.execute(query).all())

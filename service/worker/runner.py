@@ -4,7 +4,6 @@ The result of one start never overwrites another's: checkpoints carry the number
 checksum, and the job store says which one counts.
 """
 
-import hashlib
 import os
 import socket
 import time
@@ -27,7 +26,6 @@ from service.errors import (
     StorageFull,
     WeightsMismatch,
 )
-from service.files import sync_folder, write_whole
 from service.hosts import guard_urls, listed_hosts
 from service.inference import Detector
 from service.parameters import AnalysisOptions
@@ -41,6 +39,7 @@ from service.store.analyses import Analyses, Claim
 from service.store.database import open_database
 from service.store.logs import hiding
 from service.store.records import Problem
+from service.store.results import ARRAYS, remove_leftovers, write_result
 from service.store.settings import Settings
 from service.store.slides import find_slide, is_reference, open_stored
 from service.store.storage import Storage
@@ -153,15 +152,11 @@ class Runner:
             seconds = time.time() - claim.analysis.started_at  # all workers' time, from the first one's start
             facts = facts.model_copy(update={"seconds": round(seconds, 3)})
         content = report.model_copy(update={"analysis": facts}).to_json().encode()
-        digest = hashlib.sha256(content).hexdigest()
-        write_whole(folder / f"report-{digest}.json", content)
-        for kind in ("map", "tissue"):
-            saved.with_suffix(f".{kind}").replace(folder / f"{kind}-{digest}.npz")
-        sync_folder(folder)
+        digest, files = write_result(folder, content, {kind: saved.with_suffix(f".{kind}") for kind in ARRAYS})
         limit = time.monotonic() + COMMIT_S
         while True:
             try:
-                counted = self._analyses.succeed(claim, digest)
+                counted = self._analyses.succeed(claim, digest, files)
                 break
             except DatabaseUnavailable:
                 if time.monotonic() > limit:
@@ -169,8 +164,7 @@ class Runner:
                 time.sleep(1)
         if not counted:
             raise LeaseLost
-        for leftover in (*folder.glob("map.*"), *folder.glob("plan.*")):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder, digest)
         log.info("analysis succeeded", mitoses=report.counts.total, seconds=report.analysis.seconds)
 
     def _report(self, claim: Claim, error: Exception) -> None:

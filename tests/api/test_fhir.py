@@ -13,13 +13,13 @@ from httpx import Client
 from service.api import fhir, fhir_results
 from service.api.errors import add_handlers
 from service.api.state import State
-from service.files import write_whole
 from service.intake.sandbox import Sandbox
 from service.interop.fhir_served import PARTS
 from service.store import keys
 from service.store.analyses import Analyses
 from service.store.database import open_database
 from service.store.records import Submission
+from service.store.results import write_result
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
@@ -277,8 +277,8 @@ def succeed(state: State, analysis_id: str) -> None:
     assert claim
     report = report_of(12)
     own = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis_id})})
-    write_whole(state.storage.result_folder(analysis_id) / f"report-{'a' * 64}.json", own.to_json().encode())
-    assert state.analyses.succeed(claim, "a" * 64)
+    folder = state.storage.result_folder(analysis_id)
+    assert state.analyses.succeed(claim, *write_result(folder, own.to_json().encode(), {}))
 
 
 def test_keys_and_scopes_hold_here_too(client: Client, state: State) -> None:

@@ -21,22 +21,26 @@ from httpx import Client, Response
 from pypdf import PdfReader
 
 from service.activity_report import Activity
-from service.api import results
+from service.api import layers, results, review
 from service.api.errors import add_handlers
 from service.api.formats import Wanted, wanted
 from service.api.state import State
-from service.files import write_whole
 from service.intake.accept import accept_reference
 from service.intake.sandbox import Sandbox
 from service.order import Order
+from service.probability_map import ProbabilityMap
+from service.quality import QualityMap
 from service.refusals import FormatUnavailable
 from service.report import Report
 from service.store.analyses import Analyses
 from service.store.database import open_database, review_entries, writing
 from service.store.records import Submission
+from service.store.results import Result, write_result
 from service.store.settings import load_settings
 from service.store.slides import delete_slide
 from service.store.storage import Storage
+from service.tiling import Lattice
+from service.tissue import TissueMask
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
 from tests.dicom_slide import BASE, write_dicom_slide
@@ -63,7 +67,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
 def client(state: State) -> Iterator[Client]:
     app = FastAPI()
     app.state.service = state
-    app.include_router(results.router)
+    for module in (results, layers, review):
+        app.include_router(module.router)
     add_handlers(app)
     with client_of(app) as client:
         yield client
@@ -82,9 +87,12 @@ def analysed(state: State, path: Path, order: Order | None = ORDER) -> str:
     assert claim
     report = the_report()
     report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
-    name = f"report-{'a' * 64}.json"
-    write_whole(state.storage.result_folder(analysis.id) / name, report.to_json().encode())
-    assert state.analyses.succeed(claim, "a" * 64)
+    folder = state.storage.result_folder(analysis.id)
+    ProbabilityMap.empty(Lattice.of(*SIZE, (1.0, 1.0), 16)).save(folder / "map.map")
+    tissue = TissueMask(np.full((10, 12), 255, np.uint8), (50.0, 50.0), (0.25, 0.25))
+    QualityMap(tissue, np.zeros((10, 12), np.uint8)).save(folder / "map.tissue")
+    arrays = {kind: folder / f"map.{kind}" for kind in ("map", "tissue")}
+    assert state.analyses.succeed(claim, *write_result(folder, report.to_json().encode(), arrays))
     return analysis.id
 
 
@@ -209,6 +217,35 @@ def test_what_was_signed_is_final_and_then_amended(client: Client, state: State,
         replaced = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
         assert len(replaced) == revision
     assert len(told) == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "routes"),
+    [
+        ("report", ("result", "result?format=fhir", "result?format=csv", "overlay.png", "detections/1.png")),
+        ("map", ("heatmap.png", "layers", "layers/heatmap.png", "detections?candidates_from=0.1")),
+        ("tissue", ("overlay.png", "layers", "detections")),
+    ],
+)
+def test_what_is_damaged_is_a_fault_of_the_service_and_no_slide_s(
+    client: Client, state: State, tiff: str, kind: str, routes: tuple[str, ...]
+) -> None:
+    path = Result.of(state.engine, state.storage, state.analyses.get(tiff, "default")).path(kind)
+    path.write_bytes(path.read_bytes()[:-50])
+    for route in routes:
+        answer = client.get(f"/v1/analyses/{tiff}/{route}")
+        assert (answer.status_code, answer.json()["code"]) == (500, "stored-damaged"), route
+    assert client.get(f"/v1/analyses/{tiff}/thumbnail.png").status_code == 200
+
+
+def test_pictures_are_drawn_once_and_again_where_they_are_damaged(client: Client, state: State, tiff: str) -> None:
+    address = f"/v1/analyses/{tiff}/overlay.png"
+    first = client.get(address)
+    assert (first.status_code, first.headers["content-type"]) == (200, "image/png")
+    [kept] = state.storage.result_folder(tiff).glob("overlay-*")
+    kept.write_bytes(first.content[:-20])
+    assert client.get(address).content == first.content
+    assert not list(state.storage.result_folder(tiff).glob("*.partial"))
 
 
 def test_a_slide_that_is_no_dicom_has_all_else(client: Client, tiff: str) -> None:

@@ -178,7 +178,7 @@ def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, 
 def stored(server: Running, analysis_id: str) -> tuple[Result, list[Entry]]:
     engine = open_database(load_settings(data_dir=server.data_dir).database, migrate=False)
     try:
-        result = Result.of(Storage(server.data_dir), Analyses(engine).get(analysis_id, "default"))
+        result = Result.of(engine, Storage(server.data_dir), Analyses(engine).get(analysis_id, "default"))
         return result, Reviews(engine).entries(analysis_id)
     finally:
         engine.dispose()
@@ -294,13 +294,15 @@ def test_an_analysis_is_verified(server: Running, slide: Path) -> None:
     assert (told.returncode, told.stdout.splitlines()[-1:]) == (0, [SAME]), told
     assert command(server, "verify", "none").returncode == 1
 
-    path = stored(server, analysis_id)[0].path("report", "json")
+    path = stored(server, analysis_id)[0].path("report")
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"total": ', b'"total": 1', 1))
     told = command(server, "verify", analysis_id)
     assert told.returncode == 1
-    assert told.stdout.startswith("report: its checksum is ")
+    assert told.stdout.startswith("report: ")
+    assert command(server, "verify", "--stored").returncode == 1
     path.write_bytes(content)
+    assert command(server, "verify", "--stored").returncode == 0
 
     sha256 = result(server, analysis_id)["slide"]["sha256"]
     [file] = Storage(server.data_dir).slide_folder(sha256).iterdir()

@@ -24,11 +24,11 @@ import numpy as np
 from hl7.mllp import start_hl7_server
 from sqlalchemy import select
 
-from service.files import write_whole
 from service.interop.mllp import Peer
 from service.quality import QualityMap
 from service.store.analyses import Analyses
 from service.store.database import open_database, outbox, reading, tasks
+from service.store.results import write_result
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.tissue import TissueMask
@@ -37,7 +37,6 @@ from tests.export.hospital import report_of
 from tests.lis import message
 from tests.slides import draw_tissue, write_svs
 
-SHA256 = "a" * 64
 ANNA = "PID|1||1001^^^KIS&1.2.3.4&ISO^MR||Alt^Anna^^^^^L||19500101|F"
 BERTA = "PID|1||2002^^^KIS&1.2.3.4&ISO^MR||Berg^Berta^^^^^L||19600202|F"
 TICKS_S = 2.5  # the gateway's rounds are a second apart: sharing out, then sending
@@ -185,10 +184,11 @@ class Site:
         report = report_of(count)
         report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis_id})})
         folder = self.storage.result_folder(analysis_id)
-        write_whole(folder / f"report-{SHA256}.json", report.to_json().encode())
         tissue = TissueMask(np.full((10, 10), 255, np.uint8), (2000.0, 1600.0), (500.0, 800.0))
-        QualityMap(tissue, np.zeros((10, 10), np.uint8)).save(folder / f"tissue-{SHA256}.npz")
-        assert self.analyses.succeed(claim, SHA256)
+        QualityMap(tissue, np.zeros((10, 10), np.uint8)).save(folder / "map.tissue")
+        assert self.analyses.succeed(
+            claim, *write_result(folder, report.to_json().encode(), {"tissue": folder / "map.tissue"})
+        )
 
     def sign(self, analysis_id: str, **more: str) -> None:
         """Sign as a person does, over HTTP."""

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from service.analysis import analyze
+from service.files import file_sha256
 from service.inference import Detector
 from service.model_card import DEFAULT_MODEL
 from service.report import Report
@@ -76,7 +77,7 @@ class Laboratory:
 
     def report(self, analysis_id: str) -> Report:
         """What came of it."""
-        return Result.of(self.storage, self.analyses.get(analysis_id, "lab")).report()
+        return Result.of(self.analyses.engine, self.storage, self.analyses.get(analysis_id, "lab")).report()
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,7 @@ def alone(laboratory: Laboratory) -> dict[str, Any]:
 def test_two_workers_plan_a_slide_once_and_find_what_one_finds(laboratory: Laboratory, alone: dict[str, Any]) -> None:
     analysis_id = laboratory.submit(region=REGION, parts=2)
     folder = laboratory.storage.result_folder(analysis_id)
+    (folder / "report-0.json").write_text("{}")  # of a start that was killed before its result counted
     plans, kinds = [], []
     for number in range(4):
         kinds.append(laboratory.step(analysis_id, number))
@@ -107,6 +109,13 @@ def test_two_workers_plan_a_slide_once_and_find_what_one_finds(laboratory: Labor
     assert len(set(plans)) == 1, "written once"
     assert laboratory.report(analysis_id).model_dump(exclude={"analysis"}) == alone
     assert len(alone["detections"]) > 3
+    ended = laboratory.analyses.get(analysis_id, "lab")
+    kept = {path.name: file_sha256(path) for path in folder.iterdir()}
+    assert ended.files is not None
+    assert kept == {
+        f"report-{ended.result_sha256}.json": ended.result_sha256,
+        **{f"{kind}-{ended.result_sha256}.npz": ended.files[kind] for kind in ("map", "tissue")},
+    }
 
 
 def test_a_damaged_plan_costs_time_and_nothing_else(laboratory: Laboratory, alone: dict[str, Any]) -> None:

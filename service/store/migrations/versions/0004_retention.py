@@ -9,6 +9,9 @@ down_revision = "0003"
 
 def upgrade() -> None:
     """To this version. Whatever was written last, by then the clock was believed."""
+    nothing = sa.JSON(none_as_null=True)
+    for name in ("files", "damage"):
+        op.add_column("analyses", sa.Column(name, nothing, nullable=True))
     op.create_table(
         "retention",
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
@@ -27,3 +30,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Back from it."""
     op.drop_table("retention")
+    for name in ("files", "damage"):
+        op.drop_column("analyses", name)
