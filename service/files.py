@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from service.errors import FileMissing, OutputUnwritable, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing when slides cannot
+OTHERS = 0o077  # what group and all others may, as bits of a mode
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -77,6 +79,42 @@ def free_bytes(folder: Path) -> int:
     """Compute what slides may still take of a folder's disk. Raises OSError."""
     disk = os.statvfs(folder)
     return max(0, int((disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize))
+
+
+def keep_private() -> None:
+    """Let nobody but this user read what this process, and those that it starts, write from here on."""
+    os.umask(OTHERS)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only this user enters, or close one that is there.
+
+    Raises StorageFull, OutputUnwritable; so, too, where it is open to others and belongs to somebody else.
+    """
+    with writable(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    close_to_others(folder)
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file that only this user reads, or close one that is there. Raises as `private_folder`."""
+    with writable(path):
+        path.touch(mode=0o600)
+    close_to_others(path)
+
+
+def close_to_others(path: Path) -> None:
+    """Take a file or folder away from other users. Raises OutputUnwritable where it is not this user's to close."""
+    with writable(path):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not mode & OTHERS:
+            return
+        try:
+            path.chmod(mode & ~OTHERS)
+        except PermissionError as error:
+            raise OutputUnwritable(
+                f"{path} is open to other users (mode {mode:o}) and belongs to another one; have it closed (chmod go=)"
+            ) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from service.errors import OutputUnwritable, StorageFull
-from service.files import file_sha256, write_whole
+from service.files import close_to_others, file_sha256, private_file, private_folder, write_whole
 from tests.disks import fill, small_disk
 
 PLACES = np.random.default_rng(0).random((200, 200))
@@ -186,3 +186,36 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
 def test_a_file_has_the_checksum_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_what_is_private_is_so_by_any_umask_and_however_it_was_before(tmp_path: Path) -> None:
+    for _ in range(2):
+        private_folder(tmp_path / "above" / "folder")
+        private_file(tmp_path / "file")
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.name != "above"}
+        assert modes == {"folder": 0o700, "file": 0o600}
+        (tmp_path / "above" / "folder").chmod(0o755)
+        (tmp_path / "file").chmod(0o644)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of somebody else")
+def test_what_somebody_else_left_open_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(mode=0o644)
+    os.chown(path, 1, 1)
+    for above in (tmp_path, *tmp_path.parents[:-2]):
+        above.chmod(0o711)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(OutputUnwritable, match=r"mode 644.*chmod go="):
+            close_to_others(path)
+    finally:
+        os.seteuid(0)

@@ -7,6 +7,7 @@ import typer
 
 from service.cli.options import Model
 from service.errors import ParameterInvalid
+from service.files import keep_private
 
 Host = Annotated[str, typer.Option(help="Address to listen on; beyond loopback only with keys.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
@@ -42,6 +43,7 @@ def api_command(host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir =
     if not settings.broker_url:
         raise ParameterInvalid("the gateway alone needs MITOSIS_BROKER_URL; `mitosis serve` brings a broker")
     set_up_logs("gateway")
+    keep_private()
     refuse_open_listener(host, open_database(settings.database))
     serve(create_app(settings), host, port)
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service.files import keep_private
+
 if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
     from sqlalchemy import Engine
 
@@ -11,10 +13,11 @@ if TYPE_CHECKING:  # the database is imported when a command runs, not when its 
 
 
 def open_stores(data_dir: Path | None, *, migrate: bool = True) -> "tuple[Settings, Engine]":
-    """Load the settings and open the database that they name. Raises SettingsInvalid, DatabaseUnavailable."""
+    """Load the settings and open the database that they name. Raises as `open_database`."""
     from service.store.database import open_database
     from service.store.settings import load_settings
 
+    keep_private()
     settings = load_settings(data_dir=data_dir)
     return settings, open_database(settings.database, migrate=migrate)
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import structlog
 
 from service.errors import SettingsInvalid
+from service.files import keep_private, private_file
 from service.store.database import open_database
 from service.store.logs import set_up_logs
 from service.store.settings import Settings
+from service.store.storage import open_data_dir
 from service.worker.embedded_valkey import EmbeddedValkey
 from service.worker.process import check_weights
 
@@ -39,6 +41,7 @@ def serve_all(
     from service.api.server import serve
 
     set_up_logs("gateway")
+    keep_private()
     check_weights(settings.model)
     with ExitStack() as stack:
         stack.enter_context(_alone(settings))
@@ -64,7 +67,8 @@ def serve_all(
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Refuse two services on one data directory."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    open_data_dir(settings.data_dir)
+    private_file(settings.data_dir / "serve.lock")
     with (settings.data_dir / "serve.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,6 +19,7 @@ from service.hosts import guard_urls, listed_hosts
 from service.intake import archive
 from service.location import Location
 from service.readers.confinement import ConfinedThreads
+from service.readers.opening import is_url
 from service.slide import Box, open_slide
 
 if TYPE_CHECKING:  # children that only open slides do without what draws
@@ -116,6 +117,8 @@ ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def _size(file: str | Path) -> int:
+    if not is_url(file):
+        return Path(file).stat().st_size
     system, path = fsspec.core.url_to_fs(str(file))
     return int(system.size(path) or 0)
 

@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import (
     JSON,
+    URL,
     Boolean,
     Column,
     Connection,
@@ -30,8 +31,8 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    event,
     func,
+    make_url,
     select,
 )
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
@@ -39,6 +40,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid
 from service.refusals import DatabaseUnavailable
+from service.store import sqlite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0  # how long a writer waits for another one's lock
@@ -50,6 +52,10 @@ POSTGRESQL = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # ms
     "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
+}
+CONNECT: dict[str, dict[str, Any]] = {
+    "sqlite": {"timeout": BUSY_S, "check_same_thread": False},
+    "postgresql": POSTGRESQL,
 }
 
 NULLABLE_JSON = JSON(none_as_null=True)
@@ -272,17 +278,19 @@ audit_entries = Table(
 )
 
 
-def open_database(url: str, *, migrate: bool = True) -> Engine:
-    """Open a database and bring its tables up to date. Raises SettingsInvalid, DatabaseUnavailable."""
+def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
+    """Open a database and bring its tables up to date; a file is this user's alone.
+
+    Raises SettingsInvalid, DatabaseUnavailable, StorageFull, OutputUnwritable.
+    """
     try:
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, **_options(url))
+        parsed = make_url(url)
+        options = CONNECT.get(parsed.get_backend_name(), {})
+        engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=options)
     except (ArgumentError, ImportError) as error:
         raise SettingsInvalid(f"MITOSIS_DATABASE_URL: {error}") from error
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        if engine.url.database:
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        sqlite.prepare(engine)
     if migrate:
         try:
             with available():
@@ -291,23 +299,6 @@ def open_database(url: str, *, migrate: bool = True) -> Engine:
             engine.dispose()
             raise
     return engine
-
-
-def _options(url: str) -> dict[str, Any]:
-    if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": BUSY_S, "check_same_thread": False}}
-    return {"connect_args": POSTGRESQL} if url.startswith("postgresql") else {}
-
-
-def _set_up_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # transactions begin when SQLAlchemy says so
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # a transaction that reads and then writes fails at once where another wrote in between, unless it began as a writer
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
 def _upgrade(engine: Engine) -> None:
@@ -340,7 +331,7 @@ def revision(engine: Engine) -> str:
 
 def _alembic(connection: Connection) -> alembic.config.Config:
     config = alembic.config.Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # it interpolates
     return config
 
 

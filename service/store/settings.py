@@ -9,9 +9,11 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL
 
 from service.errors import SettingsInvalid
 from service.model_card import DEFAULT_MODEL
@@ -113,23 +115,23 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def database(self) -> str:
+    def database(self) -> str | URL:
         """The database's URL, as SQLAlchemy wants it."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite3'}"
+        return self.database_url or URL.create("sqlite", database=str(self.data_dir / "jobs.sqlite3"))
 
     @property
     def broker_socket(self) -> Path:
         """The socket of the embedded Valkey; elsewhere where the path would be longer than a socket's may be."""
         socket = self.data_dir / "broker" / "valkey.sock"
-        if len(str(socket)) < 100:
+        if len(os.fsencode(socket)) < 100:
             return socket
-        digest = hashlib.sha256(str(socket).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"mitosis-{os.getuid()}-{digest}.sock"
 
     @property
     def broker(self) -> str:
         """The broker's URL, as Celery wants it."""
-        return self.broker_url or f"redis+socket://{self.broker_socket}"
+        return self.broker_url or f"redis+socket://{quote(os.fsencode(self.broker_socket))}"
 
 
 def load_settings(**given: object) -> Settings:

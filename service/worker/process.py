@@ -16,7 +16,7 @@ import structlog
 from celery import Celery, signals
 
 from service.errors import MitosisError, WeightsDamaged
-from service.files import file_sha256
+from service.files import file_sha256, keep_private
 from service.model_card import WEIGHTS, find_model, read_card
 from service.store.logs import say_confinement, set_up_logs
 from service.store.settings import Settings
@@ -36,6 +36,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> int:
     Raises ModelUnknown, CardInvalid, WeightsDamaged before anything is started.
     """
     set_up_logs("worker")
+    keep_private()
     logging.getLogger("celery").setLevel(logging.WARNING)  # of every message; ours carry the analysis' id
     check_weights(settings.model)
     app = _app(settings)

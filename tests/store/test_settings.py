@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from service.errors import SettingsInvalid
 from service.store.settings import load_settings
@@ -50,7 +51,7 @@ def test_all_that_is_not_given_lies_in_the_data_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     found = load_settings(data_dir=Path("data"))
     assert found.data_dir == tmp_path / "data"
-    assert found.database == f"sqlite:///{tmp_path}/data/jobs.sqlite3"
+    assert found.database == URL.create("sqlite", database=f"{tmp_path}/data/jobs.sqlite3")
     assert found.broker == f"redis+socket://{found.broker_socket}"
     given = load_settings(database_url="postgresql+psycopg://db/x", broker_url="redis://broker:6379/0")
     assert (given.database, given.broker) == ("postgresql+psycopg://db/x", "redis://broker:6379/0")

@@ -33,6 +33,21 @@ def small(tmp_path: Path) -> Iterator[Storage]:
         yield Storage(disk)
 
 
+@pytest.mark.parametrize(("mode", "after"), [(0o755, 0o700), (0o770, 0o700), (0o1777, 0o1777)])
+def test_a_data_directory_of_ours_is_closed_to_others(storage: Storage, mode: int, after: int) -> None:
+    storage.folder.chmod(mode)
+    storage.results.chmod(0o755)
+    Storage(storage.folder)
+    assert [path.stat().st_mode & 0o7777 for path in (storage.folder, storage.results)] == [after, 0o700]
+
+
+def test_a_folder_where_everybody_may_swap_files_is_no_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(OutputUnwritable, match="written to by everybody"):
+        Storage(tmp_path / "open")
+
+
 def pieces(content: bytes, size: int = 100_000) -> Iterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
