@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, func, insert, select, tuple_, update
 
 from service.errors import WorkerLost
 from service.order import Priority
@@ -133,9 +133,7 @@ class Analyses:
         if held is not None:
             where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
         if cursor is not None:
-            created_at, after = from_cursor(cursor)
-            older = analyses.c.created_at < created_at
-            where &= or_(older, and_(analyses.c.created_at == created_at, analyses.c.id < after))
+            where &= tuple_(analyses.c.created_at, analyses.c.id) < tuple_(*from_cursor(cursor))  # by the index
         with reading(self.engine) as connection:
             found = find_analyses(connection, where, limit=limit + 1)
         more = len(found) > limit

@@ -34,6 +34,7 @@ from sqlalchemy import (
     func,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -76,6 +77,8 @@ slides = Table(
     Column("created_at", Float, nullable=False),
     Column("used_at", Float, nullable=False),
     Index("slides_by_content", "tenant", "sha256", "name", unique=True),
+    Index("slides_by_sha256", "sha256"),
+    Index("slides_by_use", "used_at"),
 )
 
 analyses = Table(
@@ -106,9 +109,18 @@ analyses = Table(
     Column("held", NULLABLE_JSON),  # why nothing of it is sent: `service.store.holds`
     Column("accepted", NULLABLE_JSON),  # keys of conflicts that a person has decided
     Index("analyses_by_time", "tenant", "created_at", "id"),
-    Index("analyses_by_accession", "tenant", "accession_number"),
+    Index("analyses_by_accession", "tenant", "accession_number", "created_at", "id"),
     Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
     Index("analyses_by_status", "status"),
+    Index("analyses_by_status_and_time", "tenant", "status", "created_at", "id"),
+    Index("analyses_by_end", "finished_at"),
+    Index("analyses_by_order", "order_id"),
+    *(
+        Index(
+            f"analyses_{name}", "tenant", "created_at", "id", sqlite_where=some, postgresql_where=some
+        )  # a few of many
+        for name, some in {"held": text("held IS NOT NULL"), "damaged": text("damage IS NOT NULL")}.items()
+    ),
 )
 
 # What one worker does at a time: a whole analysis, a part of its map, or the merge of the parts.
@@ -260,6 +272,8 @@ outbox = Table(
     Column("next_at", Float, nullable=False),
     Column("last_error", Text),
     Index("outbox_by_channel", "channel", "status", "id"),
+    Index("outbox_by_status", "status", "channel"),
+    Index("outbox_by_time", "created_at"),
 )
 
 # Append-only; each entry's checksum covers the one before.

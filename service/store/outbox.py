@@ -252,7 +252,7 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
     What is held waits for a person and for no channel: it is counted elsewhere (`service.store.holds`).
     """
     columns = (outbox.c.channel, outbox.c.status, func.count(), func.min(outbox.c.created_at))
-    query = select(*columns).where(_may_go())
+    query = select(*columns).where(outbox.c.status.in_(UNDELIVERED), _may_go())
     with reading(engine) as connection:
         rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).all()
     found = {(channel, status): (count, oldest) for channel, status, count, oldest in rows}

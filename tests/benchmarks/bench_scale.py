@@ -1,0 +1,162 @@
+"""The job store with 2,000 and with 200,000 analyses: what a request, a second, a round and a start cost with either.
+
+    python -m tests.benchmarks.bench_scale [SQLite] [PostgreSQL]
+
+By default both, PostgreSQL where it is installed. Prints a table for people and, last, one JSON object, in
+milliseconds, the best of three.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, insert
+
+from service.store import outbox, retention
+from service.store.analyses import Analyses
+from service.store.database import analyses as table
+from service.store.database import audit_entries, open_database, reading, slides, tasks, writing
+from service.store.database import outbox as outbox_table
+from service.store.holds import count_held, held_results
+from service.store.orders import count_waiting
+from service.store.results import count_damaged
+from service.store.retention import DAY_S, Limits, Rounds
+from service.store.settings import load_settings
+from service.store.slides import forget_slides
+from service.store.storage import Storage
+from tests.benchmarks.bench_analysis import table as table_of
+from tests.deployment.stack import postgres
+
+SIZES = (2_000, 200_000)
+CHUNK = 10_000
+DAYS = 80  # over which they came; nothing is old
+
+
+def fill(engine: Engine, count: int, now: float) -> None:
+    """Write analyses that have ended: a tenth failed, a hundredth held, each told; and a slide for every fourth."""
+    for start in range(0, count, CHUNK):
+        rows: dict[Any, list[dict[str, Any]]] = {table: [], tasks: [], outbox_table: [], slides: [], audit_entries: []}
+        for number in range(start, min(count, start + CHUNK)):
+            at, name = now - DAYS * DAY_S * (1 - number / count), str(uuid.uuid4())
+            failed, held = number % 10 == 0, {"id": name[:12], "reasons": []} if number % 100 == 1 else None
+            mine = {"id": name, "tenant": "default", "slide_id": f"s{number // 4}", "slide_name": "s.svs", "model": "m"}
+            mine |= {"status": "failed" if failed else "succeeded", "request": {}, "model_sha256": "", "moves": 0}
+            mine |= {"error": {"code": "slide-damaged"} if failed else None, "held": held, "priority": "routine"}
+            mine |= {"accession_number": f"A{number}", "created_at": at, "finished_at": at}
+            rows[table].append(mine)
+            rows[tasks].append({"id": name, "analysis_id": name, "kind": "whole", "status": "done", "priority": "stat"})
+            told = {"tenant": "default", "analysis_id": name, "channel": "hl7", "revision": 0, "status": "delivered"}
+            rows[outbox_table].append(told | {"created_at": at, "next_at": at})
+            entry = {"number": number + 1, "at": at, "tenant": "", "actor": "", "action": "look", "object": name}
+            rows[audit_entries].append(entry | {"detail": {}, "previous": "", "sha256": ""})
+            if number % 4 == 0:
+                slide = {"id": f"s{number // 4}", "tenant": "default", "sha256": f"{number:064x}", "name": "s.svs"}
+                rows[slides].append(slide | {"path": "p", "size": 1.0, "facts": {}, "created_at": at, "used_at": now})
+        with writing(engine) as connection:
+            for each, values in rows.items():
+                connection.execute(insert(each), values)
+
+
+def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[], object]]:
+    """What is asked of the store, by people, by other systems and by itself."""
+    known, settings = Analyses(engine), load_settings(data_dir=folder)
+    storage, limits = Storage(folder), Limits.of(settings, time.time())
+    _, middle = known.list("default", limit=500)
+    for _ in range(min(200, count // 1000)):
+        _, middle = known.list("default", limit=500, cursor=middle)
+
+    def statistics() -> None:
+        known.statistics()
+        count_waiting(engine), count_held(engine), count_damaged(engine)
+        outbox.statistics(engine, ["hl7"])
+
+    def second() -> None:
+        known.running(), known.to_send(), known.sent_and_queued()
+        outbox.share_out(engine, ["hl7"], "default")
+        outbox.take(engine, "hl7", 10)
+
+    def round_of_retention() -> None:
+        rounds = Rounds(engine, settings)
+        assert rounds.begin()
+        assert not list(retention.forget_results(engine, limits))
+        retention.forget_rest(engine, limits.results)
+        forget_slides(engine, storage, limits.slides)
+        rounds.end()
+
+    def due() -> None:
+        with reading(engine) as connection:
+            retention.due(connection, limits)
+
+    return {
+        "list, first page": lambda: known.list("default"),
+        "list, far down": lambda: known.list("default", cursor=middle),
+        "list, running": lambda: known.list("default", status="running"),
+        "list, failed": lambda: known.list("default", status="failed"),
+        "list, held": lambda: known.list("default", held=True),
+        "search, accession number": lambda: known.list("default", accession_number=f"A{count // 2}"),
+        "all that are held": lambda: held_results(engine, "nobody"),
+        "metrics": statistics,
+        "a second's sweeps": second,
+        "what is old": due,
+        "a round of retention": round_of_retention,
+        "start": lambda: open_database(engine.url).dispose(),
+    }
+
+
+def best_ms(question: Callable[[], object]) -> float:
+    """The best of three tries."""
+    tries = []
+    for _ in range(3):
+        started = time.perf_counter()
+        question()
+        tries.append(1000 * (time.perf_counter() - started))
+    return round(min(tries), 2)
+
+
+@contextmanager
+def databases() -> Iterator[dict[str, Callable[[str], Any]]]:
+    """URLs of new databases by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[str, Callable[[str], Any]] = {"SQLite": lambda name: f"sqlite:///{folder}/{name}.sqlite3"}
+        server = None
+        with suppress(Exception):  # whatever keeps it from starting here
+            server = postgres().__enter__()
+            found["PostgreSQL"] = server.create
+        try:
+            yield found
+        finally:
+            if server is not None:
+                server.__exit__(None, None, None)
+
+
+def main() -> None:
+    """Fill databases and ask them."""
+    found: dict[str, dict[str, float]] = {}
+    with databases() as urls:
+        for name in sys.argv[1:] or urls:
+            make = urls[name]
+            for count in SIZES:
+                folder, engine = Path(tempfile.mkdtemp()), open_database(make(f"n{count}"))
+                fill(engine, count, time.time())
+                if engine.dialect.name == "postgresql":
+                    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                        connection.exec_driver_sql("ANALYZE")  # as its own autovacuum does in a minute
+                asked = questions(engine, count, folder)
+                found[f"{name} {count:,}"] = {what: best_ms(question) for what, question in asked.items()}
+                engine.dispose()
+                shutil.rmtree(folder)
+    columns = list(found)
+    rows = [[what, *(f"{found[column][what]:.1f}" for column in columns)] for what in found[columns[0]]]
+    table_of("Milliseconds by the number of analyses", ["", *columns], rows)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Questions that are asked often find their rows by an index: they cost the same with 200,000 analyses as with few.
+
+`make bench-scale` measures it; this looks at SQLite's plans.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from service.store import outbox
+from service.store.analyses import Analyses
+from service.store.database import metadata, open_database
+from service.store.holds import count_held, held_results
+from service.store.records import as_cursor
+from service.store.results import count_damaged
+
+CURSOR = as_cursor(1.7e9, "x")
+ASKED: dict[str, Callable[[Analyses], object]] = {
+    "list": lambda known: known.list("lab"),
+    "list, going on": lambda known: known.list("lab", cursor=CURSOR),
+    "list by status": lambda known: known.list("lab", status="failed", cursor=CURSOR),
+    "list of held": lambda known: known.list("lab", held=True),
+    "search": lambda known: known.list("lab", accession_number="A1", cursor=CURSOR),
+    "all held": lambda known: held_results(known.engine, "lab"),
+    "statistics": lambda known: known.statistics(),
+    "held": lambda known: count_held(known.engine),
+    "damaged": lambda known: count_damaged(known.engine),
+    "outbox": lambda known: outbox.statistics(known.engine, ["hl7"]),
+    "next to be sent": lambda known: outbox.take(known.engine, "hl7", 1),
+    "announcements": lambda known: outbox.share_out(known.engine, [], "lab"),
+    "leases": lambda known: known.running(),
+    "to be queued": lambda known: known.to_send(),
+    "queued": lambda known: known.sent_and_queued(),
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield engine
+    engine.dispose()
+
+
+def plans(engine: Engine, question: Callable[[Analyses], object]) -> list[str]:
+    """How SQLite finds what a question asks for."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    question(Analyses(engine))
+    event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        return [
+            row.detail
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_no_table_is_read_through(engine: Engine, what: str) -> None:
+    found = plans(engine, ASKED[what])
+    assert found
+    assert [each for each in found if each.removeprefix("SCAN ") in metadata.tables] == []
+
+
+def test_a_list_goes_on_where_it_ended(engine: Engine) -> None:
+    for what in ("list, going on", "list by status", "search"):
+        assert "(created_at,id)<(?,?)" in plans(engine, ASKED[what])[0], what
+    assert "analyses_held" in plans(engine, ASKED["list of held"])[0]
+    assert "accession_number=?" in plans(engine, ASKED["search"])[0]
