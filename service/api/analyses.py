@@ -6,13 +6,13 @@ import json
 from collections.abc import AsyncIterable, Mapping
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
 
 from service.api.audit import ChangesRoute
-from service.api.auth import Caller, Reader, Submitter
+from service.api.auth import Caller, Reader, Submitter, look_again
 from service.api.bodies import media_type_of
 from service.api.errors import extended, problems, request_invalid
 from service.api.multipart import read_multipart
@@ -200,26 +200,47 @@ def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisSt
     return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
 
 
+def _followed(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reader,
+    last_event_id: Annotated[str | None, Header(max_length=100, description="As an EventSource sends it.")] = None,
+) -> Analysis:
+    """Find what is to be followed, before an answer begins. Raises NotFound; and 204 where its end was told already."""
+    analysis = state.analyses.get(analysis_id, caller.tenant)
+    if analysis.status not in LIVE and last_event_id == analysis.status:
+        raise HTTPException(204)  # by which an EventSource knows not to come again
+    return analysis
+
+
 @router.get(
     "/{analysis_id}/events",
     summary="Follow an analysis by server-sent events",
     response_class=EventSourceResponse,
-    responses=problems(NotFound),
+    responses=problems(NotFound) | {204: {"description": "All was sent before: `Last-Event-ID` is of the end."}},
 )
-async def follow(analysis_id: str, state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
-    """Send an event `status` with the analysis whenever something changes; the stream ends with the analysis."""
+async def follow(
+    analysis: Annotated[Analysis, Depends(_followed)], request: Request, state: StateOf, caller: Reader
+) -> AsyncIterable[ServerSentEvent]:
+    """Send an event `status` with the analysis whenever something changes; the stream ends with the analysis.
+
+    It also ends with its key, and when the analysis is deleted.
+    """
     shown: Mapping[str, Any] | None = None
-    wait_s = FIRST_EVENT_S
+    wait_s, seen = FIRST_EVENT_S, analysis
     while True:
-        analysis = await run_in_threadpool(state.analyses.get, analysis_id, caller.tenant)
-        now = AnalysisStatus.of(analysis).model_dump(mode="json")
+        now = AnalysisStatus.of(seen).model_dump(mode="json")
         if now != shown:
-            yield ServerSentEvent(data=now, event="status")
+            yield ServerSentEvent(data=now, event="status", id=seen.status)
             shown, wait_s = now, FIRST_EVENT_S  # a small analysis is over in no time
-        if analysis.status not in LIVE:
+        if seen.status not in LIVE:
             return
         await asyncio.sleep(wait_s)
         wait_s = min(1.3 * wait_s, EVENT_S)
+        found = await look_again(request, caller, lambda: state.analyses.get(analysis.id, caller.tenant))
+        if found is None:
+            return
+        seen = found
 
 
 @router.delete(

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
@@ -12,11 +12,13 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
-from service.errors import SettingsInvalid
+from service.errors import MitosisError, SettingsInvalid
 from service.refusals import KeyRequired, ScopeMissing
 from service.store import keys, sessions
 
 Scope = Literal["read", "submit", "review", "admin"]
+
+T = TypeVar("T")
 
 ADVICE = "send `Authorization: Bearer mk_...`; `mitosis keys create` makes a key"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -84,6 +86,19 @@ def _identify(engine: Engine, request: HTTPConnection) -> Caller:
         raise KeyRequired(f"there is no valid key in this request; {ADVICE}")
     refuse_other_sites(request)
     return EVERYBODY
+
+
+async def look_again(request: HTTPConnection, caller: Caller, look: Callable[[], T]) -> T | None:
+    """Look at what a stream is of; None where the stream must end: its key was revoked, or what it is of is gone."""
+    engine: Engine = request.app.state.service.engine
+
+    def allowed() -> T | None:
+        try:
+            return look() if _identify(engine, request) == caller else None
+        except MitosisError:
+            return None
+
+    return await run_in_threadpool(allowed)
 
 
 def refuse_other_sites(request: HTTPConnection) -> None:

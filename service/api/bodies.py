@@ -1,11 +1,12 @@
-"""Bodies too large for memory: judged by what is announced, then taken as they come."""
+"""Bodies too large for memory: judged by what is announced, then taken as they come. And those that are known."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
@@ -53,3 +54,17 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
             if size < SLOWEST_BYTES_PER_S * (time.monotonic() - started - STALL_S):
                 raise UploadTimeout(f"fewer than {SLOWEST_BYTES_PER_S} bytes come in a second")
             yield chunk
+
+
+def is_known(tag: str, if_none_match: str | None) -> bool:
+    """Tell whether a client has what a tag (quoted) stands for, by its `If-None-Match`."""
+    given = {each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")}
+    return tag in given or "*" in given
+
+
+def tagged(content: bytes, media_type: str, if_none_match: str | None, **headers: str) -> Response:
+    """Answer with content and its tag, or with 304 where the client has it."""
+    tag = f'"{hashlib.sha256(content).hexdigest()}"'
+    if is_known(tag, if_none_match):
+        return Response(status_code=304, headers={"ETag": tag, **headers})
+    return Response(content, media_type=media_type, headers={"ETag": tag, **headers})

@@ -248,6 +248,8 @@ def _short(value: Any) -> str | int:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what Starlette and FastAPI refuse: routes and methods that do not exist, bodies that cannot be parsed."""
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NO_CONTENT:  # no error: a stream of which nothing is left
+        return Response(status_code=error.status_code)
     if isinstance(error.__cause__, MitosisError):  # FastAPI makes a 400 of whatever is raised while a body is read
         return problem_response(error.__cause__, request.scope)
     if error.status_code == 400:

@@ -5,11 +5,10 @@ import time
 from collections.abc import AsyncIterable, Mapping
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.auth import Reader
+from service.api.auth import Reader, look_again
 from service.api.schemas import AnalysisStatus
 from service.api.state import StateOf
 
@@ -21,16 +20,19 @@ router = APIRouter(prefix="/v1/events", tags=["analyses"])
 
 
 @router.get("", summary="Follow all analyses by server-sent events", response_class=EventSourceResponse)
-async def follow_all(state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
+async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
     """Send the newest hundred, oldest first, then what changes: `status` with the analysis, `deleted` with its id.
 
     `ready` comes once, when all that there was has been sent; its `older` says whether there are older ones, which
-    `GET /v1/analyses` lists. The stream ends after five minutes; ask again.
+    `GET /v1/analyses` lists. The stream ends after five minutes, or with its key; ask again.
     """
     shown: dict[str, Mapping[str, Any]] = {}
     ends_at, first = time.monotonic() + STREAM_S, True
     while time.monotonic() < ends_at:
-        found, following = await run_in_threadpool(state.analyses.list, caller.tenant, limit=WATCHED)
+        seen = await look_again(request, caller, lambda: state.analyses.list(caller.tenant, limit=WATCHED))
+        if seen is None:
+            return
+        found, following = seen
         now: dict[str, Mapping[str, Any]] = {}
         for each in reversed(found):
             now[each.id] = AnalysisStatus.of(each).model_dump(mode="json")

@@ -65,9 +65,16 @@ class Envelope:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
+        of_head, complete = scope["method"] == "HEAD", False
+        if of_head:  # asked as GET is, answered without the body; the server has the scope as it came
+            scope = {**scope, "method": "GET"}
 
         async def send_in_envelope(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
+            if of_head and message["type"] == "http.response.body":
+                message, was_complete, complete = {"type": message["type"]}, complete, True
+                if was_complete:
+                    return
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _add_headers(message, scope["path"], request_id)

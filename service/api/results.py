@@ -1,6 +1,5 @@
 """What came of an analysis: the report in its formats, and its pictures. Pictures are drawn once and kept."""
 
-import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 
 from service.api.audit import AuditedRoute
 from service.api.auth import Reader
+from service.api.bodies import tagged
 from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
@@ -30,7 +30,12 @@ from service.store.slides import find_slide
 from service.store.storage import on_disk
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
+IfNoneMatch = Annotated[str | None, Header(description="The `ETag` of what is there already.")]
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "It is known."}}
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}, "description": "The picture."},
+    **NOT_MODIFIED,
+}
 
 # what of a result a picture is drawn of
 NEEDED = {"overlay": ("report", "tissue"), "heatmap": ("map",), "detection": ("report",), "thumbnail": ()}
@@ -41,6 +46,7 @@ NEEDED = {"overlay": ("report", "tissue"), "heatmap": ("map",), "detection": ("r
     summary="The report",
     response_class=Response,
     responses=problems(NotFound, NotFinished, FormatUnavailable, ResultHeld, StoredDamaged)
+    | NOT_MODIFIED
     | {200: {"model": Report, "content": {each: {} for each in (*map(media_type, FORMATS[1:]), MULTIPART)}}},
 )
 def get_result(
@@ -49,6 +55,7 @@ def get_result(
     caller: Reader,
     asked: Annotated[str | None, Query(alias="format", max_length=32, description=", ".join(FORMATS))] = None,
     accept: Annotated[str, Header()] = "application/json",
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1, DICOM or PDF, by `format` or `Accept`.
 
@@ -67,8 +74,7 @@ def get_result(
         content, kind = _with_review(result, entries) if entries else result.content(), media_type("json")
     else:
         content, kind = _written(state, find_version(state.engine, state.storage, analysis_id, caller.tenant), choice)
-    headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Vary": "Accept"}
-    return Response(content, media_type=kind, headers=headers)
+    return tagged(content, kind, if_none_match, Vary="Accept")
 
 
 def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
@@ -101,10 +107,12 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
     response_class=Response,
     responses=problems(NotFound, SlideDamaged, StorageFull) | PNG,
 )
-async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+async def get_thumbnail(
+    analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None
+) -> Response:
     """Return the slide alone, at most 1600 px wide and high; no label, no macro image."""
     analysis = await on_disk(state.analyses.get, analysis_id, caller.tenant)
-    return await _picture(state, analysis, None, "thumbnail")  # there may be no result yet
+    return await _picture(state, analysis, None, "thumbnail", if_none_match)  # there may be no result yet
 
 
 @router.get(
@@ -113,9 +121,9 @@ async def get_thumbnail(analysis_id: str, state: StateOf, caller: Reader) -> Res
     response_class=Response,
     responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
 )
-async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+async def get_overlay(analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Return the thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
-    return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "overlay")
+    return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "overlay", if_none_match)
 
 
 @router.get(
@@ -124,9 +132,9 @@ async def get_overlay(analysis_id: str, state: StateOf, caller: Reader) -> Respo
     response_class=Response,
     responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
 )
-async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Return the probability map over the thumbnail; each pixel shows the highest probability in it."""
-    return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "heatmap")
+    return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "heatmap", if_none_match)
 
 
 @router.get(
@@ -136,17 +144,23 @@ async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader) -> Respo
     responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
 )
 async def get_detection(
-    analysis_id: str, number: Annotated[int, Path(ge=1, le=10**9)], state: StateOf, caller: Reader
+    analysis_id: str,
+    number: Annotated[int, Path(ge=1, le=10**9)],
+    state: StateOf,
+    caller: Reader,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return the surroundings of the detection with that `id` in the report."""
     analysis, result = await on_disk(state.result, analysis_id, caller.tenant)
     found = len((await on_disk(result.report)).detections)  # their ids are 1, 2, 3 ...
     if number > found:
         raise NotFound(f"there is no detection {number}; there are {found}")
-    return await _picture(state, analysis, result, "detection", number)
+    return await _picture(state, analysis, result, "detection", if_none_match, number)
 
 
-async def _picture(state: State, analysis: Analysis, result: Result | None, kind: str, number: int = 0) -> Response:
+async def _picture(
+    state: State, analysis: Analysis, result: Result | None, kind: str, if_none_match: str | None, number: int = 0
+) -> Response:
     """Send a picture from the disk, drawn now in another process if it is not there."""
     folder = await on_disk(state.storage.result_folder, analysis.id)
     name = f"{kind}-{number}" if number else kind
@@ -155,7 +169,7 @@ async def _picture(state: State, analysis: Analysis, result: Result | None, kind
     if content is None:
         content = await _drawn(state, analysis, result, kind, number)
         await on_disk(keep_copy, folder, name, "png", content)
-    return Response(content, media_type="image/png")
+    return tagged(content, "image/png", if_none_match)
 
 
 def _needed(result: Result, kind: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 
 from service.api.audit import LookedAtRoute
 from service.api.auth import Reader
+from service.api.bodies import is_known
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import State, StateOf
 from service.errors import FileMissing, MitosisError, RequestInvalid, SourceForbidden
@@ -86,7 +87,7 @@ async def _picture(state: State, stored: StoredSlide, box: Box, scale: float, kn
     sha256 = stored.facts["sha256"]
     tag = f'"{sha256[:16]}-{box.x}-{box.y}-{box.width}-{box.height}-{scale!r}"'
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={KEPT_S}"}
-    if known is not None and tag in known:
+    if is_known(tag, known):
         return Response(status_code=304, headers=headers)
     location = await on_disk(stored.location, state.storage)
     jpeg = await state.sandbox.cut(location, stored.name, box, scale)

@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, and_, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, tuple_, update
 
 from service.errors import WorkerLost
 from service.order import Priority
-from service.refusals import IdempotencyConflict
+from service.refusals import IdempotencyConflict, NotFound
 from service.store.callback_queue import enqueue
 from service.store.clock import is_due, never_before
 from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
@@ -102,9 +102,14 @@ class Analyses:
         row = connection.execute(select(idempotency).where(where)).one_or_none()
         if row is None:
             return None
+        try:
+            known = find_analysis(connection, row.analysis_id, tenant)
+        except NotFound:  # deleted, and its key with it
+            connection.execute(delete(idempotency).where(where))
+            return None
         if row.request_sha256 != request_sha256:
             raise IdempotencyConflict("this Idempotency-Key came before with another request; use a new one")
-        return find_analysis(connection, row.analysis_id, tenant)
+        return known
 
     def get(self, analysis_id: str, tenant: str) -> Analysis:
         """Find an analysis. Raises NotFound, for somebody else's too."""

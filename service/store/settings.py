@@ -8,16 +8,18 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import URL
 
 from service.errors import SettingsInvalid
 from service.model_card import DEFAULT_MODEL
 from service.strict import first_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 GIB = 1 << 30
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes mount them: one file per setting
@@ -115,8 +117,10 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def database(self) -> str | URL:
+    def database(self) -> "str | URL":
         """The database's URL, as SQLAlchemy wants it."""
+        from sqlalchemy import URL  # not with the settings: commands that open no database do without
+
         return self.database_url or URL.create("sqlite", database=str(self.data_dir / "jobs.sqlite3"))
 
     @property

@@ -7,7 +7,7 @@ comes back empty, costs time and nothing else.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import redis
 from celery import Celery
@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from service.refusals import QueueUnavailable
 from service.store.settings import Settings
+from service.worker import transport
 
 TASK = "mitosis.run"
 QUEUE = "mitosis"
@@ -30,6 +31,7 @@ GRACE_S = 60.0  # between our own time limit, which explains itself, and Celery'
 
 def celery_app(settings: Settings) -> Celery:
     """Set Celery up as gateway and workers use it."""
+    transport.use()
     app = Celery("mitosis", broker=settings.broker, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
@@ -94,7 +96,11 @@ class Broker:
         """List the ids of the tasks whose messages wait."""
         with _reachable():
             messages = [message for name in _lists() for message in self._redis.lrange(name, 0, -1)]
-        return {json.loads(message)["headers"]["id"] for message in messages}
+        found = set()
+        for message in messages:
+            with suppress(ValueError, TypeError, KeyError):  # no message of ours
+                found.add(str(json.loads(message)["headers"]["id"]))
+        return found
 
     def close(self) -> None:
         """Close the connections."""

@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx import Client
+from sqlalchemy import delete
 
-from service.api import events
+from service.api import analyses, events
+from service.api.errors import add_handlers
+from service.api.middleware import add_middleware
 from service.api.state import State
 from service.intake.sandbox import Sandbox
+from service.store import keys
 from service.store.analyses import Analyses
-from service.store.database import open_database
+from service.store.database import analyses as table
+from service.store.database import open_database, writing
 from service.store.records import Submission
 from service.store.settings import load_settings
 from service.store.storage import Storage
@@ -46,6 +51,72 @@ def first_events(client: Client) -> list[tuple[str, dict[str, Any]]]:
                 if kind == "ready":
                     break
     return found
+
+
+@pytest.fixture
+def client(state: State) -> Iterator[Client]:
+    app = FastAPI()
+    app.state.service = state
+    app.include_router(events.router)
+    app.include_router(analyses.router)
+    add_handlers(app)
+    add_middleware(app, state.settings)
+    with client_of(app) as client:
+        yield client
+
+
+def submitted(state: State) -> str:
+    return state.analyses.submit(Submission("default", "slide", "slide.svs", {}, "model", "0" * 64))[0].id
+
+
+def test_events_of_an_unknown_analysis_are_a_problem_and_no_stream(client: Client) -> None:
+    answer = client.get("/v1/analyses/none/events")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+def test_who_was_told_of_the_end_is_told_not_to_come_again(client: Client, state: State) -> None:
+    analysis_id = submitted(state)
+    state.analyses.cancel(analysis_id, "default")
+    address = f"/v1/analyses/{analysis_id}/events"
+    told = client.get(address)
+    assert (told.status_code, "id: cancelled" in told.text) == (200, True)
+    again = client.get(address, headers={"Last-Event-ID": "cancelled"})
+    assert (again.status_code, again.content) == (204, b"")
+    assert client.get(address, headers={"Last-Event-ID": "running"}).status_code == 200
+
+
+@pytest.mark.parametrize("what", ["events", "analyses/{}/events"])
+def test_a_stream_ends_with_its_key(client: Client, state: State, what: str) -> None:
+    analysis_id = submitted(state)
+    key_id, secret = keys.create(state.engine, "viewer", "default", ["read"])
+    headers = {"Authorization": f"Bearer {secret}"}
+    with client.stream("GET", f"/v1/{what.format(analysis_id)}", headers=headers) as answer:
+        lines = answer.iter_lines()
+        while not next(lines).startswith("data"):
+            pass
+        keys.revoke(state.engine, key_id)
+        for _ in lines:  # ends, before the client's own limit
+            pass
+
+
+def test_a_stream_ends_when_its_analysis_is_deleted(client: Client, state: State) -> None:
+    analysis_id = submitted(state)
+    with client.stream("GET", f"/v1/analyses/{analysis_id}/events") as answer:
+        lines = answer.iter_lines()
+        while not next(lines).startswith("data"):
+            pass
+        with writing(state.engine) as connection:
+            connection.execute(delete(table))
+        for _ in lines:
+            pass
+
+
+@pytest.mark.parametrize("what", ["events", "analyses", "analyses/none"])
+def test_head_is_get_without_the_body(client: Client, state: State, what: str) -> None:
+    submitted(state)
+    answer = client.head(f"/v1/{what}")
+    assert (answer.status_code, answer.content) == (404 if "none" in what else 200, b"")
+    assert answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(("count", "older"), [(0, False), (2, False), (3, True)])

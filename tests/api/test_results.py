@@ -238,6 +238,16 @@ def test_what_is_damaged_is_a_fault_of_the_service_and_no_slide_s(
     assert client.get(f"/v1/analyses/{tiff}/thumbnail.png").status_code == 200
 
 
+@pytest.mark.parametrize("route", ["result", "result?format=csv", "overlay.png", "thumbnail.png"])
+def test_what_is_known_is_not_sent_again(client: Client, tiff: str, route: str) -> None:
+    address = f"/v1/analyses/{tiff}/{route}"
+    first = client.get(address)
+    for tags, status in ((first.headers["etag"], 304), (f'"x", W/{first.headers["etag"]}', 304), ('"x"', 200)):
+        again = client.get(address, headers={"If-None-Match": tags})
+        assert (again.status_code, again.headers["etag"]) == (status, first.headers["etag"])
+        assert again.content == (b"" if status == 304 else first.content)
+
+
 def test_pictures_are_drawn_once_and_again_where_they_are_damaged(client: Client, state: State, tiff: str) -> None:
     address = f"/v1/analyses/{tiff}/overlay.png"
     first = client.get(address)

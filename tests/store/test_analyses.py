@@ -183,6 +183,16 @@ def test_an_idempotency_key_makes_one_analysis(analyses: Analyses) -> None:
     assert analyses.submit(replace(SUBMISSION, tenant="other"), "key 0", "2" * 64)[1], "keys are a tenant's own"
 
 
+def test_a_key_goes_with_its_analysis(analyses: Analyses) -> None:
+    first, _ = analyses.submit(SUBMISSION, "key", "1" * 64)
+    analyses.cancel(first.id, "lab")
+    analyses.delete(first.id, "lab")
+    second, created = analyses.submit(SUBMISSION, "key", "2" * 64)
+    assert created
+    assert second.id != first.id
+    assert analyses.submit(SUBMISSION, "key", "2" * 64) == (second, False)
+
+
 def test_somebody_elses_analysis_is_not_there(analyses: Analyses) -> None:
     analysis = submitted(analyses)
     for call in (analyses.get, analyses.cancel, analyses.delete):
