@@ -189,8 +189,10 @@ async def _drawn(state: State, analysis: Analysis, result: Result | None, kind: 
         location=await on_disk(stored.location, state.storage),
         name=stored.name,
         mpp=analysis.request.get("mpp"),
+        report=files.get("report", ""),
+        map=files.get("map", ""),
+        tissue=files.get("tissue", ""),
         number=number,
-        **files,
     )
     drawn = state.storage.result_folder(analysis.id) / f"{uuid.uuid4()}.partial"
     try:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from service.api.maintenance import Maintenance
 from service.cli.app import app
+from service.intake.sandbox import Sandbox
 from service.store import retention
 from service.store.analyses import Analyses
 from service.store.audit import entries
@@ -222,7 +223,8 @@ def test_a_round_deletes_results_and_slides_however_many(engine: Engine, setting
     storage, broker = Storage(settings.data_dir), Broker(settings)
     orphan = storage.result_folder(str(uuid.uuid4()))
     try:
-        Maintenance(settings, Analyses(engine), broker, storage).forget()
+        with Sandbox() as sandbox:
+            Maintenance(settings, Analyses(engine), broker, storage, sandbox).forget()
     finally:
         broker.close()
     assert kept(engine) == 10
