@@ -32,9 +32,11 @@ def _listed(entry: str, setting: str) -> Host:
     import httpx
 
     if match := ENTRY.fullmatch(entry):
+        port = int(match["port"]) if match["port"] else None
         with suppress(httpx.InvalidURL, ValueError):
             host = spelled(httpx.URL(f"http://{match['host']}/").raw_host)
-            return host, int(match["port"]) if match["port"] else None
+            if port is None or 0 < port < 1 << 16:
+                return host, port
     raise SettingsInvalid(f"{setting}: {entry!r} is neither `host` nor `host:port` nor `[ipv6]:port`")
 
 

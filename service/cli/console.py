@@ -1,6 +1,7 @@
 """The commands' common parts: slides in, files out whole or not at all, and an error as one line."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from typer.exceptions import TyperException
 
 from service.errors import (
     CardInvalid,
@@ -30,6 +32,8 @@ from service.readers.slide_folders import slides_in
 # what every slide of a run would end with: the model is loaded with the first
 OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable)
 
+OF_TYPER = (typer.Exit, typer.Abort, TyperException)  # which it deals with
+
 Format: TypeAlias = Literal["json", "geojson", "csv"]  # that a report is written in
 FormatOption = Annotated[Format, typer.Option("--format", help="What to write.")]
 
@@ -45,6 +49,12 @@ def reported_errors() -> Iterator[None]:
         _fail(ParameterInvalid(error.format_message().replace("Value error, ", "")))  # pydantic's
     except MitosisError as error:
         _fail(error)
+    except (*OF_TYPER, BrokenPipeError):
+        raise
+    except Exception as error:
+        if sys.flags.dev_mode:  # python -X dev -m service ...: with the traceback
+            raise
+        _fail(InternalError(f"{type(error).__name__}: {error}; please report it"))
 
 
 def _fail(error: MitosisError) -> NoReturn:

@@ -6,6 +6,7 @@ addresses, so no rule about addresses could tell them from others. Proxies of th
 """
 
 import asyncio
+import base64
 import ipaddress
 import socket
 import ssl
@@ -29,6 +30,7 @@ from service.store.settings import Settings
 
 ATTEMPT_S: Final = 10.0  # one try, from the look-up of the name to the answer's status
 AT_ONCE: Final = 16
+SECRET_BYTES: Final = 24  # at least
 GONE: Final = 410  # by which a receiver says: never again
 
 
@@ -47,10 +49,14 @@ def signer(settings: Settings) -> Webhook | None:
     """Make what signs; None without a secret. Raises SettingsInvalid for an unusable secret."""
     if settings.callback_secret is None:
         return None
+    secret = settings.callback_secret.get_secret_value()
     try:
-        return Webhook(settings.callback_secret.get_secret_value())
+        webhook, size = Webhook(secret), len(base64.b64decode(secret.removeprefix("whsec_")))
     except (ValueError, EmptyWebhookSecretError) as error:
         raise SettingsInvalid("MITOSIS_CALLBACK_SECRET is not `whsec_` and base64") from error
+    if size < SECRET_BYTES:
+        raise SettingsInvalid(f"MITOSIS_CALLBACK_SECRET has {size} bytes; Standard Webhooks asks for {SECRET_BYTES}")
+    return webhook
 
 
 def check_settings(settings: Settings) -> None:

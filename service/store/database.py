@@ -36,10 +36,10 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid, StoredDamaged
 from service.refusals import DatabaseUnavailable
 from service.store import sqlite
 
@@ -361,6 +361,10 @@ def available() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         what = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
         raise DatabaseUnavailable(f"the database does not answer ({what}); try again") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:  # of the statement, and not of the file
+            raise
+        raise StoredDamaged(f"the database is damaged ({error.orig}); restore it from the backup") from error
 
 
 @contextmanager

@@ -5,13 +5,14 @@ that use them, and a model's facts are in its card.
 """
 
 import hashlib
+import ipaddress
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsInvalid
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 GIB = 1 << 30
+BROKERS = ("redis", "rediss", "redis+socket")  # schemes of URLs
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes mount them: one file per setting
 
 Positive = Annotated[float, Field(gt=0)]
@@ -29,6 +31,27 @@ Positive = Annotated[float, Field(gt=0)]
 
 def _by_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _absolute(folder: Path) -> Path:
+    try:
+        return folder.expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # no home, or the folder that this process is in was deleted
+        raise ValueError(f"no folder can be found for it ({error}); give a whole path") from error
+
+
+def _broker(url: str) -> str:
+    if url:
+        parts = urlsplit(url)
+        if parts.scheme not in BROKERS or (parts.port is None and not (parts.hostname or parts.path)):
+            raise ValueError(f"it begins with one of {', '.join(f'{name}://' for name in BROKERS)}, and has a host")
+    return url
+
+
+def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        ipaddress.ip_network(name, strict=False)
+    return names
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_commas)]  # "a, b" in the environment
@@ -45,15 +68,15 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,  # docs/settings.md is made of them
     )
 
-    data_dir: Path = Path("mitosis-data")
+    data_dir: Annotated[Path, AfterValidator(_absolute), Field(validate_default=True)] = Path("mitosis-data")
     """Folder of slides, results, and the embedded database and broker; all processes of a service share it."""
     database_url: str = ""
     """SQLAlchemy's URL, `postgresql+psycopg://...` for several machines; empty: SQLite in the data folder."""
-    broker_url: str = ""
+    broker_url: Annotated[str, AfterValidator(_broker)] = ""
     """Redis or Valkey, `redis://...` or `rediss://...`; empty: an embedded Valkey in the data folder."""
     model: str = DEFAULT_MODEL
     """Model id, or a folder with weights and card."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs: `auto`, `cpu` or `cuda`."""
     max_upload_bytes: Annotated[int, Field(gt=0)] = 64 * GIB
     """Bytes of the largest upload."""
@@ -70,7 +93,7 @@ class Settings(BaseSettings):
     """Regular expression of file names; its group `id` is what the slide's label says: `^(?P<id>S[0-9]+-[0-9]+)`."""
     lis_tenant: str = "default"
     """Tenant whose orders come by HL7, and whose results go out."""
-    lis_allow: Names = ()
+    lis_allow: Annotated[Names, AfterValidator(_networks)] = ()
     """Addresses and networks, by commas, that orders may come from by HL7; empty: this machine only."""
     lis_charset: str = ""
     """Characters of HL7 messages whose MSH-18 is empty, as HL7's table 0211 calls them: `8859/1`, `UNICODE UTF-8`."""
@@ -110,11 +133,6 @@ class Settings(BaseSettings):
     """Seconds without a sign of life, after which a worker is taken for dead."""
     split_patches: Annotated[int, Field(gt=0)] = 4000
     """Patches from which a slide is shared between the workers that live."""
-
-    @model_validator(mode="after")
-    def _absolute(self) -> Self:
-        object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
-        return self
 
     @property
     def database(self) -> "str | URL":

@@ -386,6 +386,9 @@ def test_no_secret_no_callbacks() -> None:
         (["*.example"], SECRET),
         (["2001:db8::7"], SECRET),
         (["lis.example:http"], SECRET),
+        (["lis.example:99999"], SECRET),
+        (["lis.example:0"], SECRET),
+        (["lis.example"], "whsec_QUI="),
         ([""], SECRET),
     ],
 )

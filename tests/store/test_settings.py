@@ -30,6 +30,13 @@ def test_lists_are_told_apart_by_commas(monkeypatch: pytest.MonkeyPatch) -> None
         ("MAX_UPLOAD_BYTES", "-5"),
         ("SPLIT_PATCHES", "1.5"),
         ("KEEP_SLIDES_DAYS", "nan"),
+        ("BROKER_URL", "nonsense"),
+        ("BROKER_URL", "http://:secret@broker/0"),
+        ("BROKER_URL", "redis://broker:99999/0"),
+        ("LIS_ALLOW", "10.20.0.0/33"),
+        ("LIS_ALLOW", "hospital.example"),
+        ("DEVICE", "gpu"),
+        ("DATA_DIR", "~nobody-of-that-name/data"),
     ],
 )
 def test_what_is_no_setting_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
