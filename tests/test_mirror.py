@@ -80,7 +80,6 @@ WITHOUT = {
     "store/orders": "orders by HL7: interop/test_hl7_orders.py",
     "store/records": FACTS,
     "store/reviews": "two people at once: test_review.py, deployment/test_postgresql.py",
-    "store/slides": "uploads, and what is kept for how long: intake/test_accept.py",
     "store/sqlite": "on SQLite by every store; its file's mode: integration/test_places.py",
     "worker/transport": "with a worker of its own: worker/test_process.py",
     "training/final_model": "the last step of the study: training/test_cross_validation.py",

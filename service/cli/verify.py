@@ -20,31 +20,45 @@ def verify_command(
     stored: Annotated[
         bool, typer.Option("--stored", help="Compare all stored results with their checksums instead; runs nothing.")
     ] = False,
+    slides: Annotated[
+        bool, typer.Option("--slides", help="With --stored: the uploaded slides too, which are read whole.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Run an analysis again from its slide, or look at all that is stored. Exit 1: it is not the same, and where."""
-    if (analysis_id is None) is not stored:
+    if (analysis_id is None) is not stored or (slides and not stored):
         raise ParameterInvalid("give the ID of an analysis, or --stored")
     if analysis_id is None:
-        _verify_stored(data_dir)
+        _verify_stored(data_dir, slides)
     else:
         _verify(analysis_id, data_dir)
 
 
-def _verify_stored(data_dir: Path | None) -> NoReturn:
+def _verify_stored(data_dir: Path | None, slides: bool) -> NoReturn:
     from service.store.logs import set_up_logs
     from service.store.results import check_all
+    from service.store.slides import check_slides
     from service.store.storage import Storage
 
     set_up_logs("verify")  # to standard error
     settings, engine = open_stores(data_dir)
-    results, damaged = 0, 0
-    for _, wrong in check_all(engine, Storage(settings.data_dir)):
-        results, damaged = results + 1, damaged + bool(wrong)
+    storage = Storage(settings.data_dir)
+    found = {"results": 0, "damaged_results": 0, "slides": 0, "damaged_slides": 0}
+    for _, wrong in check_all(engine, storage):
+        found["results"] += 1
+        found["damaged_results"] += bool(wrong)
         for line in wrong:
             typer.echo(line)
-    typer.echo(f"{results} results, {damaged} of them damaged.", err=True)
-    record_command(engine, "", "verify_stored", "", results=results, damaged=damaged)
+    for _, what in check_slides(engine, storage) if slides else ():
+        found["slides"] += 1
+        found["damaged_slides"] += bool(what)
+        if what:
+            typer.echo(what)
+    typer.echo(f"{found['results']} results, {found['damaged_results']} of them damaged.", err=True)
+    if slides:
+        typer.echo(f"{found['slides']} slides, {found['damaged_slides']} of them damaged.", err=True)
+    record_command(engine, "", "verify_stored", "", **found)
+    damaged = found["damaged_results"] + found["damaged_slides"]
     raise typer.Exit(1 if damaged else 0)
 
 

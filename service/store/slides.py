@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -12,11 +12,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from service.errors import MitosisError
 from service.location import Location
 from service.readers.opening import is_url
 from service.reference import judge
 from service.refusals import NotFinished, NotFound
 from service.slide import Slide, open_slide
+from service.store import audit
 from service.store.clock import never_before
 from service.store.database import analyses, reading, slides, writing
 from service.store.records import LIVE
@@ -163,3 +165,34 @@ def _delete_unknown(engine: Engine, storage: Storage, names: Sequence[str]) -> N
             known = set(connection.execute(rows).scalars())
         for sha256 in set(names) - known:
             storage.delete_slide(sha256)
+
+
+def check_slides(engine: Engine, storage: Storage) -> Iterator[tuple[str, str | None]]:
+    """Read all uploaded slides whole and compare their checksums; yields each slide's id, and what is wrong with it.
+
+    What a reference names is its owner's, and is left out. Raises DatabaseUnavailable.
+    """
+    after = ""
+    while True:
+        query = select(slides).where(slides.c.id > after).order_by(slides.c.id).limit(PAGE)
+        with reading(engine) as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            if not is_reference(row.path):
+                wrong = _wrong(storage, _stored(row))
+                if wrong is not None:
+                    audit.record(engine, row.tenant, "storage", "find_damage", row.id, file="slide")
+                yield row.id, wrong
+        if len(rows) < PAGE:
+            return
+        after = rows[-1].id
+
+
+def _wrong(storage: Storage, stored: StoredSlide) -> str | None:
+    try:
+        with open_slide(stored.location(storage.folder), name=stored.name) as slide:
+            sound = slide.sha256 == stored.facts["sha256"]
+    except (MitosisError, OSError) as error:  # whose words may hold the slide's name
+        what = error.code if isinstance(error, MitosisError) else type(error).__name__
+        return f"the slide {stored.id} is not what was stored: {what}"
+    return None if sound else f"the slide {stored.id} is not what was stored: it has another checksum"

@@ -1,0 +1,49 @@
+"""Uploaded slides that rot are found when all is looked at; taking in and forgetting: intake/test_accept.py."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from service.slide import open_slide
+from service.store import audit
+from service.store.database import open_database
+from service.store.slides import SlideRow, StoredSlide, check_slides, remember_slide
+from service.store.storage import Storage
+from tests.slides import draw_tissue, write_svs
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield engine
+    engine.dispose()
+
+
+def stored(engine: Engine, storage: Storage, seed: int) -> StoredSlide:
+    """A slide as an upload leaves it."""
+    path = write_svs(storage.folder / "slide.svs", draw_tissue(300, 200, seed=seed))
+    with open_slide(path) as slide:
+        row = SlideRow("lab", slide.sha256, "slide.svs", path.stat().st_size, slide.describe())
+    target = storage.slide_folder(row.sha256) / path.name
+    target.parent.mkdir()
+    path.rename(target)
+    return remember_slide(engine, row, str(target.relative_to(storage.folder)))
+
+
+def test_slides_that_are_not_what_was_stored_are_found(engine: Engine, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    sound, rotten, gone = (stored(engine, storage, seed) for seed in range(3))
+    path = storage.folder / rotten.path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    (storage.folder / gone.path).unlink()
+    found = dict(check_slides(engine, storage))
+    assert found.pop(sound.id) is None
+    assert {each: str(what)[: len(each) + 33] for each, what in found.items()} == {
+        each.id: f"the slide {each.id} is not what was stored" for each in (rotten, gone)
+    }
+    noted = {entry.object for entry in audit.entries(engine) if entry.action == "find_damage"}
+    assert noted == {rotten.id, gone.id}
