@@ -190,7 +190,7 @@ def check_slides(engine: Engine, storage: Storage) -> Iterator[tuple[str, str | 
 
 def _wrong(storage: Storage, stored: StoredSlide) -> str | None:
     try:
-        with open_slide(stored.location(storage.folder), name=stored.name) as slide:
+        with open_slide(storage.folder / stored.path, name=stored.name) as slide:
             sound = slide.sha256 == stored.facts["sha256"]
     except (MitosisError, OSError) as error:  # whose words may hold the slide's name
         what = error.code if isinstance(error, MitosisError) else type(error).__name__
