@@ -39,10 +39,9 @@ MAI_RADIUS_UM = sqrt(1e6 * 10 * 0.45**2 * pi / 4 / pi)
 
 def tissue_of(report: Report, columns: int | None = None) -> QualityMap:
     """Tissue everywhere on the left half of the slide, or on so many columns of 8 um."""
-    scale = (32.0, 16.0)  # 8 um
     mask = np.zeros((report.slide.height // 16, report.slide.width // 32), bool)
     mask[:, : mask.shape[1] // 2 if columns is None else columns] = True
-    return QualityMap(TissueMask(mask * np.uint8(WHOLE), scale, report.slide.mpp), mask * np.uint8(0))
+    return QualityMap(TissueMask(mask * np.uint8(WHOLE), (32.0, 16.0), report.slide.mpp), mask * np.uint8(0))
 
 
 TISSUE = tissue_of(REPORT)
