@@ -37,7 +37,7 @@ def variant(**architecture: object) -> Model:
         torch.manual_seed(0)
         network = MitosisNetwork(own).eval()
     card = load_model().card.model_copy(update={"architecture": own, "stain": REFERENCE})
-    return Model(card, network)
+    return Model(card, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
 
 
 def session_of(content: bytes | Path) -> onnxruntime.InferenceSession:

@@ -209,7 +209,8 @@ def test_what_is_private_is_so_by_any_umask_and_however_it_was_before(tmp_path: 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of somebody else")
 def test_what_somebody_else_left_open_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.touch(mode=0o644)
+    path.touch()
+    path.chmod(0o644)  # whatever the umask
     os.chown(path, 1, 1)
     for above in (tmp_path, *tmp_path.parents[:-2]):
         above.chmod(0o711)

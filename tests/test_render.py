@@ -34,7 +34,7 @@ def test_the_overlay_outlines_the_tissue_that_the_analysis_found(tmp_path: Path)
     QualityMap(tissue, np.zeros_like(tissue.coverage)).save(tmp_path / "tissue.npz")
     location = Location(str(tmp_path / "glass.png"), sha256="0" * 64)
     facts = {"name": "glass.png", "mpp": 0.25, "report": str(tmp_path / "report.json")}
-    for saved, drawn in (("tissue.npz", True), ("missing.npz", False)):
-        draw(Picture("overlay", location, **facts, tissue=str(tmp_path / saved)), tmp_path / "out.png")
+    for saved, drawn in ((str(tmp_path / "tissue.npz"), True), ("", False)):
+        draw(Picture("overlay", location, **facts, tissue=saved), tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as picture:
             assert outlined(picture.convert("RGB")).any() == drawn

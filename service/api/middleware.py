@@ -32,6 +32,7 @@ CLIENT_LEFT: Final = 499  # in the log only: there was nobody to answer
 NOT_COUNTED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PICTURES: Final = re.compile(r"/v1/slides/[^/]+/(tiles_files/|crop\.jpg)")
+OWN_HEAD: Final = "/v1/uploads/"  # tus' HEAD is no GET without a body
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -65,7 +66,7 @@ class Envelope:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
-        of_head, complete = scope["method"] == "HEAD", False
+        of_head, complete = scope["method"] == "HEAD" and not scope["path"].startswith(OWN_HEAD), False
         if of_head:  # asked as GET is, answered without the body; the server has the scope as it came
             scope = {**scope, "method": "GET"}
 

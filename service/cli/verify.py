@@ -64,9 +64,11 @@ def _verify_stored(data_dir: Path | None, slides: bool) -> NoReturn:
 
 def _verify(analysis_id: str, data_dir: Path | None) -> NoReturn:
     from service.hosts import guard_urls, listed_hosts
+    from service.store.logs import set_up_logs
     from service.store.storage import Storage
     from service.worker.verification import verify
 
+    set_up_logs("verify")  # to standard error
     settings, engine = open_stores(data_dir, migrate=False)
     guard_urls(listed_hosts(settings.uri_hosts))
     with progress(analysis_id[:36]) as on_progress:

@@ -178,7 +178,7 @@ def test_the_first_sender_that_fits_counts(mapping: LisMapping) -> None:
         ('[[sender]]\nslide = ["SAC"]', "sender.0.slide.0"),
         ('[[sender]]\nslide = ["MSH-3"]', "sender.0.slide.0"),
         ('[[sender]]\npatient = "SAC-3"', "sender.0.patient"),
-        ('[[sender]]\ncharset = "CP1250"', "character set"),
+        ('[[sender]]\ncharset = "KOI-99"', "character set"),
         ('[[sender]]\nzone = "Berlin"', "time zone"),
         ('[[sender]]\nslides = ["SAC-3"]', "sender.0.slides"),
         ("[[sender]", "lis.toml"),
