@@ -85,7 +85,7 @@ class GrownScore(Grown):
 
 
 class _Counted(Part):
-    """What is counted by one definition, in its most active window."""
+    """The count by one definition, in its most active window."""
 
     definition: str
     table_version: str
@@ -120,7 +120,7 @@ class Score(_Counted):
 
 
 class Activity(Part):
-    """What is counted of a set of mitoses."""
+    """The counts of one set of mitoses."""
 
     counts: Counts
     mai: Mai

@@ -39,12 +39,11 @@ class Backend:
 
 def on_gpu(device: Device) -> bool:
     """Tell whether to compute on a GPU; "auto" does where there is one. Raises DeviceUnavailable."""
-    if device == "cpu" or not (found := _driver() and _cuda()):
-        if device == "cuda":
-            raise DeviceUnavailable(
-                "no CUDA device here; use --device cpu, or install a driver and a CUDA build of PyTorch"
-            )
-        return False
+    found = device != "cpu" and _driver() and _cuda()
+    if device == "cuda" and not found:
+        raise DeviceUnavailable(
+            "no CUDA device here; use --device cpu, or install a driver and a CUDA build of PyTorch"
+        )
     return found
 
 

@@ -16,7 +16,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class CorrectedCount(BaseModel):
-    """How many mitoses a count stands for, by the model's precision and recall."""
+    """The number of mitoses that a count stands for, by the model's precision and recall."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -183,7 +183,7 @@ class StorageFull(Failure, code="storage-full"):
 
 
 class StoredDamaged(Failure, code="stored-damaged"):
-    """What the service stored is not what it wrote: a file is missing, cut short or edited."""
+    """A stored file is not what the service wrote: it is missing, cut short or edited."""
 
 
 class WorkerLost(Failure, code="worker-lost"):

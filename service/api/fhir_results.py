@@ -4,7 +4,7 @@ A result is the last version that a person signed, else the machine's. One that 
 search, until a person has decided whose it is.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -13,7 +13,7 @@ from service.api.auth import Reader
 from service.api.fhir import MEDIA_TYPE, answer, outcomes
 from service.api.state import StateOf
 from service.export.fhir_order import Resource
-from service.interop.fhir_served import analysis_of, served
+from service.interop.fhir_served import Part, analysis_of, served
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
 
@@ -67,7 +67,7 @@ def _entry(version: ResultVersion, request: Request) -> Resource:
     responses=outcomes(NotFound, NotFinished, FormatUnavailable, ResultHeld) | FOUND,
 )
 def read(
-    kind: Literal["DiagnosticReport", "Observation", "Device", "Specimen", "Provenance"],
+    kind: Part,
     resource_id: str,
     state: StateOf,
     caller: Reader,

@@ -103,7 +103,7 @@ class ReviewLog(BaseModel):
 
 
 class Standing(BaseModel):
-    """What a list of results says of one before it is opened: what is not decided, and what limits it."""
+    """The facts of a result that a list says before it is opened: what is not decided, and what limits it."""
 
     status: ResultStatus
     figures: int

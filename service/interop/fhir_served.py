@@ -5,12 +5,13 @@ The report has the analysis' id, and what it refers to that id, a dot and eight 
 
 import json
 import re
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from service.export.fhir_order import Resource
 from service.interop.result_version import ResultVersion
 
-PARTS: Final = ("DiagnosticReport", "Observation", "Device", "Specimen", "Provenance")
+Part: TypeAlias = Literal["DiagnosticReport", "Observation", "Device", "Specimen", "Provenance"]
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
 ANALYSIS_ID: Final = re.compile(r"([0-9a-f-]{36})(\.[0-9a-f]{8})?")
 
 

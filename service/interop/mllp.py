@@ -159,10 +159,11 @@ class Peer:
         if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536:
             raise SettingsInvalid(f"MITOSIS_HL7_RESULTS: {text!r} is no host:port")
         peer = cls(host.strip("[]"), int(port), text.startswith("mllps://"), certificate)
-        try:
-            peer._context()
-        except OSError as error:
-            raise SettingsInvalid(f"MITOSIS_HL7_RESULTS_CERTIFICATE: {certificate}: {error}") from error
+        if certificate is not None:
+            try:
+                peer._context()
+            except OSError as error:
+                raise SettingsInvalid(f"MITOSIS_HL7_RESULTS_CERTIFICATE: {certificate}: {error}") from error
         return peer
 
     def ask(self, content: bytes) -> bytes:
