@@ -32,7 +32,7 @@ def search(
     count: Annotated[int, Query(alias="_count", ge=1, le=50)] = 20,
     cursor: Annotated[str | None, Query(alias="_cursor", max_length=200, description="Of the next link.")] = None,
 ) -> Response:
-    """Return a searchset of DiagnosticReports, newest first; of SYSTEM|VALUE the value counts."""
+    """Return a searchset of DiagnosticReports, newest first; equal numbers of two systems are two patients."""
     page, following = state.analyses.list(
         caller.tenant,
         status="succeeded",
@@ -46,13 +46,20 @@ def search(
     if following is not None:
         links.append({"relation": "next", "url": str(request.url.include_query_params(_cursor=following))})
     versions = [find_version(state.engine, state.storage, each.id, caller.tenant) for each in page]
-    entries = [_entry(each, request) for each in versions if status is None or each.status in status.split(",")]
+    wanted = [each for each in versions if status is None or each.status in status.split(",")]
+    entries = [each for each in (_entry(version, request) for version in wanted) if _is_of(each["resource"], patient)]
     found = {"resourceType": "Bundle", "type": "searchset", "link": links}
     return answer(found | {"entry": entries} if entries else found)
 
 
 def _value(token: str | None) -> str | None:
     return token and token.rpartition("|")[2]
+
+
+def _is_of(report: Resource, patient: str | None) -> bool:
+    """Tell whether a report's patient has a number of the system (SYSTEM|VALUE) asked for, as far as both say one."""
+    system = (patient or "").rpartition("|")[0]
+    return not system or report["subject"]["identifier"].get("system", system) == system
 
 
 def _entry(version: ResultVersion, request: Request) -> Resource:

@@ -272,6 +272,16 @@ def test_reports_are_found_by_patient_accession_and_status(client: Client, state
     assert [each["relation"] for each in second["link"]] == ["self"]
 
 
+def test_equal_numbers_of_two_systems_are_two_patients(client: Client, state: State) -> None:
+    patient = PATIENT | {"identifier": [{"system": "urn:a", "value": "77"}]}
+    valid(post(client, REQUEST | {"contained": [patient, SPECIMEN]}), 201)
+    analysis = submitted(state, "S26-1-A-1")
+    succeed(state, analysis.id)
+    for number, found in (("77", 1), ("urn:a|77", 1), ("|77", 1), ("urn:b|77", 0)):
+        bundle = valid(client.get("/fhir/DiagnosticReport", params={"patient.identifier": number}))
+        assert len(bundle.get("entry", [])) == found, number
+
+
 def succeed(state: State, analysis_id: str) -> None:
     claim = state.analyses.claim(state.analyses.to_send(analysis_id)[0][0])
     assert claim
