@@ -115,11 +115,24 @@ def estimate_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]
 
 def sample_windows(slide: Slide, tissue: TissueMask, scale: tuple[float, float]) -> Iterator[npt.NDArray[np.uint8]]:
     """Read windows spread evenly over tissue, each as pixels (n, 3): the same ones whatever lies beside it."""
+    corners = []
     for row, column in _spread(tissue.mask):
         x, y = (column + 0.5) * tissue.scale[0] / scale[0], (row + 0.5) * tissue.scale[1] / scale[1]
         left = min(max(0, int(x - WINDOW_PX / 2)), max(0, int(slide.width / scale[0]) - WINDOW_PX))
         top = min(max(0, int(y - WINDOW_PX / 2)), max(0, int(slide.height / scale[1]) - WINDOW_PX))
-        yield slide.read(Box(left, top, WINDOW_PX, WINDOW_PX), scale).reshape(-1, 3)
+        corners.append((left, top))
+    if not corners:
+        return
+    (x, y), (right, bottom) = np.min(corners, axis=0).tolist(), (np.max(corners, axis=0) + WINDOW_PX).tolist()
+    around = Box(x, y, right - x, bottom - y)
+    dense = around.width * around.height <= 2 * len(corners) * WINDOW_PX**2
+    pixels = slide.read(around, scale) if dense else None  # one reading in place of a hundred
+    for left, top in corners:
+        if pixels is not None:
+            window = pixels[top - y : top - y + WINDOW_PX, left - x : left - x + WINDOW_PX]
+        else:
+            window = slide.read(Box(left, top, WINDOW_PX, WINDOW_PX), scale)
+        yield window.reshape(-1, 3)
 
 
 def _spread(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 LIGHT = 240.0  # intensity of the light without tissue
+DENSITIES = -np.log((np.arange(256.0) + 1) / LIGHT)  # of each intensity
 TRANSPARENT = 0.15  # beta: optical density below which a pixel is glass
+BRIGHTEST = int((DENSITIES >= TRANSPARENT).sum()) - 1  # intensity of what is not glass
 EXTREME_PERCENT = 1.0  # alpha: robust extremes of the angle
 FEWEST_PIXELS = 1000
 RICH_PERCENT = 75  # of windows: most tissue may be stroma, and its windows do not show how dark nuclei are
@@ -40,7 +42,7 @@ class StainMatrix:
 
 def optical_density(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Optical density of 8-bit intensities, any shape."""
-    return -np.log((pixels.astype(np.float64) + 1) / LIGHT)
+    return DENSITIES[pixels]
 
 
 def estimate_stain(pixels: npt.NDArray[np.uint8]) -> StainMatrix | None:
@@ -49,7 +51,7 @@ def estimate_stain(pixels: npt.NDArray[np.uint8]) -> StainMatrix | None:
     Degenerate: too few stained pixels, one stain only, or a result that is not finite or not positive.
     """
     density = optical_density(pixels)
-    stained = density[(density >= TRANSPARENT).all(1)]
+    stained = density[_stained(pixels)]
     if len(stained) < FEWEST_PIXELS:
         return None
     plane = np.linalg.eigh(np.cov(stained.T))[1][:, 1:]  # the two largest, in ascending order
@@ -132,7 +134,7 @@ class StainEstimate:
 
 def estimate_windows(windows: Iterable[npt.NDArray[np.uint8]]) -> list[StainMatrix | None]:
     """Estimate the stains of windows, each of pixels (n, 3), one by one; those too pale to tell are left out."""
-    return [estimate_stain(window) for window in windows if _is_stained(window)]
+    return [estimate_stain(window) for window in windows if _stained(window).sum() >= FEWEST_PIXELS]
 
 
 def typical_stain(stains: Sequence[StainMatrix]) -> StainMatrix | None:
@@ -153,8 +155,10 @@ def looks_like_he(stain: StainMatrix) -> bool:
     return bool(between and stain.matrix[2, 1] <= MOST_BLUE * stain.matrix[1, 1])
 
 
-def _is_stained(pixels: npt.NDArray[np.uint8]) -> bool:
-    return int((optical_density(pixels) >= TRANSPARENT).all(1).sum()) >= FEWEST_PIXELS
+def _stained(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Tell which pixels (N, 3) are not glass, in any colour."""
+    dark = pixels <= BRIGHTEST
+    return dark[:, 0] & dark[:, 1] & dark[:, 2]
 
 
 def _distance(stain: StainMatrix) -> float:
