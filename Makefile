@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-focus bench-scale bench-service bench-train bench-viewer pictures docs clean
+.PHONY: setup demo test lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -36,6 +36,9 @@ bench-focus: setup
 
 bench-service: setup
 	$(BIN)/python -m tests.benchmarks.bench_service
+
+bench-patches: setup
+	$(BIN)/python -m tests.benchmarks.bench_patches
 
 bench-scale: setup
 	$(BIN)/python -m tests.benchmarks.bench_scale

@@ -7,6 +7,7 @@ network, the sigmoid. bfloat16 is used where the machine has it in hardware (CUD
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -82,11 +83,13 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and precision == "auto"
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if native else "f32", "PERFORMANCE_HINT": "LATENCY"}
     graph = core.compile_model(build_graph(model.card, model.tensors), "CPU", hints)
-    request, inputs = graph.create_infer_request(), len(graph.inputs)
+    inputs, here = len(graph.inputs), threading.local()
 
     def predict(patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        request.infer([patches, transform][:inputs], share_inputs=True)
-        result: npt.NDArray[np.float32] = request.get_output_tensor().data.copy()
+        if not hasattr(here, "request"):
+            here.request = graph.create_infer_request()  # it serves one thread at a time
+        here.request.infer([patches, transform][:inputs], share_inputs=True)
+        result: npt.NDArray[np.float32] = here.request.get_output_tensor().data.copy()
         return result
 
     return Backend("openvino", "cpu", "bfloat16" if native else "float32", predict)

@@ -103,6 +103,15 @@ class SecondLook(BaseModel):
     above: Annotated[float, Field(gt=0, le=1)]  # the probability from which a peak of the map is a candidate
 
 
+class OperatingPoint(BaseModel):
+    """What a threshold costs on either side, on laboratories and tissue that the network never saw."""
+
+    threshold: Probability
+    recall: Probability  # of crops of consensus mitoses
+    recall_interval: tuple[float, float] | None = None  # 95 %, over cases
+    calls_per_mm2: Annotated[float, Field(ge=0)]  # of tissue almost without mitoses
+
+
 class ModelCard(BaseModel):
     """The part of a model card that the code reads; entries for people (data, metrics, limits) are kept as they are."""
 
@@ -116,6 +125,7 @@ class ModelCard(BaseModel):
     threshold: Probability
     calibration: ScoreCalibration | None = None
     second_look: SecondLook | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
     colour: Colour = "as-scanned"  # of the training's pixels; slides are converted to it
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

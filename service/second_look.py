@@ -22,6 +22,7 @@ from service.probability_map import ProbabilityMap
 from service.slide import Box, Rgb, Slide
 
 ORIENTATIONS = 8
+HALF_PX = 64  # model px on each side of the middle: whole cells of all networks, and as much context as matters
 NEIGHBOURS = 1  # cells round the middle one that may answer in its place
 AROUND = np.ones((3, 3))  # a cell and its eight neighbours
 
@@ -48,8 +49,8 @@ def look_again(
     for rows, columns in candidates(probabilities.values, settings.above):
         before = probabilities.values[rows, columns]
         place = (float(np.average(columns, weights=before)), float(np.average(rows, weights=before)))
-        logits = _logit(before)
-        values[rows, columns] = special.expit(logits - logits.max() + _mean_logit(slide, detector, plan, place))
+        logits = logit(before)
+        values[rows, columns] = special.expit(logits - logits.max() + _look_at(slide, detector, plan, place))
         count += 1
         on_candidate()
     said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": count}
@@ -68,21 +69,30 @@ def candidates(values: Map, above: float) -> Iterator[tuple[Cells, Cells]]:
             yield rows + part[0].start, columns + part[1].start
 
 
-def _mean_logit(slide: Slide, detector: Detector, plan: Plan, place: tuple[float, float]) -> float:
-    """Average what the network answers to a place (x, y; cells) in all orientations."""
-    lattice, stride = plan.parameters.lattice, detector.stride_px
-    shift = np.rint(lattice.offset_px).astype(int)
-    beside = detector.card.architecture.full_halo_px // stride  # cells on each side of the middle one
-    half = beside * stride
-    reach = half + int(np.abs(shift).max())
-    x, y = (round(cell * stride) - own for cell, own in zip(place, shift.tolist(), strict=True))
-    pixels = slide.read(Box(x - reach, y - reach, 2 * reach + 1, 2 * reach + 1), lattice.scale)
-    windows = np.stack([_window(turned, reach, half, shift) for turned in _orientations(pixels)])
-    level0 = ((x + 0.5) * lattice.scale[0] - 0.5, (y + 0.5) * lattice.scale[1] - 0.5)
-    maps = detector.predict(windows, plan.stain.transforms[plan.sections.of_place(*level0)])
-    near = slice(beside - NEIGHBOURS, beside + NEIGHBOURS + 1)
-    answers = maps[:, near, near].max((1, 2))
-    return float(_logit(answers).mean())
+def reach_px(detector: Detector) -> int:
+    """Tell how far the pixels that `mean_logit` wants reach on each side of their middle, model px."""
+    return HALF_PX + int(np.abs(_shift(detector)).max())
+
+
+def mean_logit(pixels: Rgb, detector: Detector, transform: npt.NDArray[np.float32]) -> float:
+    """Average what the network answers to the middle of pixels (2 r + 1, 2 r + 1, 3) in all orientations."""
+    windows = np.stack([_window(turned, _shift(detector)) for turned in _orientations(pixels)])
+    middle = HALF_PX // detector.stride_px
+    near = slice(middle - NEIGHBOURS, middle + NEIGHBOURS + 1)
+    return float(logit(detector.predict(windows, transform)[:, near, near].max((1, 2))).mean())
+
+
+def _look_at(slide: Slide, detector: Detector, plan: Plan, place: tuple[float, float]) -> float:
+    """Give the mean logit of a place (x, y; cells)."""
+    scale, reach = plan.parameters.lattice.scale, reach_px(detector)
+    x, y = (round(cell * detector.stride_px) - own for cell, own in zip(place, _shift(detector).tolist(), strict=True))
+    pixels = slide.read(Box(x - reach, y - reach, 2 * reach + 1, 2 * reach + 1), scale)
+    level0 = ((x + 0.5) * scale[0] - 0.5, (y + 0.5) * scale[1] - 0.5)
+    return mean_logit(pixels, detector, plan.stain.transforms[plan.sections.of_place(*level0)])
+
+
+def _shift(detector: Detector) -> npt.NDArray[np.int_]:
+    return np.rint(detector.card.offset_px).astype(int)
 
 
 def _orientations(pixels: Rgb) -> Iterator[Rgb]:
@@ -92,11 +102,12 @@ def _orientations(pixels: Rgb) -> Iterator[Rgb]:
         yield turned[:, ::-1]
 
 
-def _window(pixels: Rgb, reach: int, half: int, shift: npt.NDArray[np.int_]) -> Rgb:
+def _window(pixels: Rgb, shift: npt.NDArray[np.int_]) -> Rgb:
     """Cut the window in which the middle cell answers to the middle of the pixels, whatever the network's offset."""
-    left, top = (reach - half + shift).tolist()
-    return np.ascontiguousarray(pixels[top : top + 2 * half + 1, left : left + 2 * half + 1])
+    left, top = (len(pixels) // 2 - HALF_PX + shift).tolist()
+    return np.ascontiguousarray(pixels[top : top + 2 * HALF_PX + 1, left : left + 2 * HALF_PX + 1])
 
 
-def _logit(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def logit(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Give the logits of probabilities, finite at both ends."""
     return np.asarray(special.logit(np.clip(np.asarray(probabilities, np.float64), 1 - HIGHEST, HIGHEST)))

@@ -19,6 +19,7 @@ from service.api.multipart import read_multipart
 from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, described
 from service.api.slides import FILE_PROBLEMS, UPLOAD_PROBLEMS
 from service.api.state import State, StateOf
+from service.api.waiting import WaitSeconds, finished, report_of
 from service.errors import (
     CallbackForbidden,
     MitosisError,
@@ -40,6 +41,7 @@ from service.order import Order
 from service.parameters import Parameters
 from service.refusals import IdempotencyConflict, NotFound, QueueUnavailable, SourceUnavailable
 from service.region import region_of
+from service.report import Report
 from service.slide import Extent
 from service.store.orders import slide_identifier
 from service.store.records import LIVE, Analysis, Status, Submission
@@ -50,6 +52,7 @@ FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the database to the next
 Options = TypeVar("Options", bound=AnalysisOptions)
 
 router = APIRouter(prefix="/v1/analyses", tags=["analyses"], route_class=ChangesRoute)
+ANSWERED = "With `wait`, the report; else the analysis that the same Idempotency-Key made before."
 IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="Repeats return the first analysis."),
@@ -89,13 +92,21 @@ REQUEST_PROBLEMS = (
     response_model=AnalysisStatus,
     summary="Upload a slide, or name one, and queue its analysis",
     responses=problems(*REQUEST_PROBLEMS, *FILE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable, SourceUnavailable)
-    | {200: {"model": AnalysisStatus, "description": "The analysis that the same Idempotency-Key made before."}},
+    | {200: {"model": AnalysisStatus | Report, "description": ANSWERED}},
     openapi_extra=SUBMIT_BODY,
 )
 async def submit(
-    request: Request, response: Response, state: StateOf, caller: Submitter, idempotency_key: IdempotencyKey = None
-) -> AnalysisStatus:
-    """Queue an analysis: `multipart/form-data` with the slide in it, or JSON with `slide_id` or `uri`."""
+    request: Request,
+    response: Response,
+    state: StateOf,
+    caller: Submitter,
+    wait_s: WaitSeconds,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Queue an analysis: `multipart/form-data` with the slide in it, or JSON with `slide_id` or `uri`.
+
+    With `wait` the answer is the report where the analysis is over by then; else it is as without.
+    """
     await run_in_threadpool(state.broker.ping)  # before a byte of the upload is taken
     if media_type_of(request.headers) == "multipart/form-data":
         stored, options = await _uploaded(request, state, caller)
@@ -104,6 +115,11 @@ async def submit(
     analysis, created = await on_disk(queue, state, caller, stored, options, idempotency_key)
     response.headers["Location"] = f"/v1/analyses/{analysis.id}"
     response.status_code = 202 if created else 200
+    if wait_s:
+        analysis = await finished(request, state, caller, analysis, wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+        if analysis.status == "succeeded":
+            return await report_of(state, caller, analysis, response.headers)
     return AnalysisStatus.of(analysis)
 
 

@@ -38,6 +38,7 @@ from service.cli.options import Device, Model, Mpp, RegionOption, Threshold
 from service.cli.retention import retention_app
 from service.cli.serve import api_command, serve_command, worker_command
 from service.cli.submit import submit_command
+from service.cli.thresholds import thresholds_command
 from service.cli.train import train_command
 from service.cli.verify import verify_command
 from service.cli.watch import watch_command
@@ -154,6 +155,7 @@ app.add_typer(lis_app)
 app.add_typer(retention_app)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("thresholds")(thresholds_command)
 app.command("ablate")(ablate_command)
 app.command("cross-validate")(cross_validate_command)
 

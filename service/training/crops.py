@@ -9,16 +9,18 @@ of each crop: the highest cell round the mitosis, and the highest elsewhere in t
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from scipy.special import expit
 
 from service.errors import DataInvalid
 from service.inference import IDENTITY, Detector
+from service.second_look import mean_logit, reach_px
 from service.slide import Rgb
 from service.stain import StainEstimate, density_transform, estimate_windows
 from service.training.fields import Points, csv_number, csv_rows, plain_images, refuse
@@ -79,12 +81,12 @@ def score_crops(crops: Sequence[Crop], detector: Detector) -> list[CropScore]:
         transform = _transform(pixels, detector)
         for start in range(0, len(indices), BATCH):
             part = slice(start, start + BATCH)
-            padded = np.stack(
-                [np.pad(each, (*[(len(each) // 2,) * 2] * 2, (0, 0)), "reflect") for each in pixels[part]]
-            )
+            padded = np.stack([_mirrored(each, len(each) // 2) for each in pixels[part]])
             maps = detector.predict(padded, transform)
-            for index, cells in zip(indices[part], maps, strict=True):
-                scores[index] = _score(crops[index], cells, padded.shape[1] // 2, detector)
+            for index, own, cells in zip(indices[part], padded, maps, strict=True):
+                found = _highest(crops[index], cells, len(own) // 2, detector)
+                at, beside = (_looked_at(*each, own, detector, transform) for each in found)
+                scores[index] = CropScore(crops[index].case, crops[index].laboratory, at, beside)
     return [scores[index] for index in range(len(crops))]
 
 
@@ -99,9 +101,8 @@ def _pixels(path: Path) -> Rgb:
     return pixels
 
 
-def _mirrored(pixels: Rgb) -> Rgb:
-    half = len(pixels) // 2
-    return np.pad(pixels, ((half, half), (half, half), (0, 0)), "reflect")
+def _mirrored(pixels: Rgb, by: int) -> Rgb:
+    return np.pad(pixels, ((by, by), (by, by), (0, 0)), "reflect")
 
 
 def _transform(pixels: Sequence[Rgb], detector: Detector) -> npt.NDArray[np.float32]:
@@ -112,16 +113,34 @@ def _transform(pixels: Sequence[Rgb], detector: Detector) -> npt.NDArray[np.floa
     return IDENTITY if reference is None or typical is None else density_transform(typical, reference)
 
 
-def _score(crop: Crop, cells: npt.NDArray[np.float32], side: int, detector: Detector) -> CropScore:
-    """Score a crop by the map of its mirrored pixels; the crop lies in the middle of those."""
-    stride, offset = detector.stride_px, np.array(detector.card.offset_px)
-    places = np.stack(np.meshgrid(*[np.arange(len(cells)) * float(stride)] * 2), -1) - offset - side // 2  # crop px
+def _highest(
+    crop: Crop, cells: npt.NDArray[np.float32], side: int, detector: Detector
+) -> Iterator[tuple[float, tuple[int, int]]]:
+    """Yield the highest cell at the mitosis, and beside all mitoses, each with the place (x, y; px) it answers for.
+
+    The map is that of the crop's mirrored pixels; the crop, `side` px wide and high, lies in the middle of those.
+    """
+    crossings = np.stack(np.meshgrid(*[np.arange(len(cells)) * float(detector.stride_px)] * 2), -1)
+    places = crossings - np.array(detector.card.offset_px)
+    own = places - side // 2  # crop px
     middle = np.full(2, (side - 1) / 2)
-    known = np.stack([middle, *crop.others])
-    nearest = np.linalg.norm(places[:, :, None] - known, axis=-1).min(-1)
-    inside = ((places >= 0) & (places < side)).all(-1)
-    at = cells[np.linalg.norm(places - middle, axis=-1) <= AT_PX]
-    return CropScore(crop.case, crop.laboratory, float(at.max()), float(cells[inside & (nearest > BESIDE_PX)].max()))
+    nearest = np.linalg.norm(own[:, :, None] - np.stack([middle, *crop.others]), axis=-1).min(-1)
+    inside = ((own >= 0) & (own < side)).all(-1)
+    for here in (np.linalg.norm(own - middle, axis=-1) <= AT_PX, inside & (nearest > BESIDE_PX)):
+        x, y = places[here][cells[here].argmax()].round().astype(int).tolist()
+        yield float(cells[here].max()), (x, y)
+
+
+def _looked_at(
+    value: float, place: tuple[int, int], pixels: Rgb, detector: Detector, transform: npt.NDArray[np.float32]
+) -> float:
+    """Look again at a place where the network gave a value, as an analysis does where the model's card says so."""
+    second = detector.card.second_look
+    if second is None or value < second.above:
+        return value
+    (x, y), reach = place, reach_px(detector)
+    around = _mirrored(pixels, reach)[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
+    return float(expit(mean_logit(around, detector, transform)))
 
 
 def _distance(side: int, centre: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from service.model_card import OperatingPoint
 from service.training.crops import CropScore
 from service.training.held_out_cases import HeldOutCase
 from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured
 
 FIRE_BESIDE = 0.02  # of the crops
 CALLS_PER_MM2 = 1.0
+POINTS = (0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds that every card tells of
+RATES = (1.0, 3.0)  # and those of so many calls per mm2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +85,23 @@ def calls(quiet: Sequence[HeldOutCase], threshold: float) -> dict[str, Any]:
         source: {"area_mm2": round(_area(cases), 4), "calls_per_mm2": round(_calls(cases, threshold) / _area(cases), 3)}
         for source, cases in ({**sources, "all": list(quiet)} if quiet else {}).items()
     }
+
+
+def operating_points(crops: Sequence[CropScore], quiet: Sequence[HeldOutCase], own: float) -> list[OperatingPoint]:
+    """Say what thresholds cost on either side: those of POINTS, a model's own, and those of some rates of calls."""
+    by_rate = [quiet_threshold(quiet, rate) for rate in RATES]
+    points = []
+    for threshold in sorted({*POINTS, own, *(each for each in by_rate if each is not None)}):
+        found = recalls(crops, threshold)
+        points.append(
+            OperatingPoint(
+                threshold=threshold,
+                recall=round(sum(found, Localisation(0, 0, 0)).recall, 4),
+                recall_interval=bootstrap_interval(found, "recall"),
+                calls_per_mm2=calls(quiet, threshold)["all"]["calls_per_mm2"],
+            )
+        )
+    return points
 
 
 def quiet_threshold(quiet: Sequence[HeldOutCase], per_mm2: float) -> float | None:
