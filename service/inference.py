@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,12 @@ class Detector:
         saved_at = time.monotonic()
         try:
             on_progress(done, total)
-            for tile, patch in _read_ahead(slide, lattice, [tile for tile in plan.tiles if tile not in found.done]):
-                found.write(tile, self.predict(patch[None], plan.stain.transforms[tile.section])[0])
+            tiles = [tile for tile in plan.tiles if tile not in found.done]
+            patches = zip(tiles, _read_ahead(slide, lattice, tiles), strict=True)
+            jobs = ((patch[None], plan.stain.transforms[tile.section]) for tile, patch in patches)
+            maps = self.backend.predict_all(jobs) if len(tiles) > 1 else starmap(self.predict, jobs)
+            for tile, cells in zip(tiles, maps, strict=True):
+                found.write(tile, cells[0])
                 done += tile.patches
                 on_progress(done, total)
                 if checkpoint is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
@@ -97,18 +102,16 @@ def _save_if_possible(found: ProbabilityMap, checkpoint: Path | None, key: str) 
             found.save(checkpoint, key)
 
 
-def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Rgb]]:
-    """Yield tiles with their pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
-    waiting: deque[tuple[Tile, Future[Rgb]]] = deque()
+def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile]) -> Iterator[Rgb]:
+    """Yield the tiles' pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
+    waiting: deque[Future[Rgb]] = deque()
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         try:
             for tile in tiles:
-                waiting.append((tile, pool.submit(slide.read, tile.read, lattice.scale)))
+                waiting.append(pool.submit(slide.read, tile.read, lattice.scale))
                 if len(waiting) > AHEAD:
-                    ready, pixels = waiting.popleft()
-                    yield ready, pixels.result()
+                    yield waiting.popleft().result()
             while waiting:
-                ready, pixels = waiting.popleft()
-                yield ready, pixels.result()
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,14 +1,17 @@
 """The fast arithmetic finds what the reference finds, and the graph does what the stain module says."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from service.backend import Backend, load_backend
 from service.inference import Detector
 from service.mitotic_figures import components
-from service.model_card import StainReference
+from service.model_card import DEFAULT_MODEL, StainReference
 from service.stain import density_transform, estimate_stain
 from service.weights import Model, load_model
 from tests.stains import normalise
@@ -52,3 +55,32 @@ def test_the_graph_normalises_stains_as_the_stain_module_does(shared: Path, refe
     assert np.abs(in_graph - beforehand).max() < 0.03
     assert np.abs(in_graph - reference.predict(first[None])[0]).max() > 0.03
     np.testing.assert_allclose(stained.predict(first[None], IDENTITY), reference.predict(first[None]), atol=1e-3)
+
+
+def backend_of_all_cores() -> Backend:
+    """The backend of a process that may use all cores, as these tests' own may not."""
+    own = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        return load_backend(load_model(DEFAULT_MODEL), "cpu", "float32")
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores")
+def test_jobs_of_several_streams_come_in_order_and_no_more_are_taken_than_are_done() -> None:
+    """The maps of small patches, each another one, beside the same one by one."""
+    backend = backend_of_all_cores()
+    assert backend.streams > 1
+    patches = np.random.default_rng(3).integers(0, 256, (9, 1, 96, 96, 3), np.uint8)
+    taken: list[int] = []
+
+    def jobs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, patch in enumerate(patches):
+            taken.append(number)
+            yield patch, IDENTITY
+
+    for number, cells in enumerate(backend.predict_all(jobs())):
+        np.testing.assert_allclose(cells, backend.predict(patches[number], IDENTITY), atol=1e-5)
+        assert len(taken) <= number + backend.streams + 1
+    assert taken == list(range(9))
