@@ -1,7 +1,8 @@
 """The formats of a result over HTTP: which one a request asks for, and what it is sent as.
 
-DICOM is two objects, the structured report and the annotations. Who asks as DICOMweb does (PS3.18) gets them as
-`multipart/related; type="application/dicom"`; everybody else, people and their browsers, gets a zip of two files.
+DICOM is two objects or more, the structured report, the annotations, and what else the laboratory chose. Who asks as
+DICOMweb does (PS3.18) gets them as `multipart/related; type="application/dicom"`; everybody else, people and their
+browsers, gets a zip. The maps can be had alone, too: each is one DICOM file.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Literal, get_args
 
 from service.refusals import FormatUnavailable
 
-Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom", "pdf"]
+Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom", "pdf", "dicom-map", "dicom-area"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MULTIPART = 'multipart/related; type="application/dicom"'
 MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a format is what it is sent as
@@ -78,6 +79,8 @@ def _number(text: str) -> float:
 
 def media_type(kind: Format) -> str:
     """Return the media type of a format, but for DICOM in DICOMweb's way."""
+    if kind in ("dicom-map", "dicom-area"):
+        return "application/dicom"
     return next(name for name, known in MEDIA_TYPES.items() if known == kind) + CHARACTERS.get(kind, "")
 
 

@@ -18,6 +18,7 @@ from service.export.csv import to_csv
 from service.export.geojson import to_geojson
 from service.intake.pictures import Picture
 from service.interop.dicom_header import find_header
+from service.interop.result_maps import result_map, result_maps
 from service.interop.result_pdf import result_pdf
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
@@ -59,6 +60,8 @@ def get_result(
 ) -> Response:
     """Return JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1, DICOM or PDF, by `format` or `Accept`.
 
+    `dicom-map` is the probability map (Parametric Map), `dicom-area` the examined tissue (Segmentation).
+
     JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything.
 
     FHIR is a Bundle (collection) of DiagnosticReport and Observations, HL7 one ORU^R01; both answer the analysis'
@@ -91,13 +94,17 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
     writers: dict[Format, Callable[[], bytes]] = {
         "geojson": lambda: to_geojson(version.report),
         "csv": lambda: to_csv(version.report),
-        "fhir": lambda: version.fhir("collection", within),
+        "fhir": lambda: version.fhir(state.settings, "collection", within),
         "hl7": lambda: version.hl7(state.settings, pdf=within),
         "pdf": pdf,
     }
     if write := writers.get(choice.format):
         return write(), media_type(choice.format)
-    objects = version.dicom(find_header(state.engine, state.storage, version.analysis), within)
+    header, stores = find_header(state.engine, state.storage, version.analysis), (state.engine, state.storage)
+    if choice.format in ("dicom-map", "dicom-area"):
+        content = result_map("map" if choice.format == "dicom-map" else "area", *stores, version, header)
+        return content, media_type(choice.format)
+    objects = version.dicom(header, within) | result_maps(*stores, version, header, state.settings.dicom_maps)
     return related(objects.values()) if choice.dicomweb else (zipped(objects), media_type("dicom"))
 
 

@@ -23,8 +23,7 @@ import numpy as np
 
 from service.activity_report import HotspotPlace, RectanglePlace
 from service.export import codes
-from service.export.codes import Code
-from service.export.dicom_instance import instance_uid, named_uid, series_uid, written
+from service.export.dicom_instance import coded, instance_facts, instance_uid, named_uid, series_uid, written
 from service.export.dicom_source import Points, check_order, checked, highdicom, slide_mm
 from service.export.findings import Finding, Measure, findings
 from service.order import Confirmation, Order, ResultStatus, split_name
@@ -78,20 +77,20 @@ def to_annotations(
     places_mm = slide_mm(image, np.array([(each.x, each.y) for each in report.detections], float))  # (N, 3)
     # (N,), NaN for those that a person added
     scores = np.array([np.nan if each.score is None else each.score for each in report.detections], np.float32)
-    measured = hd.ann.Measurements(_coded(hd, codes.PROBABILITY), scores, _coded(hd, codes.COUNT))
+    measured = hd.ann.Measurements(coded(hd, codes.PROBABILITY), scores, coded(hd, codes.COUNT))
     kinds = hd.ann.AnnotationGroupGenerationTypeValues
     group = hd.ann.AnnotationGroup(
         number=1,
         uid=instance_uid("annotation-group", report, image, version),
         label="Mitotic figures",
-        annotated_property_category=_coded(hd, codes.ANATOMICAL_STRUCTURE),
-        annotated_property_type=_coded(hd, codes.MITOTIC_FIGURE),
+        annotated_property_category=coded(hd, codes.ANATOMICAL_STRUCTURE),
+        annotated_property_type=coded(hd, codes.MITOTIC_FIGURE),
         graphic_type=hd.ann.GraphicTypeValues.POINT,
         graphic_data=list(places_mm.astype(np.float32)[:, None, :]),
         algorithm_type=kinds.SEMIAUTOMATIC if confirmed else kinds.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=report.model.id[:64],
-            family=_coded(hd, codes.ARTIFICIAL_INTELLIGENCE),
+            family=coded(hd, codes.ARTIFICIAL_INTELLIGENCE),
             version=report.software.version,
             parameters=_algorithm_parameters(report),
         ),
@@ -104,7 +103,7 @@ def to_annotations(
         content_label="MITOSES",
         content_description="Mitotic figures, reviewed" if confirmed else "Mitotic figures",
         content_creator_name=_person_name(confirmed.name) if confirmed else None,
-        **_instance(hd, report, image, "annotations", ANNOTATION_SERIES, version),
+        **instance_facts(hd, report, image, "annotations", ANNOTATION_SERIES, version),
     )
     return written(annotations, confirmed.at if confirmed else report.analysis.created_at, image)
 
@@ -133,7 +132,7 @@ def to_structured_report(
     organization = confirmed and _text(confirmed.organization or str(image.get("InstitutionName") or ""))
     content = hd.sr.MeasurementReport(
         observation_context=_context(hd, report, image, confirmed),
-        procedure_reported=_coded(hd, codes.WHOLE_SLIDE_IMAGING),
+        procedure_reported=coded(hd, codes.WHOLE_SLIDE_IMAGING),
         imaging_measurements=[_measurements(hd, report, image, each) for each in findings(report)],
         referenced_images=[image],
     )
@@ -147,7 +146,7 @@ def to_structured_report(
         verifying_organization=organization,
         requested_procedures=_requests(order, image),
         previous_versions=[_predecessor(report, image, each) for each in sorted(earlier)] or None,
-        **_instance(hd, report, image, "report", REPORT_SERIES, version),
+        **instance_facts(hd, report, image, "report", REPORT_SERIES, version),
     )
     document.CompletionFlagDescription = status
     if confirmed and organization:
@@ -164,32 +163,6 @@ def _predecessor(report: Report, image: "Dataset", version: tuple[int, int]) -> 
     document.StudyInstanceUID = image.StudyInstanceUID
     document.SeriesInstanceUID = series_uid(report, image, REPORT_SERIES)
     return document
-
-
-def _instance(
-    hd: Any, report: Report, image: "Dataset", kind: str, series_number: int, version: tuple[int, int]
-) -> dict[str, Any]:
-    """Collect what both objects say of themselves: series, instance, equipment, coding scheme."""
-    scheme = hd.coding_schemes.CodingSchemeIdentificationItem(
-        codes.LOCAL.designator, name="Codes of mitosis-service", responsible_organization="mitosis-service"
-    )
-    return {
-        "series_instance_uid": series_uid(report, image, series_number),
-        "series_number": series_number,
-        "sop_instance_uid": instance_uid(kind, report, image, version),
-        "instance_number": version[0] + 1,
-        "manufacturer": report.software.name,
-        "manufacturer_model_name": report.model.id[:64],
-        "software_versions": report.software.version,
-        "device_serial_number": report.model.sha256,  # the trained model is the device
-        "coding_schemes": [scheme],
-        "series_description": "Mitotic activity",
-        "specific_character_set": "ISO_IR 192",
-    }
-
-
-def _coded(hd: Any, code: Code) -> Any:
-    return hd.sr.CodedConcept(code.value, code.system.designator, code.meaning[:64])
 
 
 def _text(text: str) -> str:
@@ -221,10 +194,10 @@ def _context(hd: Any, report: Report, image: "Dataset", confirmed: Confirmation 
         named = hd.sr.PersonObserverIdentifyingAttributes(
             name=_person_name(confirmed.name), organization_name=confirmed.organization
         )
-        person = hd.sr.ObserverContext(_coded(hd, codes.PERSON), named)
+        person = hd.sr.ObserverContext(coded(hd, codes.PERSON), named)
     return hd.sr.ObservationContext(
         observer_person_context=person,
-        observer_device_context=hd.sr.ObserverContext(_coded(hd, codes.DEVICE), attributes),
+        observer_device_context=hd.sr.ObserverContext(coded(hd, codes.DEVICE), attributes),
         subject_context=_subject(hd, image),
     )
 
@@ -246,19 +219,19 @@ def _measurements(hd: Any, report: Report, image: "Dataset", finding: Finding) -
         "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=named_uid(f"{report.analysis.id} {finding.key}"), identifier=finding.method
         ),
-        "finding_type": _coded(hd, codes.MITOTIC_FIGURE if finding.place is None else codes.HOTSPOT[0]),
+        "finding_type": coded(hd, codes.MITOTIC_FIGURE if finding.place is None else codes.HOTSPOT[0]),
         "algorithm_id": hd.sr.AlgorithmIdentification(
             name=report.model.id,
             version=report.software.version,
             parameters=[f"{name}={value}" for name, value in _algorithm_parameters(report).items()],
         ),
         "measurements": [
-            hd.sr.Measurement(_coded(hd, each.name[0]), each.value, _coded(hd, each.unit))
+            hd.sr.Measurement(coded(hd, each.name[0]), each.value, coded(hd, each.unit))
             for each in measures
             if each.unit is not None
         ],
         "qualitative_evaluations": [
-            hd.sr.QualitativeEvaluation(_coded(hd, name), _coded(hd, value)) for name, value in answers
+            hd.sr.QualitativeEvaluation(coded(hd, name), coded(hd, value)) for name, value in answers
         ],
     }
     if finding.place is None:

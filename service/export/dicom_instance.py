@@ -1,4 +1,4 @@
-"""What all DICOM objects of ours have in common: UIDs that are made of names, and their own times.
+"""What all DICOM objects of ours have in common: UIDs that are made of names, equipment, codes, and their own times.
 
 UIDs (2.25.UUID) are made of source, analysis and version, so that a version that is stored again is no second object.
 A version is a review's revision and how often the result had been moved to another order.
@@ -10,6 +10,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from service.export import codes
+from service.export.codes import Code
 from service.report import Report
 
 if TYPE_CHECKING:
@@ -31,6 +33,33 @@ def named_uid(name: str) -> str:
 def series_uid(report: Report, image: "Dataset", number: int) -> str:
     """Make the UID of the series with a number, which holds all versions."""
     return named_uid(f"{number} {image.StudyInstanceUID} {report.analysis.id}")
+
+
+def coded(hd: Any, code: Code) -> Any:
+    """Write a code as highdicom has it."""
+    return hd.sr.CodedConcept(code.value, code.system.designator, code.meaning[:64])
+
+
+def instance_facts(
+    hd: Any, report: Report, image: "Dataset", kind: str, series_number: int, version: tuple[int, int]
+) -> dict[str, Any]:
+    """Collect what objects say of themselves: series, instance, equipment, coding scheme."""
+    scheme = hd.coding_schemes.CodingSchemeIdentificationItem(
+        codes.LOCAL.designator, name="Codes of mitosis-service", responsible_organization="mitosis-service"
+    )
+    return {
+        "series_instance_uid": series_uid(report, image, series_number),
+        "series_number": series_number,
+        "sop_instance_uid": instance_uid(kind, report, image, version),
+        "instance_number": version[0] + 1,
+        "manufacturer": report.software.name,
+        "manufacturer_model_name": report.model.id[:64],
+        "software_versions": report.software.version,
+        "device_serial_number": report.model.sha256,  # the trained model is the device
+        "coding_schemes": [scheme],
+        "series_description": "Mitotic activity",
+        "specific_character_set": "ISO_IR 192",
+    }
 
 
 def written(instance: Any, moment: datetime, image: "Dataset") -> bytes:

@@ -18,6 +18,7 @@ export const ACTION_WORDS = {
   clear: "cleared",
   add: "added",
   sign: "signed",
+  void: "made the signature void",
 };
 /** The `decision` that an action leaves on a detection. */
 export const DECISIONS = { accept: "accepted", reject: "rejected", clear: null };
@@ -31,6 +32,8 @@ export const FORMATS = {
   hl7: ["HL7", "hl7", "v2 message ORU^R01"],
   dicom: ["DICOM", "zip", "Annotations and structured report"],
   pdf: ["PDF", "pdf", "For people, to be filed beside the case"],
+  "dicom-map": ["DICOM map", "map.dcm", "Where the network saw mitoses: parametric map"],
+  "dicom-area": ["DICOM area", "area.dcm", "The tissue that was examined: segmentation"],
 };
 
 /** Why a place cannot be examined. */

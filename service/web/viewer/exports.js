@@ -7,13 +7,13 @@ import { advice } from "./problems.js";
 
 const SAVED_MS = 60000; // after which the browser has read the file
 
-const NAMES_A_PATIENT = ["fhir", "hl7", "dicom", "pdf"]; // these wait while it is not clear who that is
+const NAMES_A_PATIENT = ["fhir", "hl7", "dicom", "pdf", "dicom-map", "dicom-area"]; // these wait while it is not clear who that is
 
 /** Why a format cannot be had, as far as it is known beforehand; null where it may be. */
 function whyNot(format, analysis, report) {
   if (analysis.held && NAMES_A_PATIENT.includes(format)) return "this result is held";
   if (format === "hl7" && !analysis.request.order) return "there is no order";
-  if (format === "dicom" && report.slide.vendor !== "dicom") return "the slide is no DICOM";
+  if (format.startsWith("dicom") && report.slide.vendor !== "dicom") return "the slide is no DICOM";
   return null;
 }
 
