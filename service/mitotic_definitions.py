@@ -241,3 +241,17 @@ SCORE_DEFINITIONS: tuple[CountDefinition, ...] = (
     VET_MC,
     GEP_NEN,
 )
+
+
+def _result_name(definition: CountDefinition) -> str:
+    """Name a definition by its id, with the field (um) where several share that."""
+    alone = sum(each.id == definition.id for each in SCORE_DEFINITIONS) < 2
+    return definition.id if alone else f"{definition.id}_{1000 * (definition.field_diameter_mm or 0):.0f}"
+
+
+# what a result says of one count, by the definition's id and table: names that no two of them share
+RESULT_NAMES: dict[tuple[str, str], str] = {
+    (each.id, each.table_version): _result_name(each) for each in (MAI_BAAK, *SCORE_DEFINITIONS)
+}
+
+RESULTS = ("total", "density", *RESULT_NAMES.values())  # what other systems may be told of

@@ -11,6 +11,7 @@ from service.mitotic_definitions import (
     CAP_TABLE_1,
     MAI_BAAK,
     RECTANGLE_SIDES,
+    RESULT_NAMES,
     SCORE_DEFINITIONS,
     CountDefinition,
     nottingham_fd,
@@ -70,7 +71,8 @@ def test_the_words_are_a_sentence(name: str, summary: str) -> None:
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda each: each.table_version)
 def test_table_version_and_exported_meaning_agree_with_the_numbers(definition: CountDefinition) -> None:
-    meaning = next(code.meaning for code in codes.definition(definition.id) if code.system == codes.LOCAL)
+    name = RESULT_NAMES.get((definition.id, definition.table_version), definition.id)
+    meaning = next(code.meaning for code in codes.definition(name) if code.system == codes.LOCAL)
     for words in (definition.table_version, meaning):
         for area in re.findall(r"([\d.]+) mm2", words):
             assert float(area) == round(definition.area_mm2, 2)

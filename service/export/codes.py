@@ -5,15 +5,16 @@ No terminology server was asked. What each public code was checked against:
 
     LOINC 85300-2        HL7 breast cancer implementation guide 2018Sep, module Pathologie 2026 of the German MII
     SNOMED CT 406094009  the same module, examples "Mitosezahl"; OMOP concept 4227243 of the same name
-    SNOMED CT, DCM       DICOM PS3.16 as in pydicom 3.0.2: 42798000 in CID 7469, 91723000 in CID 7150, 1179252003 in
-                         CID 8103, 373066001 and 373067005 in CID 230, 112703, 121006, 121007, 122157, 123110 in Annex D
-    HL7, FHIR R4         tables 0074, 0136, 0203, 0487; data-absent-reason; provenance-participant-type
+    SNOMED CT, DCM       DICOM PS3.16 as in pydicom 3.0.2: 42798000 in CID 7469, 91723000, 85756007 in CID 7150,
+                         1179252003 in CID 8103, 373066001 and 373067005 in CID 230, 112703, 121006, 121007, 122157,
+                         123108, 123110 in Annex D
+    HL7, FHIR R4         tables 0074, 0078, 0103, 0136, 0203, 0487; data-absent-reason; provenance-participant-type
 
 Not used, although they look near: LOINC 11526-1 and 60568-3 (a pathologist's report, which a measurement is not),
 SNOMED CT 371472000 (read as "Mitotic count score" by one guide and as "Mitotic count" by another).
 
 Ours: `urn:mitosis:code` in FHIR, `99MIT` in HL7 v2 (table 0396: 99zzz) and DICOM (private designators begin with 99).
-The codes of counts are the ids of their definitions (`service.mitotic_definitions`), cut to DICOM's 16 characters.
+The codes of counts are the names of their definitions (`RESULT_NAMES`), cut to DICOM's 16 characters.
 """
 
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ DCM = System("http://dicom.nema.org/resources/ontology/DCM", "DCM")
 UCUM = System("http://unitsofmeasure.org", "UCUM")
 LOCAL = System("urn:mitosis:code", "99MIT")
 V2_0074 = System("http://terminology.hl7.org/CodeSystem/v2-0074", "HL70074")
+V2_0103 = System("http://terminology.hl7.org/CodeSystem/v2-0103", "HL70103")
+INTERPRETATION = System("http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "HL70078")
 V2_0136 = System("http://terminology.hl7.org/CodeSystem/v2-0136", "HL70136")
 V2_0203 = System("http://terminology.hl7.org/CodeSystem/v2-0203", "HL70203")
 V2_0487 = System("http://terminology.hl7.org/CodeSystem/v2-0487", "HL70487")
@@ -65,6 +68,11 @@ MM2 = Code(UCUM, "mm2", "square millimeter")
 UM = Code(UCUM, "um", "micrometer")
 PIXEL = Code(UCUM, "{pixel}", "level-0 pixels")
 
+# What a result is like
+
+HIGH, NORMAL = Code(INTERPRETATION, "H", "High"), Code(INTERPRETATION, "N", "Normal")
+PROCESSING = {"T": Code(V2_0103, "T", "Training"), "D": Code(V2_0103, "D", "Debugging")}
+
 # The report, and who made it
 
 REPORT = _ours("mitotic-report", "Mitotic activity in a whole-slide image")
@@ -76,6 +84,7 @@ MODEL_SHA256 = _ours("model-sha256", "SHA-256 of the model's weights")
 THRESHOLD = _ours("threshold", "Least probability that counts")
 SLIDE_NAME = _ours("slide-name", "Slide file")
 SLIDE_SHA256 = _ours("slide-sha256", "SHA-256 of the slide file")
+VIEWER = _ours("viewer", "The result in the viewer")
 CONTAINER = _ours("container", "Slide identifier")
 BLOCK = _ours("block", "Block")
 STAIN = _ours("stain", "Stain")
@@ -125,7 +134,7 @@ HOTSPOT_SECTIONS = _ours("hotspot-sections", "Pieces of tissue in the hot-spot t
 # Counts by definition
 
 DEFINITIONS: dict[str, Concept] = {
-    value: _ours(value.removesuffix("_1991"), meaning, *public)  # a code of DICOM has at most 16 characters
+    value: _ours(value.replace("_1991", ""), meaning, *public)  # a code of DICOM has at most 16 characters
     for value, meaning, *public in (
         ("mai_baak", "Mitotic activity index", Code(SNOMED, "406094009", "Number of mitoses per 10 high power fields")),
         (
@@ -133,7 +142,10 @@ DEFINITIONS: dict[str, Concept] = {
             "Nottingham mitotic score",
             Code(LOINC, "85300-2", "Mitotic rate [Score] in Breast cancer specimen by Nottingham"),
         ),
-        ("elston_ellis_1991", "Mitotic score by Elston and Ellis 1991"),
+        ("elston_ellis_1991", "Mitotic score by Elston and Ellis 1991"),  # of a field that is none of these
+        ("elston_ellis_1991_440", "Mitotic score by Elston and Ellis 1991, field 0.44 mm"),
+        ("elston_ellis_1991_590", "Mitotic score by Elston and Ellis 1991, field 0.59 mm"),
+        ("elston_ellis_1991_630", "Mitotic score by Elston and Ellis 1991, field 0.63 mm"),
         ("mai_who2003", "Mitotic activity index, three classes"),
         ("per_mm2_cap", "Mitotic score by mitoses per mm2"),
         ("ipmit", "Mitotic score in ten fields of 0.52 mm"),
@@ -150,15 +162,17 @@ DEFINITIONS: dict[str, Concept] = {
 MITOTIC_FIGURE = Code(LOCAL, "mitotic-figure", "Mitotic figure")
 ANATOMICAL_STRUCTURE = Code(SNOMED, "91723000", "Anatomical Structure")
 PROBABILITY = Code(DCM, "122157", "Probability")
+TISSUE_CATEGORY = Code(SNOMED, "85756007", "Tissue")
+MULTISPECTRAL = Code(DCM, "123108", "Multispectral Processing")
 ARTIFICIAL_INTELLIGENCE = Code(DCM, "123110", "Artificial Intelligence")
 WHOLE_SLIDE_IMAGING = Code(DCM, "112703", "Whole Slide Imaging")
 PERSON, DEVICE = Code(DCM, "121006", "Person"), Code(DCM, "121007", "Device")
 YES, NO = Code(SNOMED, "373066001", "Yes"), Code(SNOMED, "373067005", "No")
 
 
-def definition(identifier: str) -> Concept:
-    """Give the concept of a count by the id of its definition; one that this table does not know keeps its id."""
-    return DEFINITIONS.get(identifier) or _ours(identifier, identifier)
+def definition(name: str) -> Concept:
+    """Give the concept of a count by its name in `RESULT_NAMES`; one that this table does not know keeps its name."""
+    return DEFINITIONS.get(name) or _ours(name, name)
 
 
 def score(value: int) -> Code:

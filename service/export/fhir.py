@@ -18,6 +18,7 @@ import base64
 import html
 import json
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from service.export.fhir_order import (
     identifier,
     number_of,
     printable,
+    processing_mark,
     request_of,
     specimen_identifiers,
     subject,
@@ -64,14 +66,16 @@ def to_fhir(
     *,
     confirmed: Confirmation | None = None,
     bundle: Literal["transaction", "collection"] = "transaction",
+    chosen: Collection[str] | None = None,
+    viewer: str = "",
     withdrawn: bool = False,
     moves: int = 0,
     pdf: bytes | None = None,
 ) -> bytes:
     """Write UTF-8 JSON of a Bundle; the same arguments give the same bytes.
 
-    `withdrawn` takes a result back; `moves` is how often it was given to another order; `pdf` is the same for people.
-    Raises FormatUnavailable.
+    `chosen`: of `RESULTS`, by default all. `viewer`: the service's address for people. `withdrawn` takes a result back;
+    `moves` is how often it was given to another order; `pdf` is the same for people. Raises FormatUnavailable.
     """
     issued = (confirmed.at if confirmed else report.analysis.created_at).isoformat()
     name = report.analysis.id if moves == 0 else f"{report.analysis.id} moved {moves}"
@@ -85,16 +89,29 @@ def to_fhir(
     if confirmed:
         common["performer"] = _performers(confirmed)
     of_device = common | {"device": _link(device)}
-    observations = [_observation(f"{name} {each.key}", report, each, of_device) for each in findings(report)]
+    observations = [_observation(f"{name} {each.key}", report, each, of_device) for each in findings(report, chosen)]
     diagnosis = _diagnostic_report(name, report, order, common, observations, confirmed)
-    if pdf is not None:
-        form = {"contentType": "application/pdf", "language": "en", "title": codes.REPORT[0].meaning}
-        diagnosis["presentedForm"] = [form | {"data": base64.b64encode(pdf).decode(), "creation": issued}]
+    if forms := _forms(report, viewer, pdf, issued):
+        diagnosis["presentedForm"] = forms
     provenance = _provenance(name, report, [diagnosis, *observations], device, issued, confirmed)
-    entries = [_entry(each, bundle) for each in (diagnosis, *observations, device, specimen, provenance)]
+    resources = [diagnosis, *observations, device, specimen, provenance]
+    entries = [_entry(each | processing_mark(order), bundle) for each in resources]
     content = {"resourceType": "Bundle", "type": bundle, "timestamp": issued, "entry": entries}
     check_fhir(content)
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def _forms(report: Report, viewer: str, pdf: bytes | None, issued: str) -> list[Resource]:
+    """Give the same for people: the PDF, and the address in the viewer."""
+    common = {"language": "en", "title": codes.REPORT[0].meaning}
+    forms: list[Resource] = []
+    if pdf is not None:
+        content = {"data": base64.b64encode(pdf).decode(), "creation": issued}
+        forms.append({"contentType": "application/pdf"} | common | content)
+    if viewer:
+        title = {"title": codes.VIEWER[0].meaning, "url": f"{viewer}/#analysis={report.analysis.id}"}
+        forms.append({"contentType": "text/html"} | common | title)
+    return forms
 
 
 def _performers(confirmed: Confirmation) -> list[Resource]:
@@ -208,6 +225,7 @@ def _observation(name: str, report: Report, finding: Finding, common: Resource) 
         identifier=[identifier(f"{report.analysis.id} {finding.key}", system="urn:mitosis:observation")],
         category=[_concept((codes.LABORATORY,))],
         code=_concept(finding.name),
+        interpretation=[] if finding.high is None else [_concept((codes.HIGH if finding.high else codes.NORMAL,))],
         method={"text": finding.method},
         note=[{"text": note} for note in notes],
         component=[{"code": _concept(each.name), **_value(each)} for each in measures],

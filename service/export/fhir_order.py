@@ -56,6 +56,12 @@ def _came(order: Order, name: str) -> Any:
     return order.fhir.get(name) if isinstance(order, ReceivedOrder) else None
 
 
+def processing_mark(order: Order) -> Resource:
+    """Mark what answers an order for training or debugging, as HL7 v2 does in MSH-11."""
+    mark = order.processing_id if isinstance(order, ReceivedOrder) else None
+    return {"meta": {"tag": [coding(codes.PROCESSING[mark])]}} if mark else {}
+
+
 def number_of(order: Order, number: str, kind: Code) -> Resource:
     """Write one of an order's numbers, with who assigned it."""
     for came in _came(order, "identifier") or ():

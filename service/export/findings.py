@@ -4,11 +4,13 @@ A count in too little tissue is no value of its definition, since a reader would
 missing, with the reason, and the count stands among the details.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from service.activity_report import GrownMai, HotspotPlace, Mai, RectanglePlace, Score, window_words
 from service.export import codes
 from service.export.codes import Code, Concept
+from service.mitotic_definitions import RESULT_NAMES
 from service.order import Confirmation
 from service.region import describe_region
 from service.report import Report
@@ -31,6 +33,7 @@ class Finding:
     """One result: a count or a score, what belongs to it, and where it was found."""
 
     key: str  # unique in its report, and the same in every report of this version
+    kind: str  # what a laboratory chooses it by: `RESULTS`
     name: Concept
     value: float | None  # None: `missing` says why
     unit: Code | None  # None: an ordinal score
@@ -38,18 +41,26 @@ class Finding:
     details: tuple[Measure, ...] = ()
     place: HotspotPlace | None = None
     missing: str = ""
+    high: bool | None = None  # whether it reaches the cut-off of high risk; None: it has none
 
 
-def findings(report: Report) -> list[Finding]:
-    """List the total, the density, the MAI and each score, in the report's order."""
+def findings(report: Report, chosen: Collection[str] | None = None) -> list[Finding]:
+    """List the total, the density, the MAI and each score, or those of them that are chosen, in the report's order."""
+    return [each for each in _all_findings(report) if chosen is None or each.kind in chosen]
+
+
+def _all_findings(report: Report) -> list[Finding]:
     examined = Measure(codes.EXAMINED, report.tissue.examined_mm2, codes.MM2)
     threshold = Measure(codes.THRESHOLD, report.model.threshold, codes.COUNT)
     method = "detection in all tissue"
     if region := report.examined_region:
         method = f"detection in {describe_region(region)}"
-    found = [Finding("total", codes.TOTAL, report.counts.total, codes.COUNT, method, (examined, threshold))]
+    measured = (codes.COUNT, method, (examined, threshold))
+    found = [Finding("total", "total", codes.TOTAL, report.counts.total, *measured)]
     if report.counts.per_mm2 is not None:
-        found.append(Finding("density", codes.DENSITY, report.counts.per_mm2, codes.PER_MM2, method, (examined,)))
+        found.append(
+            Finding("density", "density", codes.DENSITY, report.counts.per_mm2, codes.PER_MM2, method, (examined,))
+        )
     return [*found, _by_definition(report.mai), *map(_by_definition, report.scores)]
 
 
@@ -119,16 +130,24 @@ def _by_definition(found: Mai | Score) -> Finding:
     if isinstance(found, Mai) and found.high_risk is not None:
         details.append(Measure(codes.HIGH_RISK, found.high_risk))
     details += _grown(found)
+    name = result_name(found)
     return Finding(
         key=f"{found.definition}: {found.table_version}",
-        name=codes.definition(found.definition),
+        kind=name,
+        name=codes.definition(name),
         value=(found.count if classed is None else classed) if found.area_sufficient else None,
         unit=None if classed is not None else codes.COUNT,
         method=f"{found.definition}, {found.table_version}",
         details=tuple(details),
         place=found.hotspot,
         missing="" if found.area_sufficient else TOO_LITTLE_TISSUE,
+        high=found.high_risk if isinstance(found, Mai) and found.area_sufficient else None,
     )
+
+
+def result_name(found: Mai | Score) -> str:
+    """Name a count as `RESULTS` does; one by an earlier version's table has its definition's id."""
+    return RESULT_NAMES.get((found.definition, found.table_version), found.definition)
 
 
 def _grown(found: Mai | Score) -> list[Measure]:

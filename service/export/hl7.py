@@ -5,11 +5,13 @@
 LAB-3 wants ORC-7, OBR-5, 6, 8, 27 and OBX-9, 10, 12 empty, PV1-2 ("U": we are not told), OBR-2, 3, 4, 16 and 25.
 Status: OBX-11 and OBR-25 are P (preliminary), F (final) or C (corrected); OBX-11 X where a value could not be had.
 A result that is taken back from its order has the same OBX, with OBX-11 D, no values, and OBR-25 C.
-What the order said of patient, order and specimen by HL7 (PID-3, PID-5, ORC-2 to 4 and 12, OBR-2 to 4 and 16, SPM-2) is
-repeated as it came, with all repetitions and components.
-OBX-4 numbers the results: the MAI comes with its area, interval and hot-spot, the others with count and area; all of
-it is in the other formats. OBX-17 names definition and table, OBX-18 software and model, OBX-19 when it was computed.
-OBR-7 and OBX-14 would be when the specimen was taken: they are empty, since we are not told.
+What the order said of patient, order and specimen by HL7 (PID-3, PID-5, ORC-2 to 4 and 12, OBR-2 to 4, 7 and 16, SPM-2)
+is repeated as it came, with all repetitions and components. MSH-11 is the order's where that is T or D.
+Which counts are sent, the laboratory chooses. OBX-4 numbers them: the MAI comes with its area, interval and hot-spot,
+the others with count and area; all of it is in the other formats. OBX-3 with OBX-4 is unique, and so is the code of
+each count. OBX-8 is H where the cut-off of high risk is reached, N where it is not. OBX-17 names definition and table,
+OBX-18 software and model, OBX-19 when it was computed. OBR-7 is when the specimen was taken, as the order says by OBR-7
+or SPM-17; where it does not, when the slide was analysed. OBX-14 is empty.
 
 Built with hl7apy at its strict level, which takes any word as OBX-2, OBX-11 or a number: `check_hl7` looks at those.
 UTF-8, as MSH-18 says; separators within a text are escaped, control characters become blanks.
@@ -17,14 +19,25 @@ UTF-8, as MSH-18 says; separators within a text are escaped, control characters 
 
 import base64
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from service.export import codes
 from service.export.codes import Concept
-from service.export.findings import Finding, Measure, findings, place_measures, remarks
-from service.export.hl7_order import came, filler_number, orderer, patient, placer_number, require, service_of
+from service.export.findings import Finding, Measure, findings, place_measures, remarks, result_name
+from service.export.hl7_order import (
+    came,
+    filler_number,
+    observed_at,
+    orderer,
+    patient,
+    placer_number,
+    processing_id,
+    require,
+    service_of,
+)
 from service.export.hl7_text import ESCAPES, Fields, escaped, parts, person
 from service.extras import needs
 from service.order import Confirmation, Order, ResultStatus
@@ -50,16 +63,17 @@ REQUIRED = {
     "PID": (3, 5),
     "PV1": (2,),
     "ORC": (1, 2, 3),
-    "OBR": (2, 3, 4, 22, 25),  # and 16, unless the laboratory says that it is not needed: `hl7_order.require`
+    "OBR": (2, 3, 4, 7, 22, 25),  # and 16, unless the laboratory says that it is not needed: `hl7_order.require`
     "OBX": (1, 2, 3, 11, 18),
 }
 FORBIDDEN = {"ORC": (7,), "OBR": (5, 6, 8, 27), "OBX": (9, 10, 12)}
-TABLES = {  # segment and field to what we may send of its table
+TABLES: dict[tuple[str, int], set[str | None]] = {  # segment and field to what we may send of its table
     ("MSH", 11): {"P", "T", "D"},  # 0103
     ("ORC", 1): {"SC"},  # 0119
     ("ORC", 5): {"IP", "CM"},  # 0038
     ("OBR", 25): {"P", "F", "C"},  # 0123
-    ("OBX", 2): {"NM", "ST", "CWE", "ED"},  # 0125
+    ("OBX", 2): {"NM", "ST", "CWE", "ED", "RP"},  # 0125
+    ("OBX", 8): {None, "", "H", "N"},  # 0078
     ("OBX", 11): {"P", "F", "C", "X", "D"},  # 0085
 }
 WITHDRAWN = "Taken back: this result is of another order. It must not be used for this patient."
@@ -76,6 +90,7 @@ class Envelope:
     sender: tuple[str, str] = ("mitosis-service", "")
     receiver: tuple[str, str] = ("", "")
     processing_id: str = "P"
+    viewer: str = ""  # the service's address for people
 
 
 def to_hl7(
@@ -85,21 +100,25 @@ def to_hl7(
     envelope: Envelope,
     *,
     confirmed: Confirmation | None = None,
+    chosen: Collection[str] | None = None,
     withdrawn: bool = False,
     pdf: bytes | None = None,
 ) -> bytes:
     """Write one message, its segments ended by carriage returns, without MLLP's frame; `withdrawn` takes a result back.
 
-    `pdf` is the same for people, as the last OBX, of type ED (Base64). The same arguments give the same bytes.
+    `chosen`: of `RESULTS`, by default all. `pdf` is the same for people, as the last OBX, of type ED (Base64). The same
+    arguments give the same bytes.
 
     Raises FormatUnavailable where the order lacks what LAB-3 requires, or holds what does not fit.
     """
     require(order)
     filler = filler_number(order, report.analysis.id)
+    told = _Told(findings(report, chosen), envelope.viewer, with_pdf=pdf is not None)
     issued = (envelope.sent_at if withdrawn else None) or (confirmed.at if confirmed else report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
-    header[11], header[18] = escaped(envelope.processing_id), "UNICODE UTF-8"
+    header[11], header[18] = escaped(processing_id(order, envelope.processing_id)), "UNICODE UTF-8"
+    request = _request(order, filler, "C" if withdrawn else STATUS[status], issued, confirmed)
     words = [WITHDRAWN] if withdrawn else remarks(report, confirmed)
     notes: list[Fields] = [{1: str(number), 2: "L", 3: escaped(each)} for number, each in enumerate(words, start=1)]
     segments: list[tuple[str, Fields]] = [
@@ -107,12 +126,9 @@ def to_hl7(
         ("PID", patient(order)),
         ("PV1", {1: "1", 2: "U"}),
         ("ORC", _order_control(order, filler, "IP" if withdrawn else ORDER_STATUS[status], issued)),
-        ("OBR", _request(order, filler, "C" if withdrawn else STATUS[status], issued, confirmed)),
+        ("OBR", request | {7: observed_at(order, _time(report.analysis.created_at))}),
         *(("NTE", fields) for fields in notes),
-        *(
-            ("OBX", fields)
-            for fields in _observations(report, order, "D" if withdrawn else STATUS[status], with_pdf=pdf is not None)
-        ),
+        *(("OBX", fields) for fields in _observations(report, order, "D" if withdrawn else STATUS[status], told)),
     ]
     if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
@@ -253,11 +269,20 @@ def _request(order: Order, filler: str, status: str, issued: datetime, confirmed
     }
 
 
-def _observations(report: Report, order: Order, status: str, *, with_pdf: bool) -> list[Fields]:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The contents of a message beyond what was analysed with what."""
+
+    findings: Sequence[Finding]
+    viewer: str
+    with_pdf: bool
+
+
+def _observations(report: Report, order: Order, status: str, told: _Told) -> list[Fields]:
     """Write all OBX: the findings, each with its own sub-id, then what was analysed with what."""
     rows = [
         fields | {4: str(number), 17: parts("", finding.method)}
-        for number, finding in enumerate(findings(report), start=1)
+        for number, finding in enumerate(told.findings, start=1)
         for fields in (_main(finding, status), *(_detail(each, status) for each in _details(report, finding)))
     ]
     texts = (
@@ -271,9 +296,12 @@ def _observations(report: Report, order: Order, status: str, *, with_pdf: bool) 
         (codes.STAIN, order.stain),
     )
     rows += [{2: "ST", 3: _code(name), 5: _shortened(text), 11: status} for name, text in texts if text]
-    if with_pdf:
+    if told.viewer:
+        link = parts(f"{told.viewer}/#analysis={report.analysis.id}", report.software.name, "TEXT", "HTML")
+        rows.append({2: "RP", 3: _code(codes.VIEWER), 5: link, 11: status})
+    if told.with_pdf:
         rows.append({2: "ED", 3: _code(codes.REPORT), 5: PDF, 11: status})
-    rows = [row | {5: "", 11: "D"} for row in rows] if status == "D" else rows
+    rows = [row | {5: "", 8: "", 11: "D"} for row in rows] if status == "D" else rows
     equipment = [parts(report.software.version, report.software.name), parts(report.model.id, "model")]
     computed = _time(report.analysis.created_at)
     return [row | {1: str(number), 18: equipment, 19: computed} for number, row in enumerate(rows, start=1)]
@@ -281,7 +309,7 @@ def _observations(report: Report, order: Order, status: str, *, with_pdf: bool) 
 
 def _details(report: Report, finding: Finding) -> tuple[Measure, ...]:
     """Choose all there is of the total, the density and the MAI; of the others what was counted, and on what."""
-    if finding.name == codes.definition(report.mai.definition):
+    if finding.kind == result_name(report.mai):
         return finding.details + (place_measures(finding.place) if finding.place else ())
     if finding.name in (codes.TOTAL, codes.DENSITY):
         return finding.details
@@ -293,7 +321,8 @@ def _main(finding: Finding, status: str) -> Fields:
         return {2: "NM", 3: _code(finding.name), 11: "X"}
     if finding.unit is None:
         return {2: "CWE", 3: _code(finding.name), 5: _code((codes.score(int(finding.value)),)), 11: status}
-    return _detail(Measure(finding.name, finding.value, finding.unit), status)
+    flag = "" if finding.high is None else (codes.HIGH if finding.high else codes.NORMAL).value
+    return _detail(Measure(finding.name, finding.value, finding.unit), status) | {8: flag}
 
 
 def _detail(measure: Measure, status: str) -> Fields:

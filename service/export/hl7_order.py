@@ -58,6 +58,11 @@ def _assigner(identifier: Identifier) -> tuple[str, str, str]:
     return identifier.namespace or "", system, "URI" if system else ""
 
 
+def processing_id(order: Order, given: str) -> str:
+    """Write MSH-11: what answers an order for training or debugging is never production."""
+    return (order.processing_id if isinstance(order, ReceivedOrder) else None) or given
+
+
 def placer_number(order: Order) -> str:
     """Write ORC-2."""
     number = order.placer_order_number or order.accession_number or ""
@@ -84,6 +89,11 @@ def orderer(order: Order) -> str | list[str]:
     """Write OBR-16."""
     own = person(order.ordering_provider_id, order.ordering_provider)
     return came(order, "OBR-16") or came(order, "ORC-12") or own
+
+
+def observed_at(order: Order, computed: str) -> str:
+    """Write OBR-7: when the specimen was taken, where the order said it, else when it was analysed."""
+    return _one(came(order, "OBR-7")) or _one(came(order, "SPM-17")).partition("^")[0] or computed
 
 
 def service_of(order: Order) -> str | list[str]:

@@ -28,8 +28,10 @@ from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
 from service.interop.hl7_message import MessageRejected, read_message
 from service.interop.mllp import Peer
+from service.interop.result_maps import result_maps
 from service.interop.result_pdf import Draw, result_pdf
 from service.interop.result_version import OutgoingResult, find_version
+from service.order import ReceivedOrder
 from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.slide_label import SlideLabel, label_of
 from service.store import holds, outbox
@@ -70,7 +72,7 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
     if settings.fhir_results:
         url = _base(settings.fhir_results)
         token = settings.fhir_results_token.get_secret_value() if settings.fhir_results_token else None
-        found["fhir"] = lambda outgoing: send_fhir(outgoing, url, token, with_pdf="fhir" in settings.result_pdf)
+        found["fhir"] = lambda outgoing: send_fhir(outgoing, url, token, settings)
     if settings.dicomweb:
         found["dicomweb"] = lambda outgoing: send_dicomweb(outgoing, settings)
     return found
@@ -147,7 +149,12 @@ def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel, dra
     if version.analysis.held and not row.withdraws:
         raise ResultHeld("this result is held until a person decides whose it is")
     pdf = partial(result_pdf, engine, storage, version, draw)
-    channel(OutgoingResult(version, _key(row), datetime.fromtimestamp(row.created_at, UTC), header, pdf))
+    since = datetime.fromtimestamp(row.created_at, UTC)
+    channel(
+        OutgoingResult(
+            version, _key(row), since, header, pdf, lambda kinds: result_maps(engine, storage, version, header(), kinds)
+        )
+    )
 
 
 def _wait_alone(engine: Engine, row: Row[Any], reason: str, facts: dict[str, Any]) -> None:
@@ -193,9 +200,9 @@ def _judge(answer: bytes, key: str) -> None:
     raise DeliveryRejected(reason) if code in ("AR", "CR") else DeliveryDeclined(reason)
 
 
-def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, *, with_pdf: bool = False) -> None:
+def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, settings: Settings) -> None:
     """Send a transaction that creates the resources or replaces them."""
-    content = outgoing.version.fhir(pdf=outgoing.pdf() if with_pdf else None)
+    content = outgoing.version.fhir(settings, pdf=outgoing.pdf() if "fhir" in settings.result_pdf else None)
     headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
     headers |= {"User-Agent": f"mitosis-service/{__version__}", "Prefer": "return=minimal"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
@@ -220,12 +227,15 @@ def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, *, with_pdf
 
 
 def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
-    """Store the structured report and the annotations beside the slide."""
+    """Store the structured report and the annotations beside the slide, and the maps that the laboratory wants."""
     header = outgoing.header()
     if header is None or outgoing.version.withdrawn:  # what is stored is about the slide's patient, as it was
         raise NotApplicable
+    if isinstance(outgoing.version.order, ReceivedOrder) and outgoing.version.order.processing_id:
+        raise NotApplicable  # DICOM has no mark for training
     pdf = outgoing.pdf() if "dicom" in settings.result_pdf else None
-    store(settings, list(outgoing.version.dicom(header, pdf).values()))
+    files = outgoing.version.dicom(header, pdf) | outgoing.maps(settings.dicom_maps)
+    store(settings, list(files.values()))
 
 
 def _diagnosis(content: bytes) -> str:

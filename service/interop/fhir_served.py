@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from service.export.fhir_order import Resource
 from service.interop.result_version import ResultVersion
+from service.store.settings import Settings
 
 Part: TypeAlias = Literal["DiagnosticReport", "Observation", "Device", "Specimen", "Provenance"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
@@ -21,9 +22,9 @@ def analysis_of(resource_id: str) -> str | None:
     return found[1] if found else None
 
 
-def served(version: ResultVersion) -> dict[str, Resource]:
+def served(version: ResultVersion, settings: Settings) -> dict[str, Resource]:
     """Give all resources of a result by address, as `Observation/ID`; the report first. Raises FormatUnavailable."""
-    bundle = json.loads(version.fhir("collection"))
+    bundle = json.loads(version.fhir(settings, "collection"))
     resources = [entry["resource"] for entry in bundle["entry"]]
     addresses = {f"urn:uuid:{each['id']}": f"{each['resourceType']}/{_id(version, each)}" for each in resources}
     meta = {"versionId": str(version.revision), "lastUpdated": bundle["timestamp"]}
@@ -31,7 +32,7 @@ def served(version: ResultVersion) -> dict[str, Resource]:
         addresses[f"urn:uuid:{each['id']}"]: {
             **_with_addresses(each, addresses),
             "id": _id(version, each),
-            "meta": meta,
+            "meta": each.get("meta", {}) | meta,
         }
         for each in resources
     }

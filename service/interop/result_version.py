@@ -1,7 +1,7 @@
 """One version of a result, with all that is said of it to other systems."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from service.store.holds import carried_order
 from service.store.records import Analysis
 from service.store.results import Result
 from service.store.reviews import Reviews
-from service.store.settings import Settings
+from service.store.settings import DicomMap, Settings
 from service.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ class ResultVersion:
     moves: int = 0  # how often it was given to another order
     withdrawn: bool = False  # taken back from this order
 
-    def fhir(self, bundle: Literal["transaction", "collection"] = "transaction", pdf: bytes | None = None) -> bytes:
+    def fhir(
+        self,
+        settings: Settings,
+        bundle: Literal["transaction", "collection"] = "transaction",
+        pdf: bytes | None = None,
+    ) -> bytes:
         """As a FHIR Bundle, with the PDF in it if there is one. Raises FormatUnavailable."""
         return to_fhir(
             self.report,
@@ -50,6 +55,8 @@ class ResultVersion:
             self.status,
             confirmed=self.confirmed,
             bundle=bundle,
+            chosen=settings.result_definitions,
+            viewer=settings.viewer_url,
             withdrawn=self.withdrawn,
             moves=self.moves,
             pdf=pdf,
@@ -65,9 +72,10 @@ class ResultVersion:
         """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
         own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
         sender, receiver = _names(settings.hl7_sender), _names(settings.hl7_receiver)
-        envelope = Envelope(control_id or own, sent_at, sender, receiver)
+        envelope = Envelope(control_id or own, sent_at, sender, receiver, viewer=settings.viewer_url)
         told = (self.report, self.order, self.status, envelope)
-        return to_hl7(*told, confirmed=self.confirmed, withdrawn=self.withdrawn, pdf=pdf)
+        chosen = settings.result_definitions
+        return to_hl7(*told, confirmed=self.confirmed, chosen=chosen, withdrawn=self.withdrawn, pdf=pdf)
 
     def dicom(self, header: "Dataset | None", pdf: bytes | None = None) -> dict[str, bytes]:
         """As DICOM files by name, that refer to a slide by its header. Raises FormatUnavailable."""
@@ -98,6 +106,7 @@ class OutgoingResult:
     since: datetime
     header: "Callable[[], Dataset | None]"  # of the DICOM slide that it is of, if it is one
     pdf: Callable[[], bytes]
+    maps: Callable[[Sequence[DicomMap]], dict[str, bytes]]  # as DICOM files by name, of those that there are
 
 
 def _names(text: str) -> tuple[str, str]:

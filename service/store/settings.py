@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsInvalid
+from service.mitotic_definitions import RESULTS
 from service.model_card import DEFAULT_MODEL
 from service.strict import first_error
 
@@ -54,7 +55,24 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _results(names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in RESULTS]:
+        raise ValueError(f"{unknown[0][:64]} is no result; there are {', '.join(RESULTS)}")
+    return names
+
+
+def _web_page(url: str) -> str:
+    parts = urlsplit(url)
+    more = parts.query or parts.fragment or parts.username
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or more):
+        raise ValueError("it begins with http:// or https://, and has a host; no password, query or fragment")
+    return url.rstrip("/")
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_commas)]  # "a, b" in the environment
+
+
+DicomMap = Literal["map", "area"]
 
 
 class Settings(BaseSettings):
@@ -107,6 +125,13 @@ class Settings(BaseSettings):
     """Sending application and facility of result messages, `APPLICATION^FACILITY` (MSH-3, MSH-4)."""
     hl7_receiver: str = ""
     """Receiving application and facility of result messages, `APPLICATION^FACILITY` (MSH-5, MSH-6)."""
+    result_definitions: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_by_commas), AfterValidator(_results), Field(min_length=1)
+    ] = ("total", "density", "mai_baak", "nottingham_fd")
+    """What HL7 and FHIR results hold, by commas: `total`, `density` (per mm²), ids of definitions (of Elston and Ellis
+    with the field in um: `elston_ellis_1991_440`, `_590`, `_630`)."""
+    viewer_url: Annotated[str, AfterValidator(_web_page)] = ""
+    """Address of this service for people, `https://mitosis.hospital.example`; results link to it; empty: no link."""
     fhir_results: str = ""
     """Base URL of the FHIR server that results go to as transactions; empty: to none."""
     fhir_results_token: SecretStr | None = None
@@ -119,6 +144,9 @@ class Settings(BaseSettings):
     """Bearer token for the archive, instead of a login."""
     result_pdf: Annotated[tuple[Literal["hl7", "fhir", "dicom"], ...], NoDecode, BeforeValidator(_by_commas)] = ()
     """Ways, `hl7`, `fhir` and `dicom` by commas, in which the PDF goes out within a result, or beside it."""
+    dicom_maps: Annotated[tuple[DicomMap, ...], NoDecode, BeforeValidator(_by_commas)] = ()
+    """Objects, by commas, that are stored in the archive beside structured report and annotations: `map`, the
+    probabilities (Parametric Map, 4 bytes for each 4 x 4 um), and `area`, the examined tissue (Segmentation)."""
     keep_results_days: Positive = 90.0
     """Days after which an analysis and its result are deleted, unless it is in use or signed."""
     keep_signed_days: Annotated[Positive | None, BeforeValidator(lambda given: None if given == "" else given)] = None

@@ -11,8 +11,10 @@ from service.export.findings import (
     place_measures,
     place_words,
     remarks,
+    result_name,
     summary,
 )
+from service.mitotic_definitions import RESULTS
 from service.report import Rectangle
 from tests.export.hospital import confirmation, report_of
 
@@ -25,6 +27,19 @@ def test_each_count_and_score_is_a_finding_with_a_key_of_its_own() -> None:
     assert len({each.key for each in found}) == len(found)
     assert (found[0].value, found[1].value) == (report.counts.total, report.counts.per_mm2)
     assert (found[2].value, found[2].unit, found[2].missing) == (report.mai.count, codes.COUNT, "")
+
+
+def test_a_laboratory_chooses_and_no_two_counts_have_one_code() -> None:
+    report = report_of()
+    assert [each.kind for each in findings(report)] == list(RESULTS)
+    names = [each.name[-1].value for each in findings(report)]
+    assert len({*names, *(each.name[0].value for each in findings(report))} - set(names)) == 2  # two have a public one
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= 16
+    chosen = findings(report, ("elston_ellis_1991_590", "total", "per_mm2_cap"))
+    assert [each.kind for each in chosen] == ["total", "elston_ellis_1991_590", "per_mm2_cap"]
+    older = report.scores[2].model_copy(update={"table_version": "of 2019"})
+    assert result_name(older) == "elston_ellis_1991"
 
 
 def test_too_little_tissue_leaves_the_count_among_the_details() -> None:

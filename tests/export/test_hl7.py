@@ -12,7 +12,7 @@ from hl7apy.parser import parse_message
 
 from service.export import codes
 from service.export.hl7 import Envelope, check_hl7, to_hl7
-from service.order import Confirmation, Order, ResultStatus
+from service.order import Confirmation, Order, ReceivedOrder, ResultStatus
 from service.refusals import FormatUnavailable
 from service.report import Rectangle, Report
 from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
@@ -148,6 +148,37 @@ def test_observations_are_numbered_and_name_software_model_and_time() -> None:
     assert {str(each[18]) for each in segments} == {"1.2.3^mitosis-service~model-1^model"}
     assert {str(each[19]) for each in segments} == {"20260102030405+0000"}
     assert len({(str(each[3]), str(each[4])) for each in segments}) == len(segments)
+
+
+def test_what_a_laboratory_files_by() -> None:
+    report = report_of()
+    chosen = ("total", "density", "mai_baak", "nottingham_fd")
+    envelope = Envelope("MSG-1", viewer="https://mitosis.example/a&b")
+    sent = hl7.parse(to_hl7(report, ORDER, "final", envelope, chosen=chosen).decode())
+    mains = [each for each in sent.segments("OBX") if str(each[4]) and str(each[8]) in ("H", "N", "")]
+    assert [len({str(each[4]) for each in mains}), mains[-1][4]] == [4, ["4"]]
+    flags = {str(each[3]).split("^")[-3]: str(each[8]) for each in sent.segments("OBX") if len(each) > 8}
+    assert {name: flag for name, flag in flags.items() if flag} == {"mai_baak": "H" if report.mai.high_risk else "N"}
+    assert len({(str(each[3]), str(each[4])) for each in sent.segments("OBX")}) == len(sent.segments("OBX"))
+    link = observations(sent)["viewer"]
+    assert str(link[2]) == "RP"
+    assert str(link[5]) == "https://mitosis.example/a\\T\\b/#analysis=analysis-12^mitosis-service^TEXT^HTML"
+    assert str(sent.segment("OBR")[7]) == str(link[19]) == "20260102030405+0000"  # nobody said when it was taken
+
+
+def test_when_the_specimen_was_taken_is_repeated_from_the_order() -> None:
+    for fields, told in (
+        ({"OBR-7": "202512240815", "SPM-17": "20251224^20251225"}, "202512240815"),
+        ({"SPM-17": "20251224^20251225"}, "20251224"),
+    ):
+        order = ReceivedOrder.model_validate(ORDER.model_dump() | {"hl7": fields})
+        assert str(message_of(report_of(3), order).segment("OBR")[7]) == told
+
+
+def test_what_answers_an_order_for_training_is_never_production() -> None:
+    for mark in ("T", "D"):
+        order = ReceivedOrder.model_validate(ORDER.model_dump() | {"processing_id": mark})
+        assert str(message_of(report_of(3), order).segment("MSH")[11]) == mark
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,10 @@ def test_lists_are_told_apart_by_commas(monkeypatch: pytest.MonkeyPatch) -> None
         ("LIS_ALLOW", "10.20.0.0/33"),
         ("LIS_ALLOW", "hospital.example"),
         ("DEVICE", "gpu"),
+        ("RESULT_DEFINITIONS", ","),
+        ("RESULT_DEFINITIONS", "total,mai"),
+        ("VIEWER_URL", "mitosis.hospital.example"),
+        ("VIEWER_URL", "https://mitosis.example/?key=1"),
         ("DATA_DIR", "~nobody-of-that-name/data"),
     ],
 )
