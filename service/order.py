@@ -81,6 +81,7 @@ class ReceivedOrder(Order):
 
     sender: Text | None = None  # who assigned what names no assigner
     orderer_optional: bool = False  # results may go out without one
+    processing_id: Literal["T", "D"] | None = None  # of MSH-11, where results for training or debugging are wanted
     patient_identifiers: list[Identifier] = Field(default_factory=list)
     placer: Identifier | None = None
     filler: Identifier | None = None

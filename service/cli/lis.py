@@ -40,7 +40,7 @@ def listen_command(
     """Take orders by HL7 v2 over MLLP; they wait for their slides in the service's database."""
     import asyncio
 
-    from service.interop.hl7_answers import answer, too_large
+    from service.interop.hl7_answers import answers, too_large
     from service.interop.lis_mapping import read_mapping
     from service.interop.mllp import Listener, networks
     from service.store.logs import set_up_logs
@@ -49,7 +49,7 @@ def listen_command(
     tls = _tls(certificate, certificate_key, clients)
     mapping = read_mapping(settings.lis_mapping)
     listener = Listener(
-        lambda content: answer(engine, content, settings.lis_tenant, settings.lis_charset, mapping),
+        lambda content: answers(engine, content, settings.lis_tenant, settings.lis_charset, mapping),
         too_large,
         networks(settings.lis_allow),
     )
@@ -103,10 +103,10 @@ def orders_command(data_dir: DataDir = None) -> None:
     from service.store.orders import waiting
 
     settings, engine = open_stores(data_dir)
-    line = "{:<36}  {:<16}  {:<3}  {:<24}  {:<24}  {:<24}  {}"
-    typer.echo(line.format("ID", "SINCE", "FOR", "SLIDE", "NUMBER", "ASSIGNER", "LAST MESSAGE"))
+    line = "{:<36}  {:<16}  {:<8}  {:<3}  {:<24}  {:<24}  {:<24}  {}"
+    typer.echo(line.format("ID", "SINCE", "STATUS", "FOR", "SLIDE", "NUMBER", "ASSIGNER", "LAST MESSAGE"))
     for row in waiting(engine, settings.lis_tenant):
-        facts = (row.id, utc(row.created_at), row.processing_id, row.identifier, row.number, row.assigner)
+        facts = (row.id, utc(row.created_at), row.status, row.processing_id, row.identifier, row.number, row.assigner)
         typer.echo(line.format(*facts, row.message))
 
 

@@ -17,6 +17,7 @@ from service.export.fhir_order import (
 )
 from service.interop.fhir_orders import SYSTEMS
 from service.order import OrderedService, ReceivedOrder, split_name
+from service.store.orders import INACTIVE
 
 
 def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
@@ -44,7 +45,7 @@ def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
         contained=[patient, *specimens],
         identifier=came.get("identifier") or known or [{"value": first.number}],
         requisition=came.get("requisition") or (None if came else accession(order)),
-        status="revoked" if revoked else "active",
+        status="revoked" if revoked else first.status if first.status in INACTIVE else "active",
         intent="order",
         code=came.get("code") or _concept(order.service),
         subject={"reference": "#patient"},

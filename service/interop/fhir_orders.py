@@ -26,7 +26,8 @@ from service.store.orders import Control, Request, identifier_of
 from service.strict import first_error
 
 CONTROLS: Final[dict[str, Control]] = {
-    "draft": "place",
+    "draft": "draft",
+    "on-hold": "on-hold",
     "active": "place",
     "revoked": "cancel",
     "entered-in-error": "cancel",
@@ -129,7 +130,7 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
     )
     specimens = [known.find(each) for each in resource.get("specimen", [])] or [{}]
     orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
-    if control == "place":
+    if control != "cancel":
         for order in orders:
             if not identifier_of(order) or not order.patient_id:
                 raise RequestInvalid("an order needs the patient's identifier, and the slide's or an accession number")

@@ -1,8 +1,8 @@
 """Answers to HL7 v2 orders: ORL^O22 to OML^O21, ORL^O34 to OML^O33, ORR^O02 to ORM^O01.
 
 MSA-1 is AA where all of a message was looked at, and what came of it is kept; what became of each order, its ORC-1
-says: OK (placed), XR (changed), CR (cancelled); UA, UX, UC where that could not be. AE: the content must be changed
-first, ERR says where. AR: nothing of it is for us. Of a message, all is done or nothing.
+says: OK (placed), XR (changed), CR (cancelled); UA, UX, UC where that could not be; SR with ORC-5 (how it stands).
+AE: the content must be changed first, ERR says where. AR: nothing of it is for us. Of a message, all is done or none.
 
 A message that comes again (MSH-3, MSH-4, MSH-10 and all its content) gets the same answer, and nothing is done twice.
 There is no answer while the database is away: whoever gets none, sends again.
@@ -12,6 +12,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,7 @@ import structlog
 from sqlalchemy import Connection, Engine, and_, delete, insert, select
 
 from service.export.hl7_text import escaped
+from service.interop.hl7_enhanced import acknowledgements
 from service.interop.hl7_message import (
     CHARSETS,
     EVENT_UNSUPPORTED,
@@ -41,12 +43,13 @@ from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
 from service.refusals import DatabaseUnavailable
 from service.store.audit import record
 from service.store.database import messages, writing
-from service.store.orders import Control, Outcome, ProcessingId, Sent, lock, take
+from service.store.orders import Control, Outcome, ProcessingId, Request, Sent, lock, rows_of, take
 
 ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "ORM^O01": "ORR^O02^ORR_O02"}
 BY_SPECIMEN: Final = "OML^O33"
-DONE: Final[dict[Outcome, str]] = {"placed": "OK", "changed": "XR", "cancelled": "CR"}
-UNABLE: Final[dict[Control, str]] = {"place": "UA", "change": "UX", "cancel": "UC"}
+DONE: Final[dict[Outcome, str]] = {"placed": "OK", "changed": "XR", "cancelled": "CR", "known": "SR"}
+UNABLE: Final[dict[Control, str]] = {"place": "UA", "change": "UX", "cancel": "UC", "status": "UX"}
+STANDING: Final = {"waiting": "SC", "matched": "IP", "cancelled": "CA", "draft": "HD", "on-hold": "HD"}  # table 0038
 WITHOUT_STRUCTURE: Final = ("2.1", "2.2", "2.3")  # MSH-9 had two components then
 CONDITIONS: Final = {  # table 0357
     100: "Segment sequence error",
@@ -63,6 +66,13 @@ CONDITIONS: Final = {  # table 0357
 log = structlog.get_logger(__name__)
 
 
+def answers(
+    engine: Engine, content: bytes, tenant: str, default_charset: str = "", mapping: LisMapping = NO_MAPPING
+) -> list[bytes]:
+    """Do what a message asks, and give the acknowledgements that it wants. Raises DatabaseUnavailable only."""
+    return acknowledgements(content, answer(engine, content, tenant, default_charset, mapping))
+
+
 def answer(
     engine: Engine, content: bytes, tenant: str, default_charset: str = "", mapping: LisMapping = NO_MAPPING
 ) -> bytes:
@@ -70,7 +80,8 @@ def answer(
     message: Message | None = None
     try:
         sender = mapping.of(read_header(content))
-        message = read_message(content, sender.charset or default_charset)
+        override = sender.charset if sender.charset_overrides else ""
+        message = read_message(content, sender.charset or default_charset, override=override)
         said = _answer(engine, content, tenant, message, sender)
     except MessageRejected as refusal:
         said = _refusal(content, refusal, message)
@@ -140,6 +151,8 @@ def _done(connection: Connection, message: Message, kind: str, sent: Sent, mappi
     """Take the orders; gives the answer's segments after MSA."""
     by_specimen = kind == BY_SPECIMEN
     requests = read_requests(message, sent.sender, mapping, by_specimen=by_specimen)
+    if mapping.training_results and sent.processing_id != "P":
+        requests = [(group, _marked(request, sent.processing_id)) for group, request in requests]
     outcomes = [take(connection, sent, request) for _, request in requests]
     lines = [_patient(requests[0][0].patient)]
     shown = None
@@ -149,7 +162,8 @@ def _done(connection: Connection, message: Message, kind: str, sent: Sent, mappi
             shown = specimens[0]
             lines += [f"SPM|1|{_er7(shown.segment, 2)}||{_er7(shown.segment, 4)}"] if shown.segment else []
             lines += [f"SAC||{_er7(each, 2)}|{_er7(each, 3)}" for each in shown.containers]
-        lines += _order(group, DONE.get(outcome) or UNABLE[request.control])
+        standing = STANDING[rows_of(connection, sent, request)[0].status] if outcome == "known" else ""
+        lines += _order(group, DONE.get(outcome) or UNABLE[request.control], standing)
         log.info("order taken", control=request.control, outcome=outcome, slides=len(request.orders))
     return lines
 
@@ -158,8 +172,15 @@ def _patient(segment: Segment | None) -> str:
     return "|".join(("PID", "1", "", _er7(segment, 3) or '""', "", _er7(segment, 5) or "^^^^^^U"))
 
 
-def _order(group: Group, control: str) -> list[str]:
-    lines = [f"ORC|{control}|{_er7(group.control, 2)}|{_er7(group.control, 3)}"]
+def _marked(request: Request, processing_id: ProcessingId) -> Request:
+    """Mark what is ordered, so that it is analysed, and its results are marked."""
+    mark = {"processing_id": processing_id}
+    return replace(request, orders=tuple(each.model_copy(update=mark) for each in request.orders))
+
+
+def _order(group: Group, control: str, standing: str) -> list[str]:
+    status = f"||{standing}" if standing else ""
+    lines = [f"ORC|{control}|{_er7(group.control, 2)}|{_er7(group.control, 3)}{status}"]
     if group.detail is not None:
         lines.append("OBR|1|" + "|".join(_er7(group.detail, number) for number in (2, 3, 4)))
     return lines

@@ -201,12 +201,12 @@ def read_header(content: bytes) -> Segment:
     return Segment(line, Delimiters.of(line))
 
 
-def read_message(content: bytes, default_charset: str = "") -> Message:
-    """Decode a message in the characters that its MSH-18 names. Raises MessageRejected.
+def read_message(content: bytes, default_charset: str = "", *, override: str = "") -> Message:
+    """Decode a message in the characters that its MSH-18 names, or in those of `override`. Raises MessageRejected.
 
     Without MSH-18 it is the default, else UTF-8: whatever else a text were, it would hardly be valid UTF-8.
     """
-    named = (found := read_header(content).repetitions(18)) and found[0].text()
+    named = override or ((found := read_header(content).repetitions(18)) and found[0].text())
     charset = named or default_charset or "UNICODE UTF-8"
     codec = CHARSETS.get(charset.upper())
     if codec is None:

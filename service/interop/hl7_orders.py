@@ -6,8 +6,9 @@
 What an order needs: PID-3, ORC-2 (or OBR-2, ORC-3), OBR-16 (or ORC-12), since a result cannot be filed without them;
 and the slide's SAC-3, or an accession number: SAC-2 or OBR-18. The laboratory's own order number (OBR-3, ORC-3) is
 none: it may be any test's. SAC-4 is the block. The stain, and what SAC does not say, may come as OBX with the codes
-that results have (`service.export.codes`). Of a cancellation, the number is enough. Other segments and fields are not
-looked at. Senders that write it elsewhere are described in a mapping (`service.interop.lis_mapping`).
+that results have (`service.export.codes`). Of a cancellation, or a question how an order stands (SC, SS), the number is
+enough. Other segments and fields are not looked at. Senders that write it elsewhere are described in a mapping
+(`service.interop.lis_mapping`).
 """
 
 import re
@@ -42,8 +43,10 @@ CONTROLS: Final[dict[str, Control]] = {  # ORC-1, of table 0119
     "CA": "cancel",
     "OC": "cancel",
     "DC": "cancel",
+    "SC": "status",
+    "SS": "status",
 }
-KEPT: Final = {"PID": (3, 5), "ORC": (2, 3, 4, 12), "OBR": (2, 3, 4, 16), "SPM": (2,)}  # results repeat them
+KEPT: Final = {"PID": (3, 5), "ORC": (2, 3, 4, 12), "OBR": (2, 3, 4, 7, 16), "SPM": (2, 17)}  # results repeat them
 FACTS: Final = {codes.STAIN[0].value: "stain", codes.BLOCK[0].value: "block", codes.CONTAINER[0].value: "container_id"}
 MAX_SLIDES: Final = 1000  # of a message
 
@@ -146,7 +149,7 @@ def _request(group: Group, sender: str, mapping: Sender) -> Request:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "SAC", f"more than {MAX_SLIDES} slides")
     common = _common(group, mapping) | {"sender": sender[:255]}
     orders = tuple(_order(common | _slide(group, *slide, mapping)) for slide in slides)
-    if control != "cancel":
+    if control not in ("cancel", "status"):
         for order in orders:
             _require(order, mapping)
     return Request(control, number.value, orders, mapping.assigned(number).assigner)

@@ -14,10 +14,10 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import SettingsInvalid
 from service.interop.hl7_message import CHARSETS, Repetition, Segment
@@ -36,6 +36,12 @@ def _place(text: str) -> str:
 def _charset(text: str) -> str:
     if text and text.upper() not in CHARSETS:
         raise ValueError("this character set is not read here")
+    return text
+
+
+def _production(text: str) -> str:
+    if text.upper() in ("T", "D"):
+        raise ValueError("T and D are never production; training_results = true has them analysed, and marked")
     return text
 
 
@@ -77,10 +83,14 @@ class Sender(BaseModel):
     """Who assigned the patient's and the order's numbers that name nobody; empty: the sender."""
     charset: Annotated[str, AfterValidator(_charset)] = ""
     """Characters of messages without MSH-18; empty: MITOSIS_LIS_CHARSET."""
+    charset_overrides: bool = False
+    """Whether `charset` holds whatever MSH-18 says, which is known to be wrong."""
     zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """Time zone of times without one."""
-    production: tuple[str, ...] = ("P", "")
-    """What MSH-11 says of orders for production."""
+    production: tuple[Annotated[str, AfterValidator(_production)], ...] = ("P", "")
+    """What MSH-11 says of orders for production; never T or D."""
+    training_results: bool = False
+    """Whether orders for training and debugging (T, D) match slides; their results are marked so, never P."""
     identifier_types: tuple[str, ...] = ("MR", "PI")
     """Types of patients' identifiers (table 0203), the preferred one first."""
     name_types: tuple[str, ...] = ("L", "D", "", "U")
@@ -88,6 +98,12 @@ class Sender(BaseModel):
 
     any_version: bool = False
     """Whether MSH-12 is not looked at."""
+
+    @model_validator(mode="after")
+    def _check_charset(self) -> Self:
+        if self.charset_overrides and not self.charset:
+            raise ValueError("charset_overrides needs a charset")
+        return self
 
     def assigned(self, identifier: Identifier) -> Identifier:
         """Complete an identifier that names no assigner."""

@@ -1,7 +1,7 @@
-"""MLLP, which carries HL7 v2 over TCP: <VT> message <FS><CR>, one at a time, each answered before the next.
+"""MLLP, which carries HL7 v2 over TCP: <VT> message <FS><CR>, one at a time, its answers before the next.
 
-Some leave out the <CR>, some send several messages in one frame: each gets its answer. With TLS, both sides may ask for
-a certificate of the other.
+Some leave out the <CR>, some send several messages in one frame: each gets its answers. With TLS, both sides may ask
+for a certificate of the other.
 
 The listener's patience: a connection may be idle for as long as it likes, a message that has begun has a minute, and
 so has the other side to take its answer. What precedes a message is skipped; a message that is too large gets the
@@ -43,11 +43,11 @@ log = structlog.get_logger(__name__)
 
 
 class Listener:
-    """Takes messages from those who may send them, and sends what `answer` says, a bytes for a bytes."""
+    """Takes messages from those who may send them, and sends what `answers` gives for each."""
 
     def __init__(
         self,
-        answer: Callable[[bytes], bytes],
+        answers: Callable[[bytes], Sequence[bytes]],
         too_large: Callable[[bytes], bytes],
         allowed: Networks,
         *,
@@ -55,7 +55,7 @@ class Listener:
         message_s: float = MESSAGE_S,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        self._answer, self._too_large, self._allowed = answer, too_large, allowed
+        self._answers, self._too_large, self._allowed = answers, too_large, allowed
         self._max_bytes, self._message_s, self._max_connections = max_bytes, message_s, max_connections
         self._open: set[asyncio.Task[None]] = set()
 
@@ -109,10 +109,9 @@ class Listener:
         while await _begins(reader):
             async with asyncio.timeout(self._message_s):
                 content, whole = await self._message(reader)
-            answer = self._answer if whole else self._too_large
             for message in messages_in(content):
-                said = await asyncio.to_thread(answer, message)
-                writer.write(START + said + END)
+                said = await asyncio.to_thread(self._answers, message) if whole else [self._too_large(message)]
+                writer.writelines(START + each + END for each in said)
                 async with asyncio.timeout(self._message_s):
                     await writer.drain()
             if not whole:

@@ -2,7 +2,8 @@
 
 A slide that comes takes the newest order for it. An order that comes, or says something new, is offered to the analyses
 of its slide: one whose result was told, signed or held keeps the order that it has, and takes from that order alone
-what is said anew of the same patient. Everything else is for a person (`service.store.holds`).
+what is said anew of the same patient. Everything else is for a person (`service.store.holds`). An order for training
+takes no slide that another order is for, and gives way to one of production.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ def match(connection: Connection, analysis_id: str) -> None:
     """Give a slide that has come its newest order, if there is one, and see whether all agree on the patient."""
     row = connection.execute(select(analyses).where(analyses.c.id == analysis_id)).one()
     waiting = holds.orders_of_slide(connection, row.tenant, row.slide_identifier)
-    if waiting:
+    if waiting and (waiting[0].processing_id == "P" or not row.uploaded_order):
         holds.give(connection, row, waiting[0])
     holds.judge(connection, analysis_id)
 
@@ -37,12 +38,15 @@ def offer(connection: Connection, order_id: str) -> None:
 
 def _offer(connection: Connection, order: Row[Any], analysis: Row[Any]) -> None:
     said, carried = ReceivedOrder.model_validate(order.order), holds.carried_order(analysis.request)
+    trained = isinstance(carried, ReceivedOrder) and carried.processing_id is not None
+    if said.processing_id and carried != holds.NO_ORDER and not trained:
+        return
     renamed = differ(carried.placer_order_number, said.placer_order_number)  # of what an upload said of its order
     own = analysis.order_id == order.id or (analysis.order_id is None and not renamed)
     same_patient = compare(identifiers_of(carried), identifiers_of(said)) in ("agree", "silent")
     told = outbox.was_told(connection, analysis.id) or holds.signed_for(connection, analysis.id) is not None
     free = not told and analysis.held is None
-    if (same_patient and (own or free)) or (own and free):
+    if (same_patient and (own or free)) or ((own or (trained and not said.processing_id)) and free):
         changed = holds.completed(analysis.uploaded_order, said) != analysis.request.get("order")
         holds.give(connection, analysis, order)
         if changed and analysis.status == "succeeded":

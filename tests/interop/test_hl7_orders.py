@@ -143,6 +143,23 @@ def test_orders_of_others_are_not_found(engine: Engine) -> None:
     assert Analyses(engine).submit(submission)[0].accession_number is None
 
 
+def test_how_an_order_stands_is_told_and_nothing_is_changed(engine: Engine) -> None:
+    def asked(control: str, number: str = "ORD-1") -> tuple[str, str]:
+        said = checked(send(engine, PID, f"ORC|{control}|{number}", f"OBR|1|{number}||MAI", f7="20200101"))
+        orc = said.segment("ORC")
+        return str(orc[1]), str(orc[5]) if len(orc) > 5 else ""
+
+    send(engine, PID, *order(), f7="20261124100500")
+    assert asked("SC") == asked("SS") == ("SR", "SC")
+    slide(engine)
+    assert asked("SC") == ("SR", "IP")
+    send(engine, PID, *order("ORD-2", slides=("S-2",)))
+    send(engine, "ORC|CA|ORD-2")
+    assert asked("SS", "ORD-2") == ("SR", "CA")
+    assert asked("SC", "ORD-3") == ("UX", "")
+    assert set(rows(engine)) == {"S26-1-A-1", "S-2"}
+
+
 def test_cancelled_before_its_slide_came(engine: Engine) -> None:
     send(engine, PID, *order())
     said = send(engine, "ORC|CA|ORD-1")

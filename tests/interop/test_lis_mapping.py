@@ -14,12 +14,14 @@ from service.errors import SettingsInvalid
 from service.export.hl7 import Envelope, to_hl7
 from service.interop.hl7_answers import answer
 from service.interop.hl7_message import moment, read_header
-from service.interop.lis_mapping import NO_MAPPING, LisMapping, read_mapping
+from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender, read_mapping
 from service.order import ReceivedOrder
+from service.store.analyses import Analyses
 from service.store.database import open_database, orders, reading
+from service.store.records import Submission
 from tests.export.hospital import report_of
 from tests.interop.test_mllp import Listening
-from tests.lis import code_of, message
+from tests.lis import code_of, message, order
 
 MAPPING = """
 [[sender]]  # an AP module: the cassette in SAC-3, no accession
@@ -160,6 +162,45 @@ def test_training_stays_training_whatever_the_mapping(engine: Engine, mapping: L
     assert kept(engine)[0].processing_id == "T"
 
 
+def test_training_is_analysed_where_the_laboratory_says_so_and_never_as_production(engine: Engine) -> None:
+    mapping = LisMapping(sender=(Sender(application="SCHOOL", training_results=True),))
+
+    def send(patient: str, number: str, **header: str) -> None:
+        said = answer(engine, message(patient, *order(number), **header).encode(), "default", mapping=mapping)
+        assert code_of(said) == "AA"
+
+    def slide() -> str:
+        asked = Submission("default", "s", "a.svs", {"order": None}, "m", "0" * 64, slide_identifier="S26-1-A-1")
+        return Analyses(engine).submit(asked)[0].id
+
+    def carried(analysis_id: str) -> tuple[str | None, ...]:
+        row = Analyses(engine).get(analysis_id, "default")
+        found = row.request["order"] or {}
+        return found.get("patient_id"), found.get("processing_id"), row.held and row.held["reasons"][0]["code"]
+
+    for mark in ("T", "D"):
+        send(PID, "O-T", f3="OTHER", f11=mark)  # of another sender: only listed
+    first = slide()
+    assert carried(first) == (None, None, None)
+    send(PID, "O-T", f3="SCHOOL", f11="D")
+    second = slide()
+    assert carried(first) == carried(second) == ("88", "D", None)
+    send(PID.replace("88", "500"), "O-P")  # production comes first, whoever the patient of the training is
+    assert carried(first) == carried(second) == ("500", None, None)
+    send(PID, "O-T2", f3="SCHOOL", f11="T")
+    assert carried(first) == carried(second) == carried(slide()) == ("500", None, None)
+
+
+def test_a_character_set_that_is_known_to_be_wrong_is_not_believed(engine: Engine) -> None:
+    wrong = {"f3": "LIAR", "charset": "UNICODE UTF-8"}
+    content = message("PID|1||88^^^KIS^PI||Müßig^Jürgen", *order(), **wrong).encode("latin-1")
+    assert code_of(answer(engine, content, "default", mapping=NO_MAPPING)) == "AE"
+    mapping = LisMapping(sender=(Sender(application="LIAR", charset="8859/1", charset_overrides=True),))
+    said = answer(engine, content, "default", mapping=mapping).decode("latin-1")
+    assert str(hl7.parse(said).segment("MSH")[18]) == "8859/1"
+    assert kept(engine)[1].patient_name == "Müßig, Jürgen"
+
+
 def test_times_without_a_zone_are_the_senders(engine: Engine, mapping: LisMapping) -> None:
     header, segments, _ = SHAPES["middleware"]
     content = message(*segments, **header | {"f7": "20260701120000"}).encode("latin-1")
@@ -180,6 +221,8 @@ def test_the_first_sender_that_fits_counts(mapping: LisMapping) -> None:
         ('[[sender]]\npatient = "SAC-3"', "sender.0.patient"),
         ('[[sender]]\ncharset = "KOI-99"', "character set"),
         ('[[sender]]\nzone = "Berlin"', "time zone"),
+        ('[[sender]]\nproduction = ["P", "T"]', "sender.0.production.1"),
+        ("[[sender]]\ncharset_overrides = true", "charset_overrides needs a charset"),
         ('[[sender]]\nslides = ["SAC-3"]', "sender.0.slides"),
         ("[[sender]", "lis.toml"),
     ],

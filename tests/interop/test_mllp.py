@@ -189,7 +189,7 @@ def listener(tried: Callable[[int], Any], allowed: str = "127.0.0.1", **limits: 
 
     async def both() -> Any:
         port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        found = Listener(bytes, lambda _: b"too large", networks([allowed]), **limits)
+        found = Listener(lambda content: [content], lambda _: b"too large", networks([allowed]), **limits)
         serving = asyncio.create_task(found.listen("127.0.0.1", 0, port.set_result, None))
         try:
             return await asyncio.to_thread(tried, await port)

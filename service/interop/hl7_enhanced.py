@@ -1,0 +1,46 @@
+"""HL7's enhanced mode: a message says by MSH-15 and MSH-16 which acknowledgements it wants.
+
+    MSH-15   that it was accepted: ACK with MSA-1 CA, CE or CR, before anything else
+    MSH-16   the application's answer
+
+AL is always, NE never, ER of errors only, SU of success only; where one of them is given, the other one is NE. Without
+either there is the application's answer alone (original mode). What was not accepted gets no application's answer.
+"""
+
+import uuid
+
+from service.interop.hl7_message import MessageRejected, read_header, read_message
+
+WANTED = {"AL": (True, True), "NE": (False, False), "ER": (False, True), "SU": (True, False)}  # success, error
+
+
+def acknowledgements(content: bytes, answer: bytes) -> list[bytes]:
+    """Choose what a message is told, given the application's answer to it; nothing, where it wants nothing."""
+    try:
+        header = read_header(content)
+    except MessageRejected:
+        return [answer]
+    accept, application = header.text(15).upper(), header.text(16).upper()
+    if not accept and not application:
+        return [answer]
+    code = read_message(answer).segments[1].text(1)
+    wants_answer = _wants(application, failed=code != "AA")
+    commit = {"AA": "CA", "AR": "CR"}.get(code, "CA" if wants_answer else "CE")
+    if not _wants(accept, failed=commit != "CA"):
+        return [answer] if wants_answer else []
+    accepted = _commit(answer, commit, header.text(9, 2))
+    return [accepted, answer] if wants_answer and commit == "CA" else [accepted]
+
+
+def _wants(condition: str, *, failed: bool) -> bool:
+    return WANTED.get(condition or "NE", WANTED["AL"])[failed]
+
+
+def _commit(answer: bytes, code: str, trigger: str) -> bytes:
+    """Make the acknowledgement of what an answer was given to; where it was not accepted, with the answer's reasons."""
+    read = read_message(answer)
+    header, said, *rest = (segment.line.split("|") for segment in read.segments)
+    header[8], header[9], said[1] = f"ACK^{trigger}^ACK", uuid.uuid4().hex[:20], code
+    errors = [segment for segment in rest if segment[0] == "ERR"] if code != "CA" else []
+    lines = ["|".join(segment) for segment in (header, said, *errors)]
+    return ("\r".join(lines) + "\r").encode(read.codec, "replace")

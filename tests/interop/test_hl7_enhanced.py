@@ -1,0 +1,75 @@
+"""Acknowledgements by MSH-15 and MSH-16: which of both a sender gets, in which order, and nothing is done twice."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hl7
+import pytest
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from service.interop.hl7_answers import answers
+from service.store.database import open_database
+from tests.lis import PID, checked, code_of, message, order
+
+PLACED, FAULTY, FOREIGN = [PID, *order()], [PID, "ORC|??|1"], [PID]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path_factory.mktemp('enhanced') / 'jobs.sqlite3'}")
+    with capture_logs():
+        yield engine
+    engine.dispose()
+
+
+def codes(engine: Engine, segments: list[str], accept: str, application: str, **header: str) -> list[str]:
+    content = message(*segments, f15=accept, f16=application, **header).encode()
+    return [code_of(each) for each in answers(engine, content, "default")]
+
+
+@pytest.mark.parametrize(
+    ("accept", "application", "placed", "faulty", "foreign"),
+    [
+        ("", "", ["AA"], ["AE"], ["AR"]),
+        ("AL", "NE", ["CA"], ["CE"], ["CR"]),
+        ("AL", "", ["CA"], ["CE"], ["CR"]),
+        ("AL", "AL", ["CA", "AA"], ["CA", "AE"], ["CR"]),
+        ("NE", "AL", ["AA"], ["AE"], ["AR"]),
+        ("ER", "AL", ["AA"], ["AE"], ["CR"]),
+        ("ER", "NE", [], ["CE"], ["CR"]),
+        ("SU", "ER", ["CA"], ["CA", "AE"], ["AR"]),
+        ("NE", "SU", ["AA"], [], []),
+        ("NE", "NE", [], [], []),
+        ("??", "NE", ["CA"], ["CE"], ["CR"]),
+    ],
+)
+def test_each_pair_of_conditions(
+    engine: Engine, accept: str, application: str, placed: list[str], faulty: list[str], foreign: list[str]
+) -> None:
+    assert codes(engine, PLACED, accept, application) == placed
+    assert codes(engine, FAULTY, accept, application) == faulty
+    assert codes(engine, FOREIGN, accept, application, kind="ADT^A01^ADT_A01") == foreign
+
+
+def test_both_are_valid_and_acknowledge_that_message(engine: Engine, tmp_path: Path) -> None:
+    content = message(*PLACED, f10="M-77", f15="AL", f16="AL").encode()
+    accepted, answered = (hl7.parse(each.decode()) for each in answers(engine, content, "default"))
+    assert str(checked(answers(engine, content, "default")[0]).segment("MSH")[9]) == "ACK^O21^ACK"
+    assert [str(each.segment("MSA")[2]) for each in (accepted, answered)] == ["M-77"] * 2
+    assert str(answered.segment("MSH")[9]) == "ORL^O22^ORL_O22"
+    assert str(accepted.segment("MSH")[10]) != str(answered.segment("MSH")[10])
+    assert len(list(accepted)) == 2
+    again = answers(engine, content, "default")
+    assert again[1].decode() == str(answered)  # nothing is done twice
+    refused = hl7.parse(answers(engine, message(*FAULTY, f15="AL", f16="NE").encode(), "default")[0].decode())
+    assert str(refused.segment("ERR")[2]) == "ORC^1^1"
+
+
+def test_names_in_other_characters_come_through(engine: Engine) -> None:
+    content = message("ORC|CA|N-1", f3="功能", charset="BIG5", f15="AL").encode(
+        "big5"
+    )  # two bytes with a backslash, or a bar
+    assert b"\\" in content.split(b"\r")[0][9:]
+    [accepted] = answers(engine, content, "default")
+    assert str(hl7.parse(accepted.decode("big5")).segment("MSH")[5]) == "功能"
