@@ -4,7 +4,8 @@ A decision is an entry in a list that only grows; taking one back is another ent
 revision, and whoever decides names the revision that they saw: nobody overwrites what they have not seen. The machine's
 report stays as it is; the review is what comes of replaying the entries over it.
 
-What is signed is kept with its counts: it stays what it was, whatever is changed or installed afterwards.
+What is signed is kept with its counts: it stays what it was, whatever is changed or installed afterwards. A signature
+is of one patient: where a person gives the result to another order, it is void, and the decisions await another one.
 """
 
 import math
@@ -24,7 +25,7 @@ from service.report import Detection, Report, Review, ReviewedDetection, Signatu
 from service.sections import Sections
 from service.slide import Box
 
-Action = Literal["accept", "reject", "add", "clear", "sign"]
+Action = Literal["accept", "reject", "add", "clear", "sign", "void"]
 DECISIONS: dict[str, Literal["accepted", "rejected"]] = {"accept": "accepted", "reject": "rejected", "add": "accepted"}
 
 Found = dict[int, ReviewedDetection]  # by id
@@ -78,7 +79,7 @@ def replay(report: Report, entries: Iterable[Entry]) -> Found:
 
 
 def _apply(found: Found, entry: Entry, mpp: tuple[float, float]) -> None:
-    if entry.id is None:  # a signature
+    if entry.id is None:  # a signature, or what makes those before it void
         return
     if entry.action == "add":
         found[entry.id] = _added(entry.id, entry.x or 0.0, entry.y or 0.0, mpp)
@@ -137,7 +138,9 @@ def revision_of(entries: Sequence[Entry]) -> int:
 
 
 def _signatures(entries: Sequence[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry.action == "sign"]
+    """List the signatures that hold: none of before the result was given to another order."""
+    voided = max((entry.revision for entry in entries if entry.action == "void"), default=0)
+    return [entry for entry in entries if entry.action == "sign" and entry.revision > voided]
 
 
 def status_of(entries: Sequence[Entry]) -> ResultStatus:

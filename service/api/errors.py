@@ -148,16 +148,22 @@ class OutcomeResponse(Response):
 
     def render(self, content: Any) -> bytes:
         """Write problem details as FHIR has them."""
-        issue = {
-            "severity": "error",
-            "code": ISSUES.get(content["status"], "exception"),
-            "diagnostics": content["detail"],
-        }
-        issue["details"] = {
-            "coding": [{"system": "urn:mitosis:error", "code": content["code"]}],
-            "text": content["title"],
-        }
-        return json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode()
+        return json.dumps(outcome(content)).encode()
+
+
+def outcome(content: Mapping[str, Any], severity: str = "error") -> dict[str, Any]:
+    """Make a FHIR OperationOutcome of problem details: status, code, title and detail."""
+    details = {"coding": [{"system": "urn:mitosis:error", "code": content["code"]}], "text": content["title"]}
+    code = ISSUES.get(content["status"], "exception")
+    issue = {"severity": severity, "code": code, "diagnostics": content["detail"], "details": details}
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+def left_out(what: str, error: MitosisError) -> dict[str, Any]:
+    """Make the OperationOutcome of a part that an answer goes without; no words of the error, which may name files."""
+    kind = type(error)
+    content = {"status": status_of(kind), "code": kind.code, "title": title_of(kind)}
+    return outcome(content | {"detail": f"{what} is left out: {title_of(kind)}"}, "warning")
 
 
 class ProblemResponse(Response):

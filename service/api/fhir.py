@@ -77,6 +77,7 @@ async def place(request: Request, state: StateOf, caller: Submitter) -> Response
     """Take a ServiceRequest, or a Bundle of several with their Patients and Specimens: all or nothing.
 
     An order is known by its identifier: one that comes again replaces itself, with status `revoked` it is cancelled.
+    A `draft`, or one `on-hold`, waits until it comes as `active`.
     """
     taken = await run_in_threadpool(_take, state, caller, await _json(request))
     found, known = [resource for resource, _ in taken], any(known for _, known in taken)

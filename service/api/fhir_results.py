@@ -4,18 +4,23 @@ A result is the last version that a person signed, else the machine's. One that 
 search, until a person has decided whose it is.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.audit import AuditedRoute
 from service.api.auth import Reader
+from service.api.errors import left_out
 from service.api.fhir import MEDIA_TYPE, answer, outcomes
-from service.api.state import StateOf
-from service.export.fhir_order import Resource
+from service.api.state import State, StateOf
+from service.errors import StoredDamaged
+from service.export.fhir_order import Resource, accession, subject
 from service.interop.fhir_served import Part, analysis_of, served
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
+from service.store.records import Analysis
 
 FOUND: Final[dict[int | str, Any]] = {200: {"description": "The resource.", "content": {MEDIA_TYPE: {}}}}
 router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute)
@@ -32,7 +37,10 @@ def search(
     count: Annotated[int, Query(alias="_count", ge=1, le=50)] = 20,
     cursor: Annotated[str | None, Query(alias="_cursor", max_length=200, description="Of the next link.")] = None,
 ) -> Response:
-    """Return a searchset of DiagnosticReports, newest first; equal numbers of two systems are two patients."""
+    """Return a searchset of DiagnosticReports, newest first; equal numbers of two systems are two patients, or cases.
+
+    A result that cannot be read is left out: an entry of mode `outcome` says so.
+    """
     page, following = state.analyses.list(
         caller.tenant,
         status="succeeded",
@@ -45,9 +53,8 @@ def search(
     links = [{"relation": "self", "url": str(request.url)}]
     if following is not None:
         links.append({"relation": "next", "url": str(request.url.include_query_params(_cursor=following))})
-    versions = [find_version(state.engine, state.storage, each.id, caller.tenant) for each in page]
-    wanted = [each for each in versions if status is None or each.status in status.split(",")]
-    entries = [each for each in (_entry(version, request) for version in wanted) if _is_of(each["resource"], patient)]
+    wanted = _Wanted(status.split(",") if status else None, patient, identifier)
+    entries = [entry for each in page for entry in _entries(state, each, wanted, request)]
     found = {"resourceType": "Bundle", "type": "searchset", "link": links}
     return answer(found | {"entry": entries} if entries else found)
 
@@ -56,15 +63,40 @@ def _value(token: str | None) -> str | None:
     return token and token.rpartition("|")[2]
 
 
-def _is_of(report: Resource, patient: str | None) -> bool:
-    """Tell whether a report's patient has a number of the system (SYSTEM|VALUE) asked for, as far as both say one."""
-    system = (patient or "").rpartition("|")[0]
-    return not system or report["subject"]["identifier"].get("system", system) == system
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a search asks for beyond the numbers that the job store compares."""
+
+    status: Sequence[str] | None
+    patient: str | None
+    accession: str | None
+
+    def has(self, version: ResultVersion) -> bool:
+        """Tell whether a version is asked for."""
+        of_patient = _same_system(self.patient, subject(version.order).get("subject", {}).get("identifier"))
+        of_case = _same_system(self.accession, accession(version.order))
+        return of_patient and of_case and (self.status is None or version.status in self.status)
 
 
-def _entry(version: ResultVersion, request: Request) -> Resource:
-    address, report = next(iter(served(version).items()))
-    return {"fullUrl": f"{request.base_url}fhir/{address}", "resource": report, "search": {"mode": "match"}}
+def _same_system(token: str | None, identifier: Resource | None) -> bool:
+    """Tell whether an identifier is of the system (SYSTEM|VALUE) asked for, as far as both say one."""
+    system = (token or "").rpartition("|")[0]
+    return not system or (identifier or {}).get("system", system) == system
+
+
+def _entries(state: State, analysis: Analysis, wanted: _Wanted, request: Request) -> list[Resource]:
+    """Make a report's entry; none where it is not asked for, or was deleted meanwhile."""
+    try:
+        version = find_version(state.engine, state.storage, analysis.id, analysis.tenant)
+        if not wanted.has(version):
+            return []
+        address, report = next(iter(served(version, state.settings).items()))
+    except (NotFound, NotFinished):
+        return []
+    except (StoredDamaged, FormatUnavailable) as error:
+        said = left_out(f"DiagnosticReport/{analysis.id}", error)
+        return [{"resource": said, "search": {"mode": "outcome"}}]
+    return [{"fullUrl": f"{request.base_url}fhir/{address}", "resource": report, "search": {"mode": "match"}}]
 
 
 @router.get(
@@ -85,7 +117,7 @@ def read(
     if analysis_id is None:
         raise NotFound(f"there is no {address[:100]}")
     version = require_released(find_version(state.engine, state.storage, analysis_id, caller.tenant))
-    resource = served(version).get(address)
+    resource = served(version, state.settings).get(address)
     if resource is None:
         raise NotFound(f"there is no {address}")
     return answer(resource, headers={"ETag": f'W/"{version.revision}"'})

@@ -85,7 +85,8 @@ class Analyses:
             if key is not None and (known := self._known(connection, submission.tenant, key, request_sha256)):
                 return known, False
             values = {name: getattr(submission, name) for name in Submission.__slots__}
-            values |= {"uploaded_order": submission.request.get("order"), "moves": 0}
+            uploaded = submission.request.get("order")
+            values |= {"uploaded_order": uploaded, "moves": 0, "patient_id": (uploaded or {}).get("patient_id")}
             if submission.slide_identifier:
                 lock_orders(connection, submission.tenant)
             connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
@@ -134,7 +135,7 @@ class Analyses:
         if accession_number is not None:
             where &= analyses.c.accession_number == accession_number
         if patient_id is not None:
-            where &= analyses.c.request[("order", "patient_id")].as_string() == patient_id
+            where &= analyses.c.patient_id == patient_id
         if held is not None:
             where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
         if cursor is not None:

@@ -54,10 +54,7 @@ POSTGRESQL = {
     "tcp_user_timeout": 10_000,  # ms
     "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
 }
-CONNECT: dict[str, dict[str, Any]] = {
-    "sqlite": {"timeout": BUSY_S, "check_same_thread": False},
-    "postgresql": POSTGRESQL,
-}
+CONNECT: dict[str, Any] = {"sqlite": {"timeout": BUSY_S, "check_same_thread": False}, "postgresql": POSTGRESQL}
 
 NULLABLE_JSON = JSON(none_as_null=True)
 
@@ -95,6 +92,7 @@ analyses = Table(
     Column("priority", String(16), nullable=False),
     Column("accession_number", String(255)),
     Column("slide_identifier", String(255)),  # on the slide's label, as far as known: orders are found by it
+    Column("patient_id", String(255)),  # of its order, for searches
     Column("error", JSON),
     Column("result_sha256", String(64)),
     Column("files", NULLABLE_JSON),  # SHA-256 of the result's other files, by kind: `service.store.results`
@@ -111,15 +109,14 @@ analyses = Table(
     Index("analyses_by_time", "tenant", "created_at", "id"),
     Index("analyses_by_accession", "tenant", "accession_number", "created_at", "id"),
     Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
+    Index("analyses_by_patient", "tenant", "patient_id", "created_at", "id"),
     Index("analyses_by_status", "status"),
     Index("analyses_by_status_and_time", "tenant", "status", "created_at", "id"),
     Index("analyses_by_end", "finished_at"),
     Index("analyses_by_order", "order_id"),
     *(
-        Index(
-            f"analyses_{name}", "tenant", "created_at", "id", sqlite_where=some, postgresql_where=some
-        )  # a few of many
-        for name, some in {"held": text("held IS NOT NULL"), "damaged": text("damage IS NOT NULL")}.items()
+        Index(f"analyses_{name}", "tenant", "created_at", "id", sqlite_where=some, postgresql_where=some)
+        for name, some in {"held": text("held IS NOT NULL"), "damaged": text("damage IS NOT NULL")}.items()  # few
     ),
 )
 
@@ -206,7 +203,7 @@ review_entries = Table(
     metadata,
     Column("analysis_id", String(36), ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),
     Column("revision", Integer, primary_key=True, autoincrement=False),
-    Column("action", String(8), nullable=False),  # accept, reject, add, clear, sign
+    Column("action", String(8), nullable=False),  # accept, reject, add, clear, sign, void
     Column("detection_id", Integer),
     Column("x", Float),  # level-0 px, of an added one
     Column("y", Float),
@@ -233,7 +230,7 @@ orders = Table(
     Column("source", String(16), nullable=False),  # hl7, fhir
     Column("message", String(1000), nullable=False),  # the last one about it: who sent it, and its own number
     Column("sent_at", Float, nullable=False),  # of that message, by its sender's clock; 0: it did not say
-    Column("status", String(16), nullable=False),  # waiting, matched, cancelled
+    Column("status", String(16), nullable=False),  # waiting, matched, cancelled, draft, on-hold
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Index("orders_by_identifier", "tenant", "identifier", "status"),
@@ -251,7 +248,7 @@ messages = Table(
     Column("created_at", Float, nullable=False),
 )
 
-# What other systems are to be told, in this order; one row for each version of a result and way out.
+# What other systems are to be told, in this order; a row for each version of a result and way out.
 outbox = Table(
     "outbox",
     metadata,
@@ -261,9 +258,7 @@ outbox = Table(
     Column("channel", String(16), nullable=False),  # hl7, fhir, dicomweb; every: not shared out yet
     Column("revision", Integer, nullable=False),  # of the review; 0: nobody has signed
     Column("status", String(16), nullable=False),  # waiting, parked, delivered, refused, dropped, replaced
-    Column(
-        "stream", String(255), nullable=False, default=""
-    ),  # what goes out in order: versions, and slides of an order
+    Column("stream", String(255), nullable=False, default=""),  # what goes out in order: versions, slides of an order
     Column("attempts", Integer, nullable=False, default=0),
     Column("declined", Integer, nullable=False, default=0),  # tries that were answered, but not with yes
     Column("silent", Boolean, nullable=False, default=False),  # the last try had no answer: the channel waits for it

@@ -4,16 +4,17 @@
 What it finds holds the result: nothing of it is sent over any channel. It only ever adds; a hold ends by `release` or
 `assign`, which a person asks for, with a reason. What was decided is not asked again, unless something in it changes.
 
-A result that is given to another order is taken back first wherever it was told, as it was told there.
+A result that is given to another order is taken back first wherever it was told, as it was told there. Whoever signed
+it has signed for the patient before: the signature is void.
 """
 
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, and_, func, select, update
+from sqlalchemy import Connection, Engine, Row, and_, func, insert, select, update
 
 from service.order import Identifier, Order, ReceivedOrder
 from service.patient_gate import Conflict, Statement, conflicts, identifiers_of
@@ -24,6 +25,7 @@ from service.store import audit, outbox
 from service.store.database import analyses, orders, reading, review_entries, writing
 
 NO_ORDER = Order()
+ACTIVE: Final = ("waiting", "matched")  # orders that results may go out for
 
 
 def carried_order(request: dict[str, Any]) -> Order:
@@ -73,6 +75,8 @@ def _statements(connection: Connection, row: Row[Any]) -> list[Statement]:
     if (signed := signed_for(connection, row.id)) is not None:
         found.append(Statement("the person who signed", signed))
     for each in orders_of_slide(connection, row.tenant, row.slide_identifier):
+        if each.processing_id != "P" and each.id != row.order_id:  # an order for training holds nobody's result
+            continue
         said = identifiers_of(ReceivedOrder.model_validate(each.order))
         found.append(
             Statement(
@@ -83,20 +87,21 @@ def _statements(connection: Connection, row: Row[Any]) -> list[Statement]:
 
 
 def signed_for(connection: Connection, analysis_id: str) -> list[Identifier] | None:
-    """List the patient's identifiers that the last signature was given for; None where nobody has signed."""
-    signed = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.action == "sign")
-    query = select(review_entries.c.patient).where(signed).order_by(review_entries.c.revision.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
+    """List the patient's identifiers that the valid signature was given for; None where there is none."""
+    revision = outbox.signed_revision(connection, analysis_id)
+    signed = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.revision == revision)
+    row = connection.execute(select(review_entries.c.patient).where(signed)).one_or_none()
     return None if row is None else [Identifier.model_validate(each) for each in row.patient or ()]
 
 
 def orders_of_slide(connection: Connection, tenant: str, identifier: str | None) -> Sequence[Row[Any]]:
-    """List the orders for a slide, the newest first; neither cancelled ones nor those for training."""
+    """List the active orders for a slide, the newest first; those for training whose results are wanted come last."""
     if identifier is None:
         return ()
-    which = and_(orders.c.tenant == tenant, orders.c.identifier == identifier, orders.c.status != "cancelled")
-    query = select(orders).where(which, orders.c.processing_id == "P").order_by(orders.c.updated_at.desc())
-    return connection.execute(query).all()
+    which = and_(orders.c.tenant == tenant, orders.c.identifier == identifier, orders.c.status.in_(ACTIVE))
+    rows = connection.execute(select(orders).where(which).order_by(orders.c.updated_at.desc())).all()
+    wanted = [row for row in rows if row.processing_id != "P" and row.order.get("processing_id")]
+    return [*(row for row in rows if row.processing_id == "P"), *wanted]
 
 
 def held_results(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
@@ -146,14 +151,18 @@ def release(engine: Engine, analysis_id: str, tenant: str, hold: str, by: Review
 def assign(
     engine: Engine, analysis_id: str, tenant: str, order_id: str, hold: str | None, by: Reviewer, reason: str
 ) -> None:
-    """Give a result to another order: taken back where it was told, then told anew. Raises NotFound, HoldChanged."""
+    """Give a result to another order: taken back where it was told, then told anew, unsigned.
+
+    Raises NotFound, HoldChanged.
+    """
     with writing(engine) as connection:
         row = _decidable(connection, analysis_id, tenant, hold)
-        which = and_(orders.c.tenant == tenant, orders.c.id == order_id, orders.c.status != "cancelled")
+        which = and_(orders.c.tenant == tenant, orders.c.id == order_id, orders.c.status.in_(ACTIVE))
         target = connection.execute(select(orders).where(which, orders.c.processing_id == "P")).one_or_none()
         if target is None:
             raise NotFound(f"there is no order {order_id[:64]} that a result could be given to")
         outbox.withdraw(connection, row)
+        _void_signature(connection, row, by, reason)
         give(connection, row, target, moved=True)
         _free_order(connection, row.order_id)
         now = _locked(connection, analysis_id)
@@ -166,11 +175,25 @@ def assign(
         _record(connection, row, "assign_result", by, reason, order=order_id, order_before=row.order_id)
 
 
+def _void_signature(connection: Connection, row: Row[Any], by: Reviewer, reason: str) -> None:
+    """Make a signature void, which is of the patient that it was given for; the decisions stay."""
+    signed = outbox.signed_revision(connection, row.id)
+    if not signed:
+        return
+    mine = review_entries.c.analysis_id == row.id
+    last = connection.execute(select(func.max(review_entries.c.revision)).where(mine)).scalar_one()
+    entry = {"analysis_id": row.id, "revision": last + 1, "action": "void", "reason": reason, "at": time.time()}
+    entry |= {"reviewer": by.name, "organization": by.organization}  # the audit log has the key
+    connection.execute(insert(review_entries).values(**entry))
+    _record(connection, row, "void_signature", by, reason, revision=signed)
+
+
 def give(connection: Connection, analysis: Row[Any], order: Row[Any], *, moved: bool = False) -> None:
     """Let an analysis' result go out for an order."""
     carried = completed(analysis.uploaded_order, ReceivedOrder.model_validate(order.order))
     values = {"request": analysis.request | {"order": carried}, "order_id": order.id}
-    values |= {"accession_number": carried["accession_number"], "moves": analysis.moves + moved}
+    values |= {"accession_number": carried["accession_number"], "patient_id": carried["patient_id"]}
+    values |= {"moves": analysis.moves + moved}
     connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
     connection.execute(update(orders).where(orders.c.id == order.id).values(status="matched", updated_at=time.time()))
 

@@ -1,13 +1,16 @@
 """Orders and slides find each other, whichever comes first, by what is written on the slide's label.
 
     placed --> waiting --> matched       (a slide with the identifier is analysed; more may follow)
-                  '------> cancelled     (never once its slide has come: then a person must decide)
+     |  ^       |    '---> cancelled     (never once its slide has come: then a person must decide)
+     v  |       v
+    draft, on-hold                       (known, and matched to no slide before it is placed)
 
 The identifier is the container's, else the accession number. A slide's comes with its upload's order, from its file
 name by a pattern, or from its header. An order is known by its number, who assigned that, and its slide's identifier,
 so that a message that says the same twice changes nothing; what was sent before the last thing that is known of an
 order, by its sender's clock, is refused as stale. What an order means for results that are there already, is decided
-in `service.store.matching`. Orders of training and debugging (MSH-11 T, D) are kept apart: they match no slide.
+in `service.store.matching`. Orders of training and debugging (MSH-11 T, D) are kept apart: they match no
+slide, unless their sender's mapping says so; then they give way to those of production, and their results are marked.
 """
 
 import re
@@ -15,7 +18,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, or_, select, update
 
@@ -25,9 +28,11 @@ from service.refusals import NotFound
 from service.store import matching
 from service.store.database import analyses, hold_lock, orders, reading
 
-Control = Literal["place", "change", "cancel"]
-Outcome = Literal["placed", "changed", "cancelled", "stale", "too-late", "unknown"]
+Control = Literal["place", "change", "cancel", "draft", "on-hold", "status"]
+Outcome = Literal["placed", "changed", "cancelled", "inactive", "known", "stale", "too-late", "unknown"]
 ProcessingId = Literal["P", "T", "D"]  # production, training, debugging
+INACTIVE: Final = ("draft", "on-hold")  # nobody may act on these
+OPEN: Final = ("waiting", *INACTIVE)  # their slide has not come
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +94,25 @@ def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
     known = rows_of(connection, sent, request)
     named = {identifier_of(order) or "": order for order in request.orders}
     about = [row for row in known if not row.identifier or not named.keys() - {""} or row.identifier in named]
+    if request.control == "status":
+        return "known" if known else "unknown"
     if sent.at and any(row.sent_at > sent.at for row in about):
         return "stale"
     if request.control == "cancel":
         return _cancel(connection, sent, request, about)
     rows = {row.identifier: row for row in known}
-    others = [row for row in known if row.identifier not in named] if request.control == "change" else []
-    if any(row.status == "matched" for row in others):  # a change names all slides of its order
+    others = [row for row in known if row.identifier not in named]
+    replaced = others if request.control != "place" else [row for row in others if row.status in INACTIVE]
+    inactive = request.control in INACTIVE
+    if any(row.status == "matched" for row in (known if inactive else replaced)):  # both name all slides of an order
         return "too-late"
     for identifier, order in named.items():
-        order_id = _write(connection, sent, request, order, rows.get(identifier), "waiting")
-        if sent.processing_id == "P":
+        status = request.control if inactive else "waiting"
+        order_id = _write(connection, sent, request, order, rows.get(identifier), status)
+        if (sent.processing_id == "P" or order.processing_id) and not inactive:
             matching.offer(connection, order_id)
-    _set_cancelled(connection, sent, [row for row in others if row.status == "waiting"])
-    return "changed" if request.control == "change" else "placed"
+    _set_cancelled(connection, sent, [row for row in replaced if row.status in OPEN])
+    return "inactive" if inactive else "changed" if request.control == "change" else "placed"
 
 
 def find(engine: Engine, tenant: str, order_id: str) -> Sequence[Row[Any]]:
@@ -139,8 +149,8 @@ def _rows(connection: Connection, tenant: str, number: str, same: Any) -> Sequen
 
 
 def waiting(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
-    """List orders whose slide has not come, oldest first."""
-    which = and_(orders.c.tenant == tenant, orders.c.status == "waiting")
+    """List orders whose slide has not come, or that nobody may act on yet, oldest first."""
+    which = and_(orders.c.tenant == tenant, orders.c.status.in_(OPEN))
     with reading(engine) as connection:
         return connection.execute(select(orders).where(which).order_by(orders.c.created_at)).all()
 
@@ -155,7 +165,7 @@ def count_waiting(engine: Engine) -> int:
 
 def is_old(before: float) -> ColumnElement[bool]:
     """Whether nothing has happened to an order since a time (Unix seconds), and no result of it is kept."""
-    over = or_(orders.c.status != "waiting", orders.c.processing_id != "P")
+    over = or_(orders.c.status.not_in(OPEN), orders.c.processing_id != "P")
     kept = select(analyses.c.id).where(analyses.c.order_id == orders.c.id)
     return and_(over, orders.c.updated_at < before, ~kept.exists())
 
@@ -169,7 +179,7 @@ def _cancel(connection: Connection, sent: Sent, request: Request, about: Sequenc
     if not about:  # so that the order, if it was overtaken on its way, is stale when it comes
         _write(connection, sent, request, request.orders[0], None, "cancelled")
         return "unknown"
-    _set_cancelled(connection, sent, [row for row in about if row.status == "waiting"])
+    _set_cancelled(connection, sent, [row for row in about if row.status in OPEN])
     return "too-late" if any(row.status == "matched" for row in about) else "cancelled"
 
 

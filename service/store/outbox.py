@@ -64,7 +64,7 @@ def _insert(connection: Connection, tenant: str, analysis_id: str, channel: str,
 def announce_again(connection: Connection, analysis_id: str, tenant: str) -> None:
     """Send the valid version of a result (once more) because its order came or changed; what waits, need not go."""
     _replace_waiting(connection, analysis_id)
-    announce(connection, analysis_id, tenant, _signed_revision(connection, analysis_id))
+    announce(connection, analysis_id, tenant, signed_revision(connection, analysis_id))
 
 
 def _replace_waiting(connection: Connection, analysis_id: str) -> None:
@@ -74,9 +74,12 @@ def _replace_waiting(connection: Connection, analysis_id: str) -> None:
     connection.execute(delete(outbox).where(waiting, outbox.c.attempts == 0))
 
 
-def _signed_revision(connection: Connection, analysis_id: str) -> int:
-    signed = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.action == "sign")
-    return connection.execute(select(func.max(review_entries.c.revision)).where(signed)).scalar_one() or 0
+def signed_revision(connection: Connection, analysis_id: str) -> int:
+    """Find the revision of the last signature, if nothing has made it void since; else 0."""
+    about = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.action.in_(("sign", "void")))
+    query = select(review_entries.c.action, review_entries.c.revision).where(about)
+    last = connection.execute(query.order_by(review_entries.c.revision.desc()).limit(1)).one_or_none()
+    return int(last.revision) if last is not None and last.action == "sign" else 0
 
 
 def was_told(connection: Connection, analysis_id: str) -> bool:

@@ -50,6 +50,7 @@ class Analysis:
     priority: Priority
     accession_number: str | None
     slide_identifier: str | None
+    patient_id: str | None
     error: Problem | None
     result_sha256: str | None
     files: dict[str, str] | None

@@ -50,6 +50,7 @@ def fill(engine: Engine, count: int, now: float) -> None:
             mine |= {"status": "failed" if failed else "succeeded", "request": {}, "model_sha256": "", "moves": 0}
             mine |= {"error": {"code": "slide-damaged"} if failed else None, "held": held, "priority": "routine"}
             mine |= {"accession_number": f"A{number}", "created_at": at, "finished_at": at}
+            mine["patient_id"] = f"P{number // 3}"
             rows[table].append(mine)
             rows[tasks].append({"id": name, "analysis_id": name, "kind": "whole", "status": "done", "priority": "stat"})
             told = {"tenant": "default", "analysis_id": name, "channel": "hl7", "revision": 0, "status": "delivered"}
@@ -101,6 +102,7 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
         "list, failed": lambda: known.list("default", status="failed"),
         "list, held": lambda: known.list("default", held=True),
         "search, accession number": lambda: known.list("default", accession_number=f"A{count // 2}"),
+        "search, patient": lambda: known.list("default", status="succeeded", patient_id=f"P{count // 6}", held=False),
         "all that are held": lambda: held_results(engine, "nobody"),
         "metrics": statistics,
         "a second's sweeps": second,

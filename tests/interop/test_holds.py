@@ -56,14 +56,23 @@ def test_a_result_that_is_given_to_another_order_is_taken_back_first(site: Site)
     assert [field(each, "ORC", 2) for each in told] == ["ORD-20"] * 3 + ["ORD-21"]
     assert [{field(each, "PID", 3).split("^")[0]} for each in told] == [{"1001"}] * 3 + [{"2002"}]
     codes = [{str(row[11]) for row in each.segments("OBX")} - {"X"} for each in told]
-    assert codes == [{"P"}, {"F"}, {"D"}, {"F"}]
+    assert codes == [{"P"}, {"F"}, {"D"}, {"P"}]  # who signed, signed for Anna
+    assert [str(each.segment("OBR")).count("Weiß") for each in told] == [1, 2, 2, 1]  # she ordered it, too
     assert not any(str(row[5]) for row in told[2].segments("OBX"))
     site.wait_until(lambda: len(site.fhir.reports(analysis_id)) == 4)
     reports = site.fhir.reports(analysis_id)
-    assert [each["status"] for each in reports] == ["preliminary", "final", "entered-in-error", "final"]
+    assert [each["status"] for each in reports] == ["preliminary", "final", "entered-in-error", "preliminary"]
     assert [each["subject"]["identifier"]["value"] for each in reports] == ["1001"] * 3 + ["2002"]
     assert len({each["id"] for each in reports[:3]}) == 1
     assert reports[3]["id"] != reports[2]["id"]
+    assert "resultsInterpreter" not in reports[3]
+    [void] = audited(site, "void_signature", analysis_id)
+    assert (void["reviewer"], void["revision"]) == (WHY["reviewer"], 1)
+    log = site.http.get(f"/v1/analyses/{analysis_id}/review").json()["entries"]
+    assert [(each["action"], each["reason"]) for each in log] == [("sign", None), ("void", WHY["reason"])]
+    assert site.http.get(f"/v1/analyses/{analysis_id}/detections").json()["signed"] is None
+    site.sign(analysis_id, patient_id="2002")
+    site.wait_until(lambda: [field(each, "OBR", 25) for each in site.lis.of("ORD-21")] == ["P", "F"])
     [entry] = audited(site, "assign_result", analysis_id)
     assert {name: entry[name] for name in ("reviewer", "reason", "order")} == WHY | {"order": other}
 

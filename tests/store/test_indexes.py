@@ -24,6 +24,7 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "list by status": lambda known: known.list("lab", status="failed", cursor=CURSOR),
     "list of held": lambda known: known.list("lab", held=True),
     "search": lambda known: known.list("lab", accession_number="A1", cursor=CURSOR),
+    "search by patient": lambda known: known.list("lab", patient_id="P1", cursor=CURSOR),
     "all held": lambda known: held_results(known.engine, "lab"),
     "statistics": lambda known: known.statistics(),
     "held": lambda known: count_held(known.engine),
@@ -71,7 +72,8 @@ def test_no_table_is_read_through(engine: Engine, what: str) -> None:
 
 
 def test_a_list_goes_on_where_it_ended(engine: Engine) -> None:
-    for what in ("list, going on", "list by status", "search"):
+    for what in ("list, going on", "list by status", "search", "search by patient"):
         assert "(created_at,id)<(?,?)" in plans(engine, ASKED[what])[0], what
     assert "analyses_held" in plans(engine, ASKED["list of held"])[0]
     assert "accession_number=?" in plans(engine, ASKED["search"])[0]
+    assert "patient_id=?" in plans(engine, ASKED["search by patient"])[0]

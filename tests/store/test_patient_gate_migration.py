@@ -57,7 +57,7 @@ def test_old_rows_are_kept_and_guarded(url: str) -> None:
     engine = old_database(url)
     with writing(engine) as connection:
         row = connection.execute(select(analyses)).one()
-        assert (row.order_id, row.moves, row.held) == ("o", 0, None)
+        assert (row.order_id, row.moves, row.held, row.patient_id) == ("o", 0, None, "1001")
         assert take(connection, Sent("default", "hl7", "OTHER", "M2"), request("2002", "cancel")) == "unknown"
         assert take(connection, Sent("default", "hl7", "LIS^LAB", "M3"), request("1001", "cancel")) == "too-late"
         assert take(connection, Sent("default", "hl7", "OTHER", "M4"), request("2002")) == "placed"
@@ -75,11 +75,20 @@ def test_back_to_the_version_before(url: str) -> None:
     with writing(engine) as connection:
         take(connection, Sent("default", "hl7", "LIS^LAB", "M2", processing_id="T"), request("1001"))
         take(connection, Sent("default", "hl7", "LIS^LAB", "M3"), request("1001", assigner="A"))
+        training = ReceivedOrder.model_validate(OLD_ORDER | {"processing_id": "T", "container_id": "S-2"})
+        take(connection, Sent("default", "hl7", "X", "M4", processing_id="T"), Request("place", "951", (training,)))
+        take(connection, Sent("default", "fhir", "X"), Request("draft", "952", (training,)))
+    downgrade(engine, "0004")
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT number, status FROM orders WHERE number > '950'")).all()
+        orders_then = connection.execute(select(table.c.order)).scalars().all()
+    assert dict(map(tuple, found)) == {"951": "waiting", "952": "cancelled"}  # type: ignore[arg-type]
+    assert all("processing_id" not in each for each in orders_then)
     downgrade(engine, "0002")
     assert revision(engine) == "0002"
     plain = create_engine(url)
     with plain.connect() as connection:
-        [number] = connection.execute(text("SELECT number FROM orders")).scalars()
+        [number] = connection.execute(text("SELECT number FROM orders WHERE number = '950'")).scalars()
         told = connection.execute(text("SELECT request FROM analyses")).scalar_one()
     assert number == "950"
     assert set((told if isinstance(told, dict) else json.loads(told))["order"]) <= set(ReceivedOrder.model_fields) - {
@@ -91,5 +100,5 @@ def test_back_to_the_version_before(url: str) -> None:
     engine.dispose()
     again = open_database(url)
     with reading(again) as connection:
-        assert connection.execute(select(table.c.assigner)).scalar_one() == ""
+        assert connection.execute(select(table.c.assigner).where(table.c.number == "950")).scalar_one() == ""
     again.dispose()
