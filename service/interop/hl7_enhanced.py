@@ -4,7 +4,8 @@
     MSH-16   the application's answer
 
 AL is always, NE never, ER of errors only, SU of success only; where one of them is given, the other one is NE. Without
-either there is the application's answer alone (original mode). What was not accepted gets no application's answer.
+either, or with something else, there is the application's answer alone (original mode). What was not accepted gets no
+application's answer.
 """
 
 import uuid
@@ -21,7 +22,7 @@ def acknowledgements(content: bytes, answer: bytes) -> list[bytes]:
     except MessageRejected:
         return [answer]
     accept, application = header.text(15).upper(), header.text(16).upper()
-    if not accept and not application:
+    if not (accept or application) or {accept, application} - {"", *WANTED}:
         return [answer]
     code = read_message(answer).segments[1].text(1)
     wants_answer = _wants(application, failed=code != "AA")
@@ -33,7 +34,7 @@ def acknowledgements(content: bytes, answer: bytes) -> list[bytes]:
 
 
 def _wants(condition: str, *, failed: bool) -> bool:
-    return WANTED.get(condition or "NE", WANTED["AL"])[failed]
+    return WANTED[condition or "NE"][failed]
 
 
 def _commit(answer: bytes, code: str, trigger: str) -> bytes:

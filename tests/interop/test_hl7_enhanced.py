@@ -41,7 +41,7 @@ def codes(engine: Engine, segments: list[str], accept: str, application: str, **
         ("SU", "ER", ["CA"], ["CA", "AE"], ["AR"]),
         ("NE", "SU", ["AA"], [], []),
         ("NE", "NE", [], [], []),
-        ("??", "NE", ["CA"], ["CE"], ["CR"]),
+        ("2.5.1", "NE", ["AA"], ["AE"], ["AR"]),
     ],
 )
 def test_each_pair_of_conditions(
