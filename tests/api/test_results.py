@@ -6,6 +6,7 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from service.store.results import Result, write_result
 from service.store.settings import load_settings
 from service.store.slides import delete_slide
 from service.store.storage import Storage
-from service.tiling import Lattice
+from service.tiling import Lattice, cover
 from service.tissue import TissueMask
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
@@ -88,7 +89,10 @@ def analysed(state: State, path: Path, order: Order | None = ORDER) -> str:
     report = the_report()
     report = report.model_copy(update={"analysis": report.analysis.model_copy(update={"id": analysis.id})})
     folder = state.storage.result_folder(analysis.id)
-    ProbabilityMap.empty(Lattice.of(*SIZE, (1.0, 1.0), 16)).save(folder / "map.map")
+    lattice = Lattice.of(*SIZE, (1.0, 1.0), 16)
+    probabilities = ProbabilityMap.empty(lattice)
+    probabilities.done = set(cover(lattice))
+    probabilities.save(folder / "map.map")
     tissue = TissueMask(np.full((10, 12), 255, np.uint8), (50.0, 50.0), (0.25, 0.25))
     QualityMap(tissue, np.zeros((10, 12), np.uint8)).save(folder / "map.tissue")
     arrays = {kind: folder / f"map.{kind}" for kind in ("map", "tissue")}
@@ -195,6 +199,23 @@ def test_people_get_the_same_objects_as_files(client: Client, dicom: str) -> Non
     files = files_of(answer)
     assert list(files) == ["report.dcm", "annotations.dcm"]
     assert list(files.values()) == parts_of(get(client, dicom, "dicom", Accept=RELATED))
+
+
+def test_the_maps_are_files_of_their_own_and_beside_the_others_where_a_laboratory_wants_them(
+    client: Client, state: State, dicom: str
+) -> None:
+    kinds = {"dicom-map": "Parametric Map Storage", "dicom-area": "Segmentation Storage"}
+    alone = {kind: get(client, dicom, kind) for kind in kinds}
+    assert {each.headers["content-type"] for each in alone.values()} == {"application/dicom"}
+    for kind, name in kinds.items():
+        assert pydicom.dcmread(io.BytesIO(alone[kind].content)).SOPClassUID.name == name
+    app = FastAPI()
+    app.state.service = replace(state, settings=state.settings.model_copy(update={"dicom_maps": ("area", "map")}))
+    app.include_router(results.router)
+    with client_of(app) as wanting:
+        files = files_of(get(wanting, dicom, "dicom"))
+    assert list(files) == ["report.dcm", "annotations.dcm", "area.dcm", "map.dcm"]
+    assert files["map.dcm"] == alone["dicom-map"].content
 
 
 @pytest.mark.parametrize("kind", ["json", "geojson", "csv", "fhir", "hl7", "dicom"])

@@ -42,6 +42,7 @@ def server(slide: Path, shared: Path, orthanc: Orthanc, tmp_path_factory: pytest
     """A service that reads from the archive and the share, and stores in the archive."""
     roots = f"{orthanc.url}, {slide.parent}, {(shared / 'data/slides').resolve()}"
     settings = {"roots": roots, "dicomweb": orthanc.url, "dicomweb_login": LOGIN, "lease_s": "3"}
+    settings |= {"dicom_maps": "map, area"}
     running = Running(tmp_path_factory.mktemp("data"), **settings).start()
     yield running
     running.stop()
@@ -68,7 +69,7 @@ def objects_about(orthanc: Orthanc, server: Running, analysis_id: str) -> dict[s
         ours = [uid for uid, kind in kinds.items() if kind != "SM" and uid.encode() in content.content]
         found = [instance for uid in ours for instance in archive.retrieve_series(STUDY, uid)]
     found.sort(key=lambda each: each.InstanceNumber)
-    return {kind: [each for each in found if each.Modality == kind] for kind in ("SR", "ANN")}
+    return {kind: [each for each in found if each.Modality == kind] for kind in ("SR", "ANN", "OT", "SEG")}
 
 
 def test_the_archives_slide_is_the_folders_slide(server: Running, orthanc: Orthanc, slide: Path) -> None:
@@ -117,7 +118,17 @@ def test_each_version_is_stored_beside_the_slide(
     replaced = final.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert [each.ReferencedSOPInstanceUID for each in replaced] == [preliminary.SOPInstanceUID]
     assert final.AccessionNumber == "B26-00017"
-    for number, each in enumerate((*found["SR"], *found["ANN"])):
+    [probabilities], [area] = found["OT"], found["SEG"]  # no review changes them
+    values = hd.Image.from_dataset(probabilities).get_total_pixel_matrix()
+    to_pixel = hd.spatial.ReferenceToPixelTransformer.for_image(probabilities, for_total_pixel_matrix=True)
+    places = np.concatenate(first.AnnotationGroupSequence[0].get_graphic_data("3D"))
+    assert len(places) == len(report["detections"])
+    for column, row, _ in to_pixel(places).tolist():
+        assert values[row - 1 : row + 2, column - 1 : column + 2].max() >= report["model"]["threshold"]
+    covered = hd.seg.Segmentation.from_dataset(area).get_total_pixel_matrix(segment_numbers=[1])
+    spacing_mm = area.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    assert covered.sum() * float(np.prod(spacing_mm)) == pytest.approx(report["tissue"]["examined_mm2"], rel=0.05)
+    for number, each in enumerate((*found["SR"], *found["ANN"], probabilities, area)):
         file = tmp_path / f"{number}.dcm"
         each.save_as(file, enforce_file_format=True)
         assert errors_in(file.read_bytes(), tmp_path) == []
