@@ -93,6 +93,11 @@ class ReceivedOrder(Order):
         return self.hl7.get(place, "")
 
 
+def training_mark(order: Order) -> Literal["T", "D"] | None:
+    """Tell whether results of an order are for training or debugging (MSH-11), and no patient's."""
+    return order.processing_id if isinstance(order, ReceivedOrder) else None
+
+
 class Confirmation(StrictModel):
     """The person who vouches for a final or amended result, and since when."""
 

@@ -49,7 +49,10 @@ def release_result(analysis_id: str, state: StateOf, caller: Reviewer, asked: Re
 
 @router.post("/assignment", summary="Give a result to another order", responses=problems(NotFound, HoldChanged))
 def assign_result(analysis_id: str, state: StateOf, caller: Reviewer, asked: Assignment) -> AnalysisStatus:
-    """Take a result back wherever it was told (OBX-11 D, entered-in-error), then tell it for another order."""
+    """Take a result back wherever it was told (OBX-11 D, entered-in-error), then tell it for another order.
+
+    A signature is of the patient before, and void; the decisions stay, and await another one.
+    """
     by = Person(asked.reviewer, None, caller.key_id)
     assign(state.engine, analysis_id, caller.tenant, asked.order, asked.hold, by, asked.reason)
     return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))

@@ -151,7 +151,7 @@ def assign_command(
     key: Key = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Give a held result to another order: taken back where it was told, then told anew; asks for a key."""
+    """Give a held result to another order: taken back where it was told, then told anew, unsigned; asks for a key."""
     from service.store.holds import assign, find_held
 
     settings, engine = open_stores(data_dir)

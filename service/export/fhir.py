@@ -242,7 +242,7 @@ def _diagnostic_report(
     observations: list[Resource],
     confirmed: Confirmation | None,
 ) -> Resource:
-    words = [printable(remark) for remark in remarks(report, confirmed)]
+    words = [printable(remark) for remark in remarks(report, confirmed, order)]
     paragraphs = "".join(f"<p>{html.escape(remark)}</p>" for remark in words)
     filler = order.filler_order_number and number_of(order, order.filler_order_number, codes.FILLER_NUMBER)
     return _resource(

@@ -5,7 +5,7 @@ from typing import Any
 
 from service.export import codes
 from service.export.codes import Code
-from service.order import Identifier, Order, ReceivedOrder
+from service.order import Identifier, Order, ReceivedOrder, training_mark
 from service.patient_gate import preferred
 
 Resource = dict[str, Any]
@@ -58,7 +58,7 @@ def _came(order: Order, name: str) -> Any:
 
 def processing_mark(order: Order) -> Resource:
     """Mark what answers an order for training or debugging, as HL7 v2 does in MSH-11."""
-    mark = order.processing_id if isinstance(order, ReceivedOrder) else None
+    mark = training_mark(order)
     return {"meta": {"tag": [coding(codes.PROCESSING[mark])]}} if mark else {}
 
 

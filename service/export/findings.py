@@ -11,10 +11,11 @@ from service.activity_report import GrownMai, HotspotPlace, Mai, RectanglePlace,
 from service.export import codes
 from service.export.codes import Code, Concept
 from service.mitotic_definitions import RESULT_NAMES
-from service.order import Confirmation
+from service.order import Confirmation, Order, training_mark
 from service.region import describe_region
 from service.report import Report
 
+FOR_TRAINING = "For training or debugging: this result must not be used for any patient."
 UNCONFIRMED = "Computed by software; no person has confirmed it."
 TOO_LITTLE_TISSUE = "less tissue was examined in the window than the definition asks for"
 
@@ -108,9 +109,15 @@ def _standing(found: Mai | GrownMai) -> str:
     return standing + ("; near a cut-off" if found.near_cutoff else "")
 
 
-def remarks(report: Report, confirmed: Confirmation | None) -> list[str]:
+def remarks(report: Report, confirmed: Confirmation | None, order: Order) -> list[str]:
     """Say the summary and what limits it, for people."""
-    return [summary(report), *([] if confirmed else [UNCONFIRMED]), *(each.message for each in report.warnings)]
+    said = [summary(report), *([] if confirmed else [UNCONFIRMED])]
+    return [*said, *limits(report, order)]
+
+
+def limits(report: Report, order: Order) -> list[str]:
+    """Say what a reader must know before the counts."""
+    return [*([FOR_TRAINING] if training_mark(order) else []), *(each.message for each in report.warnings)]
 
 
 def _by_definition(found: Mai | Score) -> Finding:

@@ -34,13 +34,12 @@ from service.export.hl7_order import (
     orderer,
     patient,
     placer_number,
-    processing_id,
     require,
     service_of,
 )
 from service.export.hl7_text import ESCAPES, Fields, escaped, parts, person
 from service.extras import needs
-from service.order import Confirmation, Order, ResultStatus
+from service.order import Confirmation, Order, ResultStatus, training_mark
 from service.refusals import FormatUnavailable
 from service.report import Report
 
@@ -117,9 +116,9 @@ def to_hl7(
     issued = (envelope.sent_at if withdrawn else None) or (confirmed.at if confirmed else report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
-    header[11], header[18] = escaped(processing_id(order, envelope.processing_id)), "UNICODE UTF-8"
+    header[11], header[18] = escaped(training_mark(order) or envelope.processing_id), "UNICODE UTF-8"
     request = _request(order, filler, "C" if withdrawn else STATUS[status], issued, confirmed)
-    words = [WITHDRAWN] if withdrawn else remarks(report, confirmed)
+    words = [WITHDRAWN] if withdrawn else remarks(report, confirmed, order)
     notes: list[Fields] = [{1: str(number), 2: "L", 3: escaped(each)} for number, each in enumerate(words, start=1)]
     segments: list[tuple[str, Fields]] = [
         ("MSH", header | ends),

@@ -1,5 +1,9 @@
 """What a result message says of its order: patient, numbers, orderer; as they came, where they came by HL7 v2."""
 
+import re
+from contextlib import suppress
+from datetime import datetime
+
 from service.export.hl7_text import SEX, Fields, escaped, parts, person
 from service.order import Identifier, Order, ReceivedOrder, split_name
 from service.refusals import FormatUnavailable
@@ -58,11 +62,6 @@ def _assigner(identifier: Identifier) -> tuple[str, str, str]:
     return identifier.namespace or "", system, "URI" if system else ""
 
 
-def processing_id(order: Order, given: str) -> str:
-    """Write MSH-11: what answers an order for training or debugging is never production."""
-    return (order.processing_id if isinstance(order, ReceivedOrder) else None) or given
-
-
 def placer_number(order: Order) -> str:
     """Write ORC-2."""
     number = order.placer_order_number or order.accession_number or ""
@@ -93,7 +92,16 @@ def orderer(order: Order) -> str | list[str]:
 
 def observed_at(order: Order, computed: str) -> str:
     """Write OBR-7: when the specimen was taken, where the order said it, else when it was analysed."""
-    return _one(came(order, "OBR-7")) or _one(came(order, "SPM-17")).partition("^")[0] or computed
+    said = (_one(came(order, place)).partition("^")[0] for place in ("OBR-7", "SPM-17"))
+    return next(filter(_is_time, said), computed)
+
+
+def _is_time(text: str) -> bool:
+    """Tell whether a text is a time stamp, which a result is not held up by."""
+    found = re.fullmatch(r"(\d{8}(?:\d\d){0,3})(\.\d{1,4})?([+-]\d{4})?", text)
+    with suppress(ValueError):
+        return found is not None and bool(datetime.strptime(found[1], "%Y%m%d%H%M%S"[: len(found[1]) - 2]))
+    return False
 
 
 def service_of(order: Order) -> str | list[str]:

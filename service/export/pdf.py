@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.activity_report import CirclePlace, GrownMai, GrownScore, Mai, Score, window_words
-from service.export.findings import TOO_LITTLE_TISSUE, UNCONFIRMED
+from service.export.findings import TOO_LITTLE_TISSUE, UNCONFIRMED, limits
 from service.extras import needs
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS
 from service.order import Confirmation, Order, ResultStatus
@@ -85,7 +85,7 @@ def _content(report: Report, order: Order, status: ResultStatus, confirmed: Conf
         "order": _known(_about_order(order)),
         "index": _in_words(report.mai),
         "total": f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm² of examined tissue",
-        "warnings": [each.message for each in report.warnings],
+        "warnings": limits(report, order),
         "hot_spot": f"The most active area, ringed, with its {report.mai.count} mitoses.",
         "gallery": "The mitoses in it, the most certain first, each 64 µm wide"
         + (f"; {more} more are not shown." if more > 0 else "."),

@@ -31,7 +31,7 @@ from service.interop.mllp import Peer
 from service.interop.result_maps import result_maps
 from service.interop.result_pdf import Draw, result_pdf
 from service.interop.result_version import OutgoingResult, find_version
-from service.order import ReceivedOrder
+from service.order import training_mark
 from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.slide_label import SlideLabel, label_of
 from service.store import holds, outbox
@@ -231,7 +231,7 @@ def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     header = outgoing.header()
     if header is None or outgoing.version.withdrawn:  # what is stored is about the slide's patient, as it was
         raise NotApplicable
-    if isinstance(outgoing.version.order, ReceivedOrder) and outgoing.version.order.processing_id:
+    if training_mark(outgoing.version.order):
         raise NotApplicable  # DICOM has no mark for training
     pdf = outgoing.pdf() if "dicom" in settings.result_pdf else None
     files = outgoing.version.dicom(header, pdf) | outgoing.maps(settings.dicom_maps)

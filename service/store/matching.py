@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, select
 
-from service.order import ReceivedOrder
+from service.order import ReceivedOrder, training_mark
 from service.patient_gate import compare, differ, identifiers_of, second_order
 from service.store import holds, outbox
 from service.store.database import analyses, orders
@@ -38,7 +38,7 @@ def offer(connection: Connection, order_id: str) -> None:
 
 def _offer(connection: Connection, order: Row[Any], analysis: Row[Any]) -> None:
     said, carried = ReceivedOrder.model_validate(order.order), holds.carried_order(analysis.request)
-    trained = isinstance(carried, ReceivedOrder) and carried.processing_id is not None
+    trained = training_mark(carried) is not None
     if said.processing_id and carried != holds.NO_ORDER and not trained:
         return
     renamed = differ(carried.placer_order_number, said.placer_order_number)  # of what an upload said of its order

@@ -16,7 +16,7 @@ from service.export.findings import (
 )
 from service.mitotic_definitions import RESULTS
 from service.report import Rectangle
-from tests.export.hospital import confirmation, report_of
+from tests.export.hospital import ORDER, confirmation, report_of
 
 
 def test_each_count_and_score_is_a_finding_with_a_key_of_its_own() -> None:
@@ -109,6 +109,6 @@ def test_hot_spots_are_told_in_words_and_measures(
 
 def test_nobody_confirmed_it_until_somebody_did() -> None:
     report = report_of()
-    assert UNCONFIRMED in remarks(report, None)
-    assert UNCONFIRMED not in remarks(report, confirmation())
-    assert remarks(report, None)[-1] == report.warnings[-1].message
+    assert UNCONFIRMED in remarks(report, None, ORDER)
+    assert UNCONFIRMED not in remarks(report, confirmation(), ORDER)
+    assert remarks(report, None, ORDER)[-1] == report.warnings[-1].message

@@ -11,6 +11,7 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
 from service.export import codes
+from service.export.findings import FOR_TRAINING
 from service.export.hl7 import Envelope, check_hl7, to_hl7
 from service.order import Confirmation, Order, ReceivedOrder, ResultStatus
 from service.refusals import FormatUnavailable
@@ -170,6 +171,7 @@ def test_when_the_specimen_was_taken_is_repeated_from_the_order() -> None:
     for fields, told in (
         ({"OBR-7": "202512240815", "SPM-17": "20251224^20251225"}, "202512240815"),
         ({"SPM-17": "20251224^20251225"}, "20251224"),
+        ({"OBR-7": "yesterday", "SPM-17": "20251399"}, "20260102030405+0000"),
     ):
         order = ReceivedOrder.model_validate(ORDER.model_dump() | {"hl7": fields})
         assert str(message_of(report_of(3), order).segment("OBR")[7]) == told
@@ -178,7 +180,10 @@ def test_when_the_specimen_was_taken_is_repeated_from_the_order() -> None:
 def test_what_answers_an_order_for_training_is_never_production() -> None:
     for mark in ("T", "D"):
         order = ReceivedOrder.model_validate(ORDER.model_dump() | {"processing_id": mark})
-        assert str(message_of(report_of(3), order).segment("MSH")[11]) == mark
+        sent = message_of(report_of(3), order)
+        assert str(sent.segment("MSH")[11]) == mark
+        assert FOR_TRAINING in [str(each[3]) for each in sent.segments("NTE")]
+        assert FOR_TRAINING not in str(message())
 
 
 @pytest.mark.parametrize(

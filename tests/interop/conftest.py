@@ -10,7 +10,10 @@ from tests.interop.site import Site
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A gateway, a listener and receivers, without keys."""
-    found = Site(tmp_path_factory.mktemp("site"))
+    folder = tmp_path_factory.mktemp("site")
+    mapping = folder / "lis.toml"
+    mapping.write_text('[[sender]]\napplication = "SCHOOL"\ntraining_results = true\n')
+    found = Site(folder, lis_mapping=str(mapping))
     try:
         yield found
     finally:

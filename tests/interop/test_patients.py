@@ -67,7 +67,13 @@ def test_training_touches_no_production(site: Site) -> None:
     site.settle()
     assert patients(site.lis.of("ORD-4")) == {"1001"}
     assert site.lis.of("ORD-4T") == []
-    assert {field(each, "MSH", 11) for each in site.lis.got} == {"P"}
+    assert {field(each, "MSH", 11) for each in site.lis.of("ORD-4")} == {"P"}
+    assert field(site.tell(ANNA, *order("ORD-4S", "S4-3"), f3="SCHOOL", f11="T"), "MSH", 11) == "T"
+    analysis_id = site.slide("S4-3", 26)
+    site.finish(analysis_id)
+    site.wait_until(lambda: site.lis.of("ORD-4S") and site.fhir.reports(analysis_id))
+    assert {field(each, "MSH", 11) for each in site.lis.of("ORD-4S")} == {"T"}
+    assert site.fhir.reports(analysis_id)[0]["meta"]["tag"][0]["code"] == "T"
 
 
 def test_the_legal_name_and_the_valid_identifier_are_taken(site: Site) -> None:

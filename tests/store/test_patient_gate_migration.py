@@ -8,7 +8,15 @@ from sqlalchemy import Engine, MetaData, create_engine, select, text
 
 from service.order import ReceivedOrder
 from service.store import holds, orders
-from service.store.database import analyses, downgrade, open_database, reading, revision, writing
+from service.store.database import (
+    analyses,
+    downgrade,
+    open_database,
+    reading,
+    review_entries,
+    revision,
+    writing,
+)
 from service.store.database import orders as table
 from service.store.orders import Request, Sent, take
 from tests.deployment.stack import postgres
@@ -73,6 +81,8 @@ def test_old_rows_are_kept_and_guarded(url: str) -> None:
 def test_back_to_the_version_before(url: str) -> None:
     engine = old_database(url)
     with writing(engine) as connection:
+        void = {"analysis_id": "a", "revision": 2, "action": "void", "reviewer": "W", "at": NOW}
+        connection.execute(review_entries.insert().values(**void))
         take(connection, Sent("default", "hl7", "LIS^LAB", "M2", processing_id="T"), request("1001"))
         take(connection, Sent("default", "hl7", "LIS^LAB", "M3"), request("1001", assigner="A"))
         training = ReceivedOrder.model_validate(OLD_ORDER | {"processing_id": "T", "container_id": "S-2"})
@@ -81,6 +91,7 @@ def test_back_to_the_version_before(url: str) -> None:
     downgrade(engine, "0004")
     with engine.connect() as connection:
         found = connection.execute(text("SELECT number, status FROM orders WHERE number > '950'")).all()
+        assert connection.execute(text("SELECT count(*) FROM review_entries")).scalar_one() == 0
         orders_then = connection.execute(select(table.c.order)).scalars().all()
     assert dict(map(tuple, found)) == {"951": "waiting", "952": "cancelled"}  # type: ignore[arg-type]
     assert all("processing_id" not in each for each in orders_then)

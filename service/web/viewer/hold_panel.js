@@ -50,7 +50,10 @@ export function createHoldPanel(onDecided) {
     };
     const assignTo = (order) => ({
       title: "Give this result to the other order",
-      words: [`It is taken back wherever it was told, and told for order ${order}.`],
+      words: [
+        `It is taken back wherever it was told, and told for order ${order}.`,
+        "If it was signed, that was for the first patient: it has to be signed again.",
+      ],
       yes: "Give to this order",
       path: "assignment",
       order,
