@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import hl7
 import pytest
@@ -118,6 +118,27 @@ def test_several_messages_in_one_piece_and_noise_between_them(listening: Listeni
     with listening.connect() as peer:
         peer.sendall(b"\r\n" + b"\r\n \0".join(framed))
         assert [code_of(read_answer(peer)) for _ in framed] == ["AA"] * 3
+
+
+def test_who_asks_for_two_acknowledgements_gets_two_frames_and_who_asks_for_none_none(
+    listening: Listening,
+) -> None:
+    def asking(number: str, accept: str, application: str) -> bytes:
+        slides = order(number, slides=(f"S-{number}",))
+        return START + message(PID, *slides, f10=number, f15=accept, f16=application).encode() + END
+
+    with listening.connect() as peer, peer.makefile("rb") as answers:
+        peer.sendall(asking("none", "NE", "NE") + asking("both", "AL", "AL"))
+        got = [answers.read(1) + _until_end(answers) for _ in range(2)]
+    acknowledged = [hl7.parse(each.removeprefix(START).removesuffix(END).decode()).segment("MSA") for each in got]
+    assert [(str(each[1]), str(each[2])) for each in acknowledged] == [("CA", "both"), ("AA", "both")]
+
+
+def _until_end(answers: BinaryIO) -> bytes:
+    content = b""
+    while not content.endswith(END):
+        content += answers.read(1)
+    return content
 
 
 def test_a_message_that_comes_byte_by_byte(listening: Listening) -> None:
