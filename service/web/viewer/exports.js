@@ -52,7 +52,10 @@ export function createExportButtons(analysis, report) {
       name,
     ),
   );
-  const words = reasons.filter(([, reason]) => reason).map(([name, reason]) => `${name}: ${reason}.`);
+  const namesOf = (why) => reasons.filter(([, reason]) => reason === why).map(([name]) => name);
+  const words = [...new Set(reasons.map(([, reason]) => reason))]
+    .filter(Boolean)
+    .map((why) => `${namesOf(why).join(", ")}: ${why}.`);
   return [
     h("div", { class: "exports", role: "group", "aria-label": "Export" }, buttons),
     words.length ? h("p", { class: "quiet" }, words.join(" ")) : null,
