@@ -93,7 +93,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def settings_page() -> str:
     """Compose settings.md."""
     rows = [
-        (f"`{PREFIX}{name.upper()}`", _default(field.default), field.description or "")
+        (f"`{PREFIX}{name.upper()}`", _default(field.default), " ".join((field.description or "").split()))
         for name, field in Settings.model_fields.items()
     ]
     client = [(f"`{name}`", ", ".join(used)) for name, used in sorted(_client_variables().items())]
@@ -132,6 +132,8 @@ def errors_page() -> str:
 def _default(value: Any) -> str:
     if value in (None, "", ()):
         return ""
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
