@@ -21,6 +21,7 @@ from service.export.dicom_source import check_order, checked, highdicom, slide_m
 from service.order import Order
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
+from service.readers.dicom_images import UNFIT
 from service.refusals import FormatUnavailable
 from service.report import Report
 
@@ -50,7 +51,8 @@ def to_parametric_map(
         intercept=0.0,
         quantity_definition=coded(hd, codes.PROBABILITY),
     )
-    instance = hd.pm.ParametricMap(
+    instance = _made(
+        hd.pm.ParametricMap,
         [image],
         np.ascontiguousarray(probabilities.values[rows, columns]),
         contains_recognizable_visual_features=False,
@@ -85,7 +87,8 @@ def to_segmentation(glass: QualityMap, report: Report, order: Order, source: "Da
         tracking_uid=named_uid(f"examined {report.analysis.id}"),
         tracking_id="Examined tissue",
     )
-    instance = hd.seg.Segmentation(
+    instance = _made(
+        hd.seg.Segmentation,
         [image],
         examined.mask.astype(np.uint8),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -136,6 +139,14 @@ def _place(hd: Any, image: "Dataset", first_px: tuple[float, float], pixel_px: t
 def _thickness_mm(image: "Dataset") -> float:
     measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     return float(measures.get("SliceThickness") or 0.001)
+
+
+def _made(kind: Any, *facts: Any, **more: Any) -> Any:
+    try:
+        return kind(*facts, **more)
+    except UNFIT as error:  # its words may be the header's
+        what = f"the slide's header does not say enough for a DICOM object of its maps ({type(error).__name__})"
+        raise FormatUnavailable(what) from error
 
 
 def _finished(instance: Any, report: Report, image: "Dataset", kind: str) -> bytes:

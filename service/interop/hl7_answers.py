@@ -13,6 +13,7 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -72,7 +73,10 @@ def answers(
     engine: Engine, content: bytes, tenant: str, default_charset: str = "", mapping: LisMapping = NO_MAPPING
 ) -> list[bytes]:
     """Do what a message asks, and give the acknowledgements that it wants. Raises DatabaseUnavailable only."""
-    return acknowledgements(content, answer(engine, content, tenant, default_charset, mapping))
+    said = answer(engine, content, tenant, default_charset, mapping)
+    with suppress(MessageRejected):
+        default_charset = mapping.of(read_header(content)).charset or default_charset
+    return acknowledgements(content, said, default_charset)
 
 
 def answer(

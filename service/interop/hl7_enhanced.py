@@ -10,26 +10,30 @@ application's answer.
 
 import uuid
 
-from service.interop.hl7_message import MessageRejected, read_header, read_message
+from service.export.hl7_text import escaped
+from service.interop.hl7_message import Message, MessageRejected, read_header, read_message
 
 WANTED = {"AL": (True, True), "NE": (False, False), "ER": (False, True), "SU": (True, False)}  # success, error
 
 
-def acknowledgements(content: bytes, answer: bytes) -> list[bytes]:
-    """Choose what a message is told, given the application's answer to it; nothing, where it wants nothing."""
+def acknowledgements(content: bytes, answer: bytes, charset: str = "") -> list[bytes]:
+    """Choose what a message is told, given the application's answer to it; nothing, where it wants nothing.
+
+    `charset`: of both, where their MSH-18 is silent.
+    """
     try:
-        header = read_header(content)
+        header, read = read_header(content), read_message(answer, charset)
     except MessageRejected:
         return [answer]
     accept, application = header.text(15).upper(), header.text(16).upper()
     if not (accept or application) or {accept, application} - {"", *WANTED}:
         return [answer]
-    code = read_message(answer).segments[1].text(1)
+    code = read.segments[1].text(1)
     wants_answer = _wants(application, failed=code != "AA")
     commit = {"AA": "CA", "AR": "CR"}.get(code, "CA" if wants_answer else "CE")
     if not _wants(accept, failed=commit != "CA"):
         return [answer] if wants_answer else []
-    accepted = _commit(answer, commit, header.text(9, 2))
+    accepted = _commit(read, commit, escaped(header.text(9, 2)))
     return [accepted, answer] if wants_answer and commit == "CA" else [accepted]
 
 
@@ -37,11 +41,10 @@ def _wants(condition: str, *, failed: bool) -> bool:
     return WANTED[condition or "NE"][failed]
 
 
-def _commit(answer: bytes, code: str, trigger: str) -> bytes:
+def _commit(answer: Message, code: str, trigger: str) -> bytes:
     """Make the acknowledgement of what an answer was given to; where it was not accepted, with the answer's reasons."""
-    read = read_message(answer)
-    header, said, *rest = (segment.line.split("|") for segment in read.segments)
+    header, said, *rest = (segment.line.split("|") for segment in answer.segments)
     header[8], header[9], said[1] = f"ACK^{trigger}^ACK", uuid.uuid4().hex[:20], code
     errors = [segment for segment in rest if segment[0] == "ERR"] if code != "CA" else []
     lines = ["|".join(segment) for segment in (header, said, *errors)]
-    return ("\r".join(lines) + "\r").encode(read.codec, "replace")
+    return ("\r".join(lines) + "\r").encode(answer.codec, "replace")

@@ -73,3 +73,17 @@ def test_names_in_other_characters_come_through(engine: Engine) -> None:
     assert b"\\" in content.split(b"\r")[0][9:]
     [accepted] = answers(engine, content, "default")
     assert str(hl7.parse(accepted.decode("big5")).segment("MSH")[5]) == "功能"
+
+
+def test_characters_that_only_the_laboratory_knows_come_through(engine: Engine) -> None:
+    content = message("ORC|CA|Ü-1", f3="MÜHLE", charset="", f15="AL", f16="AL").encode("latin-1")
+    accepted, answered = (hl7.parse(each.decode("latin-1")) for each in answers(engine, content, "default", "8859/1"))
+    assert [str(each.segment("MSH")[5]) for each in (accepted, answered)] == ["MÜHLE"] * 2
+    assert [code_of(each) for each in answers(engine, content, "default", "UNICODE UTF-8")] == ["CA", "AE"]
+
+
+def test_a_trigger_that_holds_separators_is_escaped(engine: Engine) -> None:
+    content = message(*FOREIGN, kind="ADT^A\\F\\01", f15="AL").encode()
+    [refused] = answers(engine, content, "default")
+    assert str(hl7.parse(refused.decode()).segment("MSA")[1]) == "CR"
+    assert "ACK^A\\F\\01^ACK" in refused.decode()
