@@ -1,6 +1,7 @@
 """HL7 v2.5.1: read back by python-hl7 and by hl7apy at its strict level; LAB-3's rules; any text in any field."""
 
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -34,9 +35,11 @@ def message_of(
     order: Order = ORDER,
     status: ResultStatus = "preliminary",
     confirmed: Confirmation | None = None,
+    chosen: Collection[str] | None = None,
     **envelope: Any,
 ) -> Any:
-    return hl7.parse(to_hl7(report, order, status, Envelope("MSG-1", **envelope), confirmed=confirmed).decode())
+    sent = to_hl7(report, order, status, Envelope("MSG-1", **envelope), confirmed=confirmed, chosen=chosen)
+    return hl7.parse(sent.decode())
 
 
 def text_of(message: Any, segment: str, field: int, component: int = 1, *, repetition: int = 1, row: int = 1) -> str:
@@ -174,13 +177,13 @@ def test_when_the_specimen_was_taken_is_repeated_from_the_order() -> None:
         ({"OBR-7": "yesterday", "SPM-17": "20251399"}, "20260102030405+0000"),
     ):
         order = ReceivedOrder.model_validate(ORDER.model_dump() | {"hl7": fields})
-        assert str(message_of(report_of(3), order).segment("OBR")[7]) == told
+        assert str(message_of(report_of(3), order, chosen=("total",)).segment("OBR")[7]) == told
 
 
 def test_what_answers_an_order_for_training_is_never_production() -> None:
     for mark in ("T", "D"):
         order = ReceivedOrder.model_validate(ORDER.model_dump() | {"processing_id": mark})
-        sent = message_of(report_of(3), order)
+        sent = message_of(report_of(3), order, chosen=("total",))
         assert str(sent.segment("MSH")[11]) == mark
         assert FOR_TRAINING in [str(each[3]) for each in sent.segments("NTE")]
         assert FOR_TRAINING not in str(message())
@@ -272,7 +275,7 @@ def test_text_is_cut_between_characters_and_identifiers_never() -> None:
 )
 def test_an_order_that_cannot_be_filed_is_refused(field: str, named: str) -> None:
     order = Order(patient_id="1", placer_order_number="2", ordering_provider="3")
-    check_hl7(to_hl7(report_of(), order, "final", Envelope("1")))
+    check_hl7(to_hl7(report_of(), order, "final", Envelope("1"), chosen=("total",)))
     with pytest.raises(FormatUnavailable, match=named):
         to_hl7(report_of(), order.model_copy(update={field: None}), "final", Envelope("1"))
 

@@ -27,6 +27,7 @@ from service.store.records import Submission
 from tests.export.hospital import report_of
 from tests.lis import code_of, message
 
+FEW = ("total",)  # each count takes hl7apy some hundredths of a second
 QUIET = hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TENANTS = iter(range(10**6))
 
@@ -86,7 +87,7 @@ def test_a_result_by_hl7_repeats_what_came(
         "SAC|||S-1",
     ]
     assert code_of(answer(engine, message(*asked).encode(), tenant)) == "AA"
-    told = hl7.parse(to_hl7(report_of(3), only_order(engine, tenant), "final", Envelope("1")).decode())
+    told = hl7.parse(to_hl7(report_of(3), only_order(engine, tenant), "final", Envelope("1"), chosen=FEW).decode())
     for place, written in said.items():
         segment, number = place.split("-")
         assert str(told.segment(segment)[int(number)]) == written
@@ -177,7 +178,11 @@ def test_a_result_carries_nothing_of_an_order_that_it_was_not_matched_to(
     with reading(engine) as connection:
         row = connection.execute(select(analyses).where(analyses.c.id == analysis_id)).one()
     carried = holds.carried_order(row.request)
-    text = to_fhir(report(), carried, "final").decode() + to_hl7(report(), carried, "final", Envelope("1")).decode()
+    written = (
+        to_fhir(report(), carried, "final", chosen=FEW),
+        to_hl7(report(), carried, "final", Envelope("1"), chosen=FEW),
+    )
+    text = b"".join(written).decode()
     assert not ("-one" in text and "-two" in text), "the result repeats one message, and no other"
     agreed = uploaded is None or uploaded == carried.patient_id
     if ("patient" not in shared and "number" not in shared) or not agreed:
