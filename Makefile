@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer pictures docs clean
+.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -20,6 +20,9 @@ demo: setup
 # in the order of the files: by default those with few tests come last, and they are the long ones
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+chaos: setup
+	$(BIN)/python -m tests.chaos.run --seconds 600 --analyses 300
 
 lint: setup
 	$(BIN)/ruff check

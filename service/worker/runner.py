@@ -79,6 +79,12 @@ class Runner:
 
     def run(self, task_id: str) -> None:
         """Do a task, if it is still to be done; what came of it stands in the job store."""
+        try:
+            self._run(task_id)
+        except DatabaseUnavailable as error:  # its message is sent again, or its lease runs out
+            log.warning("task left: the database does not answer", reason=error)
+
+    def _run(self, task_id: str) -> None:
         claim = self._analyses.claim(task_id)
         if claim is None:
             return

@@ -35,17 +35,21 @@ class Running:
 
     def start(self, *, ready: bool = True) -> "Running":
         """Start, and wait until it listens (and a worker is ready)."""
-        command = [sys.executable, "-m", "service", "serve", "--port", str(self.port)]
-        command += ["--data-dir", str(self.data_dir), "--workers", str(self.workers)]
-        self.http.close()
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.launch()
         try:
             self._wait_for_start(ready)
         except BaseException:  # else it would outlive its test, and be missed in another's
             self.stop()
             raise
         return self
+
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
+        command = [sys.executable, "-m", "service", "serve", "--port", str(self.port)]
+        command += ["--data-dir", str(self.data_dir), "--workers", str(self.workers)]
+        self.http.close()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def _wait_for_start(self, ready: bool) -> None:
         if self.cores:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from service.analysis import analyze
@@ -18,8 +18,8 @@ from service.model_card import DEFAULT_MODEL
 from service.report import Report
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
-from service.store.analyses import Analyses
-from service.store.database import open_database, reading, tasks
+from service.store.analyses import MAX_ATTEMPTS, Analyses
+from service.store.database import analyses, open_database, reading, tasks, writing
 from service.store.logs import without_secrets
 from service.store.records import Submission
 from service.store.results import Result
@@ -158,3 +158,33 @@ def test_a_reference_in_whose_place_another_file_is_gives_no_result(laboratory: 
     else:
         assert (found.status, found.error and found.error["code"]) == ("failed", "slide-changed")
         assert not list(results.glob("report*"))
+
+
+def test_a_worker_with_other_weights_than_asked_for(laboratory: Laboratory) -> None:
+    analysis_id = laboratory.submit(region=REGION)
+    with writing(laboratory.analyses.engine) as connection:
+        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(model_sha256="f" * 64))
+    for number in range(MAX_ATTEMPTS):  # another worker may have them
+        assert laboratory.analyses.get(analysis_id, "lab").status == "queued"
+        laboratory.step(analysis_id, number)
+    failed = laboratory.analyses.get(analysis_id, "lab")
+    assert failed.error is not None
+    assert (failed.status, failed.error["code"]) == ("failed", "weights-mismatch")
+
+
+def rename(engine: Engine, table: str, name: str) -> None:
+    with writing(engine) as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO {name}")
+
+
+def test_a_database_that_goes_away_before_a_task_is_claimed_ends_no_worker(laboratory: Laboratory) -> None:
+    analysis_id = laboratory.submit(region={"x": 900, "y": 900, "width": 400, "height": 400})
+    [(task_id, _)] = laboratory.analyses.to_send(analysis_id)
+    engine = laboratory.analyses.engine
+    with capture_logs() as logs:
+        rename(engine, "tasks", "away")
+        laboratory.workers[0].run(task_id)
+        rename(engine, "away", "tasks")
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    laboratory.workers[0].run(task_id)
+    assert laboratory.analyses.get(analysis_id, "lab").status == "succeeded"
