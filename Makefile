@@ -11,7 +11,7 @@ setup: $(VENV)/.ok
 # pip and not uv: pip finds a local CPU build of torch where there is one
 $(VENV)/.ok: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,onnx,interop,postgresql,test,lint]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,onnx,interop,postgresql,s3,test,lint]'
 	@touch $@
 
 demo: setup

@@ -66,6 +66,15 @@ def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a host: 127.0.0.0/8, ::1, localhost and the names below it."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
 def may_lead_to(host: str, port: int, address: str, hosts: Sequence[Host]) -> bool:
     """Tell whether a host of a `uri` may be connected to at an address."""
     if host in (address, "localhost"):  # the operator's own words

@@ -3,6 +3,8 @@
 MitosisError
 `-- Refusal                   (the command line exits 1)
     |-- KeyRequired           key-required          no bearer key, or none that is valid
+    |-- TokenInvalid          token-invalid         a token of the OpenID provider that is not believed
+    |-- TokenExpired          token-expired         a token of the OpenID provider that was valid once
     |-- ScopeMissing          scope-missing         the key may not do this
     |-- NotFound              not-found             no such analysis, slide or upload; or it is somebody else's
     |-- NotFinished           not-finished          there is no result yet, or none any more
@@ -19,6 +21,7 @@ MitosisError
     |-- FormatUnavailable     format-unavailable    the result cannot be had in that format
     |-- TooManyRequests       too-many-requests     more requests than the limit; wait
     |-- QueueUnavailable      queue-unavailable     the broker cannot be reached; try again
+    |-- ProviderUnavailable   provider-unavailable  the OpenID provider cannot be reached; try again
     |-- SourceUnavailable     uri-unavailable       the archive that a `uri` leads to does not answer; try again
     |-- DatabaseUnavailable   database-unavailable  the database cannot be reached or is locked; try again
     `-- ServerUnreachable     server-unreachable    the client cannot reach the service
@@ -29,6 +32,14 @@ from service.errors import Refusal
 
 class KeyRequired(Refusal, code="key-required"):
     """There is no bearer key, or none that is valid."""
+
+
+class TokenInvalid(Refusal, code="token-invalid"):
+    """A token of the OpenID provider is not believed."""
+
+
+class TokenExpired(Refusal, code="token-expired"):
+    """A token of the OpenID provider is not valid any more."""
 
 
 class ScopeMissing(Refusal, code="scope-missing"):
@@ -95,6 +106,10 @@ class TooManyRequests(Refusal, code="too-many-requests"):
 
 class QueueUnavailable(Refusal, code="queue-unavailable"):
     """The broker cannot be reached."""
+
+
+class ProviderUnavailable(Refusal, code="provider-unavailable"):
+    """The OpenID provider does not answer; try again."""
 
 
 class SourceUnavailable(Refusal, code="uri-unavailable"):

@@ -19,12 +19,14 @@ from service.api import (
     results,
     review,
     session,
+    sign_in,
     slides,
     tiles,
     uploads,
 )
 from service.api.docs import add_docs
 from service.api.errors import add_handlers
+from service.api.identity import Provider
 from service.api.maintenance import Maintenance
 from service.api.middleware import add_middleware
 from service.api.parameters import refuse_unknown
@@ -46,7 +48,7 @@ log = structlog.get_logger(__name__)
 
 ROUTED = (
     *(analyses, results, definitions, review, holds, layers, events),
-    *(slides, tiles, uploads, fhir, fhir_results, session, operations),
+    *(slides, tiles, uploads, fhir, fhir_results, session, sign_in, operations),
 )
 DESCRIPTION = """
 Counts mitoses in H&E whole-slide images: a slide goes in, mitosis coordinates and the mitotic activity index (MAI)
@@ -70,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         engine = open_database(settings.database)
         storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
         with Sandbox(settings.uri_hosts) as sandbox:
-            app.state.service = State(settings, engine, storage, known, broker, sandbox)
+            app.state.service = State(settings, engine, storage, known, broker, sandbox, provider)
             say_confinement(log)
             maintenance = Maintenance(settings, known, broker, storage, sandbox)
             maintenance.start()
@@ -79,12 +81,15 @@ def create_app(settings: Settings) -> FastAPI:
             finally:
                 maintenance.stop()
                 broker.close()
+                if provider is not None:
+                    provider.close()
                 engine.dispose()
 
     check_settings(settings)
     listed_hosts(settings.uri_hosts)
     dicomweb.check_settings(settings)
     check_pattern(settings.slide_id_pattern)
+    provider = Provider.of(settings)
     app = FastAPI(
         title="Mitosis service",
         version=__version__,

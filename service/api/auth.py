@@ -1,6 +1,5 @@
 """Who asks: bearer keys, sessions of browsers, scopes, and what goes without a key where only this machine can ask."""
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeVar
@@ -12,7 +11,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
+from service.api.identity import Provider
 from service.errors import MitosisError, SettingsInvalid
+from service.hosts import is_loopback
 from service.refusals import KeyRequired, ScopeMissing
 from service.store import keys, sessions
 
@@ -76,16 +77,26 @@ async def identify(request: HTTPConnection) -> Caller:
 
 def _identify(engine: Engine, request: HTTPConnection) -> Caller:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    provider: Provider | None = request.app.state.service.provider
     if scheme.lower() == "bearer" and (key := keys.find(engine, secret.strip())):
         return Caller(key.tenant, key.scopes, key.id)
+    if scheme.lower() == "bearer" and provider and secret.count(".") == 2:  # a JWT
+        return _token_caller(engine, provider, secret.strip())
     session = request.cookies.get(SESSION_COOKIE)
     if session and not scheme and (key := sessions.find(engine, session)):
         refuse_foreign_origin(request)
         return Caller(key.tenant, key.scopes, key.id)
-    if keys.exist(engine):
+    if provider or keys.exist(engine):
         raise KeyRequired(f"there is no valid key in this request; {ADVICE}")
     refuse_other_sites(request)
     return EVERYBODY
+
+
+def _token_caller(engine: Engine, provider: Provider, token: str) -> Caller:
+    person = provider.bearer(token)
+    if keys.is_revoked(engine, person.id):
+        raise KeyRequired("the operator of this service has revoked this account's access")
+    return Caller(person.tenant, person.scopes, person.id)
 
 
 async def look_again(request: HTTPConnection, caller: Caller, look: Callable[[], T]) -> T | None:
@@ -136,16 +147,7 @@ def _host(url: str) -> str | None:
         return None
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a host: 127.0.0.0/8, ::1, localhost and the names below it."""
-    name = host.strip("[]").rstrip(".").lower()
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
-
-
-def refuse_open_listener(host: str, engine: Engine) -> None:
-    """Raise SettingsInvalid where others than this machine could reach the service without any key."""
-    if not is_loopback(host) and not keys.exist(engine):
+def refuse_open_listener(host: str, engine: Engine, issuer: str = "") -> None:
+    """Raise SettingsInvalid where others than this machine could reach the service without any key or sign-in."""
+    if not is_loopback(host) and not issuer and not keys.exist(engine):
         raise SettingsInvalid(f"{host} is open to others and there is no key; run `mitosis keys create NAME` first")

@@ -30,7 +30,7 @@ SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
 
 BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
     400: (refusals.UploadIncomplete,),
-    401: (refusals.KeyRequired,),
+    401: (refusals.KeyRequired, refusals.TokenInvalid, refusals.TokenExpired),
     403: (refusals.ScopeMissing,),
     404: (refusals.NotFound,),
     406: (refusals.FormatUnavailable,),
@@ -50,7 +50,10 @@ BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
     428: (refusals.PreconditionRequired,),
     429: (refusals.TooManyRequests,),
     500: (errors.CardInvalid, errors.InternalError, errors.OutputUnwritable, errors.StoredDamaged),
-    503: (refusals.QueueUnavailable, refusals.SourceUnavailable, refusals.DatabaseUnavailable),
+    503: (
+        *(refusals.QueueUnavailable, refusals.SourceUnavailable, refusals.DatabaseUnavailable),
+        refusals.ProviderUnavailable,
+    ),
     507: (errors.StorageFull,),
 }
 STATUSES = {kind: status for status, kinds in BY_STATUS.items() for kind in kinds}

@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.auth import Caller, identify
 from service.api.bodies import media_type_of
 from service.api.errors import extended, problem_response, response_to
-from service.refusals import DatabaseUnavailable, KeyRequired, TooManyRequests, UploadTimeout, UploadTooLarge
+from service.errors import Refusal
+from service.refusals import TooManyRequests, UploadTimeout, UploadTooLarge
 from service.store.settings import Settings
 
 BODY_BYTES: Final = 1 << 20  # of a request that is no upload
@@ -145,7 +146,7 @@ class RateLimit:
 
 
 async def _caller(scope: Scope) -> Caller | None:
-    with suppress(KeyRequired, DatabaseUnavailable):  # the route will say so, if it needs to know
+    with suppress(Refusal):  # the route will say so, if it needs to know
         return await identify(HTTPConnection(scope))
     return None
 

@@ -7,15 +7,17 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from service.api.identity import CALLBACK
 from service.errors import RequestInvalid
 
+ANY: Final = f"/{CALLBACK}"  # providers add some of their own: session_state, scope, authuser
 OF_FHIR: Final = {"_format", "_pretty", "_summary"}  # clients add them everywhere; there is one way to answer
 
 
 def refuse_unknown(request: Request) -> None:
     """Refuse query parameters that the request's route does not have. Raises RequestInvalid."""
     route = request.scope.get("route")
-    if not request.query_params or not isinstance(route, APIRoute):
+    if not request.query_params or not isinstance(route, APIRoute) or route.path == ANY:
         return
     known = set(_names(route.dependant)) | (OF_FHIR if request.url.path.startswith("/fhir/") else set())
     if unknown := sorted(set(request.query_params) - known):

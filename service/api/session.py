@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.api.auth import SESSION_COOKIE, identify, refuse_foreign_origin
 from service.api.errors import problems
+from service.api.identity import PERSON
 from service.api.state import StateOf
 from service.errors import RequestInvalid
 from service.refusals import DatabaseUnavailable, KeyRequired
@@ -24,19 +25,29 @@ class SignIn(StrictModel):
 
 
 class Session(BaseModel):
-    """The caller, and what that key may do. `keys` is false where the service is open to this machine alone."""
+    """The caller, and what that key or account may do.
+
+    `keys` is false where the service is open to this machine alone. `sign_out_url`: where the
+    browser of somebody who came from the OpenID provider goes afterwards to sign out at the provider, too.
+    """
 
     tenant: str
     scopes: list[str]
     keys: bool
+    sign_out_url: str | None = None
 
 
-@router.get("", summary="Who am I?", responses=problems(KeyRequired, DatabaseUnavailable))
-async def get_session(request: Request) -> Session:
+@router.get(
+    "", summary="Who am I?", response_model_exclude_none=True, responses=problems(KeyRequired, DatabaseUnavailable)
+)
+async def get_session(request: Request, state: StateOf) -> Session:
     """Return the caller, by session or key; 401 without either, where there are keys."""
     caller = await identify(request)
     scopes = keys.SCOPES if "admin" in caller.scopes else caller.scopes
-    return Session(tenant=caller.tenant, scopes=sorted(scopes), keys=caller.key_id is not None)
+    session = Session(tenant=caller.tenant, scopes=sorted(scopes), keys=caller.key_id is not None)
+    if state.provider is not None and (caller.key_id or "").startswith(PERSON):
+        session.sign_out_url = await run_in_threadpool(state.provider.sign_out_url)
+    return session
 
 
 @router.post(

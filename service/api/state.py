@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from service.api.identity import Provider
 from service.intake.sandbox import Sandbox
 from service.refusals import QueueUnavailable
 from service.store.analyses import Analyses
@@ -28,6 +29,7 @@ class State:
     analyses: Analyses
     broker: Broker
     sandbox: Sandbox
+    provider: Provider | None = None
     written: set[str] = field(default_factory=set)  # ids of the uploads that requests are writing to now
 
     def result(self, analysis_id: str, tenant: str) -> tuple[Analysis, Result]:

@@ -44,7 +44,7 @@ def api_command(host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir =
         raise ParameterInvalid("the gateway alone needs MITOSIS_BROKER_URL; `mitosis serve` brings a broker")
     set_up_logs("gateway")
     keep_private()
-    refuse_open_listener(host, open_database(settings.database))
+    refuse_open_listener(host, open_database(settings.database), settings.oidc_issuer)
     serve(create_app(settings), host, port)
 
 

@@ -45,7 +45,7 @@ def serve_all(
     check_weights(settings.model)
     with ExitStack() as stack:
         stack.enter_context(_alone(settings))
-        refuse_open_listener(host, open_database(settings.database))
+        refuse_open_listener(host, open_database(settings.database), settings.oidc_issuer)
         if not settings.broker_url:
             valkey = EmbeddedValkey(settings.broker_socket, settings.data_dir / "broker")
             valkey.start()

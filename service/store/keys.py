@@ -15,8 +15,8 @@ from typing import Any, Final
 from sqlalchemy import Engine, Row, insert, select, update
 
 from service.errors import ParameterInvalid
-from service.refusals import NotFound
-from service.store.database import keys, reading, writing
+from service.refusals import KeyRequired, NotFound
+from service.store.database import hold_lock, keys, reading, writing
 
 PREFIX: Final = "mk_"  # by which scanners of repositories and logs know a key
 SCOPES: Final = ("read", "submit", "review", "admin")  # "admin" may do all
@@ -55,6 +55,31 @@ def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> t
     with writing(engine) as connection:
         connection.execute(insert(keys).values(**row, scopes=sorted(set(scopes)), created_at=time.time()))
     return key_id, secret
+
+
+def admit(engine: Engine, key_id: str, name: str, tenant: str, scopes: Collection[str]) -> Key:
+    """Keep a person whom an OpenID provider vouches for as a key without a secret, with today's name and scopes.
+
+    Raises KeyRequired where the operator revoked it, and DatabaseUnavailable.
+    """
+    values = {"name": name, "tenant": tenant, "scopes": sorted(scopes)}
+    nobody = {"sha256": secret_sha256(secrets.token_urlsafe(32)), "created_at": time.time()}
+    mine = keys.c.id == key_id
+    with writing(engine) as connection:
+        hold_lock(connection, f"key:{key_id}")
+        if connection.execute(update(keys).where(mine).values(**values)).rowcount == 0:
+            connection.execute(insert(keys).values(id=key_id, **values, **nobody))
+        found = key_of(connection.execute(select(keys).where(mine)).one())
+    if found.revoked_at is not None:
+        raise KeyRequired("the operator of this service has revoked this account's access")
+    return found
+
+
+def is_revoked(engine: Engine, key_id: str) -> bool:
+    """Tell whether a key or a person was revoked. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        query = select(keys.c.id).where(keys.c.id == key_id, keys.c.revoked_at.is_not(None))
+        return connection.execute(query).first() is not None
 
 
 def list_all(engine: Engine) -> Sequence[Key]:

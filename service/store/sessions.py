@@ -25,6 +25,11 @@ def begin(engine: Engine, key_secret: str) -> str:
     key = keys.find(engine, key_secret)
     if key is None:
         raise KeyRequired("this key is not valid; `mitosis keys create` makes one")
+    return begin_of(engine, key)
+
+
+def begin_of(engine: Engine, key: Key) -> str:
+    """Begin a session of a key that is known; gives its secret. Raises DatabaseUnavailable."""
     secret, now = secrets.token_urlsafe(32), time.time()
     with writing(engine) as connection:
         connection.execute(delete(sessions).where(sessions.c.ends_at < now))

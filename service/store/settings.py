@@ -153,6 +153,21 @@ class Settings(BaseSettings):
     """Days from its last signature after which a signed result is deleted, too; empty: never."""
     keep_slides_days: Positive = 14.0
     """Days after which a slide that nothing uses is deleted."""
+    public_url: str = ""
+    """Address of this service as browsers know it, `https://...`; the OpenID provider sends people back there."""
+    oidc_issuer: str = ""
+    """Issuer of the OpenID provider that people sign in at, as it spells itself; empty: keys alone."""
+    oidc_client_id: str = ""
+    """Id of this service at the provider."""
+    oidc_client_secret: SecretStr | None = None
+    """Secret of this service at the provider; empty: a public client, which PKCE alone protects."""
+    oidc_audience: str = ""
+    """Audience of the provider's access tokens (JWTs) that programs may send as keys; empty: none are taken."""
+    oidc_claim: str = "roles"
+    """Claim that holds a person's roles; steps by dots: `realm_access.roles`."""
+    oidc_roles: Names = ()
+    """What roles mean here, by commas, each `ROLE=TENANT:scope+scope`; where somebody has roles of several tenants,
+    the first in this list decides. Who has none of them may do nothing."""
     requests_per_minute: Annotated[int, Field(gt=0)] = 1200
     """Requests a minute of one key, or of one address without a valid key."""
     time_limit_s: Positive = 4 * 3600.0

@@ -25,9 +25,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
 
+from service.api import session, sign_in
 from service.api.auth import Caller, Reader, Submitter, caller
 from service.api.docs import add_docs
 from service.api.errors import add_handlers, extended, problems
+from service.api.identity import Provider
 from service.api.middleware import add_middleware
 from service.api.server import Limits, serve
 from service.errors import ResolutionUnknown, WeightsDamaged
@@ -131,13 +133,18 @@ async def healthz(request: Request) -> dict[str, Any]:
 async def _database_closed(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.service.engine.dispose()
+    if app.state.service.provider is not None:
+        app.state.service.provider.close()
 
 
 def small_app(data_dir: Path, **settings: Any) -> FastAPI:
     known = load_settings(data_dir=data_dir, **settings)
     app = FastAPI(title="Small", docs_url=None, redoc_url=None, lifespan=_database_closed)
-    app.state.service = SimpleNamespace(settings=known, engine=open_database(known.database))
-    app.include_router(router)
+    app.state.service = SimpleNamespace(
+        settings=known, engine=open_database(known.database), provider=Provider.of(known)
+    )
+    for each in (router, session.router, sign_in.router):
+        app.include_router(each)
     add_handlers(app)
     add_middleware(app, known)
     add_docs(app)

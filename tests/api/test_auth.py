@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from httpx import Client
 from sqlalchemy import Engine
 
-from service.api.auth import EVERYBODY, Caller, is_loopback, refuse_open_listener
+from service.api.auth import EVERYBODY, Caller, refuse_open_listener
 from service.errors import SettingsInvalid
+from service.hosts import is_loopback
 from service.store import keys
 from service.store.database import open_database
 from tests.api.small_app import client_of, small_app

@@ -1,0 +1,107 @@
+"""/v1/session/oidc: a browser goes to the OpenID provider, comes back with a code, and gets a session."""
+
+from typing import Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
+
+from service.api.auth import SESSION_COOKIE
+from service.api.errors import problems
+from service.api.identity import Attempt, Provider
+from service.api.state import State, StateOf
+from service.errors import MitosisError
+from service.refusals import NotFound, ProviderUnavailable, TokenInvalid
+from service.store import keys, sessions
+
+ATTEMPT_COOKIE: Final = "mitosis_sign_in"
+ATTEMPT_S: Final = 600
+VIEWER: Final = "../../../"  # from the callback's address, also behind a proxy that serves below a path
+
+router = APIRouter(prefix="/v1/session", tags=["session"])
+log = structlog.get_logger(__name__)
+
+
+class Ways(BaseModel):
+    """The ways to sign in; a key is always one."""
+
+    provider: bool
+
+
+@router.get("/ways", summary="How can I sign in?")
+def get_ways(state: StateOf) -> Ways:
+    """Tell whether there is an OpenID provider beside keys."""
+    return Ways(provider=state.provider is not None)
+
+
+@router.get(
+    "/oidc",
+    status_code=303,
+    response_class=RedirectResponse,
+    summary="Sign in at the OpenID provider",
+    responses=problems(NotFound, ProviderUnavailable),
+)
+def go_to_provider(request: Request, state: StateOf) -> Response:
+    """Send the browser to the provider, with a cookie by which it is known when it comes back."""
+    url, attempt = _provider(state).begin()
+    answer = RedirectResponse(url, 303)
+    value = f"{attempt.state}.{attempt.nonce}.{attempt.verifier}"
+    # lax: it comes back from another site
+    secure = request.url.scheme == "https"
+    answer.set_cookie(ATTEMPT_COOKIE, value, max_age=ATTEMPT_S, httponly=True, samesite="lax", secure=secure, path="/")
+    return answer
+
+
+@router.get(
+    "/oidc/callback",
+    status_code=303,
+    response_class=RedirectResponse,
+    summary="Come back from the OpenID provider",
+    responses=problems(NotFound),
+)
+async def come_back(
+    request: Request,
+    state: StateOf,
+    code: Annotated[str, Query(max_length=4096)] = "",
+    state_: Annotated[str, Query(alias="state", max_length=200)] = "",
+    iss: Annotated[str | None, Query(max_length=1000)] = None,
+    error: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Begin a session and show the viewer; where that fails, the viewer's address has the problem's code."""
+    provider = _provider(state)
+    try:
+        attempt = _attempt(request, state_)
+        if error or iss not in (None, provider.issuer):
+            raise TokenInvalid("the provider did not let this person in")
+        secret = await run_in_threadpool(_begin, state, provider, code, attempt)
+    except MitosisError as problem:
+        log.warning("nobody was signed in", code=problem.code, reason=problem)
+        answer = RedirectResponse(f"{VIEWER}#sign-in={problem.code}", 303)
+    else:
+        answer = RedirectResponse(VIEWER, 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(SESSION_COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
+    answer.delete_cookie(ATTEMPT_COOKIE, httponly=True, samesite="lax", path="/")
+    return answer
+
+
+def _begin(state: State, provider: Provider, code: str, attempt: Attempt) -> str:
+    person = provider.finish(code, attempt)
+    key = keys.admit(state.engine, person.id, person.name, person.tenant, person.scopes)
+    return sessions.begin_of(state.engine, key)
+
+
+def _attempt(request: Request, given: str) -> Attempt:
+    """Read the secrets of the try that this browser began. Raises TokenInvalid."""
+    parts = request.cookies.get(ATTEMPT_COOKIE, "").split(".")
+    if len(parts) != 3 or not given or parts[0] != given:
+        raise TokenInvalid("this browser did not begin this sign-in, or too long ago; sign in again")
+    return Attempt(*parts)
+
+
+def _provider(state: State) -> Provider:
+    if state.provider is None:
+        raise NotFound("this service has no OpenID provider; sign in with a key")
+    return state.provider
