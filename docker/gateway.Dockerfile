@@ -8,7 +8,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY docker/requirements.py docker/
-RUN python3 docker/requirements.py postgresql,interop --without torch --without openvino > requirements.txt \
+RUN python3 docker/requirements.py postgresql,interop,s3 --without torch --without openvino > requirements.txt \
  && python3 -m venv /opt/pip \
  && python3 -m venv --without-pip /opt/mitosis \
  && /opt/pip/bin/pip --python /opt/mitosis/bin/python install -c constraints.txt -r requirements.txt

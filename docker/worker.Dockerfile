@@ -11,7 +11,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY docker/requirements.py docker/
 # hadolint ignore=SC2086
-RUN python3 docker/requirements.py postgresql ${WITHOUT} > requirements.txt \
+RUN python3 docker/requirements.py postgresql,s3 ${WITHOUT} > requirements.txt \
  && python3 -m venv /opt/pip \
  && python3 -m venv --without-pip /opt/mitosis \
  && /opt/pip/bin/pip --python /opt/mitosis/bin/python install -c constraints.txt -r requirements.txt

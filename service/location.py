@@ -13,15 +13,14 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Final, TypeAlias, TypeVar
-
-import fsspec
+from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
 from service.errors import FileMissing, SlideChanged
 from service.files import readable
 from service.readers.confinement import ConfinedThreads
 from service.readers.dicom_images import is_dicom
 from service.readers.opening import is_url, local_path, slide_name
+from service.readers.remote import LARGE_BYTES, identity, open_remote
 
 EDGE_BYTES: Final = 1 << 16
 FOLDER: Final = sum(getattr(os, flag, 0) for flag in ("O_PATH", "O_DIRECTORY", "O_CLOEXEC"))  # some are Linux's
@@ -135,17 +134,20 @@ def stamps_of(files: Iterable[str | Path]) -> Stamps:
 
 def _stamp(file: str | Path) -> tuple[Any, ...]:
     if is_url(file):
-        system, path = fsspec.core.url_to_fs(str(file))
-        return path, system.size(path), str(system.ukey(path))
+        return identity(str(file), slide_name(file))
     found = Path(file).stat()
     return PurePath(file).name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _open(file: str | Path, block_bytes: int = EDGE_BYTES) -> BinaryIO:
+    return open_remote(str(file), slide_name(file), block_bytes) if is_url(file) else Path(file).open("rb")
 
 
 def fingerprint_of(files: Iterable[str | Path]) -> str:
     """Compute a checksum of the files' stamps, of their first bytes and of their last. Raises OSError."""
     digest = hashlib.sha256()
     for file in files:
-        with fsspec.open(str(file), "rb") as stream:
+        with _open(file) as stream:
             digest.update(repr(_stamp(file)).encode())
             digest.update(stream.read(EDGE_BYTES))
             stream.seek(-min(EDGE_BYTES, stream.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -157,7 +159,7 @@ def files_sha256(files: Iterable[str | Path]) -> str:
     """Compute the SHA-256 of files' contents, one after the other. Raises OSError."""
     digest = hashlib.sha256()
     for file in files:
-        with fsspec.open(str(file), "rb") as stream:
+        with _open(file, LARGE_BYTES) as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()

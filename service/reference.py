@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from service.errors import FileMissing, SourceForbidden
 from service.location import Location
@@ -68,11 +68,15 @@ def _below(url: str, root: str) -> bool:
         and "::" not in url
         and "@" not in given.netloc
         and not (given.query or given.fragment or url.endswith(("?", "#")))
-        and (given.scheme, given.netloc.lower()) == (above.scheme, above.netloc.lower())
+        and (given.scheme, _host(given)) == (above.scheme, _host(above))
         and parts[: len(start)] == start
         and len(parts) > len(start)
         and all(_is_plain(part) for part in parts[1:])
     )
+
+
+def _host(url: SplitResult) -> str:
+    return url.netloc.lower() if url.scheme in ("http", "https") else url.netloc  # a bucket's name is what it is
 
 
 def _is_plain(part: str) -> bool:

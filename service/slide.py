@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from service.box import Box as Box
-from service.errors import BadInput, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
+from service.errors import BadInput, FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
 from service.location import HeldSlide, Location, Stamps, files_sha256, fingerprint_of, stamps_of
 from service.readers.colour_profile import ColourProfile
 from service.readers.levels import Levels
@@ -141,7 +141,7 @@ class Slide:
         """Tell whether no file of an accepted slide was replaced, or written to, since it was opened."""
         try:
             return self._stamps is None or self._stamps == stamps_of(self.files)
-        except OSError:
+        except (OSError, FileMissing):
             return False
 
     def require_unchanged(self) -> None:

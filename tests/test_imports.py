@@ -75,7 +75,7 @@ IMPORTS = {
 }
 
 
-BELOW_THE_READERS = {"service.box", "service.errors", "service.files"}
+BELOW_THE_READERS = {"service.box", "service.errors", "service.files", "service.refusals"}
 
 
 def folder(module: str) -> str:

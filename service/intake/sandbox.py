@@ -26,6 +26,7 @@ from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
 from service.location import Location
 from service.readers.mirax import files_beside
 from service.readers.opening import is_url
+from service.refusals import SourceUnavailable
 from service.slide import Box
 
 if TYPE_CHECKING:  # children that only open slides do without what draws
@@ -44,7 +45,7 @@ QUESTIONS = 1000  # of one child
 # each slide has threads of its own, and glibc would reserve 64 MiB of the child's address space for each
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 OURS = "MITOSIS_"  # settings, secrets among them, are kept from the processes that open strangers' files
-SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull)  # by children, of slides
+SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull, SourceUnavailable)  # of slides
 ERRORS = {each.code: each for each in SAYABLE}
 
 log = structlog.get_logger(__name__)

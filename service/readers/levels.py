@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.box import Box
-from service.errors import SlideDamaged
+from service.errors import SlideChanged, SlideDamaged
 from service.readers.jpeg_tiles import JpegTiles
 from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.slide_metadata import positive_number
+from service.refusals import SourceUnavailable
 
 Rgb: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -92,6 +93,8 @@ class Levels:
             else:
                 with self._lock:
                     image = reader.read_region(location, level, (box.width, box.height))
+        except (SlideChanged, SourceUnavailable):
+            raise  # of the storage, and not of a tile
         except Exception as error:  # what a reader raises on damaged tiles depends on the codec
             self._reopen(reader)
             tile = self._damaged_tile(level, box)
@@ -119,6 +122,8 @@ class Levels:
         try:
             for tile in box.cells(int(width or box.width), int(height or box.height)):
                 reader.read_region(self._location(level, tile.overlap(box)), level, (1, 1))
+        except (SlideChanged, SourceUnavailable):
+            raise
         except Exception:  # noqa: BLE001  as above
             return tile
         finally:

@@ -43,8 +43,10 @@ from service.readers.mirax import is_mirax
 from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.own_folder import own_files, require_inside
 from service.readers.plain_images import open_plain
+from service.readers.remote import open_remote
 from service.readers.slide_metadata import Mpp, positive_number
 from service.readers.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
+from service.refusals import SourceUnavailable
 
 MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -252,7 +254,7 @@ def _open_tiffslide(
                 reader = Oriented(reader, contents.orientation)
             check_size(reader.level_dimensions[0], name, None)
             return reader
-        except BadInput:
+        except (BadInput, SourceUnavailable):
             raise
         except Exception as error:  # a damaged TIFF raises anything here, ZeroDivisionError included
             raise _not_readable(name) from error
@@ -265,32 +267,29 @@ def _open_tiffslide(
 def _open_url(url: str) -> OpenedSlide:
     name = slide_name(url)
     try:
-        with fsspec.open(url, "rb") as file:
+        with open_remote(url, name) as file:
             if file.read(4) not in TIFF_MAGIC:
                 raise NotASlide(f"{name} is no TIFF or SVS; other formats must be local files")
             contents = read_contents(file, name)
         if contents.vendors_own:
-            return _open_vendors_url(url)
-        return _open_tiffslide(lambda: fsspec.open(url, "rb").open(), name, url, contents)
-    except BadInput:
+            return _open_vendors_url(url, name)
+        return _open_tiffslide(lambda: open_remote(url, name), name, url, contents)
+    except (BadInput, SourceUnavailable):
         raise
-    except FileNotFoundError as error:
-        if isinstance(error.__cause__, BadInput):  # fsspec takes any error for this one
-            raise error.__cause__ from None
-        raise FileMissing(f"{name}: no such file") from error
-    except OSError as error:
-        raise FileMissing(f"{name}: {error}") from error
     except Exception as error:
         raise _not_readable(name) from error
 
 
-def _open_vendors_url(url: str) -> OpenedSlide:
+def _open_vendors_url(url: str, name: str) -> OpenedSlide:
     """Open Leica's, Philips', Ventana's and Hamamatsu's TIFFs over the network, as far as TiffSlide knows them."""
     import tiffslide
 
-    reader = tiffslide.TiffSlide(url)
-    check_size(reader.level_dimensions[0], slide_name(url), None)
-    return OpenedSlide(reader, "tiffslide", lambda: tiffslide.TiffSlide(url), (url,), _mpp_of(reader))
+    def opened() -> Reader:
+        return tiffslide.TiffSlide(open_remote(url, name))  # type: ignore[arg-type]  # it can do all that is asked of it
+
+    reader = opened()
+    check_size(reader.level_dimensions[0], name, None)
+    return OpenedSlide(reader, "tiffslide", opened, (url,), _mpp_of(reader))
 
 
 def _not_readable(name: str) -> SlideDamaged:

@@ -31,7 +31,7 @@ from service.inference import Detector
 from service.parameters import AnalysisOptions
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
-from service.refusals import DatabaseUnavailable, NotFound, QueueUnavailable
+from service.refusals import DatabaseUnavailable, NotFound, QueueUnavailable, SourceUnavailable
 from service.region import region_of
 from service.report import Report
 from service.slide import Slide
@@ -49,7 +49,15 @@ from service.worker.broker import Broker
 from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
 from service.worker.recovery import send_queued
 
-TEMPORARY = (OSError, MemoryError, StorageFull, OutputUnwritable, WeightsMismatch, DatabaseUnavailable)
+TEMPORARY = (
+    OSError,
+    MemoryError,
+    StorageFull,
+    OutputUnwritable,
+    WeightsMismatch,
+    DatabaseUnavailable,
+    SourceUnavailable,
+)
 OURS = 3  # of a path in the data directory, the parts that we gave: slides/SHA256/unpacked, or slide.SUFFIX
 COMMIT_S = 60.0  # how long a finished result waits for a database that does not answer
 

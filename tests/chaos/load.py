@@ -20,6 +20,7 @@ from service.errors import StorageFull
 from service.inference import Detector
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
+from service.worker.verification import OF_THE_RUN
 
 SIDE_PX: Final = 1500  # the smallest that is drawn
 REGIONS: Final = (None, (300, 300, 900, 900), (100, 500, 1000, 600))
@@ -53,7 +54,7 @@ def samples(folder: Path, slides: int = SLIDES) -> list[Sample]:
 
 def comparable(report: str | bytes) -> dict[str, Any]:
     """A report without what differs between two runs."""
-    return {name: value for name, value in json.loads(report).items() if name != "analysis"}
+    return {name: value for name, value in json.loads(report).items() if name not in OF_THE_RUN}
 
 
 @dataclass(slots=True)
