@@ -22,6 +22,8 @@ import simplejpeg
 import tifffile
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from service.readers.stream_size import stream_size
+
 VENDORS = ("generic-tiff", "aperio")  # others place tiles with overlaps or in several areas
 LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
 CACHED_PIXELS = 1 << 23  # 24 MiB: neighbouring reads share tiles
@@ -155,10 +157,10 @@ class JpegTiles:
         try:
             stream = os.pread(self._file, level.counts[index], level.offsets[index])
             whole = marked(START + level.tables + stream[2:], level.photometric)
+            if stream_size(whole) != (level.tile_width, level.tile_height):
+                return None
             tile = simplejpeg.decode_jpeg(whole, "RGB", fastdct=False, fastupsample=False, strict=True)
         except (OSError, ValueError):  # corrupt or empty, the decoder's warnings included
-            return None
-        if tile.shape != (level.tile_height, level.tile_width, 3):
             return None
         with self._lock:
             self._cache[number, index] = tile

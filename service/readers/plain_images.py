@@ -29,10 +29,14 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
                 image.seek(contents.slide.pages[0][0])
             _check_plain(image, path)
             icc = image.info.get("icc_profile") if contents is None else contents.icc
-            upright = ImageOps.exif_transpose(image)
-            colours = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            mode = "RGBA" if image.has_transparency_data else "RGB"
+            colours = image if image.mode == mode else image.convert(mode)  # a copy may be 1.6 GB
     except BadInput:
         raise
+    except MemoryError as error:
+        raise SlideTooLarge(f"{path.name}: there is no memory to decode it; store it as a tiled TIFF") from error
     except UnidentifiedImageError as error:
         if not is_image(path):
             raise NotASlide(f"{path.name} is neither a slide nor a PNG, JPEG or TIFF image") from error

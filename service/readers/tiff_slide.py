@@ -17,6 +17,7 @@ import zarr
 from PIL import Image
 
 from service.readers.jpeg_tiles import marked
+from service.readers.stream_size import stream_size
 from service.readers.tiff_images import JPEG, TiffContents, page_at
 
 WHITE: Final = 255
@@ -44,6 +45,7 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
         for page in self._pages:
             if page.compression in JPEG:
                 _decode_by_tag(page)
+            _check_streams(page)
 
     def close(self) -> None:
         """Close the file."""
@@ -125,6 +127,20 @@ def _decode_by_tag(page: Any) -> None:
         return decode(data and marked(data, page.photometric), index, **options)
 
     page.decode = decode_marked
+
+
+def _check_streams(page: Any) -> None:
+    """Make tifffile refuse a tile whose stream claims to be larger than the page's tiles are, before it is decoded."""
+    sides = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    decode = page.decode
+
+    def decode_checked(data: bytes | None, index: int, **options: Any) -> Any:
+        claimed = data and stream_size(data)
+        if claimed and any(side > most for side, most in zip(claimed, sides, strict=True)):
+            raise ValueError(f"its stream claims {claimed[0]} x {claimed[1]} px")
+        return decode(data, index, **options)
+
+    page.decode = decode_checked
 
 
 def _as_meant(samples: npt.NDArray[np.uint8], extra: tuple[int, ...]) -> npt.NDArray[np.uint8]:

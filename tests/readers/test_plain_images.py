@@ -1,5 +1,6 @@
 """Plain images: decoded whole and upright, or refused for what they hold."""
 
+import resource
 from io import BytesIO
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import MitosisError
+from service.errors import MitosisError, SlideTooLarge
 from service.readers import plain_images
 from service.readers.plain_images import open_plain
 from tests.slides import draw_tissue
@@ -69,3 +70,16 @@ def test_an_image_too_large_to_be_decoded_at_once_is_refused_before_it_is(
     with pytest.raises(MitosisError, match="60 x 40") as raised:
         open_plain(tmp_path / "image.png")
     assert raised.value.code == "slide-too-large"
+
+
+def test_an_image_that_the_memory_does_not_hold_is_too_large_and_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (9000, 9000), (200, 150, 190)).save(path)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), before[1]))
+    try:
+        with pytest.raises(SlideTooLarge):
+            open_plain(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
