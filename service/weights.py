@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -63,12 +64,16 @@ def load_model(model: str | Path = DEFAULT_MODEL) -> Model:
         raise WeightsDamaged(f"{path}: sha256 is {checksum}, the card says {card.sha256}; install the model again")
     try:
         tensors = load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that numpy does not have
         raise WeightsMismatch(f"{path}: {error}") from error
     expected = parameter_shapes(card.architecture)
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
         raise WeightsMismatch(f"{path} does not fit its card: {wrong[0]} and {len(wrong) - 1} more tensors")
+    for name, tensor in tensors.items():
+        counts = name.endswith("num_batches_tracked")
+        if not counts and not (np.issubdtype(tensor.dtype, np.floating) and np.isfinite(tensor).all()):
+            raise WeightsMismatch(f"{path}: {name} holds something else than finite numbers; install the model again")
     return Model(card, tensors)
 
 

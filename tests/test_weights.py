@@ -63,6 +63,24 @@ def test_a_pickle_is_not_weights(folder: Path) -> None:
         load_model(folder)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.int8, torch.float8_e4m3fn])
+def test_weights_of_another_kind_of_number_are_refused(folder: Path, kind: torch.dtype) -> None:
+    path = folder / "weights.safetensors"
+    save_file({name: tensor.to(kind) for name, tensor in load_file(path).items()}, path)
+    reseal(folder)
+    with pytest.raises(WeightsMismatch):
+        load_model(folder)
+
+
+def test_weights_that_are_no_number_are_refused_for_they_would_find_nothing(folder: Path) -> None:
+    tensors = load_file(folder / "weights.safetensors")
+    tensors["classifier.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "weights.safetensors")
+    reseal(folder)
+    with pytest.raises(WeightsMismatch, match=r"classifier\.weight holds something else"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [

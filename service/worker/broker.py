@@ -24,6 +24,7 @@ QUEUE = "mitosis"
 PRIORITIES = {"stat": 0, "routine": 5}  # on Redis, 0 goes first
 SEPARATOR = "\x06\x16"  # kombu's, between a queue's name and a priority
 CONNECT_S = 2.0
+PING_S = 60
 NO_RETRY = Retry(NoBackoff(), 0)  # redis-py would wait seconds before it says that nobody answers
 LOADING_S = 300.0  # for a child to load its model; by default Celery kills it after 4 s, again and again
 GRACE_S = 60.0  # between our own time limit, which explains itself, and Celery's, which kills
@@ -83,9 +84,9 @@ class Broker:
             )
 
     def ping(self) -> None:
-        """Raise QueueUnavailable unless the broker answers."""
+        """Raise QueueUnavailable unless the broker answers, and takes something: it may be out of memory."""
         with _reachable():
-            self._redis.ping()
+            self._redis.set(f"{QUEUE}.ping", 1, ex=PING_S)
 
     def depth(self) -> int:
         """Count the messages that wait."""
@@ -118,5 +119,7 @@ def _lists() -> Iterator[str]:
 def _reachable() -> Iterator[None]:
     try:
         yield
+    except redis.OutOfMemoryError as error:
+        raise QueueUnavailable("the broker has no memory left; raise its maxmemory") from error
     except (KombuError, OperationalError, redis.RedisError, OSError) as error:
         raise QueueUnavailable("the broker does not answer; try again in a minute") from error

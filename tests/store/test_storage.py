@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from service.errors import OutputUnwritable, StorageFull
-from service.refusals import NotFound, OffsetConflict, UploadTooLarge
+from service.refusals import DatabaseUnavailable, NotFound, OffsetConflict, UploadTooLarge
+from service.store import audit, keys
+from service.store.database import open_database
 from service.store.storage import BUFFER_BYTES, Incoming, Storage, part_path
-from tests.disks import small_disk
+from tests.disks import fill, small_disk
 
 CONTENT = np.random.default_rng(0).bytes(3 * BUFFER_BYTES + 12_345)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -220,6 +222,29 @@ def test_a_disk_without_room_for_one_more_name_is_full(tmp_path: Path) -> None:
 def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "size=1m,ro") as disk, pytest.raises(OutputUnwritable, match="Read-only"):
         Storage(disk / "data")
+
+
+@pytest.mark.parametrize("room_kib", [8, 100])
+def test_a_disk_that_fills_while_the_database_is_made_or_written_to_loses_nothing(
+    tmp_path: Path, room_kib: int
+) -> None:
+    with small_disk(tmp_path / "disk", "size=3m") as disk:
+        url, ballast = f"sqlite:///{disk / 'jobs.sqlite3'}", disk / "ballast"
+        ballast.write_bytes(bytes((3 << 20) - (room_kib << 10)))
+        with pytest.raises(DatabaseUnavailable, match="disk"):
+            open_database(url)
+        ballast.unlink()
+        engine = open_database(url)
+        audit.record(engine, "lab", "somebody", "before", "a")
+        filler = fill(disk)
+        audit.record(engine, "lab", "somebody", "meanwhile", "a" * 8000)  # nobody is refused a result for it
+        with pytest.raises(DatabaseUnavailable, match="full"):
+            keys.create(engine, "a" * 60, "lab", ["read"])
+        filler.unlink()
+        audit.write_late(engine)
+        assert [entry.action for entry in audit.entries(engine)] == ["before", "meanwhile"]
+        assert audit.verify(audit.entries(engine))[0] == 2
+        engine.dispose()
 
 
 # Places
