@@ -163,7 +163,8 @@ class Runner:
     def _store(self, claim: Claim, report: Report, saved: Path, folder: Path) -> None:
         facts = report.analysis.model_copy(update={"id": claim.analysis.id})
         if claim.kind == "merge" and claim.analysis.started_at:
-            seconds = time.time() - claim.analysis.started_at  # all workers' time, from the first one's start
+            waited = time.time() - claim.analysis.started_at  # all workers' time; by a clock that may be set back
+            seconds = max(waited, facts.seconds)
             facts = facts.model_copy(update={"seconds": round(seconds, 3)})
         content = report.model_copy(update={"analysis": facts}).to_json().encode()
         digest, files = write_result(folder, content, {kind: saved.with_suffix(f".{kind}") for kind in ARRAYS})
