@@ -50,7 +50,6 @@ class Person:
     name: str
     tenant: str
     scopes: frozenset[str]
-    ends_at: float  # of the token, in Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ class Provider:
         form["code_verifier"] = attempt.verifier
         answer = self._ask("POST", self._endpoint("token_endpoint"), **self._authenticated(form))
         claims = self._verified(str(answer.get("id_token", "")), self._client_id)
-        if not secrets.compare_digest(str(claims.get("nonce", "")).encode(), attempt.nonce.encode()):
+        if claims.get("nonce") != attempt.nonce:
             raise TokenInvalid("the token answers another sign-in; sign in again")
         if claims.get("azp", self._client_id) != self._client_id:
             raise TokenInvalid("the token was made for another client")
@@ -210,7 +209,7 @@ class Provider:
         names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))
         name = next(each for each in names if isinstance(each, str) and each)
         digest = hashlib.sha256(f"{self.issuer}\n{claims['sub']}".encode("utf-8", "replace")).hexdigest()
-        return Person(PERSON + digest[:14], name[:255], tenant, scopes, float(claims["exp"]))
+        return Person(PERSON + digest[:14], name[:255], tenant, scopes)
 
     def _claimed(self, claims: Mapping[str, Any]) -> Any:
         """Look for the roles: by the claim's whole name, or by its steps (`realm_access.roles`)."""
@@ -260,7 +259,7 @@ class Provider:
         if now >= self._ask_after:
             try:
                 return now, fetch()
-            except (ProviderUnavailable, TokenInvalid):
+            except ProviderUnavailable:
                 self._ask_after = time.monotonic() + AGAIN_S
                 if known is None:
                     raise
@@ -281,7 +280,7 @@ class Provider:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             log.warning("the OpenID provider does not answer", reason=error)
             raise ProviderUnavailable("the OpenID provider does not answer as one; try again") from error
-        if answer.status_code in (400, 401, 403):  # of a code that is old, of another client, or used before
+        if method == "POST" and answer.status_code in (400, 401, 403):  # a code that is old, used, or of another client
             raise TokenInvalid("the OpenID provider refuses this sign-in; sign in again")
         if not isinstance(found, dict):
             raise ProviderUnavailable(f"the OpenID provider answers {answer.status_code}; try again")

@@ -27,8 +27,8 @@ class SignIn(StrictModel):
 class Session(BaseModel):
     """The caller, and what that key or account may do.
 
-    `keys` is false where the service is open to this machine alone. `sign_out_url`: where the
-    browser of somebody who came from the OpenID provider goes afterwards to sign out at the provider, too.
+    `keys` is false where the service is open to this machine alone. `sign_out_url`: where the browser of somebody who
+    came from the OpenID provider goes after signing out, to sign out there, too.
     """
 
     tenant: str

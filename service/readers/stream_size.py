@@ -7,6 +7,7 @@ from typing import Final
 
 SCAN, FRAMES = 0xDA, (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # of JPEG
 SIZ: Final = b"\xff\x4f\xff\x51"  # with it a JPEG 2000 codestream begins
+JP2: Final = b"\x00\x00\x00\x0cjP  "  # a file with the codestream in one of its boxes
 JXL: Final = b"\xff\x0a"
 JXL_CONTAINER: Final = b"\x00\x00\x00\x0cJXL "
 JXL_BITS: Final = (9, 13, 18, 30)  # of a length, by two bits before it
@@ -26,7 +27,7 @@ def stream_size(data: bytes) -> Size | None:
     if data.startswith((JXL, JXL_CONTAINER)):
         start = 0 if data.startswith(JXL) else _after_boxes(data)
         return None if start is None else _of_jpeg_xl(int.from_bytes(data[start + 2 : start + 16], "little"))
-    start = data.find(SIZ, 0, 1 << 12)  # in a JP2 file, boxes come first
+    start = data.find(SIZ, 0, 1 << 12) if data.startswith((SIZ, JP2)) else -1
     if start < 0 or len(data) < start + 24:
         return None
     fields = [_number(data[at : at + 4]) for at in range(start + 8, start + 24, 4)]

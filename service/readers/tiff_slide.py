@@ -18,11 +18,15 @@ from PIL import Image
 
 from service.readers.jpeg_tiles import marked
 from service.readers.stream_size import stream_size
-from service.readers.tiff_images import JPEG, TiffContents, page_at
+from service.readers.tiff_images import JPEG, JPEG_2000, TiffContents, page_at
 
 WHITE: Final = 255
 SEPARATE: Final = 2  # PlanarConfiguration
 PREMULTIPLIED, TRANSPARENCY = 1, 2  # ExtraSamples
+STREAMS: Final = (  # compressions whose tiles say themselves how large they are
+    *(*JPEG, *JPEG_2000, tifffile.COMPRESSION.PNG, tifffile.COMPRESSION.WEBP),
+    *(tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.JPEGXL_DNG),
+)
 # TIFF's orientation -> the stored picture is transposed, then mirrored along x, then along y
 TURNS = {
     2: (False, True, False),
@@ -45,7 +49,8 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
         for page in self._pages:
             if page.compression in JPEG:
                 _decode_by_tag(page)
-            _check_streams(page)
+            if page.compression in STREAMS:
+                _check_streams(page)
 
     def close(self) -> None:
         """Close the file."""

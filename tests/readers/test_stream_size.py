@@ -36,7 +36,17 @@ def test_the_size_is_the_encoders(codec: str, size: tuple[int, int]) -> None:
         stream_size(stream[:length])
 
 
-@pytest.mark.parametrize("stream", [b"", b"\xff\xd8", b"II*\0", bytes(100), b"\xff\xd8" + b"\xff" * 100])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"",
+        b"x\x9c" + b"\xff\x4f\xff\x51" + bytes(range(60)),
+        b"\xff\xd8",
+        b"II*\0",
+        bytes(100),
+        b"\xff\xd8" + b"\xff" * 100,
+    ],
+)
 def test_what_says_no_size_has_none(stream: bytes) -> None:
     assert stream_size(stream) is None
 
