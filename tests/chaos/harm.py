@@ -52,7 +52,8 @@ class Harm:
         bags = max(1, round(self._seconds / BAG_S))
         others = [self._stop, self._slow, self._lock, self._fill, self._end, self._forget]
         for bag in range(bags):
-            harms = [(self._kill, part) for part in parts]
+            harms = [(self._kill, part) for part in parts if part != "database" or self._in.postgres]
+            harms += [] if self._in.postgres else [(self._lock, "database")]  # it has no process
             harms += [(harm, draw.choice(parts)) for harm in draw.sample(others, OTHERS)]
             draw.shuffle(harms)
             for place, (harm, part) in enumerate(harms):
@@ -74,8 +75,6 @@ class Harm:
 
     def _kill(self, part: Part, draw: random.Random) -> bool:
         """SIGKILL; of a worker to its child, which computes, to its parent, or to both."""
-        if part == "database" and not self._in.postgres:
-            return self._lock(part, draw)  # it has no process: held instead
         if part == "worker":
             return self._kill_working(draw)
         for _ in range(100):  # what has just died is killed when it is back

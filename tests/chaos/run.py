@@ -2,9 +2,10 @@
 
     python -m tests.chaos.run [--seconds 600] [--analyses 300] [--seed N] [--on embedded|servers|both] [--workers 2]
 
-In each half minute gateway, worker, broker and database are killed once, and three other harms are done: processes
-stopped or left a tenth of their time, the database locked, the disk filled, a broker that forgets, SIGTERM. The same
-seed does the same harm at the same times; what that hits depends on the machine. Exit 1: something does not hold.
+In each half minute gateway, worker, broker and database are killed once (SQLite, which has no process, is locked), and
+three other harms are done: processes stopped or left a tenth of their time, the database locked, the disk filled, a
+broker that forgets, SIGTERM. The same seed does the same harm at the same times; what that hits depends on the machine.
+Exit 1: something does not hold.
 """
 
 import argparse
