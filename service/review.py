@@ -100,7 +100,7 @@ def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> Reviewe
 
 def reviewed(report: Report, glass: QualityMap, entries: Sequence[Entry]) -> Review:
     """Make the review as it stands: counted is what is not rejected, on the map that the report was counted on."""
-    found, signed = replay(report, entries), _signatures(entries)
+    found, signed = replay(report, entries), signatures(entries)
     names = tuple(Signature.model_fields)
     return Review(
         **dict(counted_review(report, glass, found)),
@@ -113,7 +113,7 @@ def reviewed(report: Report, glass: QualityMap, entries: Sequence[Entry]) -> Rev
 
 def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, ResultStatus, Confirmation | None, int]:
     """Find the version that is to be told: the last signed one and who signed it, else the machine's (revision 0)."""
-    signed = _signatures(entries)
+    signed = signatures(entries)
     if not signed:
         return report, "preliminary", None, 0
     last = signed[-1]
@@ -137,7 +137,7 @@ def revision_of(entries: Sequence[Entry]) -> int:
     return entries[-1].revision if entries else 0
 
 
-def _signatures(entries: Sequence[Entry]) -> list[Entry]:
+def signatures(entries: Sequence[Entry]) -> list[Entry]:
     """List the signatures that hold: none of before the result was given to another order."""
     voided = max((entry.revision for entry in entries if entry.action == "void"), default=0)
     return [entry for entry in entries if entry.action == "sign" and entry.revision > voided]
@@ -145,7 +145,7 @@ def _signatures(entries: Sequence[Entry]) -> list[Entry]:
 
 def status_of(entries: Sequence[Entry]) -> ResultStatus:
     """Tell whether nobody has signed, somebody has, or somebody has again."""
-    return _status(_signatures(entries))
+    return _status(signatures(entries))
 
 
 def _status(signed: list[Entry]) -> ResultStatus:

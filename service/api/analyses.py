@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
@@ -16,7 +16,7 @@ from service.api.auth import Caller, Reader, Submitter, look_again
 from service.api.bodies import media_type_of
 from service.api.errors import extended, problems, request_invalid
 from service.api.multipart import read_multipart
-from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, described
+from service.api.schemas import AnalysisList, AnalysisOptions, AnalysisRequest, AnalysisStatus, ListRequest, described
 from service.api.slides import FILE_PROBLEMS, UPLOAD_PROBLEMS
 from service.api.state import State, StateOf
 from service.api.waiting import WaitSeconds, finished, report_of
@@ -44,9 +44,10 @@ from service.region import region_of
 from service.report import Report
 from service.slide import Extent
 from service.store.orders import slide_identifier
-from service.store.records import LIVE, Analysis, Status, Submission
+from service.store.records import LIVE, Analysis, Submission
 from service.store.slides import StoredSlide, find_slide
 from service.store.storage import on_disk
+from service.store.work_list import Filters, count_of_slides, find_page
 
 FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the database to the next
 Options = TypeVar("Options", bound=AnalysisOptions)
@@ -193,21 +194,28 @@ def queue(
     return analysis, created
 
 
-@router.get("", summary="List analyses, newest first", responses=problems(RequestInvalid))
+@router.get("", summary="List analyses: search, filter, sort", responses=problems(RequestInvalid))
 def list_analyses(
     state: StateOf,
     caller: Reader,
-    status: Status | None = None,
-    accession_number: Annotated[str | None, Query(max_length=255)] = None,
-    held: Annotated[bool | None, Query(description="Only those that are held, or that are not.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    asked: Annotated[ListRequest, Query()],
 ) -> AnalysisList:
-    """List analyses of the caller's tenant; `next_cursor` goes on where a page ends."""
-    found, following = state.analyses.list(
-        caller.tenant, status=status, accession_number=accession_number, held=held, limit=limit, cursor=cursor
-    )
-    return AnalysisList(analyses=[AnalysisStatus.of(each) for each in found], next_cursor=following)
+    """List analyses of the caller's tenant; `next_cursor` goes on where a page ends, with the same sort and filters."""
+    filters: Filters = {
+        "status": asked.status,
+        "accession_number": asked.accession_number,
+        "held": asked.held,
+        "signed": asked.signed,
+        "slide_id": asked.slide_id,
+        "search": asked.search,
+    }
+    page = find_page(state.engine, caller.tenant, filters, sort=asked.sort, limit=asked.limit, cursor=asked.cursor)
+    return AnalysisList.of(page, of_slides(state, caller, page.analyses))
+
+
+def of_slides(state: State, caller: Caller, found: Sequence[Analysis]) -> dict[str, int]:
+    """Count the analyses that there are of each of these ones' slides."""
+    return count_of_slides(state.engine, caller.tenant, [each.slide_id for each in found])
 
 
 @router.get("/{analysis_id}", summary="Where an analysis stands", responses=problems(NotFound))

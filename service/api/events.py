@@ -8,9 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from service.api.analyses import of_slides
 from service.api.auth import Reader, look_again
 from service.api.schemas import AnalysisStatus
 from service.api.state import StateOf
+from service.store.work_list import Page, find_page
+from service.store.workers import live_workers
 
 WATCHED = 100  # the newest
 EVENT_S = 1.0
@@ -23,19 +26,29 @@ router = APIRouter(prefix="/v1/events", tags=["analyses"])
 async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncIterable[ServerSentEvent]:
     """Send the newest hundred, oldest first, then what changes: `status` with the analysis, `deleted` with its id.
 
+    `workers` says how many are `alive`, at first and when that changes; without any, what is queued waits.
     `ready` comes once, when all that there was has been sent; its `older` says whether there are older ones, which
     `GET /v1/analyses` lists. The stream ends after five minutes, or with its key; ask again.
     """
     shown: dict[str, Mapping[str, Any]] = {}
+    workers: int | None = None
+
+    def look() -> tuple[Page, Mapping[str, int], int]:
+        page = find_page(state.engine, caller.tenant, {}, limit=WATCHED)
+        return page, of_slides(state, caller, page.analyses), len(live_workers(state.engine))
+
     ends_at, first = time.monotonic() + STREAM_S, True
     while time.monotonic() < ends_at:
-        seen = await look_again(request, caller, lambda: state.analyses.list(caller.tenant, limit=WATCHED))
+        seen = await look_again(request, caller, look)
         if seen is None:
             return
-        found, following = seen
+        page, counts, alive = seen
+        if alive != workers:
+            yield ServerSentEvent(data={"alive": alive}, event="workers")
+        found, following, workers = page.analyses, page.cursor, alive
         now: dict[str, Mapping[str, Any]] = {}
         for each in reversed(found):
-            now[each.id] = AnalysisStatus.of(each).model_dump(mode="json")
+            now[each.id] = AnalysisStatus.of(each, counts.get(each.slide_id)).model_dump(mode="json")
             if shown.get(each.id) != now[each.id]:
                 yield ServerSentEvent(data=now[each.id], event="status")
         if following is None:  # else it may only have become too old to be watched

@@ -19,7 +19,7 @@ from service.intake.sandbox import Sandbox
 from service.interop.channels import Channel, channels, send_due
 from service.interop.webhooks import post_due
 from service.refusals import DatabaseUnavailable, QueueUnavailable
-from service.store import audit, outbox, retention
+from service.store import audit, outbox, retention, summaries
 from service.store.analyses import Analyses
 from service.store.settings import Settings
 from service.store.slides import forget_slides
@@ -54,6 +54,7 @@ class Maintenance:
             (TICK_S, self._share_out),
             (RETENTION_S, self.forget),
             (LATE_S, self._audit),
+            (TICK_S, self._summarize),
         ]
         self._channels, self._sandbox = channels(settings), sandbox
         rounds += [(TICK_S, self._sender(name, channel)) for name, channel in self._channels.items()]
@@ -99,6 +100,9 @@ class Maintenance:
 
     def _audit(self) -> None:
         audit.write_late(self._analyses.engine)
+
+    def _summarize(self) -> None:
+        summaries.fill(self._analyses.engine, self._storage)
 
     def _share_out(self) -> None:
         outbox.share_out(self._analyses.engine, list(self._channels), self._settings.lis_tenant)

@@ -6,6 +6,7 @@ from typing import Final
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from service.api.identity import CALLBACK
 from service.errors import RequestInvalid
@@ -26,6 +27,8 @@ def refuse_unknown(request: Request) -> None:
 
 
 def _names(dependant: Dependant) -> Iterator[str]:
-    yield from (each.alias for each in dependant.query_params)
+    for asked in dependant.query_params:
+        kind = asked.field_info.annotation
+        yield from kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else (asked.alias,)
     for each in dependant.dependencies:
         yield from _names(each)

@@ -11,15 +11,16 @@ from scipy.spatial import cKDTree
 from service.api.audit import DecisionsRoute
 from service.api.auth import Reader, Reviewer
 from service.api.errors import problems
-from service.api.state import StateOf
+from service.api.state import State, StateOf
 from service.errors import ParameterInvalid, StoredDamaged
-from service.order import ResultStatus, Text
+from service.order import Text
 from service.refusals import NotFinished, NotFound, PreconditionRequired, RevisionConflict
 from service.report import Detection, Review
-from service.review import Action, Change, Entry, reviewed, status_of, undecided
+from service.review import Action, Change, Entry, reviewed
 from service.review import Reviewer as Person
 from service.store.results import Result
 from service.store.reviews import Reviews
+from service.store.summaries import keep, summary_of
 from service.strict import StrictModel
 
 MAX_CHANGES = 1000
@@ -102,16 +103,6 @@ class ReviewLog(BaseModel):
     entries: list[ReviewEntry]
 
 
-class Standing(BaseModel):
-    """The facts of a result that a list says before it is opened: what is not decided, and what limits it."""
-
-    status: ResultStatus
-    figures: int
-    undecided: Annotated[int, Field(description="Of the figures.")]
-    area_sufficient: Annotated[bool, Field(description="Of the machine's MAI: false where its window lacks tissue.")]
-    warnings: Annotated[list[str], Field(description="Codes, each once.")]
-
-
 TAGGED: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"ETag": {"description": "The revision, quoted.", "schema": {"type": "string"}}}}
 }
@@ -155,7 +146,7 @@ def change_detections(
     changes = [Change(**each.model_dump()) for each in asked.changes]
     by = Person(asked.reviewer, None, caller.key_id)
     entries = Reviews(state.engine).change(analysis, result.report(), revision, changes, by)
-    return _shown(result, entries, response)
+    return _changed(state, result, entries, response)
 
 
 @router.post("/signature", summary="Vouch for the review as it stands", responses=CHANGING)
@@ -173,22 +164,7 @@ def sign(
     by = Person(asked.reviewer, asked.organization, caller.key_id)
     told = (analysis, result.report(), result.glass(), revision, by, asked.patient_id)
     entries = Reviews(state.engine).sign(*told)
-    return _shown(result, entries, response)
-
-
-@router.get("/standing", summary="What limits a result", responses=problems(NotFound, NotFinished))
-def get_standing(analysis_id: str, state: StateOf, caller: Reader) -> Standing:
-    """Return what a reader should know before the counts; nothing is counted anew for it."""
-    analysis, result = state.result(analysis_id, caller.tenant)
-    report, entries = result.report(), Reviews(state.engine).entries(analysis.id)
-    left, figures = undecided(report, entries)
-    return Standing(
-        status=status_of(entries),
-        figures=figures,
-        undecided=left,
-        area_sufficient=report.mai.area_sufficient,
-        warnings=list(dict.fromkeys(each.code for each in report.warnings)),
-    )
+    return _changed(state, result, entries, response)
 
 
 @router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))
@@ -197,6 +173,12 @@ def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
     analysis, _ = state.result(analysis_id, caller.tenant)
     entries = Reviews(state.engine).entries(analysis.id)
     return ReviewLog(entries=[ReviewEntry.model_validate(entry, from_attributes=True) for entry in entries])
+
+
+def _changed(state: State, result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:
+    shown = _shown(result, entries, response)
+    keep(state.engine, result.analysis_id, shown.revision, summary_of(result.report(), entries, shown))
+    return shown
 
 
 def _shown(result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:

@@ -1,5 +1,6 @@
 """What the API takes and gives, beside the Report; unknown fields, NaN and booleans for numbers are refused."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service.model_card import ModelCard
 from service.order import Order, Priority, Text
 from service.store.records import Analysis, Status
+from service.store.summaries import Summary
+from service.store.work_list import Page, Sort
 from service.strict import StrictModel
 
 Pixels = Annotated[int, Field(ge=0, le=2**31)]
@@ -141,9 +144,11 @@ class AnalysisStatus(BaseModel):
     result: Annotated[str | None, Field(description="Path of the report, once there is one.")]
     order_id: Annotated[str | None, Field(description="The order that the result goes out for.")] = None
     held: Annotated[Hold | None, Field(description="Nothing of the result is sent; null: it is not held.")] = None
+    summary: Annotated[Summary | None, Field(description="Of the result; null: there is none, or not yet.")] = None
+    of_slide: Annotated[int | None, Field(description="Analyses of its slide, this one too; in lists only.")] = None
 
     @classmethod
-    def of(cls, analysis: Analysis) -> "AnalysisStatus":
+    def of(cls, analysis: Analysis, of_slide: int | None = None) -> "AnalysisStatus":
         """Describe an analysis as the database has it."""
         left = analysis.seconds_left
         shown = {
@@ -151,15 +156,41 @@ class AnalysisStatus(BaseModel):
             "patches_per_s": round(analysis.patches_per_s, 2),
             "seconds_left": None if left is None else round(left, 1),
             "result": f"/v1/analyses/{analysis.id}/result" if analysis.status == "succeeded" else None,
+            "summary": analysis.summary or None,
+            "of_slide": of_slide,
         }
         return cls.model_validate(asdict(analysis) | shown)  # which takes Unix seconds for times, in UTC
 
 
+class ListRequest(BaseModel):
+    """The analyses that a list shows, and in which order."""
+
+    status: Status | None = None
+    accession_number: Annotated[str | None, Field(max_length=255, description="The whole number.")] = None
+    held: Annotated[bool | None, Field(description="Only those that are held, or that are not.")] = None
+    signed: Annotated[bool | None, Field(description="Only results that somebody has signed, or nobody.")] = None
+    slide_id: Annotated[str | None, Field(max_length=255, description="Only those of a slide.")] = None
+    search: Annotated[
+        str | None,
+        Field(max_length=255, description="How the slide's name or the accession number begins, in any case."),
+    ] = None
+    sort: Annotated[Sort, Field(description="`-`: the last, or the highest, first.")] = "-created"
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+
+
 class AnalysisList(BaseModel):
-    """Analyses, newest first; `next_cursor` leads to older ones."""
+    """Analyses, newest first unless asked otherwise; `next_cursor` leads to more of them."""
 
     analyses: list[AnalysisStatus]
     next_cursor: str | None
+    limited: Annotated[bool, Field(description="More fit than are searched or sorted; ask for fewer.")] = False
+
+    @classmethod
+    def of(cls, page: Page, of_slides: Mapping[str, int]) -> "AnalysisList":
+        """Describe a page of the list; `of_slides`: how many analyses each of its slides has."""
+        shown = [AnalysisStatus.of(each, of_slides.get(each.slide_id)) for each in page.analyses]
+        return cls(analyses=shown, next_cursor=page.cursor, limited=page.limited)
 
 
 class ModelList(BaseModel):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.audit import ChangesRoute
@@ -10,10 +10,10 @@ from service.api.auth import Reader, Submitter
 from service.api.bodies import check_announced, chunks
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import StateOf
-from service.errors import ArchiveUnsafe, StorageFull
+from service.errors import ArchiveUnsafe, RequestInvalid, StorageFull
 from service.intake.accept import accept
 from service.refusals import NotFinished, NotFound, UploadIncomplete, UploadTimeout, UploadTooLarge
-from service.store.slides import StoredSlide, delete_slide, find_slide
+from service.store.slides import StoredSlide, delete_slide, find_slide, list_slides
 from service.store.storage import Incoming
 
 FILE_PROBLEMS = (*SLIDE_PROBLEMS, ArchiveUnsafe)
@@ -97,6 +97,26 @@ class SlideDescription(BaseModel):
         """Describe a slide as it is stored."""
         facts = UploadedSlide.model_validate(stored.facts)
         return cls(slide_id=stored.id, sha256=stored.sha256, name=stored.name, size=stored.size, slide=facts)
+
+
+class SlideList(BaseModel):
+    """Slides, newest first; `next_cursor` leads to older ones."""
+
+    slides: list[SlideDescription]
+    next_cursor: str | None
+
+
+@router.get("", summary="List slides", responses=problems(RequestInvalid))
+def get_slides(
+    state: StateOf,
+    caller: Reader,
+    analysed: Annotated[bool | None, Query(description="Only those of which there are analyses, or none.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+) -> SlideList:
+    """List the caller's tenant's slides; `analysed=false`: what was uploaded and waits for somebody to ask."""
+    found, following = list_slides(state.engine, caller.tenant, analysed=analysed, limit=limit, cursor=cursor)
+    return SlideList(slides=[SlideDescription.of(each) for each in found], next_cursor=following)
 
 
 @router.put("/{name:path}", status_code=201, include_in_schema=False)  # a name with slashes; its last part counts

@@ -14,7 +14,8 @@ def migrate_command(
     ] = None,
 ) -> None:
     """Bring the database up to date, and say of which revision it is. Twice, or by several at once, does no harm."""
-    from service.store.database import downgrade, open_database, revision
+    from service.store.database import open_database
+    from service.store.schema_version import downgrade, revision
     from service.store.settings import load_settings
 
     engine = open_database(load_settings().database, migrate=down_to is None)

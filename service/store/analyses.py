@@ -20,16 +20,16 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, update
 
 from service.errors import WorkerLost
 from service.order import Priority
 from service.refusals import IdempotencyConflict, NotFound
 from service.store.callback_queue import enqueue
 from service.store.clock import is_due, never_before
-from service.store.database import analyses, hold_lock, idempotency, reading, tasks, writing
+from service.store.database import analyses, hold_lock, idempotency, reading, slides, tasks, writing
 from service.store.matching import match
 from service.store.orders import lock as lock_orders
 from service.store.outbox import announce
@@ -40,12 +40,11 @@ from service.store.records import (
     Statistics,
     Status,
     Submission,
-    as_cursor,
-    find_analyses,
     find_analysis,
     find_statistics,
-    from_cursor,
+    folded,
 )
+from service.store.work_list import Filters, find_page
 
 Kind = Literal["whole", "part", "merge"]
 
@@ -87,11 +86,15 @@ class Analyses:
             values = {name: getattr(submission, name) for name in Submission.__slots__}
             uploaded = submission.request.get("order")
             values |= {"uploaded_order": uploaded, "moves": 0, "patient_id": (uploaded or {}).get("patient_id")}
+            values |= {"name_folded": folded(submission.slide_name)}
+            values |= {"accession_folded": folded(submission.accession_number)}
             if submission.slide_identifier:
                 lock_orders(connection, submission.tenant)
             connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
             match(connection, analysis_id)
             connection.execute(insert(tasks).values(_task(analysis_id, "whole", submission.priority)))
+            mine = slides.c.id == submission.slide_id
+            connection.execute(update(slides).where(mine, slides.c.analysed.is_(False)).values(analysed=True))
             if key is not None:
                 row = {"tenant": submission.tenant, "key": key, "request_sha256": request_sha256}
                 connection.execute(insert(idempotency).values(**row, analysis_id=analysis_id, created_at=now))
@@ -118,32 +121,11 @@ class Analyses:
             return find_analysis(connection, analysis_id, tenant)
 
     def list(
-        self,
-        tenant: str,
-        *,
-        status: Status | None = None,
-        accession_number: str | None = None,
-        patient_id: str | None = None,
-        held: bool | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
+        self, tenant: str, *, limit: int = 50, cursor: str | None = None, **asked: Unpack[Filters]
     ) -> tuple[Sequence[Analysis], str | None]:
         """List analyses, newest first, and where to go on. Raises RequestInvalid for a cursor that is none."""
-        where = analyses.c.tenant == tenant
-        if status is not None:
-            where &= analyses.c.status == status
-        if accession_number is not None:
-            where &= analyses.c.accession_number == accession_number
-        if patient_id is not None:
-            where &= analyses.c.patient_id == patient_id
-        if held is not None:
-            where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
-        if cursor is not None:
-            where &= tuple_(analyses.c.created_at, analyses.c.id) < tuple_(*from_cursor(cursor))  # by the index
-        with reading(self.engine) as connection:
-            found = find_analyses(connection, where, limit=limit + 1)
-        more = len(found) > limit
-        return found[:limit], as_cursor(found[limit - 1].created_at, found[limit - 1].id) if more else None
+        page = find_page(self.engine, tenant, asked, limit=limit, cursor=cursor)
+        return page.analyses, page.cursor
 
     def cancel(self, analysis_id: str, tenant: str) -> bool:
         """Stop an analysis, queued or running; False where it had ended already. Raises NotFound."""
@@ -157,8 +139,11 @@ class Analyses:
     def delete(self, analysis_id: str, tenant: str) -> None:
         """Forget an analysis that has ended. Raises NotFound."""
         with writing(self.engine) as connection:
-            find_analysis(connection, analysis_id, tenant)
+            slide_id = find_analysis(connection, analysis_id, tenant).slide_id
             connection.execute(analyses.delete().where(analyses.c.id == analysis_id, analyses.c.status.not_in(LIVE)))
+            others = select(analyses.c.id).where(analyses.c.tenant == tenant, analyses.c.slide_id == slide_id)
+            mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id, ~others.exists())
+            connection.execute(update(slides).where(mine).values(analysed=False))
 
     # What workers do
 
@@ -187,14 +172,22 @@ class Analyses:
         with writing(self.engine) as connection:
             return connection.execute(update(tasks).where(_held(claim)).values(**values)).rowcount == 1
 
-    def succeed(self, claim: Claim, result_sha256: str, files: Mapping[str, str] | None = None) -> bool:
-        """End an analysis whose result is stored, with its files' checksums; False where the lease was lost: then it
-        is another worker's.
+    def succeed(
+        self,
+        claim: Claim,
+        result_sha256: str,
+        files: Mapping[str, str] | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """End an analysis whose result is stored, with its files' checksums and what the list says of it.
+
+        False where the lease was lost: then it is another worker's.
         """
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
-            self._end(connection, claim.analysis.id, "succeeded", result_sha256=result_sha256, files=dict(files or {}))
+            found: dict[str, Any] = {"result_sha256": result_sha256, "files": dict(files or {}), "signed": False}
+            self._end(connection, claim.analysis.id, "succeeded", summary=summary, **found)
             return True
 
     def split(self, claim: Claim, totals: Sequence[int]) -> bool:

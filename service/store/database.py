@@ -7,12 +7,9 @@ rests on a clock (see `service.store.analyses`).
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import alembic.command
-import alembic.config
-from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import (
     JSON,
@@ -35,15 +32,16 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    true,
 )
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid, StoredDamaged
+from service.errors import RequestInvalid, SettingsInvalid, StoredDamaged
 from service.refusals import DatabaseUnavailable
 from service.store import sqlite
+from service.store.migrations import alembic_config
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0  # how long a writer waits for another one's lock
 # a server whose machine is gone does not say so: without limits a connection to it waits for a quarter of an hour
 POSTGRESQL = {
@@ -57,6 +55,8 @@ POSTGRESQL = {
 CONNECT: dict[str, Any] = {"sqlite": {"timeout": BUSY_S, "check_same_thread": False}, "postgresql": POSTGRESQL}
 
 NULLABLE_JSON = JSON(none_as_null=True)
+FOLDED = String(255).with_variant(String(255, collation="C"), "postgresql")  # `service.store.records.folded`
+NOT_ANALYSED = text("analysed = false")
 
 metadata = MetaData()
 _writer = threading.Lock()
@@ -73,9 +73,14 @@ slides = Table(
     Column("facts", JSON, nullable=False),  # what the reader sees: `Slide.describe`
     Column("created_at", Float, nullable=False),
     Column("used_at", Float, nullable=False),
+    Column("analysed", Boolean, nullable=False, server_default=true()),  # whether an analysis was asked for
     Index("slides_by_content", "tenant", "sha256", "name", unique=True),
     Index("slides_by_sha256", "sha256"),
     Index("slides_by_use", "used_at"),
+    Index("slides_by_time", "tenant", "created_at", "id"),
+    Index(
+        "slides_not_analysed", "tenant", "created_at", "id", sqlite_where=NOT_ANALYSED, postgresql_where=NOT_ANALYSED
+    ),
 )
 
 analyses = Table(
@@ -106,8 +111,16 @@ analyses = Table(
     Column("uploaded_order", NULLABLE_JSON),  # what its upload said of its order
     Column("held", NULLABLE_JSON),  # why nothing of it is sent: `service.store.holds`
     Column("accepted", NULLABLE_JSON),  # keys of conflicts that a person has decided
+    Column("name_folded", FOLDED, nullable=False, server_default=""),
+    Column("accession_folded", FOLDED, nullable=False, server_default=""),
+    Column("signed", Boolean),  # of one that succeeded
+    Column("summary", NULLABLE_JSON),  # of its result; null: still to be made (`service.store.summaries`)
     Index("analyses_by_time", "tenant", "created_at", "id"),
     Index("analyses_by_accession", "tenant", "accession_number", "created_at", "id"),
+    Index("analyses_by_name", "tenant", "name_folded"),
+    Index("analyses_by_accession_folded", "tenant", "accession_folded"),
+    Index("analyses_by_slide", "tenant", "slide_id", "created_at", "id"),
+    Index("analyses_signed", "tenant", "signed", "created_at", "id"),
     Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
     Index("analyses_by_patient", "tenant", "patient_id", "created_at", "id"),
     Index("analyses_by_status", "status"),
@@ -116,7 +129,11 @@ analyses = Table(
     Index("analyses_by_order", "order_id"),
     *(
         Index(f"analyses_{name}", "tenant", "created_at", "id", sqlite_where=some, postgresql_where=some)
-        for name, some in {"held": text("held IS NOT NULL"), "damaged": text("damage IS NOT NULL")}.items()  # few
+        for name, some in {
+            "held": text("held IS NOT NULL"),
+            "damaged": text("damage IS NOT NULL"),
+            "to_summarize": text("summary IS NULL AND status = 'succeeded'"),
+        }.items()  # few
     ),
 )
 
@@ -316,32 +333,11 @@ def _upgrade(engine: Engine) -> None:
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         hold_lock(connection, "migrations")
         try:
-            alembic.command.upgrade(_alembic(connection), "head")
+            alembic.command.upgrade(alembic_config(connection), "head")
         except CommandError as error:
             raise SettingsInvalid(
                 f"the database is of a newer version of this service ({error}); start that one, or restore the backup"
             ) from error
-
-
-def downgrade(engine: Engine, revision: str) -> None:
-    """Take the tables back to an earlier revision; what only later ones hold, is lost. Raises ParameterInvalid."""
-    with available(), engine.execution_options(writes=True).begin() as connection:
-        try:
-            alembic.command.downgrade(_alembic(connection), revision)
-        except CommandError as error:
-            raise ParameterInvalid(str(error)) from error
-
-
-def revision(engine: Engine) -> str:
-    """Read the revision that the tables are of. Raises DatabaseUnavailable."""
-    with reading(engine) as connection:
-        return MigrationContext.configure(connection).get_current_revision() or "none"
-
-
-def _alembic(connection: Connection) -> alembic.config.Config:
-    config = alembic.config.Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # it interpolates
-    return config
 
 
 @contextmanager

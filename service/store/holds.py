@@ -23,6 +23,7 @@ from service.review import Reviewer
 from service.slide_label import SlideLabel
 from service.store import audit, outbox
 from service.store.database import analyses, orders, reading, review_entries, writing
+from service.store.records import folded
 
 NO_ORDER = Order()
 ACTIVE: Final = ("waiting", "matched")  # orders that results may go out for
@@ -185,6 +186,7 @@ def _void_signature(connection: Connection, row: Row[Any], by: Reviewer, reason:
     entry = {"analysis_id": row.id, "revision": last + 1, "action": "void", "reason": reason, "at": time.time()}
     entry |= {"reviewer": by.name, "organization": by.organization}  # the audit log has the key
     connection.execute(insert(review_entries).values(**entry))
+    connection.execute(update(analyses).where(analyses.c.id == row.id).values(signed=False, summary=None))
     _record(connection, row, "void_signature", by, reason, revision=signed)
 
 
@@ -192,7 +194,8 @@ def give(connection: Connection, analysis: Row[Any], order: Row[Any], *, moved: 
     """Let an analysis' result go out for an order."""
     carried = completed(analysis.uploaded_order, ReceivedOrder.model_validate(order.order))
     values = {"request": analysis.request | {"order": carried}, "order_id": order.id}
-    values |= {"accession_number": carried["accession_number"], "patient_id": carried["patient_id"]}
+    number = carried["accession_number"]
+    values |= {"accession_number": number, "accession_folded": folded(number), "patient_id": carried["patient_id"]}
     values |= {"moves": analysis.moves + moved}
     connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
     connection.execute(update(orders).where(orders.c.id == order.id).values(status="matched", updated_at=time.time()))

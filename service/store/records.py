@@ -1,14 +1,12 @@
 """What the job store holds of analyses, as values: how one was submitted, how it stands, how all of them stand."""
 
-import base64
-import binascii
+import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select
 
-from service.errors import RequestInvalid
 from service.order import Priority
 from service.refusals import NotFound
 from service.store.database import analyses, callbacks, tasks
@@ -17,6 +15,8 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Problem = dict[str, Any]
 
 LIVE = ("queued", "running")
+LONGEST_FOLDED = 255  # characters
+NEWEST = (analyses.c.created_at.desc(), analyses.c.id.desc())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Analysis:
     uploaded_order: dict[str, Any] | None
     held: dict[str, Any] | None
     accepted: list[str] | None
+    signed: bool | None
+    summary: dict[str, Any] | None  # `service.store.summaries`; empty where none can be made
     progress: float
     patches_per_s: float
     seconds_left: float | None
@@ -80,10 +82,17 @@ class Statistics:
     callbacks_waiting: int
 
 
-def find_analyses(connection: Connection, where: Any, limit: int) -> list[Analysis]:
-    """Find analyses, newest first, with the progress of their tasks."""
-    query = select(analyses).where(where).order_by(analyses.c.created_at.desc(), analyses.c.id.desc()).limit(limit)
-    rows = connection.execute(query).all()
+STORED = [analyses.c[each.name] for each in fields(Analysis) if each.name in analyses.c]
+
+
+def folded(text: str | None) -> str:
+    """Write a name as it is searched: without case, in one of Unicode's ways to write an accent."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text or "").casefold())[:LONGEST_FOLDED]
+
+
+def find_analyses(connection: Connection, where: Any, limit: int, order: Any = NEWEST) -> list[Analysis]:
+    """Find analyses, newest first unless another order is given, with the progress of their tasks."""
+    rows = connection.execute(select(*STORED).where(where).order_by(*order).limit(limit)).all()
     done, total = func.sum(tasks.c.done), func.sum(tasks.c.total)
     speed = func.sum(tasks.c.patches_per_s).filter(tasks.c.status == "running")
     work = select(tasks.c.analysis_id, done.label("done"), total.label("total"), speed.label("speed"))
@@ -123,17 +132,3 @@ def find_statistics(connection: Connection) -> Statistics:
         patches_per_s=connection.execute(speed).scalar_one() or 0.0,
         callbacks_waiting=connection.execute(waiting).scalar_one(),
     )
-
-
-def as_cursor(created_at: float, analysis_id: str) -> str:
-    """Write down where a list goes on: after an analysis."""
-    return base64.urlsafe_b64encode(f"{created_at!r} {analysis_id}".encode()).decode()
-
-
-def from_cursor(text: str) -> tuple[float, str]:
-    """Read what `as_cursor` wrote. Raises RequestInvalid."""
-    try:
-        created_at, analysis_id = base64.urlsafe_b64decode(text.encode()).decode().split(" ")
-        return float(created_at), analysis_id
-    except (ValueError, binascii.Error) as error:
-        raise RequestInvalid("the cursor is not one that a list gave") from error

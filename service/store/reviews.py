@@ -7,7 +7,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from service.order import Identifier
 from service.patient_gate import identifiers_of
@@ -40,6 +40,7 @@ class Reviews:
         with self._at(analysis, revision) as (connection, entries):
             made = decided(report, entries, changes, by)
             _append(connection, analysis, made, by)
+            _change(connection, analysis)
         return entries + made
 
     def sign(
@@ -63,6 +64,7 @@ class Reviews:
             signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
             outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
             _append(connection, analysis, [signature], by, _patient(analysis, patient_id))
+            _change(connection, analysis, signed=True)
             holds.judge(connection, analysis.id)
         return [*entries, signature]
 
@@ -94,6 +96,11 @@ def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     query = select(table.detection_id.label("id"), *(table[name] for name in SAME)).order_by(table.revision)
     rows = connection.execute(query.where(table.analysis_id == analysis_id))
     return [Entry(**{**row._mapping, "at": datetime.fromtimestamp(row.at, UTC)}) for row in rows]
+
+
+def _change(connection: Connection, analysis: Analysis, **values: Any) -> None:
+    """Take away the summary, which is of the review before (`service.store.summaries`)."""
+    connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(summary=None, **values))
 
 
 def _append(

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, delete, insert, select, true, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from service.errors import MitosisError
@@ -20,10 +20,11 @@ from service.refusals import NotFinished, NotFound
 from service.slide import Slide, open_slide
 from service.store import audit
 from service.store.clock import never_before
-from service.store.database import analyses, reading, slides, writing
+from service.store.database import NOT_ANALYSED, analyses, reading, slides, writing
 from service.store.records import LIVE
 from service.store.retention import PAGE, old_slides
 from service.store.storage import Storage
+from service.store.work_list import as_cursor, from_cursor
 
 TOUCH_S = 60.0
 
@@ -77,7 +78,7 @@ def _upsert(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
         now = never_before(connection)
         before = connection.execute(select(slides).where(same)).one_or_none()
         if before is None:
-            values = {"id": str(uuid.uuid4()), "path": path, "created_at": now, "used_at": now}
+            values = {"id": str(uuid.uuid4()), "path": path, "created_at": now, "used_at": now, "analysed": False}
             connection.execute(insert(slides).values(**values, **asdict(row)))
         else:
             kept = before.path if is_reference(path) and not is_reference(before.path) else path
@@ -114,6 +115,25 @@ def find_slide(engine: Engine, tenant: str, slide_id: str, *, use: bool = True) 
             if touched.rowcount == 0:  # retention was faster
                 raise NotFound(f"there is no slide {slide_id[:64]}")
     return _stored(row)
+
+
+def list_slides(
+    engine: Engine, tenant: str, *, analysed: bool | None = None, limit: int = 50, cursor: str | None = None
+) -> tuple[list[StoredSlide], str | None]:
+    """List a tenant's slides, newest first, and where to go on; `analysed`: whether there are analyses of them.
+
+    Raises RequestInvalid for a cursor that is none.
+    """
+    where = slides.c.tenant == tenant
+    if analysed is not None:
+        where &= slides.c.analysed.is_(true()) if analysed else NOT_ANALYSED
+    if cursor is not None:
+        where &= tuple_(slides.c.created_at, slides.c.id) < tuple_(*from_cursor(cursor, float))
+    with reading(engine) as connection:
+        order = (slides.c.created_at.desc(), slides.c.id.desc())
+        rows = connection.execute(select(slides).where(where).order_by(*order).limit(limit + 1)).all()
+    found = [_stored(row) for row in rows[:limit]]
+    return found, as_cursor(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
 
 
 def _stored(row: Row[Any]) -> StoredSlide:

@@ -43,6 +43,7 @@ from service.store.results import ARRAYS, remove_leftovers, write_result
 from service.store.settings import Settings
 from service.store.slides import find_slide, is_reference, open_stored
 from service.store.storage import Storage
+from service.store.summaries import summary_of
 from service.store.workers import LiveWorker, announce, live_workers, retire
 from service.tiling import PATCH_PX
 from service.worker.broker import Broker
@@ -168,10 +169,11 @@ class Runner:
             facts = facts.model_copy(update={"seconds": round(seconds, 3)})
         content = report.model_copy(update={"analysis": facts}).to_json().encode()
         digest, files = write_result(folder, content, {kind: saved.with_suffix(f".{kind}") for kind in ARRAYS})
+        summary = summary_of(report, [], report).model_dump(mode="json")
         limit = time.monotonic() + COMMIT_S
         while True:
             try:
-                counted = self._analyses.succeed(claim, digest, files)
+                counted = self._analyses.succeed(claim, digest, files, summary)
                 break
             except DatabaseUnavailable:
                 if time.monotonic() > limit:

@@ -132,4 +132,5 @@ def test_the_newest_come_first_and_then_whether_there_are_older_ones(
     with client_of(app) as client:
         found = first_events(client)
     assert found[-1] == ("ready", {"older": older})
-    assert [(kind, each["id"]) for kind, each in found[:-1]] == [("status", each) for each in ids[-2:]]
+    assert found[0] == ("workers", {"alive": 0})
+    assert [(kind, each["id"]) for kind, each in found[1:-1]] == [("status", each) for each in ids[-2:]]

@@ -29,8 +29,9 @@ from service.store.orders import count_waiting
 from service.store.results import count_damaged
 from service.store.retention import DAY_S, Limits, Rounds
 from service.store.settings import load_settings
-from service.store.slides import forget_slides
+from service.store.slides import forget_slides, list_slides
 from service.store.storage import Storage
+from service.store.work_list import find_page
 from tests.benchmarks.bench_analysis import table as table_of
 from tests.deployment.stack import postgres
 
@@ -51,6 +52,12 @@ def fill(engine: Engine, count: int, now: float) -> None:
             mine |= {"error": {"code": "slide-damaged"} if failed else None, "held": held, "priority": "routine"}
             mine |= {"accession_number": f"A{number}", "created_at": at, "finished_at": at}
             mine["patient_id"] = f"P{number // 3}"
+            mine |= {
+                "name_folded": "s.svs",
+                "accession_folded": f"a{number}",
+                "signed": None if failed else number < count - 50,
+            }
+            mine |= {"summary": None if failed else {"mai": number % 40}}
             rows[table].append(mine)
             rows[tasks].append({"id": name, "analysis_id": name, "kind": "whole", "status": "done", "priority": "stat"})
             told = {"tenant": "default", "analysis_id": name, "channel": "hl7", "revision": 0, "status": "delivered"}
@@ -103,6 +110,12 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
         "list, held": lambda: known.list("default", held=True),
         "search, accession number": lambda: known.list("default", accession_number=f"A{count // 2}"),
         "search, patient": lambda: known.list("default", status="succeeded", patient_id=f"P{count // 6}", held=False),
+        "search, beginning": lambda: find_page(engine, "default", {"search": f"a{count // 2}"}),
+        "search, beginning of all": lambda: find_page(engine, "default", {"search": "a"}),
+        "sorted by MAI": lambda: find_page(engine, "default", {}, sort="-mai"),
+        "list, to sign": lambda: known.list("default", signed=False),
+        "list, of a slide": lambda: known.list("default", slide_id=f"s{count // 8}"),
+        "slides without an analysis": lambda: list_slides(engine, "default", analysed=False),
         "all that are held": lambda: held_results(engine, "nobody"),
         "metrics": statistics,
         "a second's sweeps": second,

@@ -15,10 +15,11 @@ from service.refusals import DatabaseUnavailable, RevisionConflict
 from service.review import Change, Reviewer
 from service.store import audit, keys, outbox
 from service.store.analyses import Analyses
-from service.store.database import downgrade, open_database, revision, writing
+from service.store.database import open_database, writing
 from service.store.records import Submission
 from service.store.retention import DAY_S, Limits, forget_rest, forget_results
 from service.store.reviews import Reviews
+from service.store.schema_version import downgrade, revision
 from service.store.workers import LiveWorker, announce, live_workers, retire
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from service.store import outbox
 from service.store.analyses import Analyses
 from service.store.database import metadata, open_database
 from service.store.holds import count_held, held_results
-from service.store.records import as_cursor
 from service.store.results import count_damaged
+from service.store.slides import list_slides
+from service.store.storage import Storage
+from service.store.summaries import fill
+from service.store.work_list import SORTS, as_cursor, count_of_slides, find_page
 
 CURSOR = as_cursor(1.7e9, "x")
 ASKED: dict[str, Callable[[Analyses], object]] = {
@@ -25,6 +29,14 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "list of held": lambda known: known.list("lab", held=True),
     "search": lambda known: known.list("lab", accession_number="A1", cursor=CURSOR),
     "search by patient": lambda known: known.list("lab", patient_id="P1", cursor=CURSOR),
+    "list of signed": lambda known: known.list("lab", signed=False, cursor=CURSOR),
+    "list of a slide": lambda known: known.list("lab", slide_id="s", cursor=CURSOR),
+    "search by prefix": lambda known: known.list("lab", search="H26-1"),
+    **{f"by {sort}": partial(lambda by, known: find_page(known.engine, "lab", {}, sort=by), sort) for sort in SORTS},
+    "counts of slides": lambda known: count_of_slides(known.engine, "lab", ["s", "t"]),
+    "to be summarized": lambda known: fill(known.engine, Storage(Path(known.engine.url.database or "").parent)),
+    "slides": lambda known: list_slides(known.engine, "lab", cursor=CURSOR),
+    "slides without an analysis": lambda known: list_slides(known.engine, "lab", analysed=False, cursor=CURSOR),
     "all held": lambda known: held_results(known.engine, "lab"),
     "statistics": lambda known: known.statistics(),
     "held": lambda known: count_held(known.engine),
@@ -72,8 +84,12 @@ def test_no_table_is_read_through(engine: Engine, what: str) -> None:
 
 
 def test_a_list_goes_on_where_it_ended(engine: Engine) -> None:
-    for what in ("list, going on", "list by status", "search", "search by patient"):
+    for what in ("list, going on", "list by status", "search", "search by patient", "list of signed", "list of a slide"):
         assert "(created_at,id)<(?,?)" in plans(engine, ASKED[what])[0], what
     assert "analyses_held" in plans(engine, ASKED["list of held"])[0]
     assert "accession_number=?" in plans(engine, ASKED["search"])[0]
     assert "patient_id=?" in plans(engine, ASKED["search by patient"])[0]
+    assert "slides_not_analysed" in plans(engine, ASKED["slides without an analysis"])[0]
+    searched = " ".join(plans(engine, ASKED["search by prefix"]))
+    assert "analyses_by_name (tenant=? AND name_folded>? AND name_folded<?)" in searched
+    assert "analyses_by_accession_folded (tenant=? AND accession_folded>? AND accession_folded<?)" in searched

@@ -8,17 +8,10 @@ from sqlalchemy import Engine, MetaData, create_engine, select, text
 
 from service.order import ReceivedOrder
 from service.store import holds, orders
-from service.store.database import (
-    analyses,
-    downgrade,
-    open_database,
-    reading,
-    review_entries,
-    revision,
-    writing,
-)
+from service.store.database import analyses, open_database, reading, review_entries, writing
 from service.store.database import orders as table
 from service.store.orders import Request, Sent, take
+from service.store.schema_version import downgrade, revision
 from tests.deployment.stack import postgres
 
 OLD_ORDER = {"patient_id": "1001", "patient_id_issuer": "KIS", "placer_order_number": "950", "container_id": "S-1"}

@@ -16,10 +16,11 @@ from service.store import retention
 from service.store.analyses import Analyses
 from service.store.audit import entries
 from service.store.clock import retention as table
-from service.store.database import analyses, downgrade, orders, outbox, reading, review_entries, slides, tasks, writing
+from service.store.database import analyses, orders, outbox, reading, review_entries, slides, tasks, writing
 from service.store.database import open_database as opened
 from service.store.records import Submission
 from service.store.retention import DAY_S, Limits, Rounds
+from service.store.schema_version import downgrade
 from service.store.settings import Settings, load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker

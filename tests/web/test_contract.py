@@ -50,6 +50,7 @@ def test_it_names_every_status_action_and_format(exports: Exports, api: dict[str
     contract = exports("contract")
     assert set(contract["STATUS_WORDS"]) == set(properties(api, "AnalysisStatus")["status"]["enum"])
     assert set(contract["UNFINISHED"]) == set(LIVE)
+    assert set(contract["SIGNED_WORDS"]) == set(properties(api, "Summary")["status"]["enum"])
     assert set(contract["ACTION_WORDS"]) == set(properties(api, "ReviewEntry")["action"]["enum"])
     assert set(contract["DECISIONS"]) == set(properties(api, "Decision")["action"]["enum"])
     decisions = properties(api, "ReviewedDetection")["decision"]["anyOf"][0]["enum"]
@@ -66,7 +67,7 @@ def test_it_keeps_to_the_limits_of_requests(exports: Exports, api: dict[str, Any
     assert contract["TEXT_LENGTH"] == changes["reviewer"]["maxLength"]
     assert contract["REASON_LENGTH"] == properties(api, "Release")["reason"]["maxLength"]
     assert contract["CHANGES_PER_REQUEST"] <= changes["changes"]["maxItems"]
-    assert contract["ANALYSES_PER_PAGE"] <= parameter(api, "/v1/analyses", "limit")["maximum"]
+    assert contract["ROWS_PER_PAGE"] <= parameter(api, "/v1/analyses", "limit")["maximum"]
     lowest = parameter(api, "/v1/analyses/{analysis_id}/detections", "candidates_from")["minimum"]
     assert exports("review")["LOWEST_CANDIDATE"] >= lowest
     assert contract["CROP_UM"] == render.CROP_UM

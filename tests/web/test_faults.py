@@ -80,7 +80,7 @@ def test_a_job_that_fails_says_why_and_what_to_do(
     path = damaged(slide, tmp_path / "damaged.tif")
     page = open_page()
     page.set_input_files("#files", path)
-    page.locator(".card").get_by_role("button", name="Analyse").click()
+    page.locator(".new-slide").get_by_role("button", name="Analyse").click()
     row = page.locator("tbody tr", has_text="damaged.tif")
     row.get_by_text("Failed. The file is damaged").wait_for(timeout=WORKED_S * 1000)
     assert "cannot be decoded" in row.inner_text()

@@ -123,8 +123,8 @@ def test_the_list_says_what_limits_a_result_before_it_is_opened(
 ) -> None:
     row = open_page().locator(f"tr[data-id='{analysis['id']}']")
     total = len(service.detections(analysis["id"])["detections"])
-    row.scroll_into_view_if_needed()  # asked for where it is seen
-    row.get_by_text(f"not signed · 0 of {total} decided · too little tissue for a class of the MAI").wait_for()
+    row.get_by_text("not signed").wait_for()
+    row.get_by_text(f"0 of {total} decided · too little tissue for a class of the MAI").wait_for()
 
 
 def test_on_paper_stand_the_limits_and_the_whole_result(shown: Callable[..., Any], analysis: dict[str, Any]) -> None:

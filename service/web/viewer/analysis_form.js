@@ -5,10 +5,10 @@ import { TEXT_LENGTH } from "./contract.js";
 import { h, newId } from "./dom.js";
 import { number } from "./format.js";
 
-/** Queue an analysis of a slide with the form's values; resolves with the analysis. */
-export async function submitAnalysis(slideId, form) {
+/** Queue an analysis of a slide with values as the API takes them; resolves with the analysis. */
+export async function submitAnalysis(slideId, values) {
   const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint8Array(16))].join("-") };
-  const json = { slide_id: slideId, ...form.read() };
+  const json = { slide_id: slideId, ...values };
   return (await call("v1/analyses", { method: "POST", json, headers })).json();
 }
 
@@ -30,7 +30,6 @@ export function createAnalysisForm(regionButton = null) {
   const urgentField = h("div", { class: "field check" }, urgent, h("label", { for: urgentId }, "Urgent"));
   return {
     elements: [accessionField, mppField, regionField, urgentField],
-    focusMpp: () => mpp.focus(),
     /** Say whether um per pixel has to be given; `known` is the slide's own (x, y), or null. */
     setSlideMpp(known) {
       mpp.required = !known;

@@ -9,6 +9,8 @@ export const STATUS_WORDS = {
   failed: "failed",
   cancelled: "cancelled",
 };
+/** The `status` of a result's `summary`. */
+export const SIGNED_WORDS = { preliminary: "not signed", final: "signed", amended: "signed again" };
 export const UNFINISHED = ["queued", "running"];
 
 /** What a reviewer may do, as the review's log tells it. */
@@ -57,5 +59,5 @@ export const TUS_VERSION = "1.0.0";
 export const TEXT_LENGTH = 255; // of a name and of an accession number, in characters
 export const REASON_LENGTH = 1000; // of why a person releases a result, or gives it to another order
 export const CHANGES_PER_REQUEST = 500;
-export const ANALYSES_PER_PAGE = 200;
+export const ROWS_PER_PAGE = 50;
 export const CROP_UM = 64; // side of the square round a figure that its picture shows

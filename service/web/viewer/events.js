@@ -5,10 +5,10 @@ import { connection, get, reportConnectionLost } from "./api.js";
 const REOPEN_MS = 2000;
 
 /**
- * Follow all analyses; returns a function that stops it. `onReady(older)` comes when the newest have been sent: whether
- * there are older ones.
+ * Follow all analyses; returns a function that stops it. `onReady()` comes when the newest have been sent,
+ * `onWorkers(alive)` says how many workers there are.
  */
-export function watchAnalyses({ onStatus, onDeleted, onReady }) {
+export function watchAnalyses({ onStatus, onDeleted, onReady, onWorkers }) {
   let source = null;
   let stopped = false;
 
@@ -17,7 +17,8 @@ export function watchAnalyses({ onStatus, onDeleted, onReady }) {
     source = new EventSource("v1/events");
     source.addEventListener("status", (event) => onStatus(JSON.parse(event.data)));
     source.addEventListener("deleted", (event) => onDeleted(JSON.parse(event.data).id));
-    source.addEventListener("ready", (event) => onReady?.(JSON.parse(event.data).older));
+    source.addEventListener("ready", () => onReady?.());
+    source.addEventListener("workers", (event) => onWorkers?.(JSON.parse(event.data).alive));
     source.addEventListener("error", onError);
   }
 

@@ -33,6 +33,13 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
+/** How long ago a time is. */
+export function age(text) {
+  const hours = (Date.now() - Date.parse(text)) / 3600000;
+  if (hours < 1) return `${Math.max(0, Math.round(60 * hours))} min`;
+  return hours < 48 ? `${Math.round(hours)} h` : `${Math.round(hours / 24)} d`;
+}
+
 /** Date and time of day, in the browser's time zone. */
 export function dateAndTime(text) {
   const date = new Date(text);

@@ -5,24 +5,53 @@ import { readAddress } from "./address.js";
 import { connection } from "./api.js";
 import { fill, h } from "./dom.js";
 import { signIn, signInAgain } from "./login.js";
-import { createSlidePage } from "./slide_page.js";
-import { createStartPage } from "./start_page.js";
 
 const app = document.getElementById("app");
 let page = null;
 let shownKey = null;
+const DEEP_ZOOM = "viewer/openseadragon/openseadragon.min.js";
+const loading = new Map(); // styles and scripts, by name
 let startPage = null; // kept: uploads continue while a slide is looked at
 
-function show() {
+/** Load what a page needs and the other one does not. */
+async function createPage(key, address) {
+  if (key === "start") {
+    const [made] = await Promise.all([import("./start_page.js"), ...["start"].map(loadStyle)]);
+    return (startPage ??= made.createPage());
+  }
+  const needed = [loadScript(DEEP_ZOOM), ...["slide", "review", "print"].map(loadStyle)];
+  const [made] = await Promise.all([import("./slide_page.js"), ...needed]);
+  return made.createPage(address);
+}
+
+const loadScript = (src) => load(src, () => h("script", { src }));
+const loadStyle = (name) => load(name, () => h("link", { rel: "stylesheet", href: `viewer/${name}.css` }));
+
+function load(name, create) {
+  if (!loading.has(name)) {
+    const element = create();
+    loading.set(name, new Promise((resolve, reject) => Object.assign(element, { onload: resolve, onerror: reject })));
+    document.head.append(element);
+  }
+  return loading.get(name);
+}
+
+async function show() {
   const address = readAddress();
   const key = address.analysis ? `analysis ${address.analysis}` : address.slide ? `slide ${address.slide}` : "start";
   if (key === shownKey) {
-    page.goTo?.(address);
+    page?.goTo?.(address);
     return;
   }
   page?.close();
+  page = null;
   shownKey = key;
-  page = key === "start" ? (startPage ??= createStartPage()) : createSlidePage(address);
+  const created = await createPage(key, address).catch((error) => {
+    shownKey = null;
+    throw error;
+  });
+  if (shownKey !== key) return; // the address has changed again
+  page = created;
   fill(app, page.element);
   page.open?.();
   page.element.querySelector("h1")?.focus({ preventScroll: true });

@@ -1,5 +1,7 @@
 // The service's error codes in plain words, and what to do; the service's own sentence stands beside them.
 
+import { h } from "./dom.js";
+
 export const SLIDE_FORMATS = "SVS, NDPI, TIFF, BIF, SCN, PNG, JPEG; MRXS and DICOM as a zip of their folder";
 
 export const ADVICE = {
@@ -52,3 +54,10 @@ export class Problem extends Error {
 }
 
 export const advice = (code) => ADVICE[code] ?? "Try again; if that repeats, tell the people who run the service.";
+
+/** What to do, and the service's own sentence. */
+export const problemElements = ({ code, message }) => [
+  h("strong", {}, advice(code)),
+  " ",
+  h("span", { class: "quiet" }, message),
+];

@@ -14,7 +14,7 @@ import { createLayersPanel } from "./layers_panel.js";
 import { createLimits } from "./limits.js";
 import { may } from "./login.js";
 import { createOverlay, pathOf, regionPath } from "./overlay.js";
-import { advice } from "./problems.js";
+import { problemElements } from "./problems.js";
 import { RESEARCH_USE } from "./research_use.js";
 import { createResultPanel } from "./result_panel.js";
 import { Review } from "./review.js";
@@ -28,7 +28,7 @@ const RELOAD_MS = 4000;
 const MARGIN = 1.15; // round a hot-spot, when the view moves to it
 
 /** `address` as `readAddress` gives it: of an analysis, or of a slide that was not analysed yet. */
-export function createSlidePage(address) {
+export function createPage(address) {
   const title = h("h1", { tabindex: "-1" }, "Slide");
   const about = h("p", { class: "about quiet" });
   const copyButton = h(
@@ -200,7 +200,7 @@ export function createSlidePage(address) {
     const onsubmit = async (event) => {
       event.preventDefault();
       try {
-        const { id } = await submitAnalysis(slide.slide_id, form);
+        const { id } = await submitAnalysis(slide.slide_id, form.read());
         location.hash = viewAddress("analysis", id);
       } catch (error) {
         fill(problem, problemElements(error));
@@ -336,5 +336,3 @@ export function createSlidePage(address) {
     },
   };
 }
-
-const problemElements = (error) => [h("strong", {}, advice(error.code)), h("span", { class: "quiet" }, error.message)];

@@ -1,13 +1,14 @@
-// The start page: send slides, and follow their analyses.
+// The start page: send slides, and find the analyses of those that were sent.
 
-import { createAnalysisList } from "./analysis_list.js";
 import { h } from "./dom.js";
 import { may, session, signOut } from "./login.js";
+import { createNewSlides } from "./new_slides.js";
 import { RESEARCH_USE } from "./research_use.js";
-import { createUploadPanel } from "./upload_panel.js";
+import { createWorkList } from "./work_list.js";
 
-export function createStartPage() {
-  const list = createAnalysisList();
+export function createPage() {
+  const newSlides = may("submit") ? createNewSlides({ onSubmitted: () => list.load() }) : null;
+  const list = createWorkList({ onDeleted: () => newSlides?.load() });
   const signOutButton = h("button", { type: "button", class: "plain", onclick: signOut }, "Sign out");
   const element = h(
     "div",
@@ -19,11 +20,12 @@ export function createStartPage() {
       h("p", { class: "research" }, RESEARCH_USE),
       h("nav", { "aria-label": "Service" }, h("a", { href: "docs" }, "HTTP API"), session.keys ? signOutButton : null),
     ),
-    h("main", {}, may("submit") ? createUploadPanel() : null, list.element),
+    h("main", {}, newSlides?.element ?? null, list.element),
   );
   const open = () => {
     document.title = "Mitosis service";
     list.open();
+    newSlides?.load();
   };
   return { element, open, close: list.close };
 }

@@ -1,0 +1,129 @@
+"""The list of analyses: filtered, searched, sorted, a page at a time.
+
+Every page costs the same, however many analyses there are. Newest first, and for each filter, an index gives the order.
+In any other order, and in a search, at most LOOKED_AT analyses are looked at: the newest that fit, or the first by the
+alphabet of those that a search finds. A page says so where there were more.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypedDict, get_args
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select, tuple_
+
+from service.errors import RequestInvalid
+from service.store.database import analyses, reading
+from service.store.records import NEWEST, Analysis, Status, find_analyses, folded
+
+LOOKED_AT: Final = 1000
+LAST: Final = "\U0010ffff"  # no text that begins alike sorts after this
+
+Sort = Literal["-created", "created", "name", "-name", "accession", "-accession", "mai", "-mai"]
+SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
+_BY: Final[dict[str, tuple[ColumnElement[Any], type]]] = {
+    "created": (analyses.c.created_at, float),
+    "name": (analyses.c.name_folded, str),
+    "accession": (analyses.c.accession_folded, str),
+    "mai": (func.coalesce(analyses.c.summary["mai"].as_integer(), -1), int),
+}
+
+
+class Filters(TypedDict, total=False):
+    """The analyses that are asked for; None asks for all."""
+
+    status: Status | None
+    accession_number: str | None
+    patient_id: str | None
+    held: bool | None
+    signed: bool | None  # of those that succeeded
+    slide_id: str | None
+    search: str | None  # how a name or an accession number begins, in any case
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the list; `cursor` leads to the next one, `limited` tells that more than LOOKED_AT fit."""
+
+    analyses: Sequence[Analysis]
+    cursor: str | None
+    limited: bool = False
+
+
+def find_page(
+    engine: Engine, tenant: str, asked: Filters, *, sort: Sort = "-created", limit: int = 50, cursor: str | None = None
+) -> Page:
+    """Find a page of a tenant's analyses. Raises RequestInvalid for a cursor that is none of this order."""
+    where, (column, kind) = _fitting(tenant, asked), _BY[sort.lstrip("-")]
+    descends = sort.startswith("-")
+    after = None if cursor is None else from_cursor(cursor, kind)
+    with reading(engine) as connection:
+        limited = False
+        if (search := folded(asked.get("search"))) or column is not analyses.c.created_at:
+            chosen = _chosen(tenant, where, search)
+            limited = _count(connection, chosen) > LOOKED_AT
+            where &= analyses.c.id.in_(chosen)
+        if after is not None:
+            key = tuple_(column, analyses.c.id)
+            where &= key < tuple_(*after) if descends else key > tuple_(*after)
+        order = [each.desc() if descends else each.asc() for each in (column, analyses.c.id)]
+        found = find_analyses(connection, where, limit + 1, order)
+        last = _value(connection, column, found[limit - 1].id) if len(found) > limit else None
+    return Page(found[:limit], None if last is None else as_cursor(last, found[limit - 1].id), limited)
+
+
+def _fitting(tenant: str, asked: Filters) -> ColumnElement[bool]:
+    where = analyses.c.tenant == tenant
+    for name in ("status", "accession_number", "patient_id", "signed", "slide_id"):
+        if (value := asked.get(name)) is not None:
+            where &= analyses.c[name] == value
+    if (held := asked.get("held")) is not None:
+        where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
+    return where
+
+
+def _chosen(tenant: str, where: ColumnElement[bool], search: str) -> Select[Any]:
+    """Choose those that are looked at: one more than LOOKED_AT of each, to tell that there are more."""
+    if not search:
+        newest = select(analyses.c.id).where(where).order_by(*NEWEST).limit(LOOKED_AT + 1).subquery()
+        return select(newest.c.id)
+    found = []
+    for column in (analyses.c.name_folded, analyses.c.accession_folded):
+        begins = (analyses.c.tenant == tenant) & (column >= search) & (column < search + LAST)
+        first = select(analyses.c.id).where(begins).order_by(column).limit(LOOKED_AT + 1).subquery()
+        found.append(analyses.c.id.in_(select(first.c.id)))
+    return select(analyses.c.id).where(or_(*found))
+
+
+def _count(connection: Connection, chosen: Select[Any]) -> int:
+    return int(connection.execute(select(func.count()).select_from(chosen.subquery())).scalar_one())
+
+
+def _value(connection: Connection, column: ColumnElement[Any], analysis_id: str) -> Any:
+    return connection.execute(select(column).where(analyses.c.id == analysis_id)).scalar_one()
+
+
+def count_of_slides(engine: Engine, tenant: str, slide_ids: Sequence[str]) -> dict[str, int]:
+    """Count the analyses of each of a page's slides."""
+    mine = (analyses.c.tenant == tenant) & analyses.c.slide_id.in_(set(slide_ids))
+    with reading(engine) as connection:
+        query = select(analyses.c.slide_id, func.count()).where(mine).group_by(analyses.c.slide_id)
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def as_cursor(value: float | str, analysis_id: str) -> str:
+    """Write down where a list goes on: after an analysis, by what the list is sorted by."""
+    return base64.urlsafe_b64encode(json.dumps([value, analysis_id]).encode()).decode()
+
+
+def from_cursor(text: str, kind: type) -> tuple[Any, str]:
+    """Read what `as_cursor` wrote. Raises RequestInvalid."""
+    try:
+        value, analysis_id = json.loads(base64.urlsafe_b64decode(text.encode()))
+        if type(value) is not kind or not isinstance(analysis_id, str):
+            raise ValueError(text)
+    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+        raise RequestInvalid("the cursor is not one that a list in this order gave") from error
+    return value, analysis_id
