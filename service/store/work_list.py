@@ -8,11 +8,11 @@ alphabet of those that a search finds. A page says so where there were more.
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, get_args
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, true, tuple_
 
 from service.errors import RequestInvalid
 from service.store.database import analyses, reading
@@ -56,15 +56,19 @@ def find_page(
     engine: Engine, tenant: str, asked: Filters, *, sort: Sort = "-created", limit: int = 50, cursor: str | None = None
 ) -> Page:
     """Find a page of a tenant's analyses. Raises RequestInvalid for a cursor that is none of this order."""
-    where, (column, kind) = _fitting(tenant, asked), _BY[sort.lstrip("-")]
-    descends = sort.startswith("-")
+    column, kind = _BY[sort.lstrip("-")]
+    descends, limited = sort.startswith("-"), False
     after = None if cursor is None else from_cursor(cursor, kind)
     with reading(engine) as connection:
-        limited = False
-        if (search := folded(asked.get("search"))) or column is not analyses.c.created_at:
-            chosen = _chosen(tenant, where, search)
-            limited = _count(connection, chosen) > LOOKED_AT
-            where &= analyses.c.id.in_(chosen)
+        search = folded(asked.get("search"))
+        if search or column is not analyses.c.created_at:
+            query = _begins(tenant, search) if search else [_newest(tenant, asked)]
+            found_ids = [connection.execute(each).scalars().all() for each in query]
+            limited = any(len(ids) > LOOKED_AT for ids in found_ids)
+            # by their ids, and by no index of a filter, which would have more to look through
+            where = analyses.c.id.in_(set().union(*found_ids)) & _fitting(asked, lambda each: func.coalesce(each, each))
+        else:
+            where = (analyses.c.tenant == tenant) & _fitting(asked)
         if after is not None:
             key = tuple_(column, analyses.c.id)
             where &= key < tuple_(*after) if descends else key > tuple_(*after)
@@ -74,31 +78,30 @@ def find_page(
     return Page(found[:limit], None if last is None else as_cursor(last, found[limit - 1].id), limited)
 
 
-def _fitting(tenant: str, asked: Filters) -> ColumnElement[bool]:
-    where = analyses.c.tenant == tenant
+def _fitting(asked: Filters, compared: Callable[[Any], Any] = lambda column: column) -> ColumnElement[bool]:
+    """Write the filters as a condition; `compared` is what is compared of a column."""
+    where: ColumnElement[bool] = true()
     for name in ("status", "accession_number", "patient_id", "signed", "slide_id"):
         if (value := asked.get(name)) is not None:
-            where &= analyses.c[name] == value
+            where &= compared(analyses.c[name]) == value
     if (held := asked.get("held")) is not None:
         where &= analyses.c.held.is_not(None) if held else analyses.c.held.is_(None)
     return where
 
 
-def _chosen(tenant: str, where: ColumnElement[bool], search: str) -> Select[Any]:
-    """Choose those that are looked at: one more than LOOKED_AT of each, to tell that there are more."""
-    if not search:
-        newest = select(analyses.c.id).where(where).order_by(*NEWEST).limit(LOOKED_AT + 1).subquery()
-        return select(newest.c.id)
+def _newest(tenant: str, asked: Filters) -> Select[Any]:
+    """Choose those that are sorted: one more than LOOKED_AT, to tell that there are more."""
+    fits = (analyses.c.tenant == tenant) & _fitting(asked)
+    return select(analyses.c.id).where(fits).order_by(*NEWEST).limit(LOOKED_AT + 1)
+
+
+def _begins(tenant: str, search: str) -> list[Select[Any]]:
+    """Choose those whose name, and those whose accession number begins so."""
     found = []
     for column in (analyses.c.name_folded, analyses.c.accession_folded):
         begins = (analyses.c.tenant == tenant) & (column >= search) & (column < search + LAST)
-        first = select(analyses.c.id).where(begins).order_by(column).limit(LOOKED_AT + 1).subquery()
-        found.append(analyses.c.id.in_(select(first.c.id)))
-    return select(analyses.c.id).where(or_(*found))
-
-
-def _count(connection: Connection, chosen: Select[Any]) -> int:
-    return int(connection.execute(select(func.count()).select_from(chosen.subquery())).scalar_one())
+        found.append(select(analyses.c.id).where(begins).order_by(column).limit(LOOKED_AT + 1))
+    return found
 
 
 def _value(connection: Connection, column: ColumnElement[Any], analysis_id: str) -> Any:
