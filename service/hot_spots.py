@@ -94,6 +94,19 @@ def most_active_window(points_um: ArrayLike, shape: WindowShape, area_mm2: float
     return most_active_rectangle(points_um, sqrt(area_um2 * width / height), sqrt(area_um2 * height / width))
 
 
+def window_at(points_um: ArrayLike, x_um: float, y_um: float, area_mm2: float) -> Hotspot:
+    """Return the circle of an area round a place, and the points that it holds.
+
+    Raises ValueError where the points are not finite (n, 2), or the area is not positive.
+    """
+    if not area_mm2 > 0:
+        raise ValueError(f"a window needs a positive area, not {area_mm2} mm2")
+    points = _as_points(points_um)
+    empty = Hotspot("circle", x_um, y_um, (), radius_um=sqrt(area_mm2 * 1e6 / pi))
+    members = np.flatnonzero(empty.reach(points[:, 0], points[:, 1]) <= 1 + EDGE_TOLERANCE)
+    return replace(empty, members=tuple(members.tolist()))
+
+
 def most_active_circle(points_um: ArrayLike, radius_um: float) -> Hotspot | None:
     """Return a closed disc that holds as many points as any disc of this radius can; None without points.
 

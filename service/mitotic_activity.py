@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainccinv, gammaincinv  # scipy.stats takes half a second to import
 
-from service.hot_spots import Hotspot, Points, ranked_hotspots
+from service.hot_spots import Hotspot, Points, ranked_hotspots, window_at
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, WindowShape
 from service.sections import Sections
 from service.window_tissue import ExaminedHotspot, examine, grown, holds
@@ -89,6 +89,16 @@ def count_activity(points_um: ArrayLike, examined: Sections, windows: Windows | 
     alternatives = laid[MAI_BAAK.shape, MAI_BAAK.area_mm2][1:]
     index = MitoticActivityIndex(**scored(MAI_BAAK), alternatives=tuple(alternatives))
     return ActivityCounts(index, tuple(MitoticScore(**scored(each)) for each in SCORE_DEFINITIONS))
+
+
+def count_at(points_um: ArrayLike, x_um: float, y_um: float, examined: Sections) -> MitoticActivityIndex:
+    """Count the MAI of a window that somebody placed, by its centre, as `count_activity` counts that of its own.
+
+    Raises ValueError where the points are not finite (n, 2).
+    """
+    points = np.asarray(points_um, np.float64).reshape(-1, 2)
+    window = window_at(points, x_um, y_um, MAI_BAAK.area_mm2)
+    return MitoticActivityIndex(**_scored(MAI_BAAK, examine(window, examined), points, examined), alternatives=())
 
 
 def find_windows(points_um: ArrayLike) -> Windows:

@@ -9,7 +9,7 @@ from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
 from service.model_card import ModelCard
 from service.overview import MASK_UM
-from service.region import Outline, Region, region_json
+from service.region import Outline, Region, outline_of, region_json
 from service.slide import Box, Extent
 from service.tiling import PATCH_PX, Lattice
 
@@ -22,6 +22,7 @@ class AnalysisOptions(TypedDict, total=False):
     """What may be asked of an analysis; for what is left out or None, see `Parameters.of`."""
 
     region: Region | None
+    exclude: Region | None
     threshold: float | None
     halo_px: int | None
     any_stain: bool
@@ -47,13 +48,15 @@ class Parameters:
         card: ModelCard,
         *,
         region: Region | None = None,
+        exclude: Region | None = None,
         threshold: float | None = None,
         halo_px: int | None = None,
         any_stain: bool = False,
     ) -> "Parameters":
         """Check what was asked for against the slide and the model, and fill in the rest.
 
-        `region` defaults to the whole slide, `threshold` to the model card's, `halo_px` to the measured best.
+        `region` defaults to the whole slide, and `exclude` is cut out of it; `threshold` to the model card's, `halo_px`
+        to the measured best.
         With `any_stain` sections are examined that do not look like H&E.
 
         Raises ResolutionUnknown, ResolutionTooLow, RegionInvalid, RegionOutside, ParameterInvalid.
@@ -67,6 +70,9 @@ class Parameters:
         if halo_px < 0 or halo_px % stride_px:
             raise ParameterInvalid(f"halo of {halo_px} px is not a multiple of {stride_px}")
         region = _checked(region, extent, mpp)
+        if exclude is not None:
+            whole = region or Box(0, 0, extent.width, extent.height)
+            region = outline_of(whole).without(outline_of(_checked(exclude, extent, mpp) or whole))
         lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px, card.offset_px)
         return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp, any_stain)
 

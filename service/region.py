@@ -67,6 +67,13 @@ class Outline:
             raise RegionOutside(f"the region's outlines lie beyond the slide, which is {width} x {height} px")
         return Outline(inside)
 
+    def without(self, excluded: "Outline") -> "Outline":
+        """Cut other areas out, in the same unit. Raises RegionInvalid where nothing is left."""
+        left = _areas(self.shape - excluded.shape)
+        if not left.area:
+            raise RegionInvalid("what is excluded leaves nothing to be examined")
+        return Outline(left, self.unit)
+
     def as_json(self) -> dict[str, Any]:
         """Write it as a GeoJSON geometry: a Polygon, or a MultiPolygon where there are several."""
         parts = self.shape.geoms
@@ -75,6 +82,13 @@ class Outline:
 
 
 Region: TypeAlias = Box | Outline
+
+
+def outline_of(region: Region) -> Outline:
+    """Give a region as outlines; a rectangle as its four corners."""
+    if isinstance(region, Outline):
+        return region
+    return Outline(shapely.MultiPolygon([shapely.box(region.x, region.y, region.right, region.bottom)]))
 
 
 def parse_region(text: str) -> Region:

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from service.activity_report import Activity, activity_of
+from service.activity_report import Activity, Mai, activity_of
 from service.errors import ParameterInvalid
-from service.mitotic_activity import Windows, count_activity, find_windows
+from service.mitotic_activity import ActivityCounts, Windows, count_activity, count_at, find_windows
 from service.order import Confirmation, ResultStatus
 from service.quality import QualityMap
 from service.report import Detection, Report, Review, ReviewedDetection, Signature
@@ -162,9 +162,21 @@ def counted_review(report: Report, glass: QualityMap, found: Found) -> Activity:
     if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
     tissue, examined_mm2 = glass.examinable.examined(report.examined_region)
-    places_um = tuple((each.x_um, each.y_um) for each in kept)
+    places_um = _places(kept)
     counts = count_activity(places_um, Sections(tissue, glass.sections.labels), _windows(places_um))
     return activity_of(len(kept), examined_mm2, counts, report.slide.mpp)
+
+
+def mai_at(report: Report, glass: QualityMap, entries: Sequence[Entry], x: float, y: float) -> Mai:
+    """Count the MAI in a window that a person placed, centred at x, y (level-0 px), as the review stands."""
+    kept, mpp = _kept(replay(report, entries)), report.slide.mpp
+    tissue, examined_mm2 = glass.examinable.examined(report.examined_region)
+    index = count_at(_places(kept), x * mpp[0], y * mpp[1], Sections(tissue, glass.sections.labels))
+    return activity_of(len(kept), examined_mm2, ActivityCounts(index, ()), mpp).mai
+
+
+def _places(kept: Iterable[ReviewedDetection]) -> tuple[tuple[float, float], ...]:
+    return tuple((each.x_um, each.y_um) for each in kept)
 
 
 @lru_cache(maxsize=64)

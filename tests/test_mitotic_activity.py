@@ -1,5 +1,6 @@
 """Counts and classes; definitions against rows of COUNTS.md read by eye."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -8,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.hot_spots import most_active_circle
-from service.mitotic_activity import MitoticActivityIndex, MitoticScore, count_activity, is_high_risk, poisson_interval
+from service.mitotic_activity import (
+    MitoticActivityIndex,
+    MitoticScore,
+    count_activity,
+    count_at,
+    is_high_risk,
+    poisson_interval,
+)
 from service.mitotic_definitions import CAP_TABLE_1, MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, nottingham_fd
 from service.sections import Sections
 from tests.glass import all_tissue, disc, fragments, sections_of
@@ -274,3 +282,17 @@ def test_no_mitoses_counts_nothing_and_scores_one() -> None:
     assert mai.interval == pytest.approx((0.0, 3.689), rel=1e-3)
     assert {(score.count, score.hotspot) for score in scores} == {(0, None)}
     assert {score.score for score in scores} == {1, None}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 4000), st.floats(0, 4000)), min_size=1, max_size=30), st.booleans())
+def test_a_placed_window_counts_as_the_automatic_one_does(points: list[tuple[float, float]], is_small: bool) -> None:
+    examined = disc((4000, 4000), (2000, 2000), 1.0 if is_small else 9.0)
+    index = count_activity(points, examined).index
+    assert index.hotspot
+    again = count_at(points, index.hotspot.x_um, index.hotspot.y_um, examined)
+    assert again == replace(index, alternatives=())
+    moved = count_at(points, 1000.0, 3000.0, examined)
+    radius = moved.hotspot and moved.hotspot.radius_um
+    assert radius
+    assert moved.count == sum(np.hypot(x - 1000, y - 3000) <= radius * (1 + 1e-9) for x, y in points)

@@ -22,6 +22,7 @@ from service.region import (
     Outline,
     Region,
     describe_region,
+    outline_of,
     outlines_of,
     parse_region,
     read_outline,
@@ -37,6 +38,14 @@ SQUARE = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
 HOLE = [[40, 40], [60, 40], [60, 60], [40, 60], [40, 40]]
 RING = {"type": "Polygon", "coordinates": [SQUARE, HOLE]}
 AREA = 100 * 100 - 20 * 20
+
+
+def test_what_is_excluded_is_cut_out() -> None:
+    whole, hole = (region_of({"type": "Polygon", "coordinates": [ring]}) for ring in (SQUARE, HOLE))
+    assert region_json(outline_of(whole).without(outline_of(hole))) == region_json(region_of(RING))
+    assert outline_of(Box(0, 0, 100, 100)).without(outline_of(hole)).shape.area == AREA
+    with pytest.raises(RegionInvalid, match="leaves nothing"):
+        outline_of(hole).without(outline_of(whole))
 
 
 def asap(kind: str = "Polygon") -> bytes:

@@ -141,7 +141,11 @@ async def _named(request: Request, state: State, caller: Caller) -> tuple[Stored
     else:
         roots = state.settings.roots
         stored = await accept_reference(state.engine, state.sandbox, asked.uri or "", roots, caller.tenant)
-    return stored, asked.options()
+    options = asked.options()
+    if asked.order_of is not None:
+        earlier = await run_in_threadpool(state.analyses.get, asked.order_of, caller.tenant)
+        options["order"] = earlier.uploaded_order
+    return stored, options
 
 
 def _parsed(kind: type[Options], content: bytes) -> Options:
@@ -162,11 +166,12 @@ def queue(
     if url := options["callback_url"]:
         check_url(url, state.settings)
     try:
-        region = options["region"]
+        region, exclude = options["region"], options["exclude"]
         Parameters.of(
             Extent.of(stored.facts, stored.name, options["mpp"]),
             card,
             region=region and region_of(region),
+            exclude=exclude and region_of(exclude),
             threshold=options["threshold"],
             halo_px=options["halo_px"],
             any_stain=options["any_stain"],

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 from scipy.spatial import cKDTree
 
+from service.activity_report import Mai
 from service.api.audit import DecisionsRoute
 from service.api.auth import Reader, Reviewer
 from service.api.errors import problems
@@ -16,7 +17,7 @@ from service.errors import ParameterInvalid, StoredDamaged
 from service.order import Text
 from service.refusals import NotFinished, NotFound, PreconditionRequired, RevisionConflict
 from service.report import Detection, Review
-from service.review import Action, Change, Entry, reviewed
+from service.review import Action, Change, Entry, mai_at, reviewed
 from service.review import Reviewer as Person
 from service.store.results import Result
 from service.store.reviews import Reviews
@@ -165,6 +166,21 @@ def sign(
     told = (analysis, result.report(), result.glass(), revision, by, asked.patient_id)
     entries = Reviews(state.engine).sign(*told)
     return _changed(state, result, entries, response)
+
+
+@router.get(
+    "/hotspot", summary="The MAI in a window of one's own", responses=problems(NotFound, NotFinished, StoredDamaged)
+)
+def get_hotspot(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reader,
+    x: Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")],
+    y: Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")],
+) -> Mai:
+    """Count the window of the MAI round a place as the most active one is counted; nothing is kept of it."""
+    analysis, result = state.result(analysis_id, caller.tenant)
+    return mai_at(result.report(), result.glass(), Reviews(state.engine).entries(analysis.id), x, y)
 
 
 @router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))

@@ -40,6 +40,7 @@ class AnalysisOptions(StrictModel):
     """The options of an analysis; everything has a default."""
 
     region: Annotated[Region | Outlines | None, Field(description="Only this part of the slide.")] = None
+    exclude: Annotated[Region | Outlines | None, Field(description="Not this part of it.")] = None
     mpp: Annotated[
         float | None, Field(gt=0, le=1000, description="Um per pixel, where the file does not say it or is wrong.")
     ] = None
@@ -66,6 +67,9 @@ class AnalysisRequest(AnalysisOptions):
     """An analysis of a slide that is there already."""
 
     slide_id: Annotated[Text | None, Field(description="Of an upload.")] = None
+    order_of: Annotated[
+        Text | None, Field(description="An analysis whose order this one takes over, as it came with the upload.")
+    ] = None
     uri: Annotated[
         str | None, Field(min_length=1, max_length=4000, description="Below a configured root; also a DICOMweb series.")
     ] = None
@@ -78,11 +82,13 @@ class AnalysisRequest(AnalysisOptions):
     def _one_slide(self) -> Self:
         if (self.slide_id is None) == (self.uri is None):
             raise ValueError("give either slide_id or uri")
+        if self.order_of is not None and self.order is not None:
+            raise ValueError("give either order or order_of")
         return self
 
     def options(self) -> dict[str, Any]:
         """Return the options without the slide, as the database keeps them."""
-        return self.model_dump(mode="json", exclude={"slide_id", "uri"})
+        return self.model_dump(mode="json", exclude={"slide_id", "uri", "order_of"})
 
 
 def described(model: type[BaseModel]) -> Any:

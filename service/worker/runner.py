@@ -218,9 +218,10 @@ class Runner:
 
 def _options(request: dict[str, Any]) -> AnalysisOptions:
     """Read what an analysis was asked for."""
-    region = request.get("region")
+    region, exclude = request.get("region"), request.get("exclude")
     return {
         "region": region and region_of(region),
+        "exclude": exclude and region_of(exclude),
         "threshold": request.get("threshold"),
         "halo_px": request.get("halo_px"),
         "any_stain": request.get("any_stain", False),

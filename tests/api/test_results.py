@@ -336,3 +336,16 @@ def test_the_query_comes_before_accept() -> None:
     assert wanted("dicom", "application/json") == Wanted("dicom")
     assert wanted("json", RELATED).format == "json"
     assert np.unique([wanted("dicom", text).dicomweb for text in ("", "*/*", "application/zip")]).tolist() == [False]
+
+
+def test_a_hot_spot_of_ones_own_is_counted_as_the_automatic_one(client: Client, tiff: str) -> None:
+    mai = client.get(f"/v1/analyses/{tiff}/result").json()["mai"]
+    asked = {"x": mai["hotspot"]["x"], "y": mai["hotspot"]["y"]}
+    here = client.get(f"/v1/analyses/{tiff}/hotspot", params=asked).json()
+    assert (here["count"], here["area_mm2"], here["interval"]) == (mai["count"], mai["area_mm2"], mai["interval"])
+    change = {"reviewer": "Weiß, Käthe", "changes": [{"action": "reject", "id": 1}]}
+    answer = client.patch(f"/v1/analyses/{tiff}/detections", json=change, headers={"If-Match": '"0"'})
+    assert answer.status_code == 200, answer.text
+    after = client.get(f"/v1/analyses/{tiff}/hotspot", params=asked).json()
+    assert after["count"] == here["count"] - 1
+    assert client.get(f"/v1/analyses/{tiff}/hotspot", params={"x": -1, "y": 0}).status_code == 422
