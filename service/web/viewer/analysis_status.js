@@ -1,10 +1,13 @@
 // The status of an analysis in words: its progress, or why it failed and what to do.
 
-import { STATUS_WORDS } from "./contract.js";
+import { HOLD_WORDS, STATUS_WORDS } from "./contract.js";
 import { h } from "./dom.js";
 import { duration, number } from "./format.js";
-import { holdReasons } from "./hold_panel.js";
 import { advice } from "./problems.js";
+
+/** Why a result is held, in a line each. */
+export const holdReasons = ({ reasons }) =>
+  reasons.map(({ code, detail }) => h("span", { class: "quiet" }, `${HOLD_WORDS[code] ?? code}: ${detail}`));
 
 export function statusElements(analysis) {
   const { status, progress, seconds_left: secondsLeft, error } = analysis;

@@ -26,17 +26,23 @@ export function createDeepZoom(element, { width, height, mpp, tiling }) {
   const viewer = OpenSeadragon({ element, ...options() });
   const { image, opened } = openImage(viewer, element, tileSource(width, height, tiling), Boolean(tiling));
 
-  /** Where the slide's corner lies on the screen, and screen px per level-0 px; null before it is open. */
+  /**
+   * Where the slide's corner would lie on the screen if nothing were turned, screen px per level-0 px, and the turn round
+   * the middle of the view (radians, clockwise); null before the slide is open.
+   */
   function frame() {
     if (!image()) return null;
-    const corner = image().imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
-    const far = image().imageToViewerElementCoordinates(new OpenSeadragon.Point(width, height));
-    return { x: corner.x, y: corner.y, zoom: (far.x - corner.x) / width };
+    const [corner, far] = [new OpenSeadragon.Point(0, 0), new OpenSeadragon.Point(width, height)].map((point) =>
+      viewer.viewport.pixelFromPointNoRotate(image().imageToViewportCoordinates(point), true),
+    );
+    const turn = (viewer.viewport.getRotation(true) * Math.PI) / 180;
+    return { x: corner.x, y: corner.y, zoom: (far.x - corner.x) / width, turn };
   }
 
   function toSlide(x, y) {
-    const { x: left, y: top, zoom } = frame();
-    return { x: (x - left) / zoom, y: (y - top) / zoom };
+    const { x: left, y: top, zoom, turn } = frame();
+    const [across, down] = turned(x, y, size(), -turn);
+    return { x: (across - left) / zoom, y: (down - top) / zoom };
   }
 
   const size = () => ({ width: element.clientWidth, height: element.clientHeight });
@@ -71,6 +77,12 @@ export function createDeepZoom(element, { width, height, mpp, tiling }) {
     viewer.viewport.applyConstraints();
   }
 
+  /** Turn the slide clockwise by so many degrees more. */
+  function turnBy(degrees) {
+    const now = viewer.viewport.getRotation();
+    viewer.viewport.setRotation((((now + degrees) % 360) + 360) % 360, true);
+  }
+
   viewer.addHandler("canvas-key", (event) => {
     event.preventDefaultAction = true; // OpenSeadragon's own keys turn and mirror the slide; ours are in slide_keys.js
   });
@@ -86,6 +98,13 @@ export function createDeepZoom(element, { width, height, mpp, tiling }) {
     goTo,
     move,
     zoomBy,
+    turnBy,
+    /** Degrees, clockwise. */
+    turn: () => viewer.viewport.getRotation(),
+    /** Let keys be for the slide. */
+    focus: () => viewer.canvas.focus({ preventScroll: true }),
+    /** Whether the pointer moves the slide; a tool may need it for itself. */
+    followPointer: (on) => viewer.setMouseNavEnabled(on),
     home: () => viewer.viewport.goHome(),
     /** Ask for all tiles again: the service was away, or the session had ended. */
     reload: () => image()?.reset(),
@@ -97,6 +116,14 @@ export function createDeepZoom(element, { width, height, mpp, tiling }) {
     onTileFailed: (act) => viewer.addHandler("tile-load-failed", act),
     close: () => viewer.destroy(),
   };
+}
+
+/** A place of the screen, turned round the middle of a view; radians, clockwise. */
+export function turned(x, y, { width, height }, radians) {
+  if (!radians) return [x, y];
+  const [across, down] = [x - width / 2, y - height / 2];
+  const [cosine, sine] = [Math.cos(radians), Math.sin(radians)];
+  return [width / 2 + across * cosine - down * sine, height / 2 + across * sine + down * cosine];
 }
 
 const options = () => ({
@@ -118,6 +145,7 @@ const options = () => ({
   maxZoomPixelRatio: 8,
   minZoomImageRatio: 0.7,
   visibilityRatio: 0.3,
+  preserveImageSizeOnResize: true, // ×20 stays ×20 where a tool takes some of the view's height
   zoomPerScroll: 1.35,
   zoomPerDoubleClick: 2,
   imageLoaderLimit: 4, // the browser has six connections to one host; the rest of the page needs some

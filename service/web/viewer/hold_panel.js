@@ -1,7 +1,8 @@
 // A result that is held: nothing of it is sent until a person has said whose it is, and why.
 
+import { holdReasons } from "./analysis_status.js";
 import { call } from "./api.js";
-import { HOLD_WORDS, REASON_LENGTH } from "./contract.js";
+import { REASON_LENGTH } from "./contract.js";
 import { askFor } from "./dialog.js";
 import { announce, fill, h } from "./dom.js";
 import { dateAndTime } from "./format.js";
@@ -9,10 +10,6 @@ import { may } from "./login.js";
 import { NAME_INPUT, keepReviewer, reviewerName } from "./reviewer.js";
 
 const HELD = "Held: not sent, and not to be had as FHIR, HL7, DICOM or PDF, until a person decides.";
-
-/** Why a result is held, in a line each. */
-export const holdReasons = ({ reasons }) =>
-  reasons.map(({ code, detail }) => h("span", { class: "quiet" }, `${HOLD_WORDS[code] ?? code}: ${detail}`));
 
 /** `onDecided(analysis)` is told what the service says of the analysis afterwards. */
 export function createHoldPanel(onDecided) {

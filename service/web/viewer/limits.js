@@ -3,12 +3,12 @@
 import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
 import { fill, h } from "./dom.js";
 import { number, plural } from "./format.js";
-import { createHoldPanel } from "./hold_panel.js";
 
 /** `analysis()` is what the service last said of it; `onAnalysis(analysis)` is told what it says after a decision. */
 export function createLimits({ report, review, analysis, onAnalysis }) {
   const element = h("section", { class: "limits", "aria-label": "What limits this result" });
-  const holdPanel = createHoldPanel(onAnalysis);
+  const hold = h("div", { hidden: true });
+  let holdPanel = null; // loaded for a result that is held
   const lines = h("div");
   const codes = [...new Set(report.warnings.map(({ code }) => code))].join(", ");
   const warnings = h(
@@ -21,7 +21,7 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     warnings.open = true; // what is closed is not printed
   };
   addEventListener("beforeprint", openWarnings);
-  fill(element, lines, holdPanel.element, warnings);
+  fill(element, lines, hold, warnings);
 
   function draw() {
     const { server, figures } = review;
@@ -36,8 +36,16 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
         ? h("p", {}, `The MAI's window reaches ${number(mai.hotspot.sections)} pieces of tissue that lie apart.`)
         : null,
     );
+    hold.hidden = !analysis().held;
+    if (!hold.hidden || holdPanel) drawHold();
+    element.hidden = !lines.childElementCount && warnings.hidden && hold.hidden;
+  }
+
+  async function drawHold() {
+    const { createHoldPanel } = await import("./hold_panel.js");
+    holdPanel ??= createHoldPanel(onAnalysis);
+    fill(hold, holdPanel.element);
     holdPanel.draw(analysis());
-    element.hidden = !lines.childElementCount && warnings.hidden && holdPanel.element.hidden;
   }
 
   return { element, draw, close: () => removeEventListener("beforeprint", openWarnings) };

@@ -1,7 +1,7 @@
 // Slides that wait for their analysis: those that are uploaded here, and those that were uploaded before. One form asks
 // for what they share; each has a line of its own.
 
-import { submitAnalysis } from "./analysis_form.js";
+import { submitAnalysis } from "./submission.js";
 import { get } from "./api.js";
 import { fill, h, newId } from "./dom.js";
 import { plural } from "./format.js";

@@ -5,6 +5,7 @@
 
 import { HINDRANCE_WORDS } from "./contract.js";
 import { colour } from "./dom.js";
+import { turned } from "./deep_zoom.js";
 import { kindOf } from "./figures.js";
 
 export const RING_UM = 13; // radius: a mitosis with some room round it
@@ -57,6 +58,7 @@ export function createOverlay(stage, deepZoom, mpp) {
   };
   const colours = readColours();
   const stamps = new Map();
+  const painters = new Set(); // of tools
   let drawRequest = 0;
 
   function draw() {
@@ -71,7 +73,8 @@ export function createOverlay(stage, deepZoom, mpp) {
     context.clearRect(0, 0, width, height);
     const place = deepZoom.frame();
     if (!place) return;
-    const frame = { ...place, width, height, density };
+    const frame = { ...place, width, height, density, seen: seenOf(place, width, height) };
+    turnContext(frame);
     if (layers.heatmap.on && content.heat) drawHeat(frame);
     if (layers.unexamined.on) {
       for (const [reason, path] of Object.entries(content.unexamined)) drawHatched(frame, path, colours[reason]);
@@ -85,7 +88,17 @@ export function createOverlay(stage, deepZoom, mpp) {
     }
     if (layers.hotspot.on) for (const hotspot of content.hotspots) drawHotspot(frame, hotspot);
     if (layers.detections.on) drawFigures(frame);
+    for (const paint of painters) paint({ context, frame, strokeWithHalo, drawOutline, drawName });
     if (content.cross) drawCross(frame);
+  }
+
+  /** Screen px as if nothing were turned: the canvas turns what is drawn, as the slide is turned. */
+  function turnContext({ width, height, density, turn }) {
+    context.setTransform(density, 0, 0, density, 0, 0);
+    if (!turn) return;
+    context.translate(width / 2, height / 2);
+    context.rotate(turn);
+    context.translate(-width / 2, -height / 2);
   }
 
   function drawHeat({ x, y, zoom }) {
@@ -97,9 +110,11 @@ export function createOverlay(stage, deepZoom, mpp) {
   }
 
   /** A line of the same width on the screen at every zoom, along a path in px of the slide. */
-  function drawOutline({ x, y, zoom, density }, path, { strokeColour, widthPx, dashPx = [], opacity = 1 }) {
+  function drawOutline(frame, path, { strokeColour, widthPx, dashPx = [], opacity = 1 }) {
+    const { x, y, zoom } = frame;
     context.save();
-    context.setTransform(density * zoom, 0, 0, density * zoom, density * x, density * y);
+    context.translate(x, y);
+    context.scale(zoom, zoom);
     context.globalAlpha = opacity;
     context.strokeStyle = strokeColour;
     context.lineWidth = widthPx / zoom;
@@ -110,16 +125,19 @@ export function createOverlay(stage, deepZoom, mpp) {
 
   /** Lines across an area, so that the tissue is seen between them; they move with the slide, and stay as far apart. */
   function drawHatched(frame, path, strokeColour) {
-    const { x, y, zoom, width, height, density } = frame;
+    const { x, y, zoom, seen } = frame;
     const { opacity } = layers.unexamined;
     context.save();
-    context.setTransform(density * zoom, 0, 0, density * zoom, density * x, density * y);
+    context.translate(x, y);
+    context.scale(zoom, zoom);
     context.clip(path, "evenodd");
-    context.setTransform(density, 0, 0, density, 0, 0);
+    turnContext(frame);
     const lines = new Path2D();
-    for (let left = ((x + y) % HATCH_PX) - HATCH_PX; left < width + height; left += HATCH_PX) {
-      lines.moveTo(left, 0);
-      lines.lineTo(left - height, height);
+    const [top, bottom] = [seen.top, seen.bottom];
+    const first = seen.left + top;
+    for (let sum = first + ((x + y - first) % HATCH_PX) - HATCH_PX; sum < seen.right + bottom; sum += HATCH_PX) {
+      lines.moveTo(sum - top, top);
+      lines.lineTo(sum - bottom, bottom);
     }
     context.globalAlpha = opacity;
     context.strokeStyle = strokeColour;
@@ -129,7 +147,8 @@ export function createOverlay(stage, deepZoom, mpp) {
     drawOutline(frame, path, { strokeColour, widthPx: 2, opacity });
   }
 
-  function drawHotspot({ x, y, zoom, height }, { place, label, isLabelBelow }) {
+  function drawHotspot(frame, { place, label, isLabelBelow }) {
+    const { x, y, zoom, height } = frame;
     const [centreX, centreY] = [x + (place.x + 0.5) * zoom, y + (place.y + 0.5) * zoom];
     const isCircle = place.shape === "circle";
     const half = isCircle ? [place.radius_um, place.radius_um] : [place.width_um / 2, place.height_um / 2];
@@ -143,12 +162,16 @@ export function createOverlay(stage, deepZoom, mpp) {
     if (down <= 1.5 * height) {
       const above = Math.max(centreY - down - 8, Math.min(18, centreY)); // inside, where the edge is out of sight
       const below = Math.min(centreY + down + 18, Math.max(height - 8, centreY));
-      drawHotspotName(label, centreX, isLabelBelow ? below : above);
+      drawName(frame, label, centreX, isLabelBelow ? below : above);
     }
     context.globalAlpha = 1;
   }
 
-  function drawHotspotName(label, centreX, baseline) {
+  /** Words at a place that turns with the slide; they stand upright. */
+  function drawName(frame, label, placeX, placeY) {
+    const [centreX, baseline] = turned(placeX, placeY, frame, frame.turn);
+    context.save();
+    context.setTransform(frame.density, 0, 0, frame.density, 0, 0);
     context.font = "600 13px system-ui, sans-serif";
     context.textAlign = "center";
     context.lineWidth = 4;
@@ -156,6 +179,7 @@ export function createOverlay(stage, deepZoom, mpp) {
     context.strokeText(label, centreX, baseline);
     context.fillStyle = colours["hotspot-name"];
     context.fillText(label, centreX, baseline);
+    context.restore();
   }
 
   /** A coloured line on a wider white one, so that it is seen on any stain. */
@@ -178,7 +202,7 @@ export function createOverlay(stage, deepZoom, mpp) {
     for (const kind of KINDS) {
       if (!centres[kind].length || (kind === "rejected" && !layers.rejected.on)) continue;
       context.globalAlpha = layers.detections.opacity * (kind === "rejected" ? layers.rejected.opacity : 1);
-      if (isMany) drawStamps(centres[kind], kind, radius, frame.density);
+      if (isMany) drawStamps(frame, centres[kind], kind, radius);
       else {
         const path = new Path2D();
         for (const [x, y] of centres[kind]) addMark(path, kind, x, y, radius);
@@ -190,25 +214,28 @@ export function createOverlay(stage, deepZoom, mpp) {
   }
 
   function centresInView(frame, radius) {
+    const { left, top, right, bottom } = frame.seen;
     const centres = Object.fromEntries(KINDS.map((kind) => [kind, []]));
     for (const figure of content.figures) {
       if (figure.key === content.selected?.key) continue;
       const [x, y] = centreOf(frame, figure);
-      if (x < -radius || y < -radius || x > frame.width + radius || y > frame.height + radius) continue;
+      if (x < left - radius || y < top - radius || x > right + radius || y > bottom + radius) continue;
       centres[kindOf(figure)].push([x, y]);
     }
     return centres;
   }
 
   /** Thousands of marks: one is drawn, then copied, to whole px of the screen. */
-  function drawStamps(centres, kind, radius, density) {
+  function drawStamps(frame, centres, kind, radius) {
+    const { density } = frame;
     const half = Math.ceil(radius + 4);
     const stamp = stampOf(kind, radius, half, density);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    for (const [x, y] of centres) {
+    for (const centre of centres) {
+      const [x, y] = turned(...centre, frame, frame.turn);
       context.drawImage(stamp, Math.round((x - half) * density), Math.round((y - half) * density));
     }
-    context.setTransform(density, 0, 0, density, 0, 0);
+    turnContext(frame);
   }
 
   function stampOf(kind, radius, half, density) {
@@ -272,8 +299,9 @@ export function createOverlay(stage, deepZoom, mpp) {
       redraw();
     },
     /** The figure at a place of the screen, or null where none is near. */
-    figureAt(x, y) {
+    figureAt(screenX, screenY) {
       const frame = deepZoom.frame();
+      const [x, y] = turned(screenX, screenY, deepZoom.size(), -frame.turn);
       let nearest = { figure: null, distance: Math.max(12, radiusAt(frame.zoom)) };
       for (const figure of content.figures) {
         const [centreX, centreY] = centreOf(frame, figure);
@@ -282,8 +310,25 @@ export function createOverlay(stage, deepZoom, mpp) {
       }
       return nearest.figure;
     },
+    /** Have something drawn over all, in every frame; returns a function that ends it. */
+    addPainter(paint) {
+      painters.add(paint);
+      redraw();
+      return () => {
+        painters.delete(paint);
+        redraw();
+      };
+    },
     close: () => resizing.disconnect(),
   };
+}
+
+/** The part of the screen, as if nothing were turned, that is seen: more than its width and height where it is turned. */
+function seenOf({ turn }, width, height) {
+  if (!turn) return { left: 0, top: 0, right: width, bottom: height };
+  const reach = Math.hypot(width, height) / 2;
+  const [x, y] = [width / 2, height / 2];
+  return { left: x - reach, top: y - reach, right: x + reach, bottom: y + reach };
 }
 
 function addMark(path, kind, x, y, radius) {
@@ -323,11 +368,22 @@ export function pathOf(lines) {
   return path;
 }
 
-/** The outline of a report's region as one path, in px of the slide: a rectangle, or a GeoJSON (Multi)Polygon. */
+/** A report's region as a GeoJSON geometry: it may be a rectangle. */
+export function geometryOf(region) {
+  if (region.type) return { type: region.type, coordinates: region.coordinates };
+  const { x, y, width, height } = region;
+  const corners = [
+    [x, y],
+    [x + width, y],
+    [x + width, y + height],
+    [x, y + height],
+    [x, y],
+  ];
+  return { type: "Polygon", coordinates: [corners] };
+}
+
+/** The outline of a report's region as one path, in px of the slide. */
 export function regionPath(region) {
-  if (region.type === "MultiPolygon") return pathOf(region.coordinates.flat());
-  if (region.type === "Polygon") return pathOf(region.coordinates);
-  const path = new Path2D();
-  path.rect(region.x, region.y, region.width, region.height);
-  return path;
+  const { type, coordinates } = geometryOf(region);
+  return pathOf(type === "MultiPolygon" ? coordinates.flat() : coordinates);
 }

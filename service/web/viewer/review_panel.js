@@ -10,7 +10,7 @@ import { number, placeInUm, plural } from "./format.js";
 import { createGallery } from "./gallery.js";
 import { may } from "./login.js";
 import { LOWEST_CANDIDATE } from "./review.js";
-import { askToSign, requireReviewer } from "./reviewer.js";
+import { requireReviewer } from "./reviewer.js";
 import { createThresholdSlider } from "./threshold.js";
 
 const PICTURE_PX = 192;
@@ -101,6 +101,7 @@ export function createReviewPanel({
   async function sign() {
     const { mai, counts } = review.server;
     const total = plural(counts.total, "mitosis", "mitoses");
+    const { askToSign } = await import("./sign_dialog.js");
     const signed = await askToSign(review, {
       words: [
         `${total}, MAI ${number(mai.count)} in ${windowWords(mai)}${mai.area_sufficient ? "" : ": no class"}.`,

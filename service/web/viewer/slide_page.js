@@ -1,19 +1,14 @@
 // A slide: its pixels with what was found on them, and beside it the review and the result.
 
 import { replaceAddress, viewAddress } from "./address.js";
-import { createAnalysisForm, submitAnalysis } from "./analysis_form.js";
-import { statusElements } from "./analysis_status.js";
 import { connection, get } from "./api.js";
 import { hideBanner, showBanner } from "./banner.js";
-import { UNFINISHED } from "./contract.js";
 import { createDeepZoom, loadTiling } from "./deep_zoom.js";
 import { fill, h } from "./dom.js";
-import { watchAnalyses } from "./events.js";
 import { UM_PER_PX_AT_X1 } from "./format.js";
 import { createLayersPanel } from "./layers_panel.js";
 import { createLimits } from "./limits.js";
-import { may } from "./login.js";
-import { createOverlay, pathOf, regionPath } from "./overlay.js";
+import { createOverlay, geometryOf, pathOf, regionPath } from "./overlay.js";
 import { problemElements } from "./problems.js";
 import { RESEARCH_USE } from "./research_use.js";
 import { createResultPanel } from "./result_panel.js";
@@ -22,6 +17,7 @@ import { createReviewPanel } from "./review_panel.js";
 import { createScaleBar } from "./scale_bar.js";
 import { listenToSlideKeys } from "./slide_keys.js";
 import { createTabs } from "./tabs.js";
+import { createToolbar } from "./toolbar.js";
 
 const FIGURE_UM = UM_PER_PX_AT_X1 / 40; // um per screen px when a figure is looked at
 const RELOAD_MS = 4000;
@@ -37,13 +33,14 @@ export function createPage(address) {
     "Copy link",
   );
   const stage = h("div", { class: "stage" });
+  const tools = h("div", {});
   const side = h("aside", { class: "side", "aria-label": "Review and result" });
   const homeLink = h("a", { href: "#", class: "home", "aria-label": "All slides" }, "‹ Slides");
   const element = h(
     "div",
     { class: "slide" },
     h("header", {}, homeLink, h("div", {}, title, about), copyButton),
-    h("main", {}, stage, side),
+    h("main", {}, h("div", { class: "view" }, tools, stage), side),
     h("footer", { class: "research" }, RESEARCH_USE),
   );
   const closers = []; // what closing the page has to undo
@@ -52,6 +49,8 @@ export function createPage(address) {
   let deepZoom = null;
   let overlay = null;
   let reviewPanel = null;
+  let reviewed = null; // the review
+  let toolbar = null;
 
   function currentAddress() {
     const kind = address.analysis ? "analysis" : "slide";
@@ -90,9 +89,9 @@ export function createPage(address) {
     if (!slide) showDeleted(Boolean(report));
     if (slide && !analysis) setTitle(slide.name, slide.name);
     if (slide || report) await showSlide(slide, report, tiling, slideId);
-    if (report) await showReview(report, slideId);
-    else if (analysis) showStatus();
-    else if (slide) fill(side, h("div", { class: "standing" }, createAnalysisRequest(slide)));
+    if (report) await showReview(report, slideId, slide);
+    else if (analysis) await showUnfinished();
+    else if (slide) await showAgain(side, slide);
     else showProblem({ code: "not-found", message: "this slide does not exist, or does not exist any more" });
   }
 
@@ -119,6 +118,8 @@ export function createPage(address) {
     overlay = createOverlay(stage, deepZoom, mpp ?? [1, 1]);
     closers.push(overlay.close, deepZoom.close, listenToSlideKeys(deepZoom));
     reloadFailedTiles(slideId);
+    showToolbar(mpp);
+    closers.push(() => toolbar.close());
     await deepZoom.opened;
     deepZoom.onRest(() => replaceAddress(currentAddress()));
     if (address.view) deepZoom.goTo(address.view, true);
@@ -147,31 +148,18 @@ export function createPage(address) {
 
   // Without a result
 
-  /** The status of an analysis that has no result, yet or for ever. */
-  function showStatus() {
-    const content = h("div", { class: "standing" });
-    fill(side, content);
-    const draw = () => {
-      const words = "It begins as soon as a worker is free. The slide can be looked at until then.";
-      const note = analysis.status === "queued" ? h("p", { class: "quiet" }, words) : null;
-      fill(content, h("h2", {}, "Analysis"), statusElements(analysis), note);
-    };
-    draw();
-    if (!UNFINISHED.includes(analysis.status)) return;
-    const stop = watchAnalyses({
-      onStatus: (now) => {
-        if (now.id !== analysis.id || isClosed) return;
+  async function showUnfinished() {
+    const { createUnfinishedPanel } = await import("./unfinished_panel.js");
+    const panel = createUnfinishedPanel({
+      analysis,
+      onSucceeded: (now) => {
         analysis = now;
-        draw();
-        if (now.status !== "succeeded") return;
-        stop();
         showFinished().catch(showProblem);
       },
-      onDeleted: (id) => {
-        if (id === analysis.id) showProblem({ code: "not-found", message: "this analysis was deleted" });
-      },
+      onDeleted: () => showProblem({ code: "not-found", message: "this analysis was deleted" }),
     });
-    closers.push(stop);
+    closers.push(panel.close);
+    fill(side, panel.element);
   }
 
   async function showFinished() {
@@ -179,50 +167,40 @@ export function createPage(address) {
     if (!isClosed) await showReview(report, analysis.slide_id);
   }
 
-  /** The form to have this slide analysed; the region may be what is visible. */
-  function createAnalysisRequest(slide) {
-    const { width, height, mpp } = slide.slide;
-    const visibleRegion = () => {
-      const size = deepZoom.size();
-      const [from, to] = [deepZoom.toSlide(0, 0), deepZoom.toSlide(size.width, size.height)];
-      const [left, top] = [Math.max(0, Math.round(from.x)), Math.max(0, Math.round(from.y))];
-      return [left, top, Math.min(width, Math.round(to.x)) - left, Math.min(height, Math.round(to.y)) - top];
-    };
-    const createRegionButton = (input) => {
-      const onclick = () => {
-        input.value = visibleRegion().join(", ");
-      };
-      return h("button", { type: "button", onclick }, "Use the visible part");
-    };
-    const form = createAnalysisForm(may("submit") ? createRegionButton : null);
-    form.setSlideMpp(mpp);
-    const problem = h("div", { class: "problem", role: "alert", hidden: true });
-    const onsubmit = async (event) => {
-      event.preventDefault();
-      try {
-        const { id } = await submitAnalysis(slide.slide_id, form.read());
-        location.hash = viewAddress("analysis", id);
-      } catch (error) {
-        fill(problem, problemElements(error));
-        problem.hidden = false;
-      }
-    };
-    const analyseButton = h("button", { type: "submit", class: "main", disabled: !may("submit") }, "Analyse");
-    return h(
-      "form",
-      { class: "ask", onsubmit },
-      h("h2", {}, "Not analysed yet"),
-      form.elements,
-      problem,
-      h("div", { class: "buttons" }, analyseButton),
-    );
+  /** The form that asks for an analysis of this slide, with what may be drawn for it. */
+  async function showAgain(place, slide, report = null) {
+    const { createAgainPanel } = await import("./again_panel.js");
+    if (isClosed) return;
+    const region = report?.region && geometryOf(report.region);
+    const panel = createAgainPanel({ stage, deepZoom, overlay, slide, analysis, region });
+    closers.push(panel.close);
+    fill(place, panel.element);
+  }
+
+  // Instruments
+
+  function showToolbar(mpp, slideTools = []) {
+    toolbar?.close();
+    const onSlide = { stage, deepZoom, overlay, mpp };
+    const counted = () => reviewed?.counted ?? [];
+    toolbar = createToolbar({
+      deepZoom,
+      mpp,
+      tools: [
+        ["Ruler", "L", async () => (await import("./ruler.js")).createRuler(onSlide)],
+        ["Fields", "F", async () => (await import("./field_of_view.js")).createFieldOfView({ ...onSlide, counted })],
+        ...slideTools,
+      ],
+    });
+    fill(tools, toolbar.element);
   }
 
   // With a result
 
-  async function showReview(report, slideId) {
-    const review = new Review(analysis.id, { mergeUm: report.parameters.merge_um, mpp: report.slide.mpp });
+  async function showReview(report, slideId, slide = null) {
+    const review = (reviewed = new Review(analysis.id, { mergeUm: report.parameters.merge_um, mpp: report.slide.mpp }));
     closers.push(() => review.close());
+    showToolbar(report.slide.mpp, [["Own hot-spot", "H", () => loadHotspotTool(report)]]);
     const showHotspots = (more = []) => {
       const { mai } = review.server ?? report;
       const tooLittle = mai.area_sufficient ? "" : ", too little tissue";
@@ -264,6 +242,9 @@ export function createPage(address) {
       ["Review", reviewPanel.element],
       ["Result", resultPanel.element],
     ];
+    const again = h("div", {});
+    slide ??= await get(`v1/slides/${slideId}`).catch(() => null);
+    if (slide) contents.push(["Again", again, () => showAgain(again, slide, report).catch(showProblem)]);
     fill(side, limits.element, createTabs(contents));
     limits.draw();
     overlay.set({ region: report.region && regionPath(report.region) });
@@ -276,6 +257,20 @@ export function createPage(address) {
       fill(reviewPanel.element, h("div", { class: "problem" }, problemElements(error)));
     }
     await showLayers();
+  }
+
+  async function loadHotspotTool(report) {
+    const { createHotspotTool } = await import("./hotspot_tool.js");
+    return createHotspotTool({
+      stage,
+      deepZoom,
+      overlay,
+      mpp: report.slide.mpp,
+      path: `v1/analyses/${analysis.id}`,
+      goTo: goToHotspot,
+      automatic: () => (reviewed.server ?? report).mai,
+      changes: reviewed,
+    });
   }
 
   /** What the review's panel does on the slide, and asks of it. */

@@ -2,14 +2,14 @@
 
 import { h } from "./dom.js";
 
-/** `contents`: [name, element] of each panel. */
+/** `contents`: [name, element, what to do when it is first shown] of each panel. */
 export function createTabs(contents) {
-  const panels = contents.map(([name, content], index) => {
+  const panels = contents.map(([name, content, onFirst], index) => {
     const [tabId, panelId] = [`tab-${index}`, `panel-${index}`];
     const onclick = () => show(index);
     const tab = h("button", { type: "button", role: "tab", id: tabId, "aria-controls": panelId, onclick }, name);
     const properties = { role: "tabpanel", id: panelId, "aria-labelledby": tabId, tabindex: "0" };
-    return { tab, panel: h("div", properties, content) };
+    return { tab, panel: h("div", properties, content), onFirst };
   });
   const list = h(
     "div",
@@ -23,6 +23,8 @@ export function createTabs(contents) {
       tab.tabIndex = index === chosen ? 0 : -1;
       panel.hidden = index !== chosen;
     });
+    panels[chosen].onFirst?.();
+    panels[chosen].onFirst = null;
   }
 
   list.addEventListener("keydown", (event) => {

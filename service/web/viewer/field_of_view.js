@@ -1,0 +1,119 @@
+// The field of view of one's own microscope, in the middle of the view, and counting field after field.
+
+import { loadDefinitions } from "./definitions.js";
+import { announce, colour, fill, h, newId } from "./dom.js";
+import { isInWindow } from "./figures.js";
+import { number, plural } from "./format.js";
+
+const DIAMETER_KEY = "mitosis-field-um"; // of the browser's storage
+
+/** `counted()` gives the figures that are counted now; `mpp` in um per level-0 px (x, y). */
+export async function createFieldOfView({ deepZoom, overlay, mpp, counted }) {
+  const known = await loadDefinitions().catch(() => null);
+  const usual = 1000 * (known?.definitions[0].field_diameter_mm ?? 0);
+  const strokeColour = colour("hotspot");
+  const fields = []; // that were counted: place and keys of figures
+  const words = h("output", {});
+  const diameter = h("input", {
+    type: "number",
+    id: newId("diameter"),
+    min: "50",
+    max: "2000",
+    step: "1",
+    required: true,
+    value: localStorage.getItem(DIAMETER_KEY) ?? String(usual),
+    oninput: () => {
+      if (!diameter.checkValidity()) return;
+      localStorage.setItem(DIAMETER_KEY, diameter.value);
+      begin();
+    },
+  });
+  const countButton = h("button", { type: "button", class: "main", onclick: count }, "Count this field");
+  const backButton = h("button", { type: "button", onclick: back }, "Field back");
+  const beginButton = h("button", { type: "button", onclick: begin }, "Begin again");
+  const element = h(
+    "div",
+    { class: "line" },
+    h("label", { for: diameter.id }, "Field diameter, µm"),
+    diameter,
+    countButton,
+    backButton,
+    beginButton,
+    words,
+  );
+  let stopPainting = null;
+
+  /** The field in the middle of the view, and its figures that no field before it holds. */
+  function fieldHere() {
+    const { x, y } = deepZoom.view();
+    const circle = { shape: "circle", x: x - 0.5, y: y - 0.5, radius_um: Number(diameter.value) / 2 };
+    const before = new Set(fields.flatMap(({ keys }) => keys));
+    const found = counted().filter((figure) => isInWindow(figure, circle, mpp) && !before.has(figure.key));
+    return { circle, keys: found.map((figure) => figure.key) };
+  }
+
+  function count() {
+    const field = fieldHere();
+    fields.push(field);
+    draw();
+    announce(`field ${fields.length}: ${plural(field.keys.length, "mitosis", "mitoses")}`);
+    const { width, height } = deepZoom.size(); // to the next field on the right of the screen
+    const across = ((2 * field.circle.radius_um) / mpp[0]) * deepZoom.frame().zoom;
+    deepZoom.goTo(deepZoom.toSlide(width / 2 + across, height / 2));
+  }
+
+  function back() {
+    const last = fields.pop();
+    draw();
+    if (last) deepZoom.goTo({ x: last.circle.x + 0.5, y: last.circle.y + 0.5 });
+  }
+
+  function begin() {
+    fields.length = 0;
+    draw();
+  }
+
+  function draw() {
+    const total = fields.reduce((sum, { keys }) => sum + keys.length, 0);
+    const area = (fields.length * Math.PI * (Number(diameter.value) / 2000) ** 2).toFixed(2);
+    const here = fieldHere().keys.length;
+    fill(
+      words,
+      `Here ${number(here)}. ${plural(total, "mitosis", "mitoses")} in ${plural(fields.length, "field")}`,
+      fields.length ? ` (${fields.map(({ keys }) => keys.length).join(" + ")}), ${area} mm² of any kind` : "",
+    );
+    backButton.disabled = fields.length === 0;
+    beginButton.disabled = fields.length === 0;
+    overlay.redraw();
+  }
+
+  function paint({ context, frame, strokeWithHalo, drawName }) {
+    fields.forEach(({ circle, keys }, index) => {
+      const [x, y] = [frame.x + (circle.x + 0.5) * frame.zoom, frame.y + (circle.y + 0.5) * frame.zoom];
+      strokeWithHalo(context, circleOf(frame, x, y, circle.radius_um), strokeColour, 1.5);
+      drawName(frame, `${index + 1}: ${keys.length}`, x, y);
+    });
+    const radius = Number(diameter.value) / 2;
+    strokeWithHalo(context, circleOf(frame, frame.width / 2, frame.height / 2, radius), strokeColour, 3);
+  }
+
+  function circleOf({ zoom }, x, y, radiusUm) {
+    const path = new Path2D();
+    path.ellipse(x, y, (radiusUm / mpp[0]) * zoom, (radiusUm / mpp[1]) * zoom, 0, 0, 2 * Math.PI);
+    return path;
+  }
+
+  deepZoom.onRest(() => stopPainting && draw());
+  return {
+    element,
+    start() {
+      stopPainting = overlay.addPainter(paint);
+      draw();
+    },
+    stop() {
+      stopPainting();
+      stopPainting = null;
+    },
+    enter: count,
+  };
+}
