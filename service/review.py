@@ -175,6 +175,11 @@ def mai_at(report: Report, glass: QualityMap, entries: Sequence[Entry], x: float
     return activity_of(len(kept), examined_mm2, ActivityCounts(index, ()), mpp).mai
 
 
+def counted_places(report: Report, entries: Sequence[Entry]) -> tuple[tuple[float, float], ...]:
+    """Give the places, x, y in um, of the figures that a review counts."""
+    return _places(_kept(replay(report, entries)))
+
+
 def _places(kept: Iterable[ReviewedDetection]) -> tuple[tuple[float, float], ...]:
     return tuple((each.x_um, each.y_um) for each in kept)
 

@@ -3,17 +3,32 @@
 from dataclasses import asdict
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.errors import problems
-from service.api.state import StateOf
+from service.api.state import State, StateOf
 from service.errors import StorageFull, StoredDamaged
-from service.intake.overlays import Reason, heat_picture, heat_place, hindrance_outlines, tissue_outline
+from service.intake.density import RAMP as DENSITY_RAMP
+from service.intake.density import densities, density_picture
+from service.intake.overlays import (
+    RAMP,
+    Place,
+    Ramp,
+    Reason,
+    heat_picture,
+    heat_place,
+    hindrance_outlines,
+    tissue_outline,
+)
 from service.refusals import NotFinished, NotFound
-from service.store.results import keep_copy, kept_copy
+from service.review import counted_places
+from service.store.results import Result, keep_copy, kept_copy
+from service.store.reviews import Reviews
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"], route_class=AuditedRoute)
 
@@ -25,14 +40,22 @@ class Outline(BaseModel):
     coordinates: list[list[tuple[float, float]]]
 
 
+class Stop(BaseModel):
+    """A value, and the colour that stands for it."""
+
+    value: float
+    colour: Annotated[str, Field(examples=["#286edc"])]
+
+
 class HeatMap(BaseModel):
-    """A translucent picture of the probability map, and where it lies (level-0 px from the slide's corner)."""
+    """A translucent picture, where it lies (level-0 px from the slide's corner), and what its colours mean."""
 
     href: Annotated[str, Field(description="Relative to this address.")]
     x: float
     y: float
     width: float
     height: float
+    legend: list[Stop]
 
 
 class Layers(BaseModel):
@@ -43,7 +66,8 @@ class Layers(BaseModel):
         dict[Reason, Outline] | None,
         Field(description="What cannot be examined, by reason; reasons that the slide does not have are left out."),
     ]
-    heatmap: HeatMap | None
+    heatmap: Annotated[HeatMap | None, Field(description="The probability of a mitosis, for a near look.")]
+    density: Annotated[HeatMap | None, Field(description="Counted mitoses per mm2 of examined tissue, from afar.")]
 
 
 @router.get("", summary="What can be laid over the slide", responses=problems(NotFound, NotFinished, StoredDamaged))
@@ -51,13 +75,39 @@ def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     """Return the outlines of the tissue and of what cannot be examined, and where the heat map lies."""
     _, result = state.result(analysis_id, caller.tenant)
     probabilities, quality = result.probabilities(), result.quality()
+    dense = _densities(state, result)[1] if quality else None
     place = heat_place(probabilities) if probabilities else None
     hindrances = hindrance_outlines(quality).items() if quality else ()
     return Layers(
         tissue=Outline(**tissue_outline(quality.tissue)) if quality else None,
         unexamined={name: Outline(**outline) for name, outline in hindrances} if quality else None,
-        heatmap=HeatMap(href="layers/heatmap.png", **asdict(place)) if place else None,
+        heatmap=HeatMap(href="layers/heatmap.png", **asdict(place), legend=_legend(RAMP)) if place else None,
+        density=HeatMap(href="layers/density.png", **asdict(dense), legend=_legend(DENSITY_RAMP)) if dense else None,
     )
+
+
+def _legend(ramp: Ramp) -> list[Stop]:
+    return [Stop(value=value, colour="#{:02x}{:02x}{:02x}".format(*colour)) for value, colour in ramp]
+
+
+def _densities(state: State, result: Result) -> tuple[npt.NDArray[np.float64], Place]:
+    """Find how dense the figures lie that the review counts."""
+    report, entries = result.report(), Reviews(state.engine).entries(result.analysis_id)
+    tissue, _ = result.glass().examinable.examined(report.examined_region)
+    return densities(np.array(counted_places(report, entries)).reshape(-1, 2), tissue)
+
+
+@router.get(
+    "/density.png",
+    summary="Mitoses per mm2, translucent",
+    response_class=Response,
+    responses=problems(NotFound, NotFinished, StoredDamaged)
+    | {200: {"content": {"image/png": {}}, "description": "The picture."}},
+)
+def get_density(analysis_id: str, state: StateOf, caller: Reader) -> Response:
+    """Return what is counted now per mm2 of examined tissue, in the window of the MAI round each place."""
+    _, result = state.result(analysis_id, caller.tenant)
+    return Response(density_picture(_densities(state, result)[0]), media_type="image/png")
 
 
 @router.get(

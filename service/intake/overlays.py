@@ -20,8 +20,9 @@ from service.tissue import TissueMask
 
 LONGEST_PX: Final = 2048
 LEAST: Final = 0.02  # below, nothing is shown
+Ramp: TypeAlias = tuple[tuple[float, tuple[int, int, int, int]], ...]
 # red, green, blue, opacity at a probability: colours that no stain has
-RAMP: Final = (
+RAMP: Final[Ramp] = (
     (LEAST, (40, 110, 220, 50)),
     (0.4, (0, 180, 170, 150)),
     (0.8, (180, 220, 30, 210)),
@@ -88,8 +89,12 @@ def heat_picture(probabilities: ProbabilityMap) -> bytes:
     padded = np.zeros((height * shrunk, width * shrunk), np.float32)
     padded[: values.shape[0], : values.shape[1]] = values
     strongest = padded.reshape(height, shrunk, width, shrunk).max((1, 3))
-    picture = Image.fromarray((strongest * 255 + 0.5).astype(np.uint8)).convert("P")
-    colours = _colours()
+    return paint(strongest, colours_of(RAMP))
+
+
+def paint(values: npt.NDArray[np.floating[Any]], colours: npt.NDArray[np.uint8]) -> bytes:
+    """Draw values from 0 to 1 in colours (256, 4), as a PNG."""
+    picture = Image.fromarray((values * 255 + 0.5).astype(np.uint8)).convert("P")
     picture.putpalette(colours[:, :3].tobytes())
     content = io.BytesIO()
     picture.save(content, "PNG", transparency=colours[:, 3].tobytes(), optimize=False)
@@ -101,10 +106,10 @@ def _shrunk(probabilities: ProbabilityMap) -> int:
     return max(1, -(-longest // LONGEST_PX))
 
 
-def _colours() -> npt.NDArray[np.uint8]:
-    """Make the palette: 256 times red, green, blue, opacity."""
-    values, at = np.arange(256) / 255, [place for place, _ in RAMP]
-    channels = [np.interp(values, at, [colour[channel] for _, colour in RAMP]) for channel in range(4)]
+def colours_of(ramp: Ramp, most: float = 1.0) -> npt.NDArray[np.uint8]:
+    """Make a ramp's palette from 0 to `most`: 256 times red, green, blue, opacity; nothing below its first value."""
+    values, at = np.arange(256) / 255 * most, [place for place, _ in ramp]
+    channels = [np.interp(values, at, [colour[channel] for _, colour in ramp]) for channel in range(4)]
     colours = np.stack(channels, 1)
-    colours[values < LEAST, 3] = 0
+    colours[values < at[0], 3] = 0
     return colours.astype(np.uint8)

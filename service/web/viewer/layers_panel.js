@@ -2,6 +2,7 @@
 
 import { HINDRANCE_WORDS } from "./contract.js";
 import { h, newId } from "./dom.js";
+import { number } from "./format.js";
 
 const LAYER_NAMES = {
   detections: "Mitoses",
@@ -11,15 +12,49 @@ const LAYER_NAMES = {
   tissue: "Tissue outline",
   heatmap: "Heat map",
 };
+const HEAT_WORDS = { density: "Mitoses per mm²", probability: "Probability of a mitosis" };
 const OPEN_FROM_PX = 1100; // on narrower pages the panel would cover the slide
 
-/** `missing` names the layers that this analysis does not have, `hindrances` why parts of it cannot be examined. */
-export function createLayersPanel(overlay, missing, hindrances) {
-  const rows = Object.entries(overlay.layers).map(([name, layer]) => [
-    createRow(name, layer, missing.includes(name), overlay.redraw),
-    name === "unexamined" && hindrances.map(createLegend),
-  ]);
-  return h("details", { class: "layers", open: innerWidth > OPEN_FROM_PX }, h("summary", {}, "Layers"), rows);
+/**
+ * `missing` names the layers that this analysis does not have, `hindrances` why parts of it cannot be examined, `legends`
+ * what the colours of each heat map mean. `draw()` shows the legend of the one that is drawn.
+ */
+export function createLayersPanel(overlay, { missing, hindrances, legends }) {
+  const scales = Object.entries(legends).map(([kind, legend]) => [kind, createScale(kind, legend)]);
+  const rows = Object.entries(overlay.layers).map(([name, layer]) => {
+    const onChange = () => {
+      overlay.redraw();
+      draw();
+    };
+    return [
+      createRow(name, layer, missing.includes(name), onChange),
+      name === "unexamined" && hindrances.map(createLegend),
+    ];
+  });
+  const element = h(
+    "details",
+    { class: "layers", open: innerWidth > OPEN_FROM_PX },
+    h("summary", {}, "Layers"),
+    rows,
+    scales.map(([, scale]) => scale),
+  );
+
+  function draw() {
+    const kind = overlay.layers.heatmap.on ? overlay.heatKind() : null;
+    for (const [each, scale] of scales) scale.hidden = each !== kind;
+  }
+
+  draw();
+  return { element, draw };
+}
+
+function createScale(kind, legend) {
+  const stops = legend.map(({ value, colour }) => {
+    const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
+    swatch.style.backgroundColor = colour;
+    return h("li", {}, swatch, `${number(value, value % 1 ? 1 : 0)}`);
+  });
+  return h("div", { class: "heat-scale" }, HEAT_WORDS[kind], h("ul", {}, stops));
 }
 
 function createRow(name, layer, isMissing, redraw) {

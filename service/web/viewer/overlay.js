@@ -15,6 +15,7 @@ const DETAIL_PX = 10; // from here, a ring has a halo and accepted ones a second
 const MANY = 400; // figures in view, from which marks are copied instead of drawn one by one
 const KEPT_STAMPS = 40;
 const HATCH_PX = 8; // from line to line, on the screen
+const DENSITY_FROM_UM = 2; // um per screen px: at less than x5
 const SHARP_CELL_PX = 24; // cells of the heat map are blurred until they are as large on the screen
 const KINDS = ["candidate", "rejected", "open", "accepted", "added"]; // later ones are drawn over earlier ones
 const DIRECTIONS = [
@@ -52,7 +53,7 @@ export function createOverlay(stage, deepZoom, mpp) {
     hotspots: [],
     tissue: null,
     unexamined: {}, // by reason, a path
-    heat: null,
+    heat: {}, // `density` and `probability`: image and place
     region: null,
     cross: false,
   };
@@ -75,7 +76,7 @@ export function createOverlay(stage, deepZoom, mpp) {
     if (!place) return;
     const frame = { ...place, width, height, density, seen: seenOf(place, width, height) };
     turnContext(frame);
-    if (layers.heatmap.on && content.heat) drawHeat(frame);
+    if (layers.heatmap.on) drawHeat(frame);
     if (layers.unexamined.on) {
       for (const [reason, path] of Object.entries(content.unexamined)) drawHatched(frame, path, colours[reason]);
     }
@@ -102,12 +103,16 @@ export function createOverlay(stage, deepZoom, mpp) {
   }
 
   function drawHeat({ x, y, zoom }) {
-    const { image, place } = content.heat;
+    const { image, place } = content.heat[heatKind(zoom)] ?? {};
+    if (!image) return;
     context.globalAlpha = layers.heatmap.opacity;
     context.imageSmoothingEnabled = (place.width / image.naturalWidth) * zoom < SHARP_CELL_PX;
     context.drawImage(image, x + place.x * zoom, y + place.y * zoom, place.width * zoom, place.height * zoom);
     context.globalAlpha = 1;
   }
+
+  /** From afar a density, near the probability of each place. */
+  const heatKind = (zoom) => (mpp[0] / zoom > DENSITY_FROM_UM ? "density" : "probability");
 
   /** A line of the same width on the screen at every zoom, along a path in px of the slide. */
   function drawOutline(frame, path, { strokeColour, widthPx, dashPx = [], opacity = 1 }) {
@@ -298,6 +303,8 @@ export function createOverlay(stage, deepZoom, mpp) {
       Object.assign(content, changes);
       redraw();
     },
+    /** Which heat map is drawn at this scale: `density` or `probability`. */
+    heatKind: () => heatKind(deepZoom.frame()?.zoom ?? 1),
     /** The figure at a place of the screen, or null where none is near. */
     figureAt(screenX, screenY) {
       const frame = deepZoom.frame();

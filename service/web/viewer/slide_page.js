@@ -303,18 +303,30 @@ export function createPage(address) {
 
   async function showLayers() {
     const path = `v1/analyses/${analysis.id}`;
-    const { tissue = null, unexamined = null, heatmap = null } = await get(`${path}/layers`).catch(() => ({}));
+    const layers = await get(`${path}/layers`).catch(() => ({}));
+    const { tissue = null, unexamined = null, heatmap: probability = null, density = null } = layers;
     if (isClosed) return;
     if (tissue) overlay.set({ tissue: pathOf(tissue.coordinates) });
     const outlines = Object.entries(unexamined ?? {}).map(([reason, { coordinates }]) => [reason, pathOf(coordinates)]);
     overlay.set({ unexamined: Object.fromEntries(outlines) });
-    const kept = { tissue, unexamined, heatmap };
-    const missing = Object.keys(kept).filter((name) => !kept[name]);
-    stage.append(createLayersPanel(overlay, missing, Object.keys(unexamined ?? {})));
-    if (!heatmap) return;
-    const image = h("img", { alt: "" });
-    image.addEventListener("load", () => overlay.set({ heat: { image, place: heatmap } }));
-    image.src = `${path}/${heatmap.href}`;
+    const kept = { tissue, unexamined, heatmap: probability ?? density };
+    const heat = Object.fromEntries(Object.entries({ density, probability }).filter(([, each]) => each));
+    const panel = createLayersPanel(overlay, {
+      missing: Object.keys(kept).filter((name) => !kept[name]),
+      hindrances: Object.keys(unexamined ?? {}),
+      legends: Object.fromEntries(Object.entries(heat).map(([kind, { legend }]) => [kind, legend])),
+    });
+    stage.append(panel.element);
+    deepZoom.onRest(panel.draw);
+    const images = {};
+    for (const [kind, place] of Object.entries(heat)) {
+      const image = h("img", { alt: "" });
+      image.addEventListener("load", () => {
+        images[kind] = { image, place };
+        overlay.set({ heat: images });
+      });
+      image.src = `${path}/${place.href}`;
+    }
   }
 
   open().catch(showProblem);

@@ -1,0 +1,68 @@
+"""How dense the mitoses lie: a translucent picture of their number per mm2 of tissue, for a slide seen as a whole.
+
+Each cell tells of the window of the MAI round it: the mitoses in it over the examined tissue in it. Where the window
+holds little tissue nothing is shown: one mitosis would make any density there.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from service.hot_spots import Points
+from service.intake.overlays import Place, Ramp, colours_of, paint
+from service.mitotic_definitions import MAI_BAAK
+from service.tissue import WHOLE, TissueMask
+
+CELLS = 8  # per radius of the window
+LEAST_SHARE = 0.25  # of the window's area: tissue
+FINE = 4  # parts of a cell, along each side, by which the window's edge is found
+DENSEST = 16.0  # per mm2, and more
+# red, green, blue, opacity at a density: from the blue of few to the yellow of more than the MAI's cut-off
+RAMP: Final[Ramp] = (
+    (0.5, (40, 110, 220, 90)),
+    (3.0, (0, 180, 170, 160)),
+    (8.0, (180, 220, 30, 210)),
+    (DENSEST, (255, 240, 0, 230)),
+)
+
+
+def densities(points_um: Points, tissue: TissueMask) -> tuple[npt.NDArray[np.float64], Place]:
+    """Count mitoses, (n, 2) x, y in um, per mm2 of tissue round each cell; where there is little tissue, NaN."""
+    radius_um = math.sqrt(MAI_BAAK.area_mm2 * 1e6 / math.pi)
+    pitch_um = tissue.scale[0] * tissue.mpp[0]
+    block = max(1, round(radius_um / CELLS / pitch_um))
+    rows, columns = (math.ceil(size / block) for size in tissue.coverage.shape)
+    padded = np.zeros((rows * block, columns * block), np.float64)
+    padded[: tissue.coverage.shape[0], : tissue.coverage.shape[1]] = tissue.coverage
+    covered = padded.reshape(rows, block, columns, block).sum((1, 3)) * tissue.pixel_mm2 / WHOLE  # mm2
+    cell_um = (block * pitch_um, block * tissue.scale[1] * tissue.mpp[1])
+    round_about = ndimage.convolve(covered, _disc(radius_um, cell_um), mode="constant")
+    x, y = np.meshgrid((np.arange(columns) + 0.5) * cell_um[0], (np.arange(rows) + 0.5) * cell_um[1])
+    centres = np.stack([x.ravel(), y.ravel()], 1)
+    counts = np.zeros(rows * columns)
+    if len(points_um):
+        counts = cKDTree(points_um).query_ball_point(centres, radius_um, return_length=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.asarray(counts, np.float64).reshape(rows, columns) / round_about
+    found[(round_about < LEAST_SHARE * MAI_BAAK.area_mm2) | (covered == 0)] = np.nan
+    width, height = (count * block * scale for count, scale in zip((columns, rows), tissue.scale, strict=True))
+    return found, Place(0.0, 0.0, width, height)
+
+
+def _disc(radius_um: float, cell_um: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """Tell how much of each cell round a middle one lies within a radius, 0 to 1."""
+    across, down = (math.ceil(radius_um / side + 0.5) for side in cell_um)
+    x, y = ((np.arange(-reach * FINE, (reach + 1) * FINE) + 0.5) / FINE - 0.5 for reach in (across, down))
+    inside = np.hypot(x * cell_um[0], y[:, None] * cell_um[1]) <= radius_um
+    shares: npt.NDArray[np.float64] = inside.reshape(2 * down + 1, FINE, 2 * across + 1, FINE).mean((1, 3))
+    return shares
+
+
+def density_picture(found: npt.NDArray[np.float64]) -> bytes:
+    """Draw densities as a PNG."""
+    values = np.nan_to_num(found).clip(0, DENSEST) / DENSEST
+    return paint(values, colours_of(RAMP, DENSEST))
