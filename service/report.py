@@ -120,6 +120,7 @@ class ReviewedDetection(Detection):
     reviewer: str | None = None
     at: datetime | None = None
     reason: str | None = None
+    note: Annotated[str | None, Field(description="What a person wrote about it, whatever is decided.")] = None
 
 
 class Signature(Part):

@@ -25,7 +25,7 @@ from service.report import Detection, Report, Review, ReviewedDetection, Signatu
 from service.sections import Sections
 from service.slide import Box
 
-Action = Literal["accept", "reject", "add", "clear", "sign", "void"]
+Action = Literal["accept", "reject", "add", "clear", "note", "sign", "void"]
 DECISIONS: dict[str, Literal["accepted", "rejected"]] = {"accept": "accepted", "reject": "rejected", "add": "accepted"}
 
 Found = dict[int, ReviewedDetection]  # by id
@@ -33,7 +33,10 @@ Found = dict[int, ReviewedDetection]  # by id
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change to be made: a decision on a detection, or a new one at x, y (level-0 px)."""
+    """A change to be made: a decision or note on a detection, or a new one at x, y (level-0 px).
+
+    The text of a note is its `reason`.
+    """
 
     action: Action
     id: int | None = None
@@ -83,6 +86,9 @@ def _apply(found: Found, entry: Entry, mpp: tuple[float, float]) -> None:
         return
     if entry.action == "add":
         found[entry.id] = _added(entry.id, entry.x or 0.0, entry.y or 0.0, mpp)
+    if entry.action == "note":
+        found[entry.id] = found[entry.id].model_copy(update={"note": entry.reason})
+        return
     if entry.action == "clear" and found[entry.id].origin == "person":
         del found[entry.id]
         return

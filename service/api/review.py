@@ -54,12 +54,21 @@ class Addition(StrictModel):
     reason: Reason = None
 
 
+class Note(StrictModel):
+    """A note on a detection, in place of the one before; without a text, that is taken away. It decides nothing."""
+
+    action: Literal["note"]
+    id: Number
+    reason: Annotated[Reason, Field(description="The text.")] = None
+
+
 class Changes(StrictModel):
     """Changes of which all are made, or none."""
 
     reviewer: Annotated[Text, Field(description="Family, Given.")]
     changes: Annotated[
-        list[Annotated[Decision | Addition, Field(discriminator="action")]], Field(min_length=1, max_length=MAX_CHANGES)
+        list[Annotated[Decision | Addition | Note, Field(discriminator="action")]],
+        Field(min_length=1, max_length=MAX_CHANGES),
     ]
 
 

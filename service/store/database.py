@@ -220,7 +220,7 @@ review_entries = Table(
     metadata,
     Column("analysis_id", String(36), ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),
     Column("revision", Integer, primary_key=True, autoincrement=False),
-    Column("action", String(8), nullable=False),  # accept, reject, add, clear, sign, void
+    Column("action", String(8), nullable=False),  # accept, reject, add, clear, note, sign, void
     Column("detection_id", Integer),
     Column("x", Float),  # level-0 px, of an added one
     Column("y", Float),

@@ -13,6 +13,7 @@ from tests.conftest import FIELD_MPP
 from tests.slides import pyramid_of, write_pyramid
 from tests.web.conftest import WORKED_S, Service, until
 from tests.web.test_accessibility import violations
+from tests.web.test_markers import screen
 
 WIDE_PX = 8000  # wider than a window of the MAI
 
@@ -154,3 +155,19 @@ def test_once_more_without_what_is_drawn_and_at_another_threshold(
     page.get_by_role("tab", name="Again").click()
     page.locator(".others a").first.wait_for()
     assert "threshold 0.60 (this one)" in page.locator(".others").inner_text()
+
+
+def test_the_heat_map_is_a_density_from_afar_and_a_probability_near(page: Any) -> None:
+    page.get_by_label("Heat map", exact=True).check()
+    scale = page.locator(".heat-scale:visible")
+    scale.get_by_text("Mitoses per mm²").wait_for()
+    assert scale.locator("li").all_inner_texts() == ["0.5", "3", "8", "16"]
+    far = screen(page)
+    page.uncheck("[data-layer=heatmap]")
+    page.wait_for_timeout(200)
+    assert (np.abs(far.astype(int) - screen(page)).max(-1) > 20).mean() > 0.01
+    page.check("[data-layer=heatmap]")
+    page.keyboard.press("4")
+    scale.get_by_text("Probability of a mitosis").wait_for()
+    assert scale.count() == 1
+    assert violations(page) == []

@@ -19,6 +19,7 @@ export const ACTION_WORDS = {
   reject: "rejected",
   clear: "cleared",
   add: "added",
+  note: "noted",
   sign: "signed",
   void: "made the signature void",
 };

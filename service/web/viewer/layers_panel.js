@@ -2,7 +2,6 @@
 
 import { HINDRANCE_WORDS } from "./contract.js";
 import { h, newId } from "./dom.js";
-import { number } from "./format.js";
 
 const LAYER_NAMES = {
   detections: "Mitoses",
@@ -52,7 +51,7 @@ function createScale(kind, legend) {
   const stops = legend.map(({ value, colour }) => {
     const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.backgroundColor = colour;
-    return h("li", {}, swatch, `${number(value, value % 1 ? 1 : 0)}`);
+    return h("li", {}, swatch, String(value));
   });
   return h("div", { class: "heat-scale" }, HEAT_WORDS[kind], h("ul", {}, stops));
 }

@@ -11,6 +11,7 @@ import { applyChange, areSame, undoOf, withoutKey } from "./review_changes.js";
 import { reviewerName } from "./reviewer.js";
 
 export const LOWEST_CANDIDATE = 0.3; // score of the candidates that are loaded
+const UNDO_STEPS = 100; // that are kept in the browser's storage
 const LOOK_MS = 15000; // from one look at what others have changed to the next
 const SAME_PLACE_PX = 0.01; // the service rounds places
 
@@ -28,6 +29,7 @@ export class Review extends EventTarget {
     super();
     this.path = `v1/analyses/${analysisId}`;
     this.storageKey = `mitosis-draft:${analysisId}`;
+    this.undoKey = `mitosis-undo:${analysisId}`;
     this.mergeUm = mergeUm;
     this.mpp = mpp;
     this.server = null; // the review as the service has it
@@ -55,7 +57,10 @@ export class Review extends EventTarget {
     const isFirst = this.server === null;
     this.candidates = loaded.candidates ?? [];
     this.#setServer(loaded);
-    if (isFirst) this.#restoreDraft();
+    if (isFirst) {
+      this.#restoreUndo();
+      this.#restoreDraft();
+    }
     this.#notify();
   }
 
@@ -93,6 +98,22 @@ export class Review extends EventTarget {
     const draft = { revision: this.server.revision, pending: this.pending };
     if (this.pending.length) localStorage.setItem(this.storageKey, JSON.stringify(draft));
     else localStorage.removeItem(this.storageKey);
+    this.#keepUndo();
+  }
+
+  /** Keep what can be undone, for when the page is loaded anew; it holds for this revision only. */
+  #keepUndo() {
+    const steps = this.#undoSteps
+      .slice(-UNDO_STEPS)
+      .map((step) => step.map((each) => ({ ...each, ...this.#keyAndId(each) })));
+    const kept = { revision: this.server.revision, steps };
+    if (steps.length) localStorage.setItem(this.undoKey, JSON.stringify(kept));
+    else localStorage.removeItem(this.undoKey);
+  }
+
+  #restoreUndo() {
+    const kept = JSON.parse(localStorage.getItem(this.undoKey) ?? "null");
+    if (kept?.revision === this.server.revision) this.#undoSteps = kept.steps;
   }
 
   #notify(type = "change") {
@@ -139,7 +160,7 @@ export class Review extends EventTarget {
 
   // Deciding
 
-  /** Accept, reject or clear figures. */
+  /** Accept, reject or clear figures, or note something on them. */
   decide(figures, action, reason) {
     this.#undoSteps.push(figures.map((figure) => undoOf(figure, action)));
     for (const figure of figures) {
@@ -185,6 +206,7 @@ export class Review extends EventTarget {
 
   /** The key and id of a figure; an addition that was saved in the meantime has those of its detection. */
   #keyAndId({ key }) {
+    if (!key) return {}; // of an addition that comes back by undo
     const id = key.startsWith("d") ? Number(key.slice(1)) : this.#savedIds.get(key);
     return id === undefined ? { key } : { key: `d${id}`, id };
   }
@@ -232,11 +254,17 @@ export class Review extends EventTarget {
       this.problem = problem;
       return false;
     }
-    this.pending.splice(Number(refusal[1]), 1);
+    const [change] = this.pending.splice(Number(refusal[1]), 1);
+    if (change.action === "add") this.#forget(change.key); // there is nothing to undo
     this.#keepDraft();
     this.refused = refusal[2];
     this.#notify("refused");
     return true;
+  }
+
+  #forget(key) {
+    const steps = this.#undoSteps.map((step) => step.filter((each) => each.key !== key));
+    this.#undoSteps = steps.filter((step) => step.length > 0);
   }
 
   /** What can be sent now: a decision on an addition waits until that has got its id. */
@@ -330,6 +358,7 @@ export class Review extends EventTarget {
       throw problem;
     }
     this.#undoSteps = []; // a key press must not undo what is signed
+    this.#keepUndo();
     this.#notify();
   }
 }

@@ -17,6 +17,11 @@ export function applyChange(figures, change) {
     figures.delete(change.key);
     return;
   }
+  if (change.action === "note") {
+    figure.note = change.reason ?? null;
+    figure.unsent = true;
+    return;
+  }
   figure.decision = DECISIONS[change.action];
   figure.reason = change.reason ?? null;
   figure.unsent = true;
@@ -25,6 +30,7 @@ export function applyChange(figures, change) {
 /** The change that undoes an action on a figure: its decision before, or the addition once more. */
 export function undoOf(figure, action) {
   if (figure.origin === "person" && action === "clear") return { action: "add", x: figure.x, y: figure.y };
+  if (action === "note") return { action, key: figure.key, ...(figure.note && { reason: figure.note }) };
   const before = Object.keys(DECISIONS).find((each) => DECISIONS[each] === figure.decision) ?? "clear";
   const reason = figure.reason && before !== "clear" ? { reason: figure.reason } : {};
   return { action: before, key: figure.key, ...reason };

@@ -2,7 +2,7 @@
 
 import { hideBanner, showBanner } from "./banner.js";
 import { showConflict } from "./conflict_banner.js";
-import { CROP_UM, DECISIONS } from "./contract.js";
+import { CROP_UM, DECISIONS, REASON_LENGTH } from "./contract.js";
 import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
 import { isInWindow, kindWords, nameOf, scoreWords } from "./figures.js";
@@ -68,6 +68,22 @@ export function createReviewPanel({
     if (figure.decision !== decision) review.decide([figure], action);
     announce(`${nameOf(figure)} ${decision ?? "not decided"}`);
     selectNext(1, figure);
+  }
+
+  async function note() {
+    const figure = selectedFigure();
+    if (!figure || figure.candidate || !mayDecide || !(await requireReviewer())) return;
+    const { askFor } = await import("./dialog.js");
+    const properties = { maxlength: String(REASON_LENGTH), value: figure.note ?? "" };
+    const values = await askFor({
+      title: `Note on ${nameOf(figure)}`,
+      words: ["It is kept with the review, whatever is decided. An empty one is taken away."],
+      fields: [{ name: "note", label: "Note", properties }],
+      yes: "Keep",
+    });
+    if (!values || values.note === (figure.note ?? "")) return;
+    review.decide([figure], "note", values.note);
+    announce("noted");
   }
 
   function addCandidate(figure) {
@@ -184,6 +200,7 @@ export function createReviewPanel({
   const undoButton = createKeyButton("Undo", "U", undo);
   const previousButton = createKeyButton("Previous", "P", () => selectNext(-1));
   const nextButton = createKeyButton("Next", "N", () => selectNext(1));
+  const noteButton = createKeyButton("Note…", "T", note);
   const addButton = createKeyButton("Add", "M", () => setAdding(!isAdding), "add");
   const signButton = h("button", { type: "button", class: "main sign", onclick: sign }, "Sign…");
   const slider = createThresholdSlider({
@@ -217,7 +234,7 @@ export function createReviewPanel({
   function drawButtons() {
     const { status, signed, revision } = review.server;
     const isSigned = signed?.revision === revision;
-    for (const button of [acceptButton, rejectButton, clearButton, addButton]) button.disabled = !mayDecide;
+    for (const button of [acceptButton, rejectButton, clearButton, noteButton, addButton]) button.disabled = !mayDecide;
     undoButton.disabled = !review.canUndo || !mayDecide;
     fill(signButton, isSigned ? "Signed" : status === "preliminary" ? "Sign…" : "Sign again…");
     signButton.disabled = isSigned || !mayDecide || review.pending.length > 0 || Boolean(review.conflict);
@@ -261,6 +278,8 @@ export function createReviewPanel({
       ` score ${scoreWords(figure)}, ${kindWords(figure)}`,
       figure.reviewer ? ` by ${figure.reviewer}` : "",
       figure.reason ? `: ${figure.reason}` : "",
+      figure.candidate ? null : noteButton,
+      figure.note ? h("span", { class: "note" }, `Note: ${figure.note}`) : null,
       h("span", { class: "quiet" }, placeInUm(figure.x, figure.y, mpp)),
     );
   }
@@ -308,6 +327,7 @@ export function createReviewPanel({
       u: undo,
       n: () => selectNext(1),
       p: () => selectNext(-1),
+      t: note,
       m: () => setAdding(!isAdding),
       Escape: () => setAdding(false),
       Enter: () => isAdding && !event.target.closest("button, a, summary") && addAt(centre()),
