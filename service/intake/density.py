@@ -1,7 +1,7 @@
 """How dense the mitoses lie: a translucent picture of their number per mm2 of tissue, for a slide seen as a whole.
 
 Each cell tells of the window of the MAI round it: the mitoses in it over the examined tissue in it. Where the window
-holds little tissue nothing is shown: one mitosis would make any density there.
+holds next to no tissue nothing is shown: one mitosis would make any density there.
 """
 
 import math
@@ -18,7 +18,7 @@ from service.mitotic_definitions import MAI_BAAK
 from service.tissue import WHOLE, TissueMask
 
 CELLS = 8  # per radius of the window
-LEAST_SHARE = 0.25  # of the window's area: tissue
+LEAST_SHARE = 0.05  # of the window's area: tissue
 FINE = 4  # parts of a cell, along each side, by which the window's edge is found
 DENSEST = 16.0  # per mm2, and more
 # red, green, blue, opacity at a density: from the blue of few to the yellow of more than the MAI's cut-off

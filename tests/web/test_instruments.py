@@ -125,33 +125,33 @@ def test_a_hot_spot_is_dragged_and_snaps_back(service: Service, page: Any, analy
     assert violations(page) == []
 
 
-def test_once_more_without_what_is_drawn_and_at_another_threshold(
+def test_once_more_a_part_without_a_part_of_it_and_at_another_threshold(
     service: Service, page: Any, analysis: dict[str, Any]
 ) -> None:
     page.get_by_role("tab", name="Again").click()
-    page.get_by_role("button", name="Rectangle").click()
-    page.keyboard.press("0")
-    page.wait_for_timeout(700)
-    x, y = middle(page)
-    size = page.locator(".stage").bounding_box()
-    drag(page, (x, y - size["height"] / 2 + 2), (x + size["width"] / 2 + 50, y + size["height"] / 2 - 2))
-    page.get_by_label("What to do with Rectangle 1").select_option("without")
-    page.get_by_label("Threshold", exact=True).last.fill("0.6")
-    assert violations(page) == []
     page.get_by_role("button", name="Polygon").click()
     for key in ("Enter", "ArrowRight", "Enter", "ArrowDown", "Enter", " "):
         page.keyboard.press(key)
         page.wait_for_timeout(100)
-    page.get_by_role("button", name="Take Polygon 2 away").click()
+    page.get_by_role("button", name="Take Polygon 1 away").click()
+    page.keyboard.press("0")
+    page.wait_for_timeout(700)
+    left, middle_y = page.locator(".stage").bounding_box()["x"], middle(page)[1]
+    for name, reach in (("Rectangle", 60), ("Freehand", 20)):
+        page.get_by_role("button", name=name).click()
+        x, y = left + 80, middle_y
+        way = [(x + reach, y - reach), (x + reach, y + reach), (x - reach, y + reach)]
+        drag(page, (x - reach, y - reach), *(way if name == "Freehand" else way[1:2]))
+    page.get_by_label("What to do with Freehand 2").select_option("without")
+    page.get_by_label("Threshold", exact=True).last.fill("0.6")
+    assert violations(page) == []
     page.get_by_role("button", name="Analyse again").click()
     until(page, lambda: analysis["id"] not in page.url)
     again = service.running.wait(page.url.split("analysis=")[1].split("&")[0], WORKED_S)
     assert (again["slide_id"], again["request"]["threshold"]) == (analysis["slide_id"], 0.6)
-    report = service.running.http.get(f"/v1/analyses/{again['id']}/result").json()
-    half = report["slide"]["width"] / 2
-    corners = [place for ring in report["region"]["coordinates"] for place in ring]
-    assert max(place[0] for place in corners) == pytest.approx(half, abs=10)
-    assert all(each["x"] <= half + 10 for each in report["detections"])
+    region = service.running.http.get(f"/v1/analyses/{again['id']}/result").json()["region"]
+    outer, hole = (np.ptp(np.array(ring), axis=0) for ring in region["coordinates"])
+    assert outer / hole == pytest.approx(np.array([3.0, 3.0]), rel=0.1)
     page.get_by_role("tab", name="Again").click()
     page.locator(".others a").first.wait_for()
     assert "threshold 0.60 (this one)" in page.locator(".others").inner_text()
