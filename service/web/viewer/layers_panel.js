@@ -48,10 +48,11 @@ export function createLayersPanel(overlay, { missing, hindrances, legends }) {
 }
 
 function createScale(kind, legend) {
-  const stops = legend.map(({ value, colour }) => {
+  const isOpen = kind === "density"; // what is denser has the last colour too
+  const stops = legend.map(({ value, colour }, index) => {
     const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.backgroundColor = colour;
-    return h("li", {}, swatch, String(value));
+    return h("li", {}, swatch, `${value}${isOpen && index === legend.length - 1 ? "+" : ""}`);
   });
   return h("div", { class: "heat-scale" }, HEAT_WORDS[kind], h("ul", {}, stops));
 }

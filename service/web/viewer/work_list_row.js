@@ -8,6 +8,14 @@ import { announce, fill, h } from "./dom.js";
 import { age, dateAndTime, number } from "./format.js";
 import { may } from "./login.js";
 
+const CELLS = [
+  ["accession", "Accession"],
+  ["mai", "MAI"],
+  ["mitoses", "Mitoses"],
+  ["standing", "Standing"],
+  ["reviewer", "Reviewer"],
+  ["age", "Age"],
+]; // with what a card calls them, where the window is narrow
 const THUMBNAIL_LEVEL = 8; // of a Deep Zoom image: one tile, at most 256 px a side
 
 /** The address of a small picture of a slide. */
@@ -17,15 +25,13 @@ export const thumbnailOf = (slideId) => `v1/slides/${slideId}/tiles_files/${THUM
 export function createRow({ onProblem, onGone, showSlide }) {
   const picture = h("img", { class: "thumbnail", alt: "", loading: "lazy", width: 64, height: 48 });
   picture.addEventListener("error", () => picture.classList.add("missing"));
-  const name = h("div", { class: "name" });
-  const cells = Object.fromEntries(
-    ["accession", "mai", "mitoses", "standing", "reviewer", "age"].map((each) => [each, h("td", { class: each })]),
-  );
+  const title = h("div", { class: "name" });
+  const cells = Object.fromEntries(CELLS.map(([name, label]) => [name, h("td", { class: name, dataset: { label } })]));
   const button = h("button", { type: "button", class: "plain", onclick: cancelOrDelete });
   const element = h(
     "tr",
     {},
-    h("th", { scope: "row" }, h("div", { class: "what" }, picture, name)),
+    h("th", { scope: "row" }, h("div", { class: "what" }, picture, title)),
     Object.values(cells),
     h("td", { class: "end" }, may("submit") ? button : null),
   );
@@ -58,7 +64,7 @@ export function createRow({ onProblem, onGone, showSlide }) {
     if (picture.getAttribute("src") !== address) picture.setAttribute("src", address);
     const action = UNFINISHED.includes(now.status) ? "Cancel" : "Delete";
     fill(
-      name,
+      title,
       h("a", { href: viewAddress("analysis", now.id) }, now.slide_name),
       now.priority === "stat" ? h("span", { class: "badge urgent" }, "urgent") : null,
       parameters(now.request),
