@@ -224,6 +224,7 @@ export function createWorkList({ onDeleted }) {
         onStatus,
         onDeleted: (id) => rows.has(id) && loadSoon(CHANGED_MS),
         onReady: () => {
+          if (isReady || !problem.hidden) loadSoon(CHANGED_MS); // something may have changed while nobody told
           isReady = true;
         },
         onWorkers: (alive) => {

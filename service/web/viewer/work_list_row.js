@@ -36,7 +36,7 @@ export function createRow({ onProblem, onGone, showSlide }) {
     h("td", { class: "end" }, may("submit") ? button : null),
   );
   let analysis = null;
-  let drawn = "";
+  let [drawn, titled] = ["", ""];
 
   async function cancelOrDelete() {
     const { id, slide_name: slideName } = analysis;
@@ -58,24 +58,12 @@ export function createRow({ onProblem, onGone, showSlide }) {
     const wanted = JSON.stringify([now, classes, age(now.created_at)]);
     if (wanted === drawn) return;
     drawn = wanted;
-    const { summary, of_slide: ofSlide } = now;
+    const { summary } = now;
     element.dataset.id = now.id;
     const address = thumbnailOf(now.slide_id);
     if (picture.getAttribute("src") !== address) picture.setAttribute("src", address);
     const action = UNFINISHED.includes(now.status) ? "Cancel" : "Delete";
-    fill(
-      title,
-      h("a", { href: viewAddress("analysis", now.id) }, now.slide_name),
-      now.priority === "stat" ? h("span", { class: "badge urgent" }, "urgent") : null,
-      parameters(now.request),
-      ofSlide > 1
-        ? h(
-            "button",
-            { type: "button", class: "plain of-slide", onclick: () => showSlide(now) },
-            `${number(ofSlide)} of this slide`,
-          )
-        : null,
-    );
+    drawTitle(now);
     fill(cells.accession, now.accession_number ?? "–");
     fill(cells.mai, summary ? maiWords(summary, classes) : "–");
     fill(cells.mitoses, summary ? number(summary.total) : "–");
@@ -84,6 +72,24 @@ export function createRow({ onProblem, onGone, showSlide }) {
     fill(cells.age, h("time", { datetime: now.created_at, title: dateAndTime(now.created_at) }, age(now.created_at)));
     fill(button, action);
     button.setAttribute("aria-label", `${action} ${now.slide_name}`);
+  }
+
+  /** Only where it has changed: a link that is made anew loses the keyboard's focus. */
+  function drawTitle(now) {
+    const { id, slide_name: slideName, priority, request, of_slide: ofSlide } = now;
+    const wanted = JSON.stringify([id, slideName, priority, request, ofSlide]);
+    if (wanted === titled) return;
+    titled = wanted;
+    const onclick = () => showSlide(now);
+    fill(
+      title,
+      h("a", { href: viewAddress("analysis", id) }, slideName),
+      priority === "stat" ? h("span", { class: "badge urgent" }, "urgent") : null,
+      parameters(request),
+      ofSlide > 1
+        ? h("button", { type: "button", class: "plain of-slide", onclick }, `${number(ofSlide)} of this slide`)
+        : null,
+    );
   }
 
   return {
