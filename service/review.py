@@ -175,10 +175,12 @@ def counted_review(report: Report, glass: QualityMap, found: Found) -> Activity:
 
 def mai_at(report: Report, glass: QualityMap, entries: Sequence[Entry], x: float, y: float) -> Mai:
     """Count the MAI in a window that a person placed, centred at x, y (level-0 px), as the review stands."""
-    kept, mpp = _kept(replay(report, entries)), report.slide.mpp
-    tissue, examined_mm2 = glass.examinable.examined(report.examined_region)
-    index = count_at(_places(kept), x * mpp[0], y * mpp[1], Sections(tissue, glass.sections.labels))
-    return activity_of(len(kept), examined_mm2, ActivityCounts(index, ()), mpp).mai
+    kept, mpp, region = _kept(replay(report, entries)), report.slide.mpp, report.examined_region
+    examined = glass.sections  # made once: this is asked while somebody drags the window
+    if region is not None:
+        examined = Sections(examined.tissue.examined(region)[0], examined.labels)
+    index = count_at(_places(kept), x * mpp[0], y * mpp[1], examined)
+    return activity_of(len(kept), examined.tissue.area_mm2(), ActivityCounts(index, ()), mpp).mai
 
 
 def counted_places(report: Report, entries: Sequence[Entry]) -> tuple[tuple[float, float], ...]:

@@ -14,10 +14,9 @@ from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import StorageFull, StoredDamaged
 from service.intake.density import RAMP as DENSITY_RAMP
-from service.intake.density import densities, density_picture
+from service.intake.density import densities, density_picture, density_place
 from service.intake.overlays import (
     RAMP,
-    Place,
     Ramp,
     Reason,
     heat_picture,
@@ -75,7 +74,7 @@ def get_layers(analysis_id: str, state: StateOf, caller: Reader) -> Layers:
     """Return the outlines of the tissue and of what cannot be examined, and where the heat map lies."""
     _, result = state.result(analysis_id, caller.tenant)
     probabilities, quality = result.probabilities(), result.quality()
-    dense = _densities(state, result)[1] if quality else None
+    dense = density_place(quality.tissue) if quality else None
     place = heat_place(probabilities) if probabilities else None
     hindrances = hindrance_outlines(quality).items() if quality else ()
     return Layers(
@@ -90,7 +89,7 @@ def _legend(ramp: Ramp) -> list[Stop]:
     return [Stop(value=value, colour="#{:02x}{:02x}{:02x}".format(*colour)) for value, colour in ramp]
 
 
-def _densities(state: State, result: Result) -> tuple[npt.NDArray[np.float64], Place]:
+def _densities(state: State, result: Result) -> npt.NDArray[np.float64]:
     """Find how dense the figures lie that the review counts."""
     report, entries = result.report(), Reviews(state.engine).entries(result.analysis_id)
     tissue, _ = result.glass().examinable.examined(report.examined_region)
@@ -107,7 +106,7 @@ def _densities(state: State, result: Result) -> tuple[npt.NDArray[np.float64], P
 def get_density(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return what is counted now per mm2 of examined tissue, in the window of the MAI round each place."""
     _, result = state.result(analysis_id, caller.tenant)
-    return Response(density_picture(_densities(state, result)[0]), media_type="image/png")
+    return Response(density_picture(_densities(state, result)), media_type="image/png")
 
 
 @router.get(

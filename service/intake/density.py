@@ -17,6 +17,7 @@ from service.intake.overlays import Place, Ramp, colours_of, paint
 from service.mitotic_definitions import MAI_BAAK
 from service.tissue import WHOLE, TissueMask
 
+RADIUS_UM: Final = math.sqrt(MAI_BAAK.area_mm2 * 1e6 / math.pi)
 CELLS = 8  # per radius of the window
 LEAST_SHARE = 0.05  # of the window's area: tissue
 FINE = 4  # parts of a cell, along each side, by which the window's edge is found
@@ -30,34 +31,44 @@ RAMP: Final[Ramp] = (
 )
 
 
-def densities(points_um: Points, tissue: TissueMask) -> tuple[npt.NDArray[np.float64], Place]:
-    """Count mitoses, (n, 2) x, y in um, per mm2 of tissue round each cell; where there is little tissue, NaN."""
-    radius_um = math.sqrt(MAI_BAAK.area_mm2 * 1e6 / math.pi)
-    pitch_um = tissue.scale[0] * tissue.mpp[0]
-    block = max(1, round(radius_um / CELLS / pitch_um))
+def density_place(tissue: TissueMask) -> Place:
+    """Find where the picture lies."""
+    block, rows, columns = _grid(tissue)
+    return Place(0.0, 0.0, columns * block * tissue.scale[0], rows * block * tissue.scale[1])
+
+
+def _grid(tissue: TissueMask) -> tuple[int, int, int]:
+    """Give the pixels of the mask along a cell's side, and the rows and columns of cells."""
+    block = max(1, round(RADIUS_UM / CELLS / (tissue.scale[0] * tissue.mpp[0])))
     rows, columns = (math.ceil(size / block) for size in tissue.coverage.shape)
+    return block, rows, columns
+
+
+def densities(points_um: Points, tissue: TissueMask) -> npt.NDArray[np.float64]:
+    """Count mitoses, (n, 2) x, y in um, per mm2 of tissue round each cell; where there is little tissue, NaN."""
+    block, rows, columns = _grid(tissue)
     padded = np.zeros((rows * block, columns * block), np.float64)
     padded[: tissue.coverage.shape[0], : tissue.coverage.shape[1]] = tissue.coverage
     covered = padded.reshape(rows, block, columns, block).sum((1, 3)) * tissue.pixel_mm2 / WHOLE  # mm2
-    cell_um = (block * pitch_um, block * tissue.scale[1] * tissue.mpp[1])
-    round_about = ndimage.convolve(covered, _disc(radius_um, cell_um), mode="constant")
+    across_um, down_um = (block * scale * mpp for scale, mpp in zip(tissue.scale, tissue.mpp, strict=True))
+    cell_um = (across_um, down_um)
+    round_about = ndimage.convolve(covered, _disc(cell_um), mode="constant")
     x, y = np.meshgrid((np.arange(columns) + 0.5) * cell_um[0], (np.arange(rows) + 0.5) * cell_um[1])
     centres = np.stack([x.ravel(), y.ravel()], 1)
     counts = np.zeros(rows * columns)
     if len(points_um):
-        counts = cKDTree(points_um).query_ball_point(centres, radius_um, return_length=True)
+        counts = cKDTree(points_um).query_ball_point(centres, RADIUS_UM, return_length=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.asarray(counts, np.float64).reshape(rows, columns) / round_about
+        found: npt.NDArray[np.float64] = np.asarray(counts, np.float64).reshape(rows, columns) / round_about
     found[(round_about < LEAST_SHARE * MAI_BAAK.area_mm2) | (covered == 0)] = np.nan
-    width, height = (count * block * scale for count, scale in zip((columns, rows), tissue.scale, strict=True))
-    return found, Place(0.0, 0.0, width, height)
+    return found
 
 
-def _disc(radius_um: float, cell_um: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Tell how much of each cell round a middle one lies within a radius, 0 to 1."""
-    across, down = (math.ceil(radius_um / side + 0.5) for side in cell_um)
+def _disc(cell_um: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """Tell how much of each cell round a middle one lies in the window, 0 to 1."""
+    across, down = (math.ceil(RADIUS_UM / side + 0.5) for side in cell_um)
     x, y = ((np.arange(-reach * FINE, (reach + 1) * FINE) + 0.5) / FINE - 0.5 for reach in (across, down))
-    inside = np.hypot(x * cell_um[0], y[:, None] * cell_um[1]) <= radius_um
+    inside = np.hypot(x * cell_um[0], y[:, None] * cell_um[1]) <= RADIUS_UM
     shares: npt.NDArray[np.float64] = inside.reshape(2 * down + 1, FINE, 2 * across + 1, FINE).mean((1, 3))
     return shares
 

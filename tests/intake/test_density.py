@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.hot_spots import window_at
-from service.intake.density import LEAST_SHARE, densities, density_picture
+from service.intake.density import LEAST_SHARE, densities, density_picture, density_place
 from service.mitotic_definitions import MAI_BAAK
 from service.sections import Sections
 from service.window_tissue import examine
@@ -24,7 +24,7 @@ POINTS = np.random.default_rng(0).uniform(500, 4500, (60, 2))
     ids=["round", "fragments"],
 )
 def test_each_cell_tells_of_the_window_round_it(examined: Sections) -> None:
-    found, place = densities(POINTS, examined.tissue)
+    found, place = densities(POINTS, examined.tissue), density_place(examined.tissue)
     rows, columns = found.shape
     checked = 0
     for row in range(0, rows, 5):
@@ -49,5 +49,5 @@ def test_its_picture_shows_more_where_more_are_and_nothing_on_glass() -> None:
 
 
 def test_without_mitoses_nothing_is_dense() -> None:
-    found, _ = densities(np.empty((0, 2)), disc((4000.0, 4000.0), (2000.0, 2000.0), 9.0).tissue)
+    found = densities(np.empty((0, 2)), disc((4000.0, 4000.0), (2000.0, 2000.0), 9.0).tissue)
     assert np.nanmax(found) == 0
