@@ -84,7 +84,14 @@ def test_no_table_is_read_through(engine: Engine, what: str) -> None:
 
 
 def test_a_list_goes_on_where_it_ended(engine: Engine) -> None:
-    for what in ("list, going on", "list by status", "search", "search by patient", "list of signed", "list of a slide"):
+    for what in (
+        "list, going on",
+        "list by status",
+        "search",
+        "search by patient",
+        "list of signed",
+        "list of a slide",
+    ):
         assert "(created_at,id)<(?,?)" in plans(engine, ASKED[what])[0], what
     assert "analyses_held" in plans(engine, ASKED["list of held"])[0]
     assert "accession_number=?" in plans(engine, ASKED["search"])[0]

@@ -1,12 +1,14 @@
 """What the list says of a result is what its review says, before and after each change, whoever is interrupted."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.review import Change, Reviewer
+from service.review import Change, Entry, Reviewer
 from service.store.reviews import Reviews
 from service.store.summaries import Summary, fill, keep, summary_of
 from tests.store.test_results import Stored
@@ -56,6 +58,13 @@ def test_it_follows_the_review(stored: Stored) -> None:
     fill(stored.engine, stored.storage)
     assert (said(stored, analysis_id) or {})["changed"] is True
     assert fill(stored.engine, stored.storage) == 0
+
+
+def test_a_void_signature_is_none(stored: Stored) -> None:
+    report = stored.succeeded().report()
+    signed = Entry(1, "sign", None, None, None, None, "Weiß, Käthe", None, datetime.now(UTC), {})
+    found = summary_of(report, [signed, replace(signed, revision=2, action="void")], report)
+    assert (found.status, found.changed, found.reviewer) == ("preliminary", False, "Weiß, Käthe")
 
 
 def test_one_of_an_earlier_revision_is_not_kept(stored: Stored) -> None:

@@ -1,7 +1,6 @@
 // The review: what is counted now, the threshold, the figures as pictures, and a decision on each.
 
 import { hideBanner, showBanner } from "./banner.js";
-import { showConflict } from "./conflict_banner.js";
 import { CROP_UM, DECISIONS, REASON_LENGTH } from "./contract.js";
 import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
@@ -309,7 +308,8 @@ export function createReviewPanel({
   }
 
   review.addEventListener("change", onChange);
-  review.addEventListener("conflict", () => showConflict(review));
+  const showConflict = async () => (await import("./conflict_banner.js")).showConflict(review);
+  review.addEventListener("conflict", showConflict);
   review.addEventListener("overtaken", () =>
     showBanner("overtaken", "Somebody else has changed this review; what you see is the newest.", { fades: true }),
   );
@@ -356,7 +356,7 @@ export function createReviewPanel({
       signButton,
     ]),
   );
-  if (review.conflict) showConflict(review);
+  if (review.conflict) showConflict();
 
   return {
     element,
