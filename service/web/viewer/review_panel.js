@@ -1,8 +1,8 @@
 // The review: what is counted now, the threshold, the figures as pictures, and a decision on each.
 
 import { hideBanner, showBanner } from "./banner.js";
-import { CROP_UM, DECISIONS, REASON_LENGTH } from "./contract.js";
-import { decidedWords, grownWords, undecided, windowWords } from "./counted_words.js";
+import { CROP_UM, DECISIONS } from "./contract.js";
+import { decidedWords, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
 import { isInWindow, kindWords, nameOf, scoreWords } from "./figures.js";
 import { number, placeInUm, plural } from "./format.js";
@@ -72,16 +72,10 @@ export function createReviewPanel({
   async function note() {
     const figure = selectedFigure();
     if (!figure || figure.candidate || !mayDecide || !(await requireReviewer())) return;
-    const { askFor } = await import("./dialog.js");
-    const properties = { maxlength: String(REASON_LENGTH), value: figure.note ?? "" };
-    const values = await askFor({
-      title: `Note on ${nameOf(figure)}`,
-      words: ["It is kept with the review, whatever is decided. An empty one is taken away."],
-      fields: [{ name: "note", label: "Note", properties }],
-      yes: "Keep",
-    });
-    if (!values || values.note === (figure.note ?? "")) return;
-    review.decide([figure], "note", values.note);
+    const { askForNote } = await import("./note_dialog.js");
+    const text = await askForNote(figure);
+    if (text === null) return;
+    review.decide([figure], "note", text);
     announce("noted");
   }
 
@@ -114,19 +108,8 @@ export function createReviewPanel({
   }
 
   async function sign() {
-    const { mai, counts } = review.server;
-    const total = plural(counts.total, "mitosis", "mitoses");
     const { askToSign } = await import("./sign_dialog.js");
-    const signed = await askToSign(review, {
-      words: [
-        `${total}, MAI ${number(mai.count)} in ${windowWords(mai)}${mai.area_sufficient ? "" : ": no class"}.`,
-        grownWords(mai),
-        report.warnings.length ? `Warnings: ${report.warnings.map(({ message }) => message).join("; ")}.` : null,
-      ].filter(Boolean),
-      undecided: undecided(review.figures),
-      ordered: isOrdered,
-    });
-    if (!signed) return;
+    if (!(await askToSign(review, report, isOrdered))) return;
     announce("signed");
     onSigned();
   }

@@ -1,6 +1,7 @@
 // The dialog in which a review is signed, with what limits it.
 
 import { TEXT_LENGTH } from "./contract.js";
+import { grownWords, undecided, windowWords } from "./counted_words.js";
 import { askFor } from "./dialog.js";
 import { number, plural } from "./format.js";
 import { keepReviewer, NAME_INPUT, reviewerName } from "./reviewer.js";
@@ -8,10 +9,18 @@ import { keepReviewer, NAME_INPUT, reviewerName } from "./reviewer.js";
 const ORGANIZATION_KEY = "mitosis-organization"; // of the browser's storage
 
 /**
- * Ask for a signature, and sign. `words` say what is signed and what limits it; `undecided` is how many figures nobody
- * has decided on; `ordered`: whether the result goes out for an order. Resolves with null where cancelled.
+ * Ask for a signature of the review as it stands, with what limits it, and sign. `ordered`: whether the result goes out
+ * for an order. Resolves with null where cancelled.
  */
-export function askToSign(review, { words, undecided, ordered }) {
+export function askToSign(review, report, ordered) {
+  const { mai, counts } = review.server;
+  const mitoses = plural(counts.total, "mitosis", "mitoses");
+  const words = [
+    `${mitoses}, MAI ${number(mai.count)} in ${windowWords(mai)}${mai.area_sufficient ? "" : ": no class"}.`,
+    grownWords(mai),
+    report.warnings.length ? `Warnings: ${report.warnings.map(({ message }) => message).join("; ")}.` : null,
+  ].filter(Boolean);
+  const open = undecided(review.figures);
   const organization = {
     maxlength: String(TEXT_LENGTH),
     autocomplete: "organization",
@@ -19,7 +28,7 @@ export function askToSign(review, { words, undecided, ordered }) {
   };
   const patient = { maxlength: String(TEXT_LENGTH), autocomplete: "off", required: ordered };
   const total = review.figures.length;
-  const tick = `I sign ${number(undecided)} of ${plural(total, "figure")} that nobody has decided on, as the machine found them.`;
+  const tick = `I sign ${number(open)} of ${plural(total, "figure")} that nobody has decided on, as the machine found them.`;
   return askFor({
     title: "Sign this review",
     words: [
@@ -35,7 +44,7 @@ export function askToSign(review, { words, undecided, ordered }) {
         label: `Patient's number, from your own papers${ordered ? "" : " (optional)"}`,
         properties: patient,
       },
-      ...(undecided ? [{ name: "undecided", label: tick, properties: { type: "checkbox", required: true } }] : []),
+      ...(open ? [{ name: "undecided", label: tick, properties: { type: "checkbox", required: true } }] : []),
     ],
     yes: "Sign",
     act: async (values) => {
