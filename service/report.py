@@ -7,14 +7,17 @@ the machine found is never changed: what people made of it stands beside it, in 
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from service import __version__
 from service.activity_report import Activity, Counts, Mai, Part, Score, activity_of
 from service.commit import source_commit
 from service.detection_error import DetectionError
+from service.errors import DataInvalid
+from service.files import readable
 from service.mitotic_activity import ActivityCounts
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
@@ -24,6 +27,7 @@ from service.quality import QualityFacts, TissueFacts
 from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
+from service.strict import first_error
 
 
 class AnalysisFacts(Part):
@@ -168,6 +172,18 @@ class Report(Part):
     def merge_um(self) -> float:
         """The distance in um below which two figures were counted as one mitosis."""
         return float(self.parameters["merge_um"])
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a report's file. Raises FileMissing, DataInvalid for anything but a whole report."""
+        path = Path(path)
+        with readable(path):
+            content = path.read_bytes()
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            place, words = first_error(error)
+            raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {words}") from error
 
     def to_json(self) -> str:
         """Write the report as indented JSON with a final newline."""

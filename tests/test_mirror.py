@@ -16,6 +16,7 @@ FACTS = "names and numbers; what uses them is tested"
 WITHOUT = {
     "__main__": WIRING,
     "backend": "every kind of arithmetic against the others: test_inference.py",
+    "csv_rows": "by what reads such tables: test_cohort.py, training/test_fields.py",
     "focus": "found on blurred tissue: test_quality.py",
     "folds": "found on drawn folds: test_quality.py",
     "ink": "every colour of pen: test_quality.py",
@@ -44,6 +45,7 @@ WITHOUT = {
     "cli/keys": "the command makes the keys: store/test_keys.py",
     "cli/migrate": "the command of an upgrade: deployment/test_postgresql.py",
     "cli/options": FACTS,
+    "cli/processes": "with processes that are killed: cli/test_analyze.py",
     "cli/retention": "the command shows and allows it: store/test_retention.py",
     "cli/serve": WIRING,
     "cli/stores": WIRING,

@@ -11,7 +11,6 @@ y down, pixel centres at whole numbers. Model px: the field at the model's um pe
 Nothing is repaired or skipped in silence: what does not fit raises DataInvalid, which names the file and the line.
 """
 
-import csv
 import dataclasses
 import json
 import math
@@ -19,12 +18,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from service.csv_rows import csv_lines, csv_number, csv_rows, refuse
 from service.errors import DataInvalid, ParameterInvalid, ResolutionUnknown
 from service.parameters import scale_to
 from service.slide import Box, Rgb, open_slide
@@ -161,7 +161,7 @@ def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
     if not path.exists():
         return np.empty((0, 2))
     points = []
-    for line, values in enumerate(_csv_lines(path), start=1):
+    for line, values in enumerate(csv_lines(path), start=1):
         if not values:
             continue
         if len(values) != 2:
@@ -263,11 +263,6 @@ def load_field(field: Field, mpp: float) -> tuple[Rgb, Points, Points]:
     return pixels, mitoses, uncertain  # as Lattice.to_level0, turned round
 
 
-def refuse(path: Path, line: int | None, what: str) -> NoReturn:
-    """Raise DataInvalid for a file, and its line if there is one."""
-    raise DataInvalid(f"{path}{'' if line is None else f', line {line}'}: {what}")
-
-
 def _some(fields: list[Field], source: Path) -> list[Field]:
     if not fields:
         refuse(source, None, "there are no fields in it")
@@ -294,41 +289,6 @@ def _image_size(path: Path) -> tuple[int, int]:
             return image.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataInvalid(f"{path}: not a readable image ({error})") from error
-
-
-def _csv_lines(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.reader(file, strict=True))
-    except OSError as error:
-        raise DataInvalid(f"{path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataInvalid(f"{path}: not a readable CSV file ({error})") from error
-
-
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read line numbers and rows of a CSV file with a header, by column."""
-    lines = _csv_lines(path)
-    header = lines[0] if lines else []
-    if missing := [column for column in columns if column not in header]:
-        refuse(path, 1, f"no column {', '.join(missing)}")
-    for line, values in enumerate(lines[1:], start=2):
-        if not values:
-            continue
-        if len(values) != len(header):
-            refuse(path, line, f"{len(header)} values expected, {len(values)} found")
-        yield line, dict(zip(header, (value.strip() for value in values), strict=True))
-
-
-def csv_number(path: Path, line: int, text: str) -> float:
-    """Read a finite number of a file's line. Raises DataInvalid."""
-    try:
-        number = float(text)
-    except ValueError:
-        refuse(path, line, f"{text!r} is not a number")
-    if not math.isfinite(number):
-        refuse(path, line, f"{text!r} is not a finite number")
-    return number
 
 
 def _inside(path: Path, points: Sequence[tuple[int, float, float]], size: tuple[int, int]) -> Points:
