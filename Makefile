@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer bench-cohort pictures docs clean
+.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer bench-cohort notebooks pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -54,6 +54,10 @@ bench-viewer: setup
 
 bench-train: setup
 	$(BIN)/python tests/benchmarks/bench_training.py
+
+notebooks: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks]"
+	$(BIN)/python docs/run_notebooks.py
 
 pictures: setup
 	$(BIN)/python docs/take_pictures.py

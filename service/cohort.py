@@ -10,10 +10,10 @@ which names it, and stands in nobody's way.
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from service import __version__
 from service.activity_report import Mai, Score
@@ -27,6 +27,9 @@ from service.readers.opening import is_url, slide_name
 from service.region import Region, parse_region
 from service.report import Report
 from service.slide import Slide, check_mpp
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MANIFEST_SUFFIX = ".csv"
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -172,6 +175,16 @@ def _columns(found: Mai | Score, classed: Mapping[str, Any]) -> dict[str, Any]:
         "y": place and place.y,
     }
     return {found.definition: found.count} | {f"{found.definition}_{name}": value for name, value in more.items()}
+
+
+def cohort_frame(reports: Iterable[Report]) -> "DataFrame":
+    """Make a data frame of reports, a row each, with the columns of `table_row`.
+
+    Raises FormatUnavailable where pandas is not installed.
+    """
+    with needs("tables"):
+        import pandas
+    return pandas.DataFrame([table_row(report) for report in reports])
 
 
 def check_table(path: Path) -> None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -17,6 +17,7 @@ from service.activity_report import Activity, Counts, Mai, Part, Score, activity
 from service.commit import source_commit
 from service.detection_error import DetectionError
 from service.errors import DataInvalid
+from service.extras import needs
 from service.files import readable
 from service.mitotic_activity import ActivityCounts
 from service.mitotic_figures import MitoticFigure
@@ -28,6 +29,9 @@ from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
 from service.strict import first_error
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class AnalysisFacts(Part):
@@ -184,6 +188,18 @@ class Report(Part):
         except ValidationError as error:
             place, words = first_error(error)
             raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {words}") from error
+
+    def to_frame(self) -> "DataFrame":
+        """Make a data frame of the detections, a row each, by `id`; of a reviewed report with the decisions on them.
+
+        Columns as the JSON has them: x, y in level-0 px, `_um`, `score`, `area_um2`. Raises FormatUnavailable where
+        pandas is not installed.
+        """
+        with needs("tables"):
+            import pandas
+        found: list[Detection] = [*(self.review.detections if self.review else self.detections)]
+        columns = ReviewedDetection.model_fields if self.review else Detection.model_fields
+        return pandas.DataFrame([each.model_dump() for each in found], columns=[*columns]).set_index("id")
 
     def to_json(self) -> str:
         """Write the report as indented JSON with a final newline."""

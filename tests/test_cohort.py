@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from service.analysis import analyze
-from service.cohort import CohortSlide, kept_report, read_manifest, report_names, table_row, write_table
+from service.cohort import CohortSlide, cohort_frame, kept_report, read_manifest, report_names, table_row, write_table
 from service.errors import DataInvalid, ParameterInvalid
 from service.inference import Detector
 from service.model_card import DEFAULT_MODEL, find_model, read_card
@@ -126,6 +126,15 @@ def test_a_row_is_the_report(report: Report) -> None:
         assert (row[score.definition], row[f"{score.definition}_score"]) == (score.count, score.score)
     assert row["warnings"] == "area-insufficient"
     assert row["examined_mm2"] == report.tissue.examined_mm2
+
+
+def test_a_report_and_a_study_are_data_frames(report: Report) -> None:
+    frame = report.to_frame()
+    assert list(frame.index) == [each.id for each in report.detections]
+    assert frame[["x", "y", "score"]].values.tolist() == [[each.x, each.y, each.score] for each in report.detections]
+    study = cohort_frame([report, report])
+    assert list(study["mai_baak"]) == [report.mai.count] * 2
+    assert list(report.model_copy(update={"detections": []}).to_frame().columns) == list(frame.columns)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
