@@ -173,6 +173,13 @@ class Report(Part):
         return region_of(self.region.model_dump()) if self.region else None
 
     @property
+    def figures(self) -> list[ReviewedDetection]:
+        """The detections with what was decided on them: the review's, rejected and added ones too, or the machine's."""
+        if self.review is not None:
+            return self.review.detections
+        return [ReviewedDetection.model_construct(**dict(each), origin="machine") for each in self.detections]
+
+    @property
     def merge_um(self) -> float:
         """The distance in um below which two figures were counted as one mitosis."""
         return float(self.parameters["merge_um"])

@@ -1,17 +1,17 @@
 """`mitosis analyze`: slides in, reports out; of many slides a table too, several at a time, and gone on from."""
 
+import gzip
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Optional
 
 import typer
 
 from service.cli.console import (
-    Format,
     FormatOption,
     Tally,
     check_outputs,
@@ -25,8 +25,8 @@ from service.cli.options import Device, Model, Mpp, RegionOption, Threshold
 from service.cli.processes import side_by_side
 from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
 from service.errors import InternalError, MitosisError, ParameterInvalid
-from service.export.csv import to_csv
-from service.export.geojson import to_geojson
+from service.export.formats import REPORT_FORMATS, ReportFormat, check_map_file, write_map
+from service.export.geojson import geojson_lines
 from service.files import write_whole
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.parameters import AnalysisOptions
@@ -39,12 +39,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-WRITERS: dict[Format, Callable[[Report], bytes]] = {
-    "json": lambda report: report.to_json().encode(),
-    "geojson": to_geojson,
-    "csv": to_csv,
-}
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -52,7 +46,7 @@ class Asked:
 
     model: str
     device: Device
-    file_format: Format
+    file_format: ReportFormat
     mpp: float | None
     region: Region | None
     threshold: float | None
@@ -71,6 +65,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What is made of one slide beside its report: files, or None."""
+
+    overlay: Path | None = None
+    heatmap: Path | None = None
+    map: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are asked for."""
+        return [each for each in (self.overlay, self.heatmap, self.map) if each]
+
+
+@dataclass(frozen=True)
 class Piece:
     """One slide of a run, the file its report goes to (None: standard output), and its pictures."""
 
@@ -78,8 +86,7 @@ class Piece:
     slide: CohortSlide
     file: Path | None
     asked: Asked
-    overlay: Path | None = None
-    heatmap: Path | None = None
+    pictures: Pictures
 
 
 def analyze_command(
@@ -110,6 +117,10 @@ def analyze_command(
     heatmap: Annotated[
         Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with the probability map.")
     ] = None,
+    map_file: Annotated[
+        Optional[Path],
+        typer.Option("--map", metavar="FILE.ome.tif|DIR.ome.zarr", help="The probability map, for QuPath or napari."),
+    ] = None,
     halo: Annotated[
         Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
     ] = None,
@@ -117,18 +128,21 @@ def analyze_command(
 ) -> None:
     """Find and count the mitoses of slides."""
     slides, several = slides_below(paths)
-    if several and (out is None or overlay or heatmap):
-        raise ParameterInvalid("several slides need --out DIR, and take no --overlay or --heatmap")
-    if resume and (out is None or file_format != "json" or overlay or heatmap):
+    pictures = Pictures(overlay, heatmap, map_file)
+    if several and (out is None or pictures.files):
+        raise ParameterInvalid("several slides need --out DIR, and take no --overlay, --heatmap or --map")
+    if resume and (out is None or file_format != "json" or pictures.files):
         raise ParameterInvalid("--resume goes on from reports as JSON in --out, without pictures")
+    if map_file is not None:
+        check_map_file(map_file)
     if table is not None:
         check_table(table)
     box = parse_region(region) if region is not None else None
     asked = Asked(model or DEFAULT_MODEL, device, file_format, mpp, box, threshold, halo, any_stain, resume)
     files = report_files(slides, out, file_format, several)
-    check_outputs((each.path for each in slides), (file for file in (*files, table, overlay, heatmap) if file))
+    check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
     pieces = [
-        Piece(place, slide, file, asked, overlay, heatmap)
+        Piece(place, slide, file, asked, pictures)
         for place, (slide, file) in enumerate(zip(slides, files, strict=True))
     ]
     study = Study(pieces, several, told=several and (table is not None or resume or jobs > 1))
@@ -215,9 +229,23 @@ def analyze_piece(piece: Piece) -> tuple[Row, bool]:
             kept = kept_report(piece.file, opened, read_card(find_model(asked.model)), **options)
             if kept is not None:
                 return table_row(kept), True
-        report = _analyze(opened, load_detector(asked.model, asked.device), options, piece.overlay, piece.heatmap)
-    write(WRITERS[asked.file_format](report), piece.file)
+        report = _analyze(opened, load_detector(asked.model, asked.device), options, piece.pictures)
+    write_report(report, asked.file_format, piece.file)
     return table_row(report), False
+
+
+def write_report(report: Report, file_format: ReportFormat, file: Path | None) -> None:
+    """Write a report; to a name that ends in `.gz` compressed, and GeoJSON then line by line."""
+    if file is None or file.suffix != ".gz":
+        write(REPORT_FORMATS[file_format].write(report), file)
+        return
+
+    def compress(stream: BinaryIO) -> None:
+        lines = geojson_lines(report) if file_format == "geojson" else [REPORT_FORMATS[file_format].write(report)]
+        with gzip.GzipFile(fileobj=stream, mode="wb", mtime=0, filename="") as packed:
+            packed.writelines(lines)
+
+    write_whole(file, compress)
 
 
 @cache
@@ -228,24 +256,22 @@ def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto") -> "Detec
     return Detector.load(model, device=device)
 
 
-def _analyze(
-    slide: Slide,
-    detector: "Detector",
-    options: AnalysisOptions,
-    overlay: Path | None,
-    heatmap: Path | None,
-) -> Report:
+def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictures: Pictures) -> Report:
     from service import render
     from service.analysis import analyze as analyze_slide
     from service.plan import Plan
     from service.probability_map import ProbabilityMap
 
     with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
-        saved = Path(folder) / "map.npz" if heatmap else None
+        saved = Path(folder) / "map.npz" if pictures.heatmap or pictures.map else None
         plan = Plan.of(slide, detector.card, **options)
         report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
-        if heatmap and saved:
-            write_whole(heatmap, partial(render.heat_map(slide, ProbabilityMap.load(saved)).save, format="PNG"))
-        if overlay:
-            write_whole(overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
+        if saved:
+            found = ProbabilityMap.load(saved)
+            if pictures.heatmap:
+                write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, format="PNG"))
+            if pictures.map:
+                write_map(found, plan.parameters.mpp, pictures.map)
+        if pictures.overlay:
+            write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
     return report

@@ -20,6 +20,7 @@ from service.cli.demo import demo_command
 from service.cli.evaluate import evaluate_command
 from service.cli.keys import keys_app
 from service.cli.lis import lis_app
+from service.cli.midog import midog_command
 from service.cli.migrate import migrate_command
 from service.cli.options import Mpp
 from service.cli.retention import retention_app
@@ -81,6 +82,7 @@ app.add_typer(keys_app)
 app.add_typer(audit_app)
 app.add_typer(lis_app)
 app.add_typer(retention_app)
+app.command("midog")(midog_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("thresholds")(thresholds_command)

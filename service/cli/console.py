@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeAlias
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -29,6 +29,7 @@ from service.errors import (
     WeightsDamaged,
     WeightsMismatch,
 )
+from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.files import writable, write_whole
 from service.readers.slide_folders import slides_in
 
@@ -37,8 +38,7 @@ OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, De
 
 OF_TYPER = (typer.Exit, typer.Abort, TyperException)  # which it deals with
 
-Format: TypeAlias = Literal["json", "geojson", "csv"]  # that a report is written in
-FormatOption = Annotated[Format, typer.Option("--format", help="What to write.")]
+FormatOption = Annotated[ReportFormat, typer.Option("--format", help="What to write.")]
 
 warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
 
@@ -138,7 +138,9 @@ def _slides_in(folder: Path) -> list[str] | None:
     return None if inside is None else [str(each) for each in inside]
 
 
-def report_files(slides: list[CohortSlide], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:
+def report_files(
+    slides: list[CohortSlide], out: Path | None, file_format: ReportFormat, several: bool
+) -> list[Path | None]:
     """Give the file that each slide's report goes to; None: standard output."""
     if out is None:
         return [None] * len(slides)
@@ -146,7 +148,7 @@ def report_files(slides: list[CohortSlide], out: Path | None, file_format: Forma
         into_folder = several or out.is_dir()
     if not into_folder:
         return [out] * len(slides)
-    files: list[Path | None] = [out / f"{name}.{file_format}" for name in report_names(slides)]
+    files: list[Path | None] = [out / f"{name}.{REPORT_FORMATS[file_format].ending}" for name in report_names(slides)]
     counts = Counter(file for file, slide in zip(files, slides, strict=True) if slide.error is None)
     if twice := next((file for file, count in counts.items() if file and count > 1), None):
         raise ParameterInvalid(

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from service.cli.console import Format, FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
+from service.cli.console import FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
 from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
 from service.cohort import CohortSlide
 from service.errors import OutputUnwritable, ParameterInvalid
+from service.export.formats import ReportFormat
 from service.readers.opening import is_url, slide_name
 from service.refusals import DatabaseUnavailable, KeyRequired, QueueUnavailable, ScopeMissing, ServerUnreachable
 from service.region import parse_region, region_json
@@ -108,7 +109,7 @@ def _submit(client: "Client", slide: str, bar: ServiceBar, asked: dict[str, Any]
     return client.submit(path=Path(slide), on_progress=bar.sent, **asked)
 
 
-def _report(client: "Client", analysis: "AnalysisStatus", bar: ServiceBar, file_format: Format) -> bytes:
+def _report(client: "Client", analysis: "AnalysisStatus", bar: ServiceBar, file_format: ReportFormat) -> bytes:
     try:
         ended = client.wait(analysis.id, bar.now)
     except KeyboardInterrupt:
