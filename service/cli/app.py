@@ -19,6 +19,7 @@ from service.cli.cross_validate import cross_validate_command
 from service.cli.demo import demo_command
 from service.cli.evaluate import evaluate_command
 from service.cli.keys import keys_app
+from service.cli.labels import labels_command
 from service.cli.lis import lis_app
 from service.cli.midog import midog_command
 from service.cli.migrate import migrate_command
@@ -82,6 +83,7 @@ app.add_typer(keys_app)
 app.add_typer(audit_app)
 app.add_typer(lis_app)
 app.add_typer(retention_app)
+app.command("labels")(labels_command)
 app.command("midog")(midog_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)

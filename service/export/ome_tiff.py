@@ -22,9 +22,7 @@ def to_ome_tiff(probabilities: ProbabilityMap, mpp: tuple[float, float]) -> byte
     """Write a map, float32, its smaller levels in SubIFDs; `mpp` in um per level-0 px."""
     levels = list(map_levels(probabilities, mpp))
     (step_x, step_y), (first_x, first_y) = levels[0].step_um, levels[0].first_um
-    content_id = hashlib.sha256(
-        np.ascontiguousarray(levels[0].values).data
-    ).hexdigest()  # one map, one file
+    content_id = hashlib.sha256(np.ascontiguousarray(levels[0].values).data).hexdigest()  # one map, one file
     metadata = {
         "UUID": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, content_id)}",
         "axes": "YX",

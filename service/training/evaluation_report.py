@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from service.files import csv_bytes, make_folder, write_whole
+from service.training.agreement import agreement_of
 from service.training.scoring import (
     CONFIDENCE,
     RADIUS_UM,
@@ -80,6 +81,7 @@ def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
         "image_level": _image_level(evaluation.image_level),
         "localisation": _localisation(evaluation),
         "between_cases": _between(rows),
+        "agreement": agreement_of(evaluation),
         "cases": rows,
         "curve": {
             "threshold": curve.thresholds,
@@ -177,7 +179,18 @@ def summary_sentences(evaluation: "Evaluation") -> list[str]:
         f"accuracy {image.accuracy:.3f}, AUC {shown(image.auc)}, F1 {image.f1:.3f}",
         f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here)}",
         f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best)}",
+        _agreement_in_words(evaluation),
     ]
+
+
+def _agreement_in_words(evaluation: "Evaluation") -> str:
+    found = agreement_of(evaluation)
+    density, classes = found["density"], found["class"]["per_mm2_cap"]
+    return (
+        f"Mitoses per mm2 of {found['cases']} cases, by people and detector: Pearson {shown(density['pearson'])}, "
+        f"concordance {shown(density['concordance'])}; kappa of the class by density (CAP, per mm2) "
+        f"{shown(classes['kappa'])}"
+    )
 
 
 def _in_words(counts: Localisation, cases: Sequence[Localisation]) -> str:
