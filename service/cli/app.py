@@ -63,7 +63,7 @@ def export_onnx(
     model: Annotated[str, typer.Argument(metavar="ID|PATH", help="Model id, or a folder with weights and card.")],
     out: Annotated[Path, typer.Option(metavar="FILE.onnx")],
 ) -> None:
-    """Write a model as ONNX, compared with PyTorch before it is written: 8-bit patches in, probability maps out."""
+    """Write a model as ONNX, compared with PyTorch before it is written: plain RGB in, probability maps out."""
     from service.export_onnx import to_onnx
     from service.weights import load_model
 
