@@ -24,6 +24,7 @@ from service.cli.lis import lis_app
 from service.cli.midog import midog_command
 from service.cli.migrate import migrate_command
 from service.cli.options import Mpp
+from service.cli.recount import recount_command
 from service.cli.retention import retention_app
 from service.cli.serve import api_command, serve_command, worker_command
 from service.cli.submit import submit_command
@@ -90,6 +91,7 @@ app.command("evaluate")(evaluate_command)
 app.command("thresholds")(thresholds_command)
 app.command("ablate")(ablate_command)
 app.command("cross-validate")(cross_validate_command)
+app.command("recount")(recount_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from service.files import csv_bytes, make_folder, write_whole
 from service.training.agreement import agreement_of
+from service.training.patients import patients_of
 from service.training.scoring import (
     CONFIDENCE,
     RADIUS_UM,
@@ -109,12 +110,13 @@ def _image_level(image_level: "ImageLevel") -> dict[str, Any]:
 
 def _localisation(evaluation: "Evaluation") -> dict[str, Any]:
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
+    together = patients_of(case.case for case in evaluation.cases)
     return {
         "radius_um": RADIUS_UM,
         "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
-        "at_threshold": {"threshold": evaluation.threshold} | measured(here),
+        "at_threshold": {"threshold": evaluation.threshold} | measured(here, together),
         "offset_um": evaluation.offset_um,
-        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC} | measured(best),
+        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC} | measured(best, together),
         "without_merging": measures(evaluation.unmerged) if evaluation.unmerged else None,
     }
 
@@ -174,11 +176,12 @@ def summary_sentences(evaluation: "Evaluation") -> list[str]:
     """Say what was measured in sentences, for the terminal."""
     image = evaluation.image_level
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
+    together = patients_of(case.case for case in evaluation.cases)
     return [
         f"Image level, {len(image.labels)} patches, {int(image.labels.sum())} with a mitosis: "
         f"accuracy {image.accuracy:.3f}, AUC {shown(image.auc)}, F1 {image.f1:.3f}",
-        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here)}",
-        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best)}",
+        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here, together)}",
+        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best, together)}",
         _agreement_in_words(evaluation),
     ]
 
@@ -193,7 +196,7 @@ def _agreement_in_words(evaluation: "Evaluation") -> str:
     )
 
 
-def _in_words(counts: Localisation, cases: Sequence[Localisation]) -> str:
-    interval = bootstrap_interval(cases, "f1")
+def _in_words(counts: Localisation, cases: Sequence[Localisation], together: Sequence[str]) -> str:
+    interval = bootstrap_interval(cases, "f1", together)
     spread = f" ({interval[0]:.3f} to {interval[1]:.3f} over cases)" if interval else ""
     return f"precision {counts.precision:.3f}, recall {counts.recall:.3f}, F1 {counts.f1:.3f}{spread}"
