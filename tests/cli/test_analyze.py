@@ -78,8 +78,6 @@ def test_a_study_that_is_killed_goes_on_where_it_was_and_ends_as_one_run_does(st
         for each in (table, whole)
     )
     assert gone_on == undisturbed
-    again = mitosis(*asked, "--threshold", "0.7")
-    assert "3 analysed, 0 kept" in again.stderr, "other parameters"
 
 
 def members(session: int) -> list[int]:
@@ -95,20 +93,15 @@ def members(session: int) -> list[int]:
     return found
 
 
-def double(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
-
-
 def test_a_process_that_dies_costs_one_piece_of_work_and_is_replaced() -> None:
+    deadly = "__import__('os').kill(__import__('os').getpid(), 9)"
     found = {}
-    for piece, outcome in side_by_side(double, [1, 2, 3, 4, 5], 1):
+    for piece, outcome in side_by_side(eval, ["1 + 1", deadly, "2 + 2", "1 / 0", "3 + 3"], 1):
         try:
             found[piece] = outcome()
-        except WorkerLost as error:
-            found[piece] = error.code
-    assert found == {1: 2, 2: 4, 3: "worker-lost", 4: 8, 5: 10}
+        except (WorkerLost, ZeroDivisionError) as error:
+            found[piece] = type(error)
+    assert found == {"1 + 1": 2, deadly: WorkerLost, "2 + 2": 4, "1 / 0": ZeroDivisionError, "3 + 3": 6}
 
 
 @pytest.mark.parametrize(
