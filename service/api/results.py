@@ -92,9 +92,8 @@ def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
 def _written(state: State, result: Result, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
     """Write a version in a format; gives its media type too. Those that name a patient wait while that is not clear."""
     if writer := next((each for name, each in REPORT_FORMATS.items() if name == choice.format), None):
-        return writer.write(_told(state, result, version) if writer.decisions else version.report), media_type(
-            choice.format
-        )
+        report = _told(state, result, version) if writer.decisions else version.report
+        return writer.write(report), media_type(choice.format)
     if choice.format == "ome-tiff":
         if (probabilities := result.probabilities()) is None:
             raise FormatUnavailable("this analysis kept no probability map")

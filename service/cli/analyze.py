@@ -30,6 +30,7 @@ from service.export.geojson import geojson_lines
 from service.files import write_whole
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.parameters import AnalysisOptions
+from service.readers.opening import is_url
 from service.region import Region, parse_region
 from service.report import Report
 from service.slide import Slide, open_slide
@@ -185,7 +186,9 @@ class Study:
             raise
 
     def _end(self, piece: Piece, outcome: Callable[[], tuple[Row, bool]]) -> None:
-        about = {"path": piece.slide.path, "case": piece.slide.case or None}
+        path = piece.slide.path
+        path = path.partition("?")[0] if is_url(path) else path  # a query may hold a signature
+        about = {"path": path, "case": piece.slide.case or None}
         with self._tally.slide(piece.slide.label):
             try:
                 row, kept = outcome()

@@ -112,7 +112,7 @@ def slides_below(paths: list[str]) -> tuple[list[CohortSlide], bool]:
     found: list[CohortSlide] = []
     several = len(paths) > 1
     for path in paths:
-        if is_manifest(path):
+        if _is_manifest(path):
             found += read_manifest(Path(path))
             several = True
             continue
@@ -124,7 +124,7 @@ def slides_below(paths: list[str]) -> tuple[list[CohortSlide], bool]:
     return found, several
 
 
-def is_manifest(path: str) -> bool:
+def _is_manifest(path: str) -> bool:
     """Tell whether a path is a list of slides."""
     return path.lower().endswith(MANIFEST_SUFFIX) and "://" not in path and Path(path).is_file()
 

@@ -17,7 +17,6 @@ Colour: TypeAlias = tuple[int, int, int]
 Ring: TypeAlias = list[tuple[float, float]]
 
 FIGURE = "Mitotic figure"
-NON_MITOTIC = "Non-mitotic figure"  # what a person rejected
 DECISION_CLASSES = {None: FIGURE, "accepted": f"{FIGURE}: Accepted", "rejected": f"{FIGURE}: Rejected"}
 COLOURS: dict[str, Colour] = {
     FIGURE: (0, 160, 70),

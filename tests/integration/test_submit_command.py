@@ -76,9 +76,7 @@ def test_a_bad_slide_does_not_stop_the_others(url: str, slide: Path, tmp_path: P
     assert Report.model_validate_json((out / "b.tif.json").read_bytes()).slide.name == "b.tif"
 
 
-def test_a_manifest_says_what_is_asked_of_each_slide(
-    url: str, slide: Path, mitoses_image: Path, tmp_path: Path
-) -> None:
+def test_a_manifest_says_what_is_asked_of_each(url: str, slide: Path, mitoses_image: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "slides.csv"
     manifest.write_text(f'path,mpp,region\n{slide},,"0,0,300,300"\n{mitoses_image},0.25,\ngone.svs,,\n')
     run = submit(url, manifest, "--out", tmp_path / "reports")
