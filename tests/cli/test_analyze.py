@@ -1,6 +1,7 @@
 """Many slides in one run: a table, several at a time, and gone on from after a kill without doing anything twice."""
 
 import csv
+import gzip
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 from PIL import Image
 
 from service.cli.processes import side_by_side
@@ -118,6 +120,18 @@ def test_options_that_cannot_be_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert words in assert_error(mitosis("analyze", slide, *options), "parameter-invalid")
+
+
+def test_a_map_and_a_compressed_report_of_one_slide(slide: Path, tmp_path: Path) -> None:
+    out, maps = tmp_path / "slide.geojson.gz", [tmp_path / "map.ome.tif", tmp_path / "map.ome.zarr"]
+    for path in maps:
+        run = mitosis("analyze", slide, "--format", "geojson", "--out", out, "--map", path)
+        assert (run.exit_code, run.output) == (0, "")
+    assert json.loads(gzip.decompress(out.read_bytes()))["type"] == "FeatureCollection"
+    with tifffile.TiffFile(maps[0]) as tiff:
+        assert tiff.series[0].shape == (35, 39), "a cell for each 16 px of 560 x 620"
+    assert json.loads((maps[1] / "0/.zarray").read_text())["shape"] == [35, 39]
+    assert "map.tif" in assert_error(mitosis("analyze", slide, "--map", tmp_path / "map.tif"), "parameter-invalid")
 
 
 def test_a_row_of_one_slide(slide: Path, tmp_path: Path) -> None:
