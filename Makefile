@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer pictures docs clean
+.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer bench-cohort notebooks pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -11,7 +11,7 @@ setup: $(VENV)/.ok
 # pip and not uv: pip finds a local CPU build of torch where there is one
 $(VENV)/.ok: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,onnx,interop,postgresql,s3,test,lint]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,onnx,interop,postgresql,s3,tables,test,lint]'
 	@touch $@
 
 demo: setup
@@ -43,6 +43,9 @@ bench-service: setup
 bench-patches: setup
 	$(BIN)/python -m tests.benchmarks.bench_patches
 
+bench-cohort: setup
+	$(BIN)/python -m tests.benchmarks.bench_cohort
+
 bench-scale: setup
 	$(BIN)/python -m tests.benchmarks.bench_scale
 
@@ -51,6 +54,10 @@ bench-viewer: setup
 
 bench-train: setup
 	$(BIN)/python tests/benchmarks/bench_training.py
+
+notebooks: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks]"
+	$(BIN)/python docs/run_notebooks.py
 
 pictures: setup
 	$(BIN)/python docs/take_pictures.py

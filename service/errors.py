@@ -18,7 +18,7 @@ MitosisError
 |   |-- RegionInvalid         region-invalid        not four whole numbers, or empty
 |   |-- RegionOutside         region-outside        not inside the slide
 |   |-- ParameterInvalid      parameter-invalid     any other value out of its range
-|   |-- DataInvalid           data-invalid          labelled data that cannot be trusted; names file and line
+|   |-- DataInvalid           data-invalid          labelled data, or a list of slides, that is wrong; names the line
 |   |-- ModelUnknown          model-unknown         no model of that id, no such folder
 |   |-- ArchiveUnsafe         archive-unsafe        a zip with a way out, links, or far more inside than outside
 |   |-- SourceForbidden       uri-forbidden         a `uri` outside the configured roots
@@ -127,7 +127,7 @@ class ParameterInvalid(BadInput, code="parameter-invalid"):
 
 
 class DataInvalid(BadInput, code="data-invalid"):
-    """Labelled data that cannot be trusted: names the file, and the line where there is one."""
+    """Labelled data, or a list of slides, that cannot be trusted: names the file, and the line where there is one."""
 
 
 class ModelUnknown(BadInput, code="model-unknown"):

@@ -1,14 +1,18 @@
 """A model as one ONNX file: the detector's own graph, for those who run it without this service.
 
-    patches (B, H, W, 3) uint8, RGB; transform (3, 3) float32 -> probabilities (B, h, w) float32
+    patches (B, H, W, 3) uint8, RGB[; transform (3, 3) float32] -> probabilities (B, h, w) float32
 
-B, H and W are free. Cell (row, column) of the map is centred on pixel (stride_px * column, stride_px * row) of its
-patch. The transform acts on optical densities (`service.stain.density_transform`; the identity changes nothing) and
-is an input only where the model card has a stain reference. The card, the stride and the software go along as
-metadata. All is float32, and handed out only after onnxruntime has computed what PyTorch computes.
+B, H and W are free. Plain RGB is enough: the transform, of models with a stain reference, acts on optical densities
+(`service.stain.density_transform`), and is the identity where it is not given. Cell (row, column) of the map answers to
+pixel (stride_px * column - offset x, stride_px * row - offset y) of its patch. All is float32, and handed out only once
+onnxruntime has computed what PyTorch computes.
+
+What else it takes to find what this service finds goes along as metadata, as JSON: `threshold`; `offset_px`; `mpp` and
+`stride_px`; `calibration` (how a slide's scores are shifted) and `second_look`, or null; and the whole `card`.
 """
 
 import io
+import json
 import warnings
 
 import numpy as np
@@ -18,6 +22,8 @@ import torch
 from service import __version__
 from service.errors import DeviceUnavailable, OutputUnwritable
 from service.extras import needs
+from service.inference import IDENTITY
+from service.model_card import ModelCard
 from service.stain import LIGHT
 from service.torch_backend import PatchNetwork
 from service.weights import Model
@@ -40,15 +46,25 @@ def to_onnx(model: Model) -> bytes:
     graph = onnx.load_from_string(_trace(model))
     graph.producer_name, graph.producer_version = "mitosis-service", __version__
     graph.doc_string = (__doc__ or "").partition("\n\n")[2]
-    facts = {"card": model.card.model_dump_json(), "stride_px": str(model.card.architecture.stride_px)}
-    onnx.helper.set_model_props(graph, facts)
+    if model.card.stain is not None:  # an input with a value of its own need not be given
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(IDENTITY, "transform"))
+    onnx.helper.set_model_props(graph, facts_of(model.card))
     content: bytes = graph.SerializeToString()
     verify(content, model)
     return content
 
 
+def facts_of(card: ModelCard) -> dict[str, str]:
+    """Give the metadata of an exported model: each value is JSON."""
+    own = card.model_dump(mode="json", include={"threshold", "offset_px", "mpp", "calibration", "second_look"})
+    facts = {name: json.dumps(value) for name, value in own.items()}
+    return facts | {"stride_px": json.dumps(card.architecture.stride_px), "card": card.model_dump_json()}
+
+
 def verify(content: bytes, model: Model) -> float:
-    """Find the greatest difference of a probability between an ONNX file and the model, on noise and on tissue.
+    """Find the greatest difference of a probability between an ONNX file and the model.
+
+    On noise as plain RGB, on tissue with a transform where the model has one.
 
     Raises OutputUnwritable where it is above TOLERANCE or not a number.
     """
@@ -56,16 +72,17 @@ def verify(content: bytes, model: Model) -> float:
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     network = PatchNetwork(model).eval()
-    names = [each.name for each in session.get_inputs()]
+    stained = [each.name for each in session.get_overridable_initializers() if each.name == "transform"]
     rng = np.random.default_rng(0)
     differences = []
     for batch, height, width in SIZES:
-        for patches in (rng.integers(0, 256, (batch, height, width, 3), np.uint8), _tissue(rng, batch, height, width)):
-            transform = np.eye(3, dtype=np.float32) + rng.uniform(-0.1, 0.1, (3, 3)).astype(np.float32)
-            given = {"patches": patches, "transform": transform}
-            found = session.run(None, {name: given[name] for name in names})[0]
+        noise, tissue = rng.integers(0, 256, (batch, height, width, 3), np.uint8), _tissue(rng, batch, height, width)
+        moved = IDENTITY + rng.uniform(-0.1, 0.1, (3, 3)).astype(np.float32)
+        for patches, given in ((noise, {}), (tissue, dict.fromkeys(stained, moved))):
+            found = session.run(None, {"patches": patches, **given})[0]
+            transform = torch.from_numpy(given.get("transform", IDENTITY))
             with torch.inference_mode():
-                expected = network(torch.from_numpy(patches), torch.from_numpy(transform)).numpy()
+                expected = network(torch.from_numpy(patches), transform).numpy()
             differences.append(np.abs(found - expected).max() if found.shape == expected.shape else np.inf)
     greatest = float(np.max(differences))
     if not greatest <= TOLERANCE:

@@ -3,13 +3,18 @@
 import json
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from service.arrays import load_arrays, save_arrays
+from service.extras import needs
 from service.slide import Box
 from service.tiling import Lattice, Tile
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 
 @dataclass(slots=True)
@@ -42,6 +47,28 @@ class ProbabilityMap:
             [(*astuple(tile.read), *astuple(tile.write), tile.patches, tile.section) for tile in self.done], np.int64
         ).reshape(-1, 10)
         save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)
+
+    def to_xarray(self, mpp: tuple[float, float] | None = None) -> "DataArray":
+        """Make a labelled array (y, x) whose coordinates say which place a cell shows: level-0 px, pixel centres whole.
+
+        With `mpp` (um per level-0 px) there are `x_um` and `y_um` too. Cells that were not looked at are NaN.
+        Raises FormatUnavailable where xarray is not installed.
+        """
+        with needs("tables"):
+            import xarray
+        lattice, values = self.lattice, np.full_like(self.values, np.nan)
+        for tile in self.done:
+            cells = np.s_[tile.write.y : tile.write.bottom, tile.write.x : tile.write.right]
+            values[cells] = self.values[cells]
+        rows, columns = (np.arange(count) * float(lattice.stride_px) for count in values.shape)
+        x, y = lattice.to_level0(columns, rows)
+        places: dict[str, Any] = {"x": ("x", x, {"units": "level-0 px"}), "y": ("y", y, {"units": "level-0 px"})}
+        if mpp is not None:
+            places |= {
+                f"{name}_um": (name, place * per_px, {"units": "um"})
+                for name, place, per_px in zip("xy", (x, y), mpp, strict=True)
+            }
+        return xarray.DataArray(values, places, ("y", "x"), "probability", asdict(lattice))
 
     @classmethod
     def load(cls, path: Path, key: str | None = None) -> "ProbabilityMap":

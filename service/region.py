@@ -116,9 +116,9 @@ def region_of(value: Mapping[str, Any]) -> Region:
 
 
 def region_json(region: Region) -> dict[str, Any]:
-    """Write a region as a report has it: x, y, width, height, or a GeoJSON geometry in level-0 px."""
+    """Write a region as a report has it: x, y, width, height, or a GeoJSON geometry, with its unit if that is um."""
     if isinstance(region, Outline):
-        return region.as_json()
+        return region.as_json() | ({} if region.unit == "px" else {"unit": region.unit})
     return {"x": region.x, "y": region.y, "width": region.width, "height": region.height}
 
 

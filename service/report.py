@@ -7,14 +7,18 @@ the machine found is never changed: what people made of it stands beside it, in 
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from service import __version__
 from service.activity_report import Activity, Counts, Mai, Part, Score, activity_of
 from service.commit import source_commit
 from service.detection_error import DetectionError
+from service.errors import DataInvalid
+from service.extras import needs
+from service.files import readable
 from service.mitotic_activity import ActivityCounts
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
@@ -24,6 +28,10 @@ from service.quality import QualityFacts, TissueFacts
 from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
+from service.strict import first_error
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class AnalysisFacts(Part):
@@ -166,9 +174,40 @@ class Report(Part):
         return region_of(self.region.model_dump()) if self.region else None
 
     @property
+    def figures(self) -> list[ReviewedDetection]:
+        """The detections with what was decided on them: the review's, rejected and added ones too, or the machine's."""
+        if self.review is not None:
+            return self.review.detections
+        return [ReviewedDetection.model_construct(**dict(each), origin="machine") for each in self.detections]
+
+    @property
     def merge_um(self) -> float:
         """The distance in um below which two figures were counted as one mitosis."""
         return float(self.parameters["merge_um"])
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a report's file. Raises FileMissing, DataInvalid for anything but a whole report."""
+        path = Path(path)
+        with readable(path):
+            content = path.read_bytes()
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            place, words = first_error(error)
+            raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {words}") from error
+
+    def to_frame(self) -> "DataFrame":
+        """Make a data frame of the detections, a row each, by `id`; of a reviewed report with the decisions on them.
+
+        Columns as the JSON has them: x, y in level-0 px, `_um`, `score`, `area_um2`. Raises FormatUnavailable where
+        pandas is not installed.
+        """
+        with needs("tables"):
+            import pandas
+        found: list[Detection] = [*(self.review.detections if self.review else self.detections)]
+        columns = ReviewedDetection.model_fields if self.review else Detection.model_fields
+        return pandas.DataFrame([each.model_dump() for each in found], columns=[*columns]).set_index("id")
 
     def to_json(self) -> str:
         """Write the report as indented JSON with a final newline."""

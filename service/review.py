@@ -107,12 +107,11 @@ def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> Reviewe
 def reviewed(report: Report, glass: QualityMap, entries: Sequence[Entry]) -> Review:
     """Make the review as it stands: counted is what is not rejected, on the map that the report was counted on."""
     found, signed = replay(report, entries), signatures(entries)
-    names = tuple(Signature.model_fields)
     return Review(
         **dict(counted_review(report, glass, found)),
         revision=revision_of(entries),
         status=_status(signed),
-        signed=Signature(**{name: getattr(signed[-1], name) for name in names}) if signed else None,
+        signed=_signature(signed[-1]) if signed else None,
         detections=list(found.values()),
     )
 
@@ -130,6 +129,25 @@ def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, Res
     version = report.model_copy(update={"detections": plain, **dict(counted)})
     confirmed = Confirmation(name=last.reviewer, organization=last.organization, at=last.at)
     return version, _status(signed), confirmed, last.revision
+
+
+def signed_review(report: Report, entries: Sequence[Entry]) -> Review | None:
+    """Give the review as it was signed last, with what was counted then; None where nobody has signed."""
+    signed = signatures(entries)
+    if not signed:
+        return None
+    last = signed[-1]
+    return Review(
+        **dict(Activity.model_validate(last.counted)),
+        revision=last.revision,
+        status=_status(signed),
+        signed=_signature(last),
+        detections=list(replay(report, [entry for entry in entries if entry.revision <= last.revision]).values()),
+    )
+
+
+def _signature(entry: Entry) -> Signature:
+    return Signature(**{name: getattr(entry, name) for name in Signature.model_fields})
 
 
 def undecided(report: Report, entries: Sequence[Entry]) -> tuple[int, int]:

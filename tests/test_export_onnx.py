@@ -20,7 +20,14 @@ from service.cli import app as cli
 from service.errors import OutputUnwritable
 from service.export_onnx import TOLERANCE, to_onnx, verify
 from service.inference import Detector
-from service.model_card import DEFAULT_MODEL, Architecture, ModelCard, StainReference, find_model
+from service.model_card import (
+    DEFAULT_MODEL,
+    Architecture,
+    ModelCard,
+    ScoreCalibration,
+    StainReference,
+    find_model,
+)
 from service.network import MitosisNetwork
 from service.stain import density_transform
 from service.weights import Model, load_model
@@ -46,11 +53,8 @@ def session_of(content: bytes | Path) -> onnxruntime.InferenceSession:
 
 
 def maps(exported: Path, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What onnxruntime makes of patches, stains as they are."""
-    session = session_of(exported)
-    given = {"patches": patches, "transform": np.eye(3, dtype=np.float32)}
-    names = [each.name for each in session.get_inputs()]
-    found: npt.NDArray[np.float32] = session.run(None, {name: given[name] for name in names})[0]
+    """What onnxruntime makes of plain RGB."""
+    found: npt.NDArray[np.float32] = session_of(exported).run(None, {"patches": patches})[0]
     return found
 
 
@@ -76,15 +80,19 @@ def test_the_file_is_whole_and_says_what_it_is(exported: Path) -> None:
     assert [each.name for each in exported.parent.iterdir()] == ["model.onnx"]
     onnx.checker.check_model(str(exported), full_check=True)
     session, card = session_of(exported), load_model().card
-    first, *others = session.get_inputs()
+    [first] = session.get_inputs()
     assert (first.name, first.type, first.shape) == ("patches", "tensor(uint8)", ["batch", "height", "width", 3])
-    assert [each.name for each in others] == (["transform"] if card.stain else [])
+    optional = [(each.name, each.shape) for each in session.get_overridable_initializers()]
+    assert ("transform", [3, 3]) in optional
     assert [(each.name, each.shape) for each in session.get_outputs()] == [
         ("probabilities", ["batch", "rows", "columns"])
     ]
     metadata = session.get_modelmeta().custom_metadata_map
     assert ModelCard.model_validate_json(metadata["card"]) == card  # with the entries for people
-    assert metadata["stride_px"] == "16"
+    facts = {name: json.loads(value) for name, value in metadata.items()}
+    assert (facts["stride_px"], facts["threshold"], facts["mpp"]) == (16, card.threshold, card.mpp)
+    assert facts["offset_px"] == list(card.offset_px) != [0.0, 0.0]
+    assert ScoreCalibration.model_validate(facts["calibration"]) == card.calibration
 
 
 @pytest.mark.parametrize("shape", [(2, 260, 300), (1, 97, 31), (3, 1, 16)])
@@ -115,10 +123,9 @@ def test_real_mitoses_are_called(exported: Path, detector: Detector, mitoses_ima
     ids=lambda each: "-".join(str(value) for value in each.values()),
 )
 def test_other_configurations_and_stains(architecture: dict[str, object]) -> None:
-    """The transform is an input, and does what the stain module does."""
+    """The transform is an input that need not be given, and does what the stain module does."""
     model = variant(**architecture)
     session = session_of(to_onnx(model))
-    assert [(each.name, each.shape) for each in session.get_inputs()][1] == ("transform", [3, 3])
     assert session.get_modelmeta().custom_metadata_map["stride_px"] == str(model.card.architecture.stride_px)
     pixels = draw_tissue(420, 420)[100:260, 100:280]
     source = StainReference(matrix=((0.6, 0.2), (0.7, 0.9), (0.3, 0.3)), max_concentrations=(1.4, 1.1)).stain_matrix()
@@ -133,6 +140,8 @@ def test_other_configurations_and_stains(architecture: dict[str, object]) -> Non
         )
     error = np.abs(found - expected).max()
     assert error < 0.02
+    plain = session.run(None, {"patches": pixels[None]})[0]
+    np.testing.assert_allclose(plain, unstained.numpy(), atol=TOLERANCE, rtol=0)
     assert np.abs(found - unstained.numpy()).max() > 3 * error
 
 

@@ -54,3 +54,16 @@ def test_a_map_cut_short_is_computed_again(tmp_path: Path, keep: int) -> None:
     with pytest.raises(ValueError, match="not a saved"):
         ProbabilityMap.load(path)
     assert not ProbabilityMap.resume(path, LATTICE, "key").done
+
+
+def test_a_labelled_array_says_where_its_cells_look() -> None:
+    lattice = Lattice.of(1200, 900, (2.0, 2.0), offset_px=(3.0, -1.0))
+    found = ProbabilityMap.empty(lattice)
+    tile = next(iter(cover(lattice)))
+    found.write(tile, np.full((tile.read.height // 16 + 1, tile.read.width // 16 + 1), 0.25, np.float32))
+    array = found.to_xarray((0.25, 0.5))
+    assert (array.dims, array.shape) == (("y", "x"), found.values.shape)
+    x, y = lattice.to_level0(16.0 * 5, 16.0 * 7)
+    place = array.sel(x=x, y=y)  # exactly there
+    assert (place.item(), place.x_um.item(), place.y_um.item()) == (0.25, x * 0.25, y * 0.5)
+    assert int(array.notnull().sum()) == tile.write.width * tile.write.height, "the rest is not known"

@@ -161,7 +161,12 @@ def test_the_command_line_takes_a_rectangle_or_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "region",
-    [Box(3, 4, 50, 60), region_of(RING), region_of({"type": "MultiPolygon", "coordinates": [[SQUARE, HOLE], [HOLE]]})],
+    [
+        Box(3, 4, 50, 60),
+        region_of(RING),
+        region_of(RING | {"unit": "um"}),
+        region_of({"type": "MultiPolygon", "coordinates": [[SQUARE, HOLE], [HOLE]]}),
+    ],
 )
 def test_a_region_survives_its_json(region: Region) -> None:
     again = region_of(json.loads(json.dumps(region_json(region))))

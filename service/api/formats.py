@@ -12,15 +12,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.refusals import FormatUnavailable
 
-Format = Literal["json", "geojson", "csv", "fhir", "hl7", "dicom", "pdf", "dicom-map", "dicom-area"]
+Format = Literal[ReportFormat, "fhir", "hl7", "dicom", "pdf", "dicom-map", "dicom-area", "ome-tiff"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MULTIPART = 'multipart/related; type="application/dicom"'
 MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a format is what it is sent as
-    "application/json": "json",
-    "application/geo+json": "geojson",
-    "text/csv": "csv",
+    **{writer.media_type: name for name, writer in REPORT_FORMATS.items()},
     "application/fhir+json": "fhir",
     "application/hl7-v2": "hl7",
     "application/hl7-v2+er7": "hl7",
@@ -29,6 +28,7 @@ MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a form
     "application/dicom": "dicom",
     "multipart/related": "dicom",
     "application/pdf": "pdf",
+    "image/tiff": "ome-tiff",
 }
 CHARACTERS = {"csv": "; charset=utf-8", "hl7": "; charset=utf-8"}  # JSON's is UTF-8 anyhow
 DICOMWEB = ("application/dicom", "multipart/related")

@@ -14,8 +14,8 @@ from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
 from service.errors import SlideDamaged, StorageFull, StoredDamaged
-from service.export.csv import to_csv
-from service.export.geojson import to_geojson
+from service.export.formats import REPORT_FORMATS
+from service.export.ome_tiff import to_ome_tiff
 from service.intake.pictures import Picture
 from service.interop.dicom_header import find_header
 from service.interop.result_maps import result_map, result_maps
@@ -23,7 +23,7 @@ from service.interop.result_pdf import result_pdf
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.report import Report
-from service.review import Entry, reviewed
+from service.review import Entry, reviewed, signed_review
 from service.store.records import Analysis
 from service.store.results import Result, keep_copy, kept_copy
 from service.store.reviews import Reviews
@@ -58,11 +58,14 @@ def get_result(
     accept: Annotated[str, Header()] = "application/json",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Return JSON (the Report), GeoJSON (for QuPath), CSV, FHIR R4, HL7 v2.5.1, DICOM or PDF, by `format` or `Accept`.
+    """Return the report in a format, by `format` or `Accept`.
 
-    `dicom-map` is the probability map (Parametric Map), `dicom-area` the examined tissue (Segmentation).
+    JSON is the Report; GeoJSON is for QuPath, `dsa` for HistomicsUI, `asap` for ASAP, `coco` and `midog` are boxes, and
+    `ome-tiff` is the probability map; CSV, FHIR R4, HL7 v2.5.1, DICOM, PDF. `dicom-map` is the probability map
+    (Parametric Map), `dicom-area` the examined tissue (Segmentation).
 
-    JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything.
+    JSON has what the machine found, and a `review` once there is one. All else is what was signed last, if anything;
+    QuPath's and the four after it tell what was rejected, too.
 
     FHIR is a Bundle (collection) of DiagnosticReport and Observations, HL7 one ORU^R01; both answer the analysis'
     order. DICOM is a structured report (TID 1500) and, where there are mitoses, a Microscopy Bulk Simple Annotations
@@ -76,7 +79,8 @@ def get_result(
         entries = Reviews(state.engine).entries(analysis_id)
         content, kind = _with_review(result, entries) if entries else result.content(), media_type("json")
     else:
-        content, kind = _written(state, find_version(state.engine, state.storage, analysis_id, caller.tenant), choice)
+        version = find_version(state.engine, state.storage, analysis_id, caller.tenant)
+        content, kind = _written(state, result, version, choice)
     return tagged(content, kind, if_none_match, Vary="Accept")
 
 
@@ -85,15 +89,19 @@ def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
     return result.report().model_copy(update={"review": review}).to_json().encode()
 
 
-def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
+def _written(state: State, result: Result, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
     """Write a version in a format; gives its media type too. Those that name a patient wait while that is not clear."""
-    if choice.format not in ("geojson", "csv"):
-        require_released(version)
+    if writer := next((each for name, each in REPORT_FORMATS.items() if name == choice.format), None):
+        report = _told(state, result, version) if writer.decisions else version.report
+        return writer.write(report), media_type(choice.format)
+    if choice.format == "ome-tiff":
+        if (probabilities := result.probabilities()) is None:
+            raise FormatUnavailable("this analysis kept no probability map")
+        return to_ome_tiff(probabilities, version.report.slide.mpp), media_type(choice.format)
+    require_released(version)
     pdf = partial(result_pdf, state.engine, state.storage, version, state.sandbox.draw_now)
     within = pdf() if choice.format in state.settings.result_pdf else None
     writers: dict[Format, Callable[[], bytes]] = {
-        "geojson": lambda: to_geojson(version.report),
-        "csv": lambda: to_csv(version.report),
         "fhir": lambda: version.fhir(state.settings, "collection", within),
         "hl7": lambda: version.hl7(state.settings, pdf=within),
         "pdf": pdf,
@@ -106,6 +114,12 @@ def _written(state: State, version: ResultVersion, choice: Wanted) -> tuple[byte
         return content, media_type(choice.format)
     objects = version.dicom(header, within) | result_maps(*stores, version, header, state.settings.dicom_maps)
     return related(objects.values()) if choice.dicomweb else (zipped(objects), media_type("dicom"))
+
+
+def _told(state: State, result: Result, version: ResultVersion) -> Report:
+    """Give the report with the review that was signed last, if any."""
+    review = signed_review(result.report(), Reviews(state.engine).entries(version.analysis.id))
+    return result.report().model_copy(update={"review": review})
 
 
 @router.get(

@@ -1,12 +1,15 @@
 """The commands' common parts: slides in, files out whole or not at all, and an error as one line."""
 
+import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeAlias
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 from typer.exceptions import TyperException
 
+from service.cohort import MANIFEST_SUFFIX, CohortSlide, read_manifest, report_names
 from service.errors import (
     CardInvalid,
     DeviceUnavailable,
@@ -25,8 +29,8 @@ from service.errors import (
     WeightsDamaged,
     WeightsMismatch,
 )
+from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.files import writable, write_whole
-from service.readers.opening import slide_name
 from service.readers.slide_folders import slides_in
 
 # what every slide of a run would end with: the model is loaded with the first
@@ -34,8 +38,9 @@ OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, De
 
 OF_TYPER = (typer.Exit, typer.Abort, TyperException)  # which it deals with
 
-Format: TypeAlias = Literal["json", "geojson", "csv"]  # that a report is written in
-FormatOption = Annotated[Format, typer.Option("--format", help="What to write.")]
+FormatOption = Annotated[ReportFormat, typer.Option("--format", help="What to write.")]
+
+warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
 
 stderr = Console(stderr=True, markup=False, highlight=False)
 
@@ -76,6 +81,11 @@ class Tally:
         self._slides, self._several, self._fatal = slides, several, fatal
         self._failed: list[MitosisError] = []
 
+    @property
+    def failed(self) -> int:
+        """How many failed so far."""
+        return len(self._failed)
+
     @contextmanager
     def slide(self, path: str) -> Iterator[None]:
         """Do something with one slide inside; an error is told with its path."""
@@ -97,17 +107,26 @@ class Tally:
         return min((error.exit_code for error in self._failed), default=0)
 
 
-def slides_below(paths: list[str]) -> tuple[list[str], bool]:
-    """List all slides below the given paths, and tell whether they were asked for as several."""
-    found: list[str] = []
+def slides_below(paths: list[str]) -> tuple[list[CohortSlide], bool]:
+    """List all slides below the given paths and in the given manifests; tell whether they were asked for as several."""
+    found: list[CohortSlide] = []
     several = len(paths) > 1
     for path in paths:
+        if _is_manifest(path):
+            found += read_manifest(Path(path))
+            several = True
+            continue
         inside = None if "://" in path else _slides_in(Path(path))
         several = several or inside is not None
-        found += [path] if inside is None else inside
+        found += [CohortSlide(each, each) for each in ([path] if inside is None else inside)]
     if not found:
         raise FileMissing(f"{paths[0]}: no files in this folder")
     return found, several
+
+
+def _is_manifest(path: str) -> bool:
+    """Tell whether a path is a list of slides."""
+    return path.lower().endswith(MANIFEST_SUFFIX) and "://" not in path and Path(path).is_file()
 
 
 def _slides_in(folder: Path) -> list[str] | None:
@@ -119,7 +138,9 @@ def _slides_in(folder: Path) -> list[str] | None:
     return None if inside is None else [str(each) for each in inside]
 
 
-def report_files(slides: list[str], out: Path | None, file_format: Format, several: bool) -> list[Path | None]:
+def report_files(
+    slides: list[CohortSlide], out: Path | None, file_format: ReportFormat, several: bool
+) -> list[Path | None]:
     """Give the file that each slide's report goes to; None: standard output."""
     if out is None:
         return [None] * len(slides)
@@ -127,17 +148,20 @@ def report_files(slides: list[str], out: Path | None, file_format: Format, sever
         into_folder = several or out.is_dir()
     if not into_folder:
         return [out] * len(slides)
-    files: list[Path | None] = [out / f"{slide_name(slide)}.{file_format}" for slide in slides]
-    if len(set(files)) < len(files):
-        twice = next(file.name for file in files if file and files.count(file) > 1)
-        raise ParameterInvalid(f"two slides would both be reported in {twice}; analyse them apart")
+    files: list[Path | None] = [out / f"{name}.{REPORT_FORMATS[file_format].ending}" for name in report_names(slides)]
+    counts = Counter(file for file, slide in zip(files, slides, strict=True) if slide.error is None)
+    if twice := next((file for file, count in counts.items() if file and count > 1), None):
+        raise ParameterInvalid(
+            f"two slides would both be reported in {twice.name}; analyse them apart, or list them with their cases"
+        )
     return files
 
 
-def check_outputs(slides: list[str], files: list[Path]) -> None:
+def check_outputs(slides: Iterable[str], files: Iterable[Path]) -> None:
     """Refuse before the analysis, and not after it, what cannot be written or is a slide."""
+    inputs = {os.path.realpath(slide) for slide in slides}
     for file in files:
-        if os.path.realpath(file) in {os.path.realpath(slide) for slide in slides}:
+        if os.path.realpath(file) in inputs:
             raise ParameterInvalid(f"{file} is the slide; write to another file")
         with writable(file):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +196,16 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
+    alone = multiprocessing.parent_process() is None  # of several, none draws over the others
+    with Progress(*columns, console=stderr, disable=not (alone and stderr.is_terminal)) as bar:
         task = bar.add_task(name, total=0)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def slides_progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many slides are done, as a bar on a terminal's standard error."""
+    columns = (TextColumn("slides"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"))
+    with Progress(*columns, TimeRemainingColumn(), console=stderr, disable=not (shown and stderr.is_terminal)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)

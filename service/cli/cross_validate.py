@@ -74,6 +74,7 @@ def cross_validate_command(
     from service.training.cross_validation import laboratory_folds, plan_folds, refuse_left_behind
     from service.training.cross_validation_report import write_study
     from service.training.final_model import FINAL, Provenance, card_facts, train_final
+    from service.training.held_out_file import write_held_out
     from service.training.patches import load_fields
     from service.training.train import TrainingSetup
 
@@ -93,13 +94,14 @@ def cross_validate_command(
         begin = find_model(start) if start else None
         setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar, begin)
         study = _cross_validate(sources, loaded, folds, setup, bar, read_crops(crops) if crops else [])
-    written = write_study(study, folds, out)
+    written = [*write_study(study, folds, out), write_held_out(study, out)]
     _print(study)
     if not no_final:
         facts = card_facts(sources, study, Provenance(model_id, licence, data_note))
         with TrainingBar(settings.batch) as bar:
             bar.say(f"{FINAL}, on all {len(study.cases)} cases")
             written.append(train_final(loaded, out, replace(setup, facts=facts, on_progress=bar)))
+        write_held_out(study, out / FINAL)
     for path in written:
         typer.echo(path)
 
@@ -149,7 +151,8 @@ def _cross_validate(
     found = cross_validate(sources, loaded, folds, setup, announce, show, crops)
     own, rules = setup.settings.cross_validation, try_rules(found.cases, found.quiet)
     laboratories = findings(found, folds)
-    return Study(found.cases, rules, own.threshold_rule, own.judge, setup.settings, found.calibration, laboratories)
+    chosen = (own.threshold_rule, own.judge, setup.settings)
+    return Study(found.cases, rules, *chosen, found.calibration, laboratories, found.quiet)
 
 
 def _print(study: "Study") -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from service.cli.console import Format, FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
+from service.cli.console import FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
 from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
+from service.cohort import CohortSlide
 from service.errors import OutputUnwritable, ParameterInvalid
+from service.export.formats import ReportFormat
 from service.readers.opening import is_url, slide_name
 from service.refusals import DatabaseUnavailable, KeyRequired, QueueUnavailable, ScopeMissing, ServerUnreachable
 from service.region import parse_region, region_json
@@ -48,7 +50,11 @@ class ServiceBar(Progress):
 
 def submit_command(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Slides, images, DICOM folders, or a folder of them; URIs.")
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Slides, images, DICOM folders, a folder, URIs, or a manifest.csv.",
+        ),
     ],
     server: Server = DEFAULT_SERVER,
     key: Key = None,
@@ -69,11 +75,9 @@ def submit_command(
     if several and not no_wait and out is None:
         raise ParameterInvalid("several slides need --out DIR")
     reports = report_files(slides, out, file_format, several)
-    check_outputs([slide for slide in slides if not is_url(slide)], [file for file in reports if file])
+    check_outputs((each.path for each in slides if not is_url(each.path)), (file for file in reports if file))
     area = parse_region(region) if region is not None else None
     asked = {
-        "region": area and region_json(area),
-        "mpp": mpp,
         "threshold": threshold,
         "model": model,
         "priority": priority,
@@ -83,14 +87,18 @@ def submit_command(
     from service.client.client import Client
 
     with Client(server, key) as client:
-        queued: list[tuple[str, Path | None, AnalysisStatus]] = []
+        queued: list[tuple[CohortSlide, Path | None, AnalysisStatus]] = []
         for slide, file in zip(slides, reports, strict=True):  # all before the first wait: they may run side by side
-            with tally.slide(slide), ServiceBar(slide_name(slide)) as bar:
-                queued.append((slide, file, _submit(client, slide, bar, asked)))
+            with tally.slide(slide.label), ServiceBar(slide_name(slide.path)) as bar:
+                if slide.error is not None:
+                    raise slide.error
+                own = slide.region or area
+                of_slide = asked | {"region": own and region_json(own), "mpp": slide.mpp or mpp}
+                queued.append((slide, file, _submit(client, slide.path, bar, of_slide)))
                 if no_wait:
                     typer.echo(queued[-1][-1].model_dump_json())
         for slide, file, analysis in [] if no_wait else queued:
-            with tally.slide(slide), ServiceBar(slide_name(slide)) as bar:
+            with tally.slide(slide.label), ServiceBar(slide_name(slide.path)) as bar:
                 write(_report(client, analysis, bar, file_format), file)
     raise typer.Exit(tally.tell("queued" if no_wait else "reported"))
 
@@ -101,7 +109,7 @@ def _submit(client: "Client", slide: str, bar: ServiceBar, asked: dict[str, Any]
     return client.submit(path=Path(slide), on_progress=bar.sent, **asked)
 
 
-def _report(client: "Client", analysis: "AnalysisStatus", bar: ServiceBar, file_format: Format) -> bytes:
+def _report(client: "Client", analysis: "AnalysisStatus", bar: ServiceBar, file_format: ReportFormat) -> bytes:
     try:
         ended = client.wait(analysis.id, bar.now)
     except KeyboardInterrupt:

@@ -69,7 +69,7 @@ def _print_recipe(wanted: bool) -> None:
         raise typer.Exit
 
 
-Data = Annotated[list[Path], typer.Option(metavar="DIR", help="Fields: plain, TUPAC16 or MIDOG layout. Repeatable.")]
+Data = Annotated[list[Path], typer.Option(metavar="DIR", help="Labelled fields, in any layout. Repeatable.")]
 Quiet = Annotated[
     Optional[list[Path]],
     typer.Option(metavar="DIR", help="Fields of tissue almost without mitoses: patches without one. Repeatable."),

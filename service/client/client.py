@@ -40,7 +40,6 @@ TUS = {"Tus-Resumable": "1.0.0"}
 INTERRUPTIONS = (*TEMPORARY, OffsetConflict, UploadIncomplete, UploadTimeout)
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Format = Literal["json", "geojson", "csv"]
 Region = tuple[int, int, int, int]  # x, y, width, height in level-0 px
 OnBytes = Callable[[int, int], None]  # sent, of all
 
@@ -305,7 +304,7 @@ class Client:
         except ValidationError as error:
             raise ServerUnreachable(f"the report of {analysis_id} is of another version than this client") from error
 
-    def result_bytes(self, analysis_id: str, file_format: Format = "json") -> bytes:
+    def result_bytes(self, analysis_id: str, file_format: str = "json") -> bytes:
         """Fetch the report as a file of a format. Raises NotFinished, NotFound."""
         return self._connection.ask("GET", f"{_path(analysis_id)}/result", params={"format": file_format}).content
 

@@ -1,38 +1,45 @@
-"""GeoJSON as QuPath opens it: detections as points, the hot-spot and the region as annotations.
+"""GeoJSON as QuPath opens it: figures as points of a class, the hot-spot and the region as annotations.
 
-Frame: level-0 px. Where a slide has bounds (MIRAX), QuPath shows only the scanned part and counts from its corner,
-and so do these coordinates; `offset` says by how much they differ from the report's.
+Frame: level-0 px from the corner of the first pixel. Where a slide has bounds (MIRAX), QuPath shows only the scanned
+part and counts from its corner, and so do these coordinates; `offset` says by how much they differ from the slide's.
+
+A feature a line, written one after the other. QuPath reads it compressed too (`.gz`).
 """
 
 import json
-import math
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
-from service.activity_report import HotspotPlace, RectanglePlace, window_words
+from service.export.marks import Area, Mark, areas_of, colour_of, marks_of
 from service.region import geometry_of
-from service.report import Detection, Report
+from service.report import Report
 
-FIGURE_COLOUR, HOTSPOT_COLOUR, REGION_COLOUR = [0, 160, 70], [230, 120, 0], [60, 60, 60]
-CIRCLE_CORNERS = 128
+Offset = tuple[int, int]
 
 
 def to_geojson(report: Report) -> bytes:
     """Write a GeoJSON FeatureCollection in UTF-8."""
-    bounds = report.slide.bounds
-    offset = (bounds.x, bounds.y) if bounds else (0, 0)
-    features = [_point(report, detection, offset) for detection in report.detections]
-    windows = (("Hot-spot", report.mai), ("Hot-spot grown to its area of tissue", report.mai.grown))
-    for kind, found in windows:
-        if found and found.hotspot:
-            name = f"{kind} ({report.mai.definition}): {window_words(found)}"
-            corners = _hotspot_corners(found.hotspot, report.slide.mpp)
-            geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
-            features.append(_annotation(report, name, kind, HOTSPOT_COLOUR, geometry, offset))
-    if region := report.examined_region:
-        features.append(_annotation(report, "Analysed region", "Region", REGION_COLOUR, geometry_of(region), offset))
-    collection = {"type": "FeatureCollection", "features": features, "offset": list(offset), "unit": "level-0 px"}
-    return (json.dumps(collection, indent=1) + "\n").encode()
+    return b"".join(geojson_lines(report))
+
+
+def geojson_lines(report: Report) -> Iterator[bytes]:
+    """Write it line by line."""
+    offset = (report.slide.bounds.x, report.slide.bounds.y) if report.slide.bounds else (0, 0)
+    head = {"type": "FeatureCollection", "offset": list(offset), "unit": "px"}
+    yield f'{json.dumps(head)[:-1]}, "features": ['.encode()
+    separator = "\n"
+    for feature in _features(report, offset):
+        yield f"{separator}{json.dumps(feature)}".encode()
+        separator = ",\n"
+    yield b"\n]}\n"
+
+
+def _features(report: Report, offset: Offset) -> Iterator[dict[str, Any]]:
+    for mark in marks_of(report):
+        yield _point(report, mark, offset)
+    for area in areas_of(report):
+        yield _annotation(report, area, offset)
 
 
 def _feature(report: Report, name: str, geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
@@ -40,45 +47,36 @@ def _feature(report: Report, name: str, geometry: dict[str, Any], properties: di
     return {"type": "Feature", "id": str(identity), "geometry": geometry, "properties": properties}
 
 
-def _point(report: Report, detection: Detection, offset: tuple[int, int]) -> dict[str, Any]:
-    place = [round(detection.x - offset[0], 2), round(detection.y - offset[1], 2)]
-    measured = {"Probability": detection.score, "Area um^2": detection.area_um2}
+def _point(report: Report, mark: Mark, offset: Offset) -> dict[str, Any]:
     properties = {
         "objectType": "detection",
-        "name": f"Mitotic figure {detection.id}",
-        "classification": {"name": "Mitotic figure", "color": FIGURE_COLOUR},
-        # one that a person added has none, and QuPath takes no null
-        "measurements": {name: value for name, value in measured.items() if value is not None},
+        "name": mark.name,
+        "classification": {"name": mark.kind, "color": list(colour_of(mark.kind))},
+        "measurements": mark.measured,  # QuPath takes no null
+        "metadata": mark.said,
     }
-    return _feature(report, f"detection {detection.id}", {"type": "Point", "coordinates": place}, properties)
+    place = _shifted((mark.x, mark.y), offset)
+    return _feature(report, f"detection {mark.figure.id}", {"type": "Point", "coordinates": place}, properties)
 
 
-def _annotation(
-    report: Report, name: str, kind: str, colour: list[int], geometry: dict[str, Any], offset: tuple[int, int]
-) -> dict[str, Any]:
+def _annotation(report: Report, area: Area, offset: Offset) -> dict[str, Any]:
     properties = {
         "objectType": "annotation",
-        "name": name,
-        "classification": {"name": kind, "color": colour},
+        "name": area.name,
+        "classification": {"name": area.kind, "color": list(colour_of(area.kind))},
         "isLocked": True,
     }
+    region = report.examined_region
+    if area.kind == "Region" and region is not None:  # of several polygons, with holes
+        geometry = geometry_of(region)
+    else:
+        geometry = {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in area.rings]}
     shifted = geometry | {"coordinates": _shifted(geometry["coordinates"], offset)}
-    return _feature(report, kind, shifted, properties)
+    return _feature(report, area.kind, shifted, properties)
 
 
-def _shifted(places: Any, offset: tuple[int, int]) -> Any:
+def _shifted(places: Any, offset: Offset) -> Any:
     """Take an offset off the coordinates of a geometry, however deep they lie."""
     if isinstance(places[0], int | float):
-        return [round(place - start, 2) for place, start in zip(places, offset, strict=True)]
+        return [round(place - start, 3) for place, start in zip(places, offset, strict=True)]
     return [_shifted(each, offset) for each in places]
-
-
-def _hotspot_corners(hotspot: HotspotPlace, mpp: tuple[float, float]) -> list[tuple[float, float]]:
-    """Give the corners of a hot-spot in level-0 px; a circle as a regular polygon."""
-    if isinstance(hotspot, RectanglePlace):
-        half_x, half_y = hotspot.width_um / 2 / mpp[0], hotspot.height_um / 2 / mpp[1]
-        signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-        return [(hotspot.x + sign_x * half_x, hotspot.y + sign_y * half_y) for sign_x, sign_y in signs]
-    radius_x, radius_y = hotspot.radius_um / mpp[0], hotspot.radius_um / mpp[1]
-    angles = [math.tau * corner / CIRCLE_CORNERS for corner in range(CIRCLE_CORNERS)]
-    return [(hotspot.x + radius_x * math.cos(angle), hotspot.y + radius_y * math.sin(angle)) for angle in angles]

@@ -18,12 +18,13 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from scipy.special import expit
 
+from service.csv_rows import csv_number, csv_rows, refuse
 from service.errors import DataInvalid
 from service.inference import IDENTITY, Detector
 from service.second_look import mean_logit, reach_px
 from service.slide import Rgb
 from service.stain import StainEstimate, density_transform, estimate_windows
-from service.training.fields import Points, csv_number, csv_rows, plain_images, refuse
+from service.training.fields import Points, plain_images
 
 AT_PX = 28  # model px: a cell this near to a mitosis answers to it
 BESIDE_PX = 44  # and one farther than this from all of them does not

@@ -20,10 +20,20 @@ from service.files import csv_bytes, write_whole
 from service.model_card import ScoreCalibration, read_card
 from service.training.cross_validation import JUDGED, Fold
 from service.training.evaluation_report import figures_table, rounded, shown, write_evaluation
-from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, spread
+from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, patients, spread
 from service.training.laboratories import LaboratoryFindings
 from service.training.recipe import Judge, Rule, TrainingSettings
-from service.training.scoring import CONFIDENCE, RADIUS_UM, RESAMPLES, Localisation, known, measured, measures, pooled
+from service.training.scoring import (
+    CONFIDENCE,
+    RADIUS_UM,
+    RESAMPLES,
+    Localisation,
+    groups,
+    known,
+    measured,
+    measures,
+    pooled,
+)
 from service.training.threshold_rules import IN_WORDS, RuleOutcome, folds_of
 
 REPORT, CASES, PICTURES = "cross_validation.json", "cases.csv", "held-out"
@@ -52,6 +62,7 @@ class Study:
     settings: TrainingSettings
     calibration: ScoreCalibration | None = None
     laboratories: tuple[LaboratoryFindings, ...] = ()
+    quiet: tuple[HeldOutCase, ...] = ()
 
     @property
     def shipped(self) -> RuleOutcome:
@@ -78,6 +89,12 @@ class Study:
         """The context (model px) with which the fields were examined."""
         return self.settings.architecture.full_halo_px
 
+    @property
+    def drawn_together(self) -> list[list[str]]:
+        """The cases that may be one patient, which intervals draw as one."""
+        alike = groups(len(self.cases), patients(self.cases))
+        return [[self.cases[index].case for index in own] for own in alike if len(own) > 1]
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The figures of the chosen rule: nested first, then those at the one threshold that is shipped."""
@@ -86,7 +103,12 @@ class Study:
             "method": f"{len(self.folds)}-fold cross-validation over {len(cases)} whole cases; each fold's threshold "
             "is chosen on the other folds",
             "radius_um": RADIUS_UM,
-            "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
+            "intervals": {
+                "percent": 100 * CONFIDENCE,
+                "over": "cases",
+                "drawn_together": self.drawn_together,
+                "resamples": RESAMPLES,
+            },
             **_figures(cases, outcome.nested, [outcome.by_fold[case.fold] for case in cases]),
             "at_shipped_threshold": {
                 "note": OPTIMISTIC,
@@ -100,7 +122,7 @@ def _figures(
     cases: Sequence[HeldOutCase], counts: Sequence[Localisation], thresholds: Sequence[float]
 ) -> dict[str, Any]:
     return {
-        "localisation": measured(counts),
+        "localisation": measured(counts, patients(cases)),
         "by_source": by_source(cases, counts),
         "between_cases": {"f1": spread(counts)},
         "image_level": image_level(cases, thresholds),
@@ -143,7 +165,7 @@ def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
         "threshold": study.shipped.threshold,
         "calibration": study.calibration and study.calibration.model_dump(),
         "metrics": study.metrics,
-        "rules": {rule: outcome and _rule_json(outcome) for rule, outcome in study.outcomes.items()},
+        "rules": {rule: outcome and _rule_json(study, outcome) for rule, outcome in study.outcomes.items()},
         "best_rule_nested": study.best_rule,
         "folds": [_fold_json(study, fold) for fold in folds],
         "laboratories": laboratories_json(study),
@@ -179,18 +201,19 @@ def laboratory_row(found: dict[str, Any]) -> list[float | None]:
     return [*recalls, quiet["all"]["calls_per_mm2"] if quiet else None, fields and fields["f1"]]
 
 
-def _rule_json(outcome: RuleOutcome) -> dict[str, Any]:
+def _rule_json(study: Study, outcome: RuleOutcome) -> dict[str, Any]:
+    together = patients(study.cases)
     return {
         "in_words": IN_WORDS[outcome.rule],
         "threshold": outcome.threshold,
         "nested": {
             "thresholds": {f"fold-{fold}": at for fold, at in outcome.by_fold.items()},
-            **measured(outcome.nested),
+            **measured(outcome.nested, together),
             "between_cases": {"f1": spread(outcome.nested)},
         },
         "at_threshold": {
             "note": OPTIMISTIC,
-            **measured(outcome.at_threshold),
+            **measured(outcome.at_threshold, together),
             "between_cases": {"f1": spread(outcome.at_threshold)},
         },
     }
@@ -199,16 +222,15 @@ def _rule_json(outcome: RuleOutcome) -> dict[str, Any]:
 def _fold_json(study: Study, fold: Fold) -> dict[str, Any]:
     card = read_card(fold.folder / JUDGED)
     own = [case for case in study.cases if case.fold == fold.number]
+    nested = [counts for case, counts in zip(study.cases, study.shipped.nested, strict=True) if case in own]
     return {
         "fold": fold.number,
         "cases": list(fold.cases),
-        "fields": sum(len(case.examined) for case in own),
+        "fields": sum(case.fields for case in own),
         "mitoses": sum(case.mitoses for case in own),
         "epoch": (card.model_extra or {})["training"]["epoch"],
         "sha256": card.sha256,
-        "nested": measured(
-            [counts for case, counts in zip(study.cases, study.shipped.nested, strict=True) if case in own]
-        ),
+        "nested": measured(nested, patients(own)),
     }
 
 
@@ -221,7 +243,7 @@ def case_row(study: Study, index: int) -> dict[str, Any]:
         "case": case.case,
         "source": case.source,
         "fold": case.fold,
-        "fields": len(case.examined),
+        "fields": case.fields,
         "mitoses": case.mitoses,
         "area_mm2": round(case.evaluation.area_mm2, 4),
         "threshold": outcome.by_fold[case.fold],
@@ -254,7 +276,7 @@ def case_table(study: Study) -> Table:
 def _sum_row(study: Study, name: str, chosen: Sequence[bool]) -> list[str]:
     own = [index for index, wanted in enumerate(chosen) if wanted]
     cases = [study.cases[index] for index in own]
-    fields, mitoses = sum(len(case.examined) for case in cases), sum(case.mitoses for case in cases)
+    fields, mitoses = sum(case.fields for case in cases), sum(case.mitoses for case in cases)
     nested, shipped = (
         pooled(counts[index] for index in own) for counts in (study.shipped.nested, study.shipped.at_threshold)
     )
@@ -270,12 +292,12 @@ def rule_table(study: Study) -> Table:
     """Lay out what each rule for the threshold reaches on cases that had no part in choosing it."""
     table = figures_table("\nthreshold by", RULE_HEADERS)
     for rule, outcome in study.outcomes.items():
-        table.add_row(rule, *(_rule_row(outcome) if outcome else "-" * 9))
+        table.add_row(rule, *(_rule_row(study, outcome) if outcome else "-" * 9))
     return table
 
 
-def _rule_row(outcome: RuleOutcome) -> list[str]:
-    figures, between = measured(outcome.nested), spread(outcome.nested)
+def _rule_row(study: Study, outcome: RuleOutcome) -> list[str]:
+    figures, between = measured(outcome.nested, patients(study.cases)), spread(outcome.nested)
     interval = figures["f1_interval"]
     return [
         shown(outcome.threshold),

@@ -17,18 +17,15 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from pydantic import ValidationError
 
 from service.analysis import analyze
 from service.errors import DataInvalid, FileMissing, ParameterInvalid
-from service.files import readable
 from service.inference import Detector
 from service.mitotic_figures import MERGE_UM, MitoticFigure, find_mitotic_figures
 from service.parameters import scale_to
 from service.probability_map import ProbabilityMap
 from service.report import Report
 from service.slide import Slide, open_slide
-from service.strict import first_error
 from service.tiling import PATCH_PX
 from service.training.fields import Field
 from service.training.scoring import (
@@ -179,22 +176,12 @@ def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[Examine
     """
     by_stem: dict[str, list[tuple[Path, Report]]] = defaultdict(list)
     for path in sorted(folder.rglob("*.json")):
-        report = _read_report(path)
+        report = Report.load(path)
         by_stem[Path(report.slide.name).stem].append((path, report))
     chosen = [_report_of(field, by_stem[field.path.stem], folder) for field in fields]
     return [_with_report(field, *report) for field, report in zip(fields, chosen, strict=True)], [
         report for _, report in chosen
     ]
-
-
-def _read_report(path: Path) -> Report:
-    with readable(path):
-        content = path.read_bytes()
-    try:
-        return Report.model_validate_json(content)
-    except ValidationError as error:
-        place, words = first_error(error)
-        raise DataInvalid(f"{path} is not a report of `mitosis analyze`: {place or 'file'}: {words}") from error
 
 
 def _report_of(field: Field, candidates: list[tuple[Path, Report]], folder: Path) -> tuple[Path, Report]:

@@ -11,6 +11,8 @@ import numpy as np
 from rich.table import Table
 
 from service.files import csv_bytes, make_folder, write_whole
+from service.training.agreement import agreement_of
+from service.training.patients import patients_of
 from service.training.scoring import (
     CONFIDENCE,
     RADIUS_UM,
@@ -80,6 +82,7 @@ def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
         "image_level": _image_level(evaluation.image_level),
         "localisation": _localisation(evaluation),
         "between_cases": _between(rows),
+        "agreement": agreement_of(evaluation),
         "cases": rows,
         "curve": {
             "threshold": curve.thresholds,
@@ -107,12 +110,13 @@ def _image_level(image_level: "ImageLevel") -> dict[str, Any]:
 
 def _localisation(evaluation: "Evaluation") -> dict[str, Any]:
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
+    together = patients_of(case.case for case in evaluation.cases)
     return {
         "radius_um": RADIUS_UM,
         "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
-        "at_threshold": {"threshold": evaluation.threshold} | measured(here),
+        "at_threshold": {"threshold": evaluation.threshold} | measured(here, together),
         "offset_um": evaluation.offset_um,
-        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC} | measured(best),
+        "at_best_threshold": {"threshold": evaluation.best_threshold, "note": OPTIMISTIC} | measured(best, together),
         "without_merging": measures(evaluation.unmerged) if evaluation.unmerged else None,
     }
 
@@ -172,15 +176,27 @@ def summary_sentences(evaluation: "Evaluation") -> list[str]:
     """Say what was measured in sentences, for the terminal."""
     image = evaluation.image_level
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
+    together = patients_of(case.case for case in evaluation.cases)
     return [
         f"Image level, {len(image.labels)} patches, {int(image.labels.sum())} with a mitosis: "
         f"accuracy {image.accuracy:.3f}, AUC {shown(image.auc)}, F1 {image.f1:.3f}",
-        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here)}",
-        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best)}",
+        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here, together)}",
+        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best, together)}",
+        _agreement_in_words(evaluation),
     ]
 
 
-def _in_words(counts: Localisation, cases: Sequence[Localisation]) -> str:
-    interval = bootstrap_interval(cases, "f1")
+def _agreement_in_words(evaluation: "Evaluation") -> str:
+    found = agreement_of(evaluation)
+    density, classes = found["density"], found["class"]["per_mm2_cap"]
+    return (
+        f"Mitoses per mm2 of {found['cases']} cases, by people and detector: Pearson {shown(density['pearson'])}, "
+        f"concordance {shown(density['concordance'])}; kappa of the class by density (CAP, per mm2) "
+        f"{shown(classes['kappa'])}"
+    )
+
+
+def _in_words(counts: Localisation, cases: Sequence[Localisation], together: Sequence[str]) -> str:
+    interval = bootstrap_interval(cases, "f1", together)
     spread = f" ({interval[0]:.3f} to {interval[1]:.3f} over cases)" if interval else ""
     return f"precision {counts.precision:.3f}, recall {counts.recall:.3f}, F1 {counts.f1:.3f}{spread}"

@@ -1,9 +1,10 @@
-"""Labelled fields: images of tissue with the centroids of their mitoses, read from three layouts.
+"""Labelled fields: images of tissue with the centroids of their mitoses, read from four layouts.
 
     plain     frames.csv (frame, case, width, height, mitoses[, mpp, laboratory]), mitoses.csv (frame, x, y),
               images/FRAME.jpg; perhaps uncertain.csv (frame, x, y), places of which nobody can tell
     TUPAC16   NN/MM.tif with NN/MM.csv (row,column; 1-based; absent or empty where there is no mitosis)
     MIDOG     NNN.tiff with one COCO-like JSON (bbox [x0, y0, x1, y1]; category 1 is a mitotic figure)
+    annotated images, each with the annotations beside it that QuPath, ASAP or Digital Slide Archive wrote
 
 All give the same: fields with case, um per pixel and centroids. Frames. Field px: the image's own pixels, x right,
 y down, pixel centres at whole numbers. Model px: the field at the model's um per pixel, resampled where a slide is.
@@ -11,7 +12,6 @@ y down, pixel centres at whole numbers. Model px: the field at the model's um pe
 Nothing is repaired or skipped in silence: what does not fit raises DataInvalid, which names the file and the line.
 """
 
-import csv
 import dataclasses
 import json
 import math
@@ -19,21 +19,24 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from service.csv_rows import csv_lines, csv_number, csv_rows, refuse
 from service.errors import DataInvalid, ParameterInvalid, ResolutionUnknown
+from service.midog_boxes import MITOSIS
 from service.parameters import scale_to
+from service.region import CENTRE_PX
 from service.slide import Box, Rgb, open_slide
+from service.training.annotations import SUFFIXES, read_marks
 
 Points = npt.NDArray[np.float64]  # (n, 2): x, y
 
 TUPAC16_MPP = 0.25
 TUPAC16_LABELS = "mitoses_ground_truth"  # the folder of the published archive
-MIDOG_MITOSIS = 1  # category_id; 2 is an imposter
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -88,7 +91,12 @@ def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
         return read_midog(folder, annotations[0], mpp)
     if next(_tupac_images(folder), None) is not None:
         return read_tupac16(folder, mpp=mpp or TUPAC16_MPP)
-    raise DataInvalid(f"{folder}: no frames.csv, no MIDOG annotations (*.json), and no TUPAC16 images (NN/MM.tif)")
+    if any(map(_annotations_beside, plain_images(folder).values())):
+        return read_annotated(folder, mpp)
+    raise DataInvalid(
+        f"{folder}: no frames.csv, no MIDOG annotations (*.json), no TUPAC16 images (NN/MM.tif), and no image with "
+        f"annotations beside it (IMAGE{', IMAGE'.join(SUFFIXES)})"
+    )
 
 
 def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
@@ -161,7 +169,7 @@ def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
     if not path.exists():
         return np.empty((0, 2))
     points = []
-    for line, values in enumerate(_csv_lines(path), start=1):
+    for line, values in enumerate(csv_lines(path), start=1):
         if not values:
             continue
         if len(values) != 2:
@@ -181,7 +189,7 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
     points: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for annotation in content["annotations"]:
         place = f"annotation {annotation.get('id')}"
-        if annotation.get("category_id") != MIDOG_MITOSIS:
+        if annotation.get("category_id") != MITOSIS:
             continue
         if annotation.get("image_id") not in images:
             refuse(annotations, None, f"{place} is of image {annotation.get('image_id')}, which is not listed")
@@ -207,6 +215,29 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
         centroids = np.array(points[image["id"]], np.float64).reshape(-1, 2)
         fields.append(Field(path.stem, path.stem, path, (own, own), *size, centroids))
     return _some(fields, annotations)
+
+
+def _annotations_beside(path: Path) -> list[Path]:
+    """List the files of annotations beside an image."""
+    names = dict.fromkeys(f"{stem}{suffix}" for stem in (path.name, path.stem) for suffix in SUFFIXES)
+    return [path.with_name(name) for name in names if path.with_name(name).is_file()]
+
+
+def read_annotated(folder: Path, mpp: float | None = None) -> list[Field]:
+    """Read images with the annotations beside them; each is its own case. What a file says of its mpp comes second."""
+    fields = []
+    for path in plain_images(folder).values():
+        beside = _annotations_beside(path)
+        if len(beside) != 1:
+            refuse(path, None, f"{len(beside)} files of annotations are beside it; there must be one, if only empty")
+        with open_slide(path) as slide:
+            own = slide.mpp if mpp is None else (mpp, mpp)
+        size = _image_size(path)
+        mitoses, _ = read_marks(beside[0])
+        on_it = [(None, max(0.0, x), max(0.0, y)) if min(x, y) >= -CENTRE_PX else (None, x, y) for x, y in mitoses]
+        marked = _inside(beside[0], on_it, size)
+        fields.append(Field(path.stem, path.stem, path, own or (_required(None, folder),) * 2, *size, marked))
+    return _some(fields, folder)
 
 
 def _is_midog(path: Path) -> bool:
@@ -263,11 +294,6 @@ def load_field(field: Field, mpp: float) -> tuple[Rgb, Points, Points]:
     return pixels, mitoses, uncertain  # as Lattice.to_level0, turned round
 
 
-def refuse(path: Path, line: int | None, what: str) -> NoReturn:
-    """Raise DataInvalid for a file, and its line if there is one."""
-    raise DataInvalid(f"{path}{'' if line is None else f', line {line}'}: {what}")
-
-
 def _some(fields: list[Field], source: Path) -> list[Field]:
     if not fields:
         refuse(source, None, "there are no fields in it")
@@ -296,42 +322,7 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise DataInvalid(f"{path}: not a readable image ({error})") from error
 
 
-def _csv_lines(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.reader(file, strict=True))
-    except OSError as error:
-        raise DataInvalid(f"{path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataInvalid(f"{path}: not a readable CSV file ({error})") from error
-
-
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read line numbers and rows of a CSV file with a header, by column."""
-    lines = _csv_lines(path)
-    header = lines[0] if lines else []
-    if missing := [column for column in columns if column not in header]:
-        refuse(path, 1, f"no column {', '.join(missing)}")
-    for line, values in enumerate(lines[1:], start=2):
-        if not values:
-            continue
-        if len(values) != len(header):
-            refuse(path, line, f"{len(header)} values expected, {len(values)} found")
-        yield line, dict(zip(header, (value.strip() for value in values), strict=True))
-
-
-def csv_number(path: Path, line: int, text: str) -> float:
-    """Read a finite number of a file's line. Raises DataInvalid."""
-    try:
-        number = float(text)
-    except ValueError:
-        refuse(path, line, f"{text!r} is not a number")
-    if not math.isfinite(number):
-        refuse(path, line, f"{text!r} is not a finite number")
-    return number
-
-
-def _inside(path: Path, points: Sequence[tuple[int, float, float]], size: tuple[int, int]) -> Points:
+def _inside(path: Path, points: Sequence[tuple[int | None, float, float]], size: tuple[int, int]) -> Points:
     """Make points (n, 2) of line, x, y; each must lie on the image."""
     for line, x, y in points:
         if not (0 <= x < size[0] and 0 <= y < size[1]):

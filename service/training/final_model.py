@@ -37,7 +37,8 @@ LIMITS = (
     "The fields were picked by people, for their mitoses; precision over whole slides, most of which hold none, is "
     "unknown and likely lower. So is that of counts such as the MAI against a pathologist's.",
     "The annotation is imperfect: some dark figures are unmarked, and some false positives may be mitoses.",
-    "Cases are taken to be different patients but where they were put into one fold.",
+    "Cases are taken to be different patients but where they were put into one fold; intervals draw those together "
+    "whose names are one number under two letters.",
 )
 
 

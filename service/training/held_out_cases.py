@@ -4,19 +4,22 @@ A case's fields stay together everywhere: whole cases are held out, resampled fo
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from service.errors import DataInvalid
 from service.training import scoring
 from service.training.evaluate import Evaluation, ExaminedField, ImageLevel, evaluate, mean_offset_um
+from service.training.patients import patients_of
 from service.training.scoring import (
     RESAMPLES,
     Localisation,
     Sweep,
     bootstrap_interval,
+    groups,
     known,
     measured,
     percentile_interval,
@@ -28,38 +31,49 @@ ANY_THRESHOLD = 0.5  # of an evaluation that is looked at over all thresholds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutCase:
-    """A case with its fold, its data's folder, its fields, and what was found over all thresholds."""
+    """A case with its fold, its data's folder, its fields, and what was found over all thresholds.
+
+    One that was read from a file has no fields; `counted` has its counts at thresholds beside those of its curve.
+    """
 
     fold: int  # from 1
     source: str  # name of the data's folder
     examined: tuple[ExaminedField, ...]
     evaluation: Evaluation
+    quiet: bool = False  # tissue almost without mitoses
+    counted: Mapping[float, Localisation] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fold: int, source: str, examined: Sequence[ExaminedField]) -> "HeldOutCase":
         """Evaluate the examined fields of one case."""
-        return cls(fold, source, tuple(examined), evaluate(examined, ANY_THRESHOLD))
+        return cls(fold, source, tuple(examined), evaluate(examined, ANY_THRESHOLD), examined[0].field.quiet)
 
     @property
     def case(self) -> str:
         """The case's name."""
-        return self.examined[0].field.case
+        return self.evaluation.cases[0].case
 
     @property
-    def quiet(self) -> bool:
-        """True for tissue almost without mitoses."""
-        return self.examined[0].field.quiet
+    def fields(self) -> int:
+        """The number of its fields."""
+        return self.evaluation.cases[0].fields
 
     @property
     def mitoses(self) -> int:
         """The number of mitoses annotated on its fields."""
-        return sum(len(each.field.mitoses) for each in self.examined)
+        return self.evaluation.cases[0].mitoses
 
     def localise(self, threshold: float) -> Localisation:
-        """Count detections against mitoses at a threshold, by the 30-px rule."""
+        """Count detections against mitoses at a threshold, by the 30-px rule. Raises DataInvalid if none was kept."""
         curve = self.evaluation.curve
         known = np.flatnonzero(curve.thresholds == threshold)
-        return curve.at(int(known[0])) if len(known) else pooled(each.localise(threshold) for each in self.examined)
+        if len(known):
+            return curve.at(int(known[0]))
+        if self.examined:
+            return pooled(each.localise(threshold) for each in self.examined)
+        if threshold not in self.counted:
+            raise DataInvalid(f"case {self.case}: nothing was kept of threshold {threshold:g}")
+        return self.counted[threshold]
 
 
 def evaluation_at(threshold: float, cases: Sequence[HeldOutCase]) -> Evaluation:
@@ -93,10 +107,16 @@ def spread(cases: Sequence[Localisation]) -> dict[str, Any]:
 
 def by_source(cases: Sequence[HeldOutCase], counts: Sequence[Localisation]) -> dict[str, Any]:
     """Measure each data folder's cases, from the counts of all cases."""
-    return {
-        source: measured([each for case, each in zip(cases, counts, strict=True) if case.source == source])
-        for source in dict.fromkeys(case.source for case in cases)
-    }
+    found = {}
+    for source in dict.fromkeys(case.source for case in cases):
+        own = [index for index, case in enumerate(cases) if case.source == source]
+        found[source] = measured([counts[index] for index in own], patients(cases[index] for index in own))
+    return found
+
+
+def patients(cases: Iterable[HeldOutCase]) -> list[str]:
+    """Name the patient of each case, as far as its name says it."""
+    return patients_of(case.case for case in cases)
 
 
 def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> dict[str, Any]:
@@ -111,16 +131,18 @@ def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> di
         "auc": patches.auc,
         "auc_interval": _auc_interval(cases),
         "accuracy": known(pooled(right).precision),
-        "accuracy_interval": bootstrap_interval(right, "precision"),
+        "accuracy_interval": bootstrap_interval(right, "precision", patients(cases)),
         "f1": known(pooled(counts).f1),
-        "f1_interval": bootstrap_interval(counts, "f1"),
+        "f1_interval": bootstrap_interval(counts, "f1", patients(cases)),
     }
 
 
 def _auc_interval(cases: Sequence[HeldOutCase], seed: int = 0) -> tuple[float, float] | None:
     """Compute percentiles as `bootstrap_interval`, over cases drawn with replacement, where both classes are drawn."""
-    if len(cases) < 2:
+    units = [[cases[index] for index in own] for own in groups(len(cases), patients(cases))]
+    if len(units) < 2:
         return None
-    drawn = np.random.default_rng(seed).integers(len(cases), size=(RESAMPLES, len(cases)))
-    values = [value for rows in drawn.tolist() if (value := all_patches([cases[row] for row in rows]).auc) is not None]
+    drawn = np.random.default_rng(seed).integers(len(units), size=(RESAMPLES, len(units)))
+    resampled = ([case for row in rows for case in units[row]] for rows in drawn.tolist())
+    values = [value for each in resampled if (value := all_patches(each).auc) is not None]
     return percentile_interval(values) if values else None

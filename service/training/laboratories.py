@@ -13,7 +13,7 @@ import numpy as np
 
 from service.model_card import OperatingPoint
 from service.training.crops import CropScore
-from service.training.held_out_cases import HeldOutCase
+from service.training.held_out_cases import HeldOutCase, patients
 from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured
 
 FIRE_BESIDE = 0.02  # of the crops
@@ -56,7 +56,9 @@ class LaboratoryFindings:
         return {
             "laboratory": self.laboratory,
             "cases": len({crop.case for crop in self.crops} | {case.case for case in self.fields}),
-            "fields": measured([case.localise(threshold) for case in self.fields]) if self.fields else None,
+            "fields": measured([case.localise(threshold) for case in self.fields], patients(self.fields))
+            if self.fields
+            else None,
             "crops": self._crops_json(threshold) if self.crops else None,
             "quiet": calls(self.quiet, threshold),
         }

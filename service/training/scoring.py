@@ -98,9 +98,10 @@ def measures(counts: Localisation) -> dict[str, Any]:
     return {name: known(getattr(counts, name)) for name in ("tp", "fp", "fn", *MEASURES)}
 
 
-def measured(cases: Sequence[Localisation]) -> dict[str, Any]:
-    """Give pooled counts and ratios, with intervals over cases; None where undefined."""
-    return measures(pooled(cases)) | {f"{name}_interval": bootstrap_interval(cases, name) for name in MEASURES}
+def measured(cases: Sequence[Localisation], together: Sequence[str] | None = None) -> dict[str, Any]:
+    """Give pooled counts and ratios, with intervals over cases as `bootstrap_interval`; None where undefined."""
+    intervals = {f"{name}_interval": bootstrap_interval(cases, name, together) for name in MEASURES}
+    return measures(pooled(cases)) | intervals
 
 
 def known(value: float) -> float | None:
@@ -121,13 +122,19 @@ def percentile_interval(values: Scores | Sequence[float]) -> tuple[float, float]
 
 
 def bootstrap_interval(
-    cases: Sequence[Localisation], measure: Measure = "f1", *, resamples: int = RESAMPLES, seed: int = 0
+    cases: Sequence[Localisation],
+    measure: Measure = "f1",
+    together: Sequence[str] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """Compute the percentile interval (95 %) of a measure of the pooled counts, over cases drawn with replacement.
 
-    Fields of one case are alike, so cases are what is drawn. None with fewer than two cases: nothing can vary.
-    Resamples in which the measure is undefined are left out.
+    Fields of one case are alike, so cases are what is drawn; cases of one name in `together`, a name for each, are
+    drawn as one. None with fewer than two: nothing can vary. Resamples in which the measure is undefined are left out.
     """
+    cases = [pooled(cases[index] for index in own) for own in groups(len(cases), together)]
     if len(cases) < 2:
         return None
     counts = np.array([(case.tp, case.fp, case.fn) for case in cases])
@@ -136,6 +143,14 @@ def bootstrap_interval(
     above, below = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}[measure]
     defined = below > 0
     return percentile_interval(above[defined] / below[defined]) if defined.any() else None
+
+
+def groups(count: int, together: Sequence[str] | None) -> list[list[int]]:
+    """List the indices that are drawn as one: those of one name, or each by itself."""
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(map(str, range(count)) if together is None else together):
+        found.setdefault(name, []).append(index)
+    return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)

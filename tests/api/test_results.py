@@ -24,7 +24,7 @@ from pypdf import PdfReader
 from service.activity_report import Activity
 from service.api import layers, results, review
 from service.api.errors import add_handlers
-from service.api.formats import Wanted, wanted
+from service.api.formats import FORMATS, Wanted, wanted
 from service.api.state import State
 from service.intake.accept import accept_reference
 from service.intake.sandbox import Sandbox
@@ -218,7 +218,7 @@ def test_the_maps_are_files_of_their_own_and_beside_the_others_where_a_laborator
     assert files["map.dcm"] == alone["dicom-map"].content
 
 
-@pytest.mark.parametrize("kind", ["json", "geojson", "csv", "fhir", "hl7", "dicom"])
+@pytest.mark.parametrize("kind", sorted({*FORMATS} - {"pdf"}))
 def test_the_same_result_is_the_same_bytes(client: Client, dicom: str, kind: str) -> None:
     first, second = get(client, dicom, kind), get(client, dicom, kind)
     assert first.content == second.content
@@ -238,6 +238,29 @@ def test_what_was_signed_is_final_and_then_amended(client: Client, state: State,
         replaced = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
         assert len(replaced) == revision
     assert len(told) == 6
+
+
+def test_who_draws_is_told_what_was_signed_with_what_was_rejected(client: Client, state: State, tiff: str) -> None:
+    def kinds() -> list[str]:
+        features = get(client, tiff, "geojson").json()["features"]
+        return [each["properties"]["classification"]["name"] for each in features]
+
+    assert kinds().count("Mitotic figure") == 12
+    row = {
+        "analysis_id": tiff,
+        "revision": 1,
+        "action": "reject",
+        "detection_id": 3,
+        "reviewer": "B",
+        "at": time.time(),
+    }
+    with writing(state.engine) as connection:
+        connection.execute(review_entries.insert().values(**row))
+    assert kinds().count("Mitotic figure") == 12, "nobody has signed"
+    sign(state, tiff, 2)
+    assert (kinds().count("Mitotic figure"), kinds().count("Mitotic figure: Rejected")) == (11, 1)
+    boxes = get(client, tiff, "midog").json()["annotations"]
+    assert [each["id"] for each in boxes if each["category_id"] == 2] == [3]
 
 
 @pytest.mark.parametrize(

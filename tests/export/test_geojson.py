@@ -9,46 +9,11 @@ import pytest
 import shapely
 import shapely.affinity
 
-from service.activity_report import CirclePlace, RectanglePlace, window_words
-from service.export.geojson import to_geojson
+from service.activity_report import window_words
+from service.export.geojson import geojson_lines, to_geojson
 from service.report import Rectangle, Report
 from tests.export.hospital import report_of
-
-CIRCLE = CirclePlace(x=1000.0, y=800.0, radius_um=100.0, tissue_fraction=1.0)
-RECTANGLE = RectanglePlace(x=1000.0, y=800.0, width_um=50.0, height_um=20.0, tissue_fraction=1.0)
-MPP = (0.25, 0.5)
-
-
-def make_report(
-    *,
-    count: int = 3,
-    hotspot: CirclePlace | RectanglePlace | None = CIRCLE,
-    region: Rectangle | None = None,
-    bounds: Rectangle | None = None,
-) -> Report:
-    detections = [
-        {"id": each, "x": 1000.25 + each, "y": 790.5, "x_um": 250.0, "y_um": 395.0, "score": 0.9, "area_um2": 60.5}
-        for each in range(1, count + 1)
-    ]
-    common = {"table_version": "1", "interval": (0.6, 8.8), "area_mm2": 1.59, "area_sufficient": True}
-    mai = {**common, "definition": "mai_baak", "count": count, "high_risk": False, "near_cutoff": False}
-    slide = {"name": "a.svs", "sha256": "0" * 64, "vendor": "mirax", "width": 5000, "height": 4000, "mpp": MPP}
-    return Report.model_validate(
-        {
-            "analysis": {"id": "7f0c", "created_at": "2026-01-01T00:00:00Z", "seconds": 1.0},
-            "software": {},
-            "model": {"id": "m", "sha256": "1" * 64, "threshold": 0.5, "mpp": 0.25},
-            "slide": {**slide, "mpp_source": "slide", "objective_power": None, "bounds": bounds},
-            "region": region,
-            "parameters": {},
-            "tissue": {"area_mm2": 2.0, "examined_mm2": 2.0},
-            "detections": detections,
-            "counts": {"total": count, "per_mm2": count / 2},
-            "mai": {**mai, "hotspot": hotspot, "alternatives": []},
-            "scores": [],
-            "warnings": [],
-        }
-    )
+from tests.export.made_up import MPP, RECTANGLE, make_report, reviewed_report
 
 
 def features_of(report: Report) -> list[dict[str, Any]]:
@@ -71,7 +36,7 @@ def test_each_detection_is_a_classified_point_with_measurements() -> None:
     points = [each for each in features_of(make_report()) if each["properties"]["objectType"] == "detection"]
     assert len(points) == 3
     for number, feature in enumerate(points, start=1):
-        assert shapely.geometry.shape(feature["geometry"]).equals(shapely.Point(1000.25 + number, 790.5))
+        assert shapely.geometry.shape(feature["geometry"]).equals(shapely.Point(1000.75 + number, 791))
         properties = feature["properties"]
         assert properties["name"] == f"Mitotic figure {number}"
         assert properties["classification"] == {"name": "Mitotic figure", "color": [0, 160, 70]}
@@ -100,8 +65,8 @@ def test_rings_are_closed() -> None:
 def test_a_circular_hot_spot_has_its_area_and_place() -> None:
     polygon = annotation(make_report(), "Hot-spot")
     assert polygon.area * MPP[0] * MPP[1] == pytest.approx(math.pi * 100**2, rel=1e-3)
-    assert polygon.bounds == pytest.approx((1000 - 400, 800 - 200, 1000 + 400, 800 + 200))
-    assert polygon.contains(shapely.Point(1000 + 399, 800))
+    assert polygon.bounds == pytest.approx((1000.5 - 400, 800.5 - 200, 1000.5 + 400, 800.5 + 200))
+    assert polygon.contains(shapely.Point(1000 + 399, 800.5))
 
 
 def test_the_grown_window_is_drawn_too_and_each_says_its_tissue() -> None:
@@ -115,7 +80,7 @@ def test_the_grown_window_is_drawn_too_and_each_says_its_tissue() -> None:
 
 def test_a_rectangular_hot_spot_has_its_corners() -> None:
     polygon = annotation(make_report(hotspot=RECTANGLE), "Hot-spot")
-    assert polygon.equals(shapely.box(1000 - 100, 800 - 20, 1000 + 100, 800 + 20))
+    assert polygon.equals(shapely.box(1000.5 - 100, 800.5 - 20, 1000.5 + 100, 800.5 + 20))
 
 
 def test_the_region_is_an_annotation() -> None:
@@ -138,3 +103,29 @@ def test_coordinates_count_from_the_corner_of_the_bounds() -> None:
     for one, other in zip(moved, still, strict=True):
         expected = shapely.affinity.translate(shapely.geometry.shape(other["geometry"]), -640, -512)
         assert shapely.geometry.shape(one["geometry"]).equals_exact(expected, 1e-6)
+
+
+def test_decisions_are_classes_and_those_that_were_rejected_stay() -> None:
+    features = features_of(reviewed_report())
+    kinds = [each["properties"]["classification"]["name"] for each in features[:4]]
+    assert kinds == [
+        "Mitotic figure",
+        "Mitotic figure: Accepted",
+        "Mitotic figure: Rejected",
+        "Mitotic figure: Accepted",
+    ]
+    rejected, added = features[2]["properties"], features[3]["properties"]
+    told = {"decision": "rejected", "reviewer": "Dr. A", "reason": "pyknosis", "at": "2026-01-02T00:00:00+00:00"}
+    assert rejected["metadata"] == told | {"origin": "machine"}
+    assert (added["measurements"], added["metadata"]["origin"]) == ({}, "person")
+    assert all(isinstance(value, str) for value in rejected["metadata"].values()), "QuPath's are strings"
+
+
+def test_many_figures_are_written_line_by_line() -> None:
+    report = make_report(count=1, hotspot=None)
+    many = [report.detections[0].model_copy(update={"id": number}) for number in range(1, 10_001)]
+    lines = 0
+    for line in geojson_lines(report.model_copy(update={"detections": many})):
+        assert len(line) < 1000
+        lines += 1
+    assert lines == 10_000 + 2

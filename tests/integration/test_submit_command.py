@@ -76,6 +76,17 @@ def test_a_bad_slide_does_not_stop_the_others(url: str, slide: Path, tmp_path: P
     assert Report.model_validate_json((out / "b.tif.json").read_bytes()).slide.name == "b.tif"
 
 
+def test_a_manifest_says_what_is_asked_of_each(url: str, slide: Path, mitoses_image: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "slides.csv"
+    manifest.write_text(f'path,mpp,region\n{slide},,"0,0,300,300"\n{mitoses_image},0.25,\ngone.svs,,\n')
+    run = submit(url, manifest, "--out", tmp_path / "reports")
+    assert run.stderr.splitlines()[0] == "error: file-missing: slides.csv, line 4: there is no gone.svs"
+    assert (run.exit_code, run.stderr.splitlines()[-1]) == (2, "2 of 3 slides reported, 1 failed")
+    first, second = (Report.load(tmp_path / "reports" / f"{path.name}.json") for path in (slide, mitoses_image))
+    assert (first.region is not None, first.slide.mpp_source) == (True, "slide")
+    assert (second.region, second.slide.mpp) == (None, (0.25, 0.25))
+
+
 def test_what_the_service_refuses_is_one_line(url: str, slide: Path, mitoses_image: Path) -> None:
     assert "field.png" in assert_error(submit(url, mitoses_image), "mpp-unknown")
     assert_error(submit(url, slide, "--region", "600,0,300,300"), "region-outside")

@@ -199,6 +199,16 @@ def test_the_report_is_whole(whole: tuple[Path, Result], report: dict[str, Any])
     assert max(map(len, done.stdout.split("Each case")[0].splitlines())) <= 80
 
 
+def test_the_figures_of_the_card_come_of_what_is_kept_beside_the_weights(whole: tuple[Path, Result]) -> None:
+    kept = whole[0] / "final/held_out.json"
+    assert kept.read_bytes() == (whole[0] / "held_out.json").read_bytes()
+    told = CliRunner().invoke(app, ["recount", str(kept.parent)], catch_exceptions=False)
+    assert (told.exit_code, told.stdout.splitlines()[-1]) == (
+        0,
+        "All figures of the card of drawn-1 come out the same.",
+    )
+
+
 def test_the_shipped_model_and_its_card(whole: tuple[Path, Result], report: dict[str, Any]) -> None:
     model = load_model(whole[0] / "final")  # which checks the checksum
     card, said = model.card, model.card.model_extra or {}

@@ -31,12 +31,17 @@ export const FORMATS = {
   json: ["JSON", "report.json", "The whole report"],
   geojson: ["GeoJSON", "geojson", "For QuPath"],
   csv: ["CSV", "csv", "For a spreadsheet"],
+  dsa: ["DSA", "dsa.json", "For HistomicsUI and the Digital Slide Archive"],
+  asap: ["ASAP", "asap.xml", "For ASAP"],
+  coco: ["COCO", "coco.json", "Boxes, for COCO's tools"],
+  midog: ["MIDOG", "midog.json", "Boxes, as MIDOG has them"],
   fhir: ["FHIR", "fhir.json", "R4 bundle: report and observations"],
   hl7: ["HL7", "hl7", "v2 message ORU^R01"],
   dicom: ["DICOM", "zip", "Annotations and structured report"],
   pdf: ["PDF", "pdf", "For people, to be filed beside the case"],
   "dicom-map": ["DICOM map", "map.dcm", "Where the network saw mitoses: parametric map"],
   "dicom-area": ["DICOM area", "area.dcm", "The tissue that was examined: segmentation"],
+  "ome-tiff": ["OME-TIFF", "ome.tif", "The probability map, for QuPath and napari"],
 };
 
 /** Why a place cannot be examined. */

@@ -1,0 +1,280 @@
+"""`mitosis analyze`: slides in, reports out; of many slides a table too, several at a time, and gone on from."""
+
+import gzip
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Optional
+
+import typer
+
+from service.cli.console import (
+    FormatOption,
+    Tally,
+    check_outputs,
+    progress,
+    report_files,
+    slides_below,
+    slides_progress,
+    write,
+)
+from service.cli.options import Device, Model, Mpp, RegionOption, Threshold
+from service.cli.processes import side_by_side
+from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
+from service.errors import InternalError, MitosisError, ParameterInvalid
+from service.export.formats import REPORT_FORMATS, ReportFormat, check_map_file, write_map
+from service.export.geojson import geojson_lines
+from service.files import write_whole
+from service.model_card import DEFAULT_MODEL, find_model, read_card
+from service.parameters import AnalysisOptions
+from service.readers.opening import is_url
+from service.region import Region, parse_region
+from service.report import Report
+from service.slide import Slide, open_slide
+
+if TYPE_CHECKING:
+    from service.inference import Detector
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every slide of a run, but where its manifest says otherwise."""
+
+    model: str
+    device: Device
+    file_format: ReportFormat
+    mpp: float | None
+    region: Region | None
+    threshold: float | None
+    halo_px: int | None
+    any_stain: bool
+    resume: bool
+
+    def options(self, slide: CohortSlide) -> AnalysisOptions:
+        """Give what is asked of an analysis."""
+        return {
+            "region": slide.region or self.region,
+            "threshold": self.threshold,
+            "halo_px": self.halo_px,
+            "any_stain": self.any_stain,
+        }
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is made of one slide beside its report: files, or None."""
+
+    overlay: Path | None = None
+    heatmap: Path | None = None
+    map: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are asked for."""
+        return [each for each in (self.overlay, self.heatmap, self.map) if each]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One slide of a run, the file its report goes to (None: standard output), and its pictures."""
+
+    place: int
+    slide: CohortSlide
+    file: Path | None
+    asked: Asked
+    pictures: Pictures
+
+
+def analyze_command(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Slides, images, DICOM folders, URLs, a folder, or a manifest.csv: path, mpp, region, case.",
+        ),
+    ],
+    region: RegionOption = None,
+    mpp: Mpp = None,
+    threshold: Threshold = None,
+    model: Model = None,
+    device: Device = "auto",
+    file_format: FormatOption = "json",
+    out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
+    table: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.csv|FILE.parquet", help="One row a slide: counts, areas, errors.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the reports in --out that are whole and what this run would make.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Slides at a time; the cores are shared out.")] = 1,
+    overlay: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with tissue, figures and hot-spot.")
+    ] = None,
+    heatmap: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.png", help="Thumbnail with the probability map.")
+    ] = None,
+    map_file: Annotated[
+        Optional[Path],
+        typer.Option("--map", metavar="FILE.ome.tif|DIR.ome.zarr", help="The probability map, for QuPath or napari."),
+    ] = None,
+    halo: Annotated[
+        Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
+    ] = None,
+    any_stain: Annotated[bool, typer.Option("--any-stain", help="Examine what does not look like H&E, too.")] = False,
+) -> None:
+    """Find and count the mitoses of slides."""
+    slides, several = slides_below(paths)
+    pictures = Pictures(overlay, heatmap, map_file)
+    if several and (out is None or pictures.files):
+        raise ParameterInvalid("several slides need --out DIR, and take no --overlay, --heatmap or --map")
+    if resume and (out is None or file_format != "json" or pictures.files):
+        raise ParameterInvalid("--resume goes on from reports as JSON in --out, without pictures")
+    if map_file is not None:
+        check_map_file(map_file)
+    if table is not None:
+        check_table(table)
+    box = parse_region(region) if region is not None else None
+    asked = Asked(model or DEFAULT_MODEL, device, file_format, mpp, box, threshold, halo, any_stain, resume)
+    files = report_files(slides, out, file_format, several)
+    check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
+    pieces = [
+        Piece(place, slide, file, asked, pictures)
+        for place, (slide, file) in enumerate(zip(slides, files, strict=True))
+    ]
+    study = Study(pieces, several, told=several and (table is not None or resume or jobs > 1))
+    study.run(jobs)
+    if table is not None:
+        write_table(table, study.rows)
+    raise typer.Exit(study.tell())
+
+
+class Study:
+    """A run over slides: their rows as they end, and a summary."""
+
+    def __init__(self, pieces: list[Piece], several: bool, told: bool) -> None:
+        self._pieces, self._told = pieces, told
+        self._tally = Tally(len(pieces), several)
+        self._rows: dict[int, Row] = {}
+        self._kept, self._started = 0, time.monotonic()
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of the table, in the order of the slides."""
+        return [self._rows[place] for place in sorted(self._rows)]
+
+    def run(self, jobs: int) -> None:
+        """Analyse all slides, so many at a time."""
+        sound = [each for each in self._pieces if each.slide.error is None]
+        for piece in self._pieces:
+            if piece.slide.error is not None:
+                self._end(piece, partial(_raise, piece.slide.error))
+        ended = one_by_one(sound) if jobs == 1 or len(sound) < 2 else side_by_side(analyze_piece, sound, jobs)
+        try:
+            with slides_progress(len(sound), shown=jobs > 1) as on_slide:
+                for piece, outcome in ended:
+                    self._end(piece, outcome)
+                    on_slide(len(self._rows))
+        except KeyboardInterrupt:
+            if self._told:
+                done = len(self._rows) - self._tally.failed
+                typer.echo(f"stopped after {done} of {len(self._pieces)} slides; --resume goes on from there", err=True)
+            raise
+
+    def _end(self, piece: Piece, outcome: Callable[[], tuple[Row, bool]]) -> None:
+        path = piece.slide.path
+        path = path.partition("?")[0] if is_url(path) else path  # a query may hold a signature
+        about = {"path": path, "case": piece.slide.case or None}
+        with self._tally.slide(piece.slide.label):
+            try:
+                row, kept = outcome()
+            except Exception as error:
+                code = error.code if isinstance(error, MitosisError) else InternalError.code
+                self._rows[piece.place] = about | {"status": "failed", "error": code, "message": str(error)}
+                raise
+            self._kept += kept
+            self._rows[piece.place] = about | {"status": "done"} | row
+
+    def tell(self) -> int:
+        """Sum up, where it is a study of several slides, and give the exit status."""
+        if self._told:
+            seconds, done = time.monotonic() - self._started, len(self._rows) - self._tally.failed
+            mitoses = sum(row.get("mitoses", 0) for row in self._rows.values())
+            typer.echo(
+                f"{len(self._pieces)} slides: {done - self._kept} analysed, {self._kept} kept, {self._tally.failed} "
+                f"failed; {mitoses} mitoses; {seconds:.0f} s",
+                err=True,
+            )
+        return self._tally.tell()
+
+
+def _raise(error: MitosisError) -> tuple[Row, bool]:
+    raise error
+
+
+def one_by_one(pieces: list[Piece]) -> Iterator[tuple[Piece, Callable[[], tuple[Row, bool]]]]:
+    """Analyse in this process, with a bar for each slide."""
+    for piece in pieces:
+        yield piece, partial(analyze_piece, piece)
+
+
+def analyze_piece(piece: Piece) -> tuple[Row, bool]:
+    """Analyse a slide and write its report, unless the one that is there already is that; give its row, and if so."""
+    asked, slide = piece.asked, piece.slide
+    options = asked.options(slide)
+    with open_slide(slide.path, mpp=slide.mpp or asked.mpp) as opened:
+        opened.require_mpp()  # fails at once, where loading the model takes seconds
+        if asked.resume and piece.file is not None:
+            kept = kept_report(piece.file, opened, read_card(find_model(asked.model)), **options)
+            if kept is not None:
+                return table_row(kept), True
+        report = _analyze(opened, load_detector(asked.model, asked.device), options, piece.pictures)
+    write_report(report, asked.file_format, piece.file)
+    return table_row(report), False
+
+
+def write_report(report: Report, file_format: ReportFormat, file: Path | None) -> None:
+    """Write a report; to a name that ends in `.gz` compressed, and GeoJSON then line by line."""
+    if file is None or file.suffix != ".gz":
+        write(REPORT_FORMATS[file_format].write(report), file)
+        return
+
+    def compress(stream: BinaryIO) -> None:
+        lines = geojson_lines(report) if file_format == "geojson" else [REPORT_FORMATS[file_format].write(report)]
+        with gzip.GzipFile(fileobj=stream, mode="wb", mtime=0, filename="") as packed:
+            packed.writelines(lines)
+
+    write_whole(file, compress)
+
+
+@cache
+def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto") -> "Detector":
+    """Load the detector, once; torch is imported only by commands that get this far."""
+    from service.inference import Detector
+
+    return Detector.load(model, device=device)
+
+
+def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictures: Pictures) -> Report:
+    from service import render
+    from service.analysis import analyze as analyze_slide
+    from service.plan import Plan
+    from service.probability_map import ProbabilityMap
+
+    with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
+        saved = Path(folder) / "map.npz" if pictures.heatmap or pictures.map else None
+        plan = Plan.of(slide, detector.card, **options)
+        report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
+        if saved:
+            found = ProbabilityMap.load(saved)
+            if pictures.heatmap:
+                write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, format="PNG"))
+            if pictures.map:
+                write_map(found, plan.parameters.mpp, pictures.map)
+        if pictures.overlay:
+            write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
+    return report

@@ -1,0 +1,37 @@
+"""`mitosis recount`: all published figures of a model, computed again of what its cross-validation kept beside it."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service.errors import DataInvalid
+from service.model_card import DEFAULT_MODEL, find_model, read_card
+
+
+def recount_command(
+    model: Annotated[
+        str, typer.Argument(metavar="ID|PATH", help="Model id, or a folder with its card.")
+    ] = DEFAULT_MODEL,
+) -> None:
+    """Compute a model's figures again, of the counts and scores kept beside its weights, and compare its card."""
+    from service.training.cross_validation_report import case_table, rule_table, sentences
+    from service.training.held_out_file import HELD_OUT, differences, read_held_out
+    from service.training.recipe import TrainingSettings
+
+    folder = find_model(model)
+    card = read_card(folder)
+    said = card.model_extra or {}
+    if not (folder / HELD_OUT).exists():
+        note = said.get("held_out_note") or "it was made before they were kept, or by `mitosis train`"
+        raise DataInvalid(f"{card.id} has no {HELD_OUT}, of which its figures could be computed: {note}")
+    study = read_held_out(folder, TrainingSettings.model_validate(said["training"]["settings"]))
+    console = Console()
+    console.print(case_table(study))
+    console.print(rule_table(study))
+    console.print(*sentences(study), sep="\n", soft_wrap=True, highlight=False)
+    found = json.loads(json.dumps({"threshold": study.shipped.threshold, "metrics": study.metrics}))
+    if wrong := differences({"threshold": card.threshold, "metrics": said.get("metrics")}, found):
+        raise DataInvalid(f"{len(wrong)} figures of {card.id} are not what {HELD_OUT} gives, the first {wrong[0]}")
+    typer.echo(f"All figures of the card of {card.id} come out the same.")

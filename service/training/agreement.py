@@ -1,0 +1,122 @@
+"""How a detector's counts agree with people's, from case to case: correlation, and kappa of the class.
+
+A case's fields are seldom as large as a definition's window, so a class is that of the density: the mitoses of all its
+fields, in as much area as the definition counts in. It is no class of the case's hot-spot.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.mitotic_definitions import MAI_BAAK, PER_MM2_CAP, CountDefinition
+from service.training.scoring import percentile_interval
+
+if TYPE_CHECKING:
+    from service.training.evaluate import Evaluation
+
+DEFINITIONS = (MAI_BAAK, PER_MM2_CAP)
+RESAMPLES = 2000
+LEAST_CASES = 3  # fewer say nothing of a correlation
+
+
+@dataclass(frozen=True, slots=True)
+class CaseCount:
+    """The mitoses of a case's fields: as many as were marked by people, and as were found."""
+
+    marked: int
+    found: int
+    area_mm2: float
+
+
+def agreement_of(evaluation: "Evaluation") -> dict[str, Any]:
+    """Give the agreement of an evaluation's cases as JSON values; what is undefined is None."""
+    return agreement(
+        [CaseCount(case.mitoses, case.counts.tp + case.counts.fp, case.area_mm2) for case in evaluation.cases]
+    )
+
+
+def agreement(cases: Sequence[CaseCount]) -> dict[str, Any]:
+    """Compare counts, densities and classes, case by case."""
+    marked, found = (np.array([getattr(case, name) / case.area_mm2 for case in cases]) for name in ("marked", "found"))
+    return {
+        "cases": len(cases),
+        "density": _density(marked, found),
+        "class": {each.id: _class(each, marked, found) for each in DEFINITIONS},
+    }
+
+
+def _density(marked: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Compare mitoses per mm2 (n,): how they go together, and by how much the detector counts more."""
+    from scipy.stats import rankdata  # slow to import, and the command line imports this module
+
+    more = found - marked
+    return {
+        "pearson": correlation(marked, found),
+        "spearman": correlation(rankdata(marked), rankdata(found)),
+        "concordance": concordance(marked, found),
+        "mean_difference_per_mm2": float(more.mean()),
+        "limits_of_agreement_per_mm2": _limits(more),
+    }
+
+
+def _limits(more: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """Give Bland and Altman's limits: the mean difference plus and minus 1.96 standard deviations."""
+    if len(more) < LEAST_CASES:
+        return None
+    half = 1.96 * float(more.std(ddof=1))
+    return float(more.mean()) - half, float(more.mean()) + half
+
+
+def correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float | None:
+    """Compute Pearson's r; None of fewer than three cases, or where one side is always the same."""
+    if len(first) < LEAST_CASES or not (first.std() and second.std()):
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def concordance(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float | None:
+    """Compute Lin's concordance: 1 where all counts are equal, not only in proportion."""
+    if len(first) < LEAST_CASES:
+        return None
+    apart = first.var() + second.var() + (first.mean() - second.mean()) ** 2
+    return float(2 * np.cov(first, second, ddof=0)[0, 1] / apart) if apart else None
+
+
+def _class(
+    definition: CountDefinition, marked: npt.NDArray[np.float64], found: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    by_people, by_machine = (_classes(definition, densities) for densities in (marked, found))
+    count = len(definition.cutoffs) + 1
+    drawn = np.random.default_rng(0).integers(len(marked), size=(RESAMPLES, len(marked)))
+    resampled = [kappa(by_people[each], by_machine[each], count) for each in drawn]
+    known = [each for each in resampled if each is not None]
+    return {
+        "equal": int((by_people == by_machine).sum()),
+        "kappa": kappa(by_people, by_machine, count),
+        "kappa_interval": percentile_interval(known) if len(marked) >= LEAST_CASES and known else None,
+        "weighted_kappa": kappa(by_people, by_machine, count, linear=True),
+    }
+
+
+def _classes(definition: CountDefinition, densities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    return np.searchsorted(definition.cutoffs, densities * definition.area_mm2, side="right")
+
+
+def kappa(
+    first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], classes: int, *, linear: bool = False
+) -> float | None:
+    """Compute Cohen's kappa of two raters' classes (n,), 0 to classes - 1; `linear`: a near class counts half as far.
+
+    None where chance alone would agree always: all cases are of one class.
+    """
+    table = np.zeros((classes, classes))
+    np.add.at(table, (first, second), 1)
+    table /= table.sum()
+    apart = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
+    weights = apart if linear else apart > 0
+    expected = float((weights * np.outer(table.sum(1), table.sum(0))).sum())
+    return None if math.isclose(expected, 0.0, abs_tol=1e-12) else 1 - float((weights * table).sum()) / expected

@@ -1,0 +1,142 @@
+"""Reviewed slides as labelled fields: what people accepted is a mitosis, what they rejected an imposter.
+
+A field is cut out of the slide where people have looked: round the hot-spot, in the region, or all of the slide. What
+nobody decided on is uncertain. Written in the plain layout, with `imposters.csv`, or in MIDOG's, where imposters are of
+category 2; who decided and when stands beside each mark.
+
+Frame: field px, the field's first pixel's centre being 0: level-0 px less the field's corner.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from service.errors import DataInvalid
+from service.files import csv_bytes, make_folder, write_whole
+from service.midog_boxes import IMPOSTER, MITOSIS, NAMES, categories, midog_box
+from service.region import region_of
+from service.report import Report, ReviewedDetection
+from service.slide import Box, Rgb, Slide
+
+Where: TypeAlias = Literal["hotspot", "region", "slide"]
+Layout: TypeAlias = Literal["plain", "midog"]
+
+MOST_PX = 20_000  # of a field's side
+COLUMNS = ("frame", "x", "y", "reviewer", "at", "origin", "score", "reason")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReviewedField:
+    """A field that was cut out of a reviewed slide, with its marks as rows of a table."""
+
+    name: str
+    pixels: Rgb  # (H, W, 3)
+    mpp: float
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by kind: mitoses, imposters, uncertain
+
+
+def cut_field(report: Report, slide: Slide, where: Where) -> ReviewedField:
+    """Cut the field out of the slide that a reviewed report is of. Raises DataInvalid, SlideDamaged."""
+    if slide.sha256 != report.slide.sha256:
+        raise DataInvalid(f"{slide.name} is not the slide that was reviewed: its checksum is another")
+    if report.review is None:
+        raise DataInvalid(f"{slide.name}: nobody has reviewed it")
+    box = _box(report, slide, where)
+    found = ReviewedField(Path(slide.name).stem, slide.read(box), math.sqrt(math.prod(report.slide.mpp)))
+    found.rows.update({"mitoses": [], "imposters": [], "uncertain": []})
+    for figure in report.review.detections:
+        if box.contains(figure.x, figure.y):
+            kind = {"accepted": "mitoses", "rejected": "imposters", None: "uncertain"}[figure.decision]
+            found.rows[kind].append(_row(found.name, figure, box))
+    return found
+
+
+def _box(report: Report, slide: Slide, where: Where) -> Box:
+    if where == "slide":
+        box = Box(0, 0, slide.width, slide.height)
+    elif where == "region":
+        if report.region is None:
+            raise DataInvalid(f"{slide.name}: no region was analysed; cut the field round the hot-spot")
+        region = region_of(report.region.model_dump())
+        box = region if isinstance(region, Box) else region.box
+    else:
+        box = _hotspot_box(report, slide)
+    if max(box.width, box.height) > MOST_PX:
+        raise DataInvalid(f"{slide.name}: a field of {box.width} x {box.height} px; {MOST_PX} px are the most")
+    return box
+
+
+def _hotspot_box(report: Report, slide: Slide) -> Box:
+    hotspot = (report.review or report).mai.hotspot
+    if hotspot is None:
+        raise DataInvalid(f"{slide.name}: there is no hot-spot; cut the region, or the whole slide")
+    half_um = (hotspot.radius_um,) * 2 if hotspot.shape == "circle" else (hotspot.width_um / 2, hotspot.height_um / 2)
+    (left, right), (top, bottom) = (
+        (max(0, math.floor(middle - half / mpp)), min(size, math.ceil(middle + half / mpp)))
+        for middle, half, mpp, size in zip(
+            (hotspot.x, hotspot.y), half_um, report.slide.mpp, (slide.width, slide.height), strict=True
+        )
+    )
+    return Box(left, top, right - left, bottom - top)
+
+
+def _row(name: str, figure: ReviewedDetection, box: Box) -> dict[str, Any]:
+    place = {"frame": name, "x": round(figure.x - box.x, 3), "y": round(figure.y - box.y, 3)}
+    decided = {"reviewer": figure.reviewer, "at": figure.at and figure.at.isoformat(), "reason": figure.reason}
+    return place | decided | {"origin": figure.origin, "score": figure.score}
+
+
+def write_labels(fields: Iterable[ReviewedField], folder: Path, layout: Layout) -> dict[str, int]:
+    """Write fields into an empty folder, one after the other; gives how many marks of each kind.
+
+    Raises DataInvalid for two fields of a name, and for a folder with something in it; StorageFull, OutputUnwritable.
+    """
+    make_folder(folder / "images")
+    if any(path for path in folder.iterdir() if path.name != "images") or any((folder / "images").iterdir()):
+        raise DataInvalid(f"{folder}: is not empty; choose another place")
+    frames: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {"mitoses": [], "imposters": [], "uncertain": []}
+    for each in fields:
+        if each.name in [frame["frame"] for frame in frames]:
+            raise DataInvalid(f"two reports are of slides called {each.name}")
+        image = Image.fromarray(np.ascontiguousarray(each.pixels))
+        write_whole(folder / "images" / f"{each.name}.png", partial(image.save, format="PNG"))
+        height, width = each.pixels.shape[:2]
+        size = {"width": width, "height": height, "mitoses": len(each.rows["mitoses"]), "mpp": each.mpp}
+        frames.append({"frame": each.name, "case": each.name, **size})
+        for kind, own in each.rows.items():
+            rows[kind] += own
+    if layout == "midog":
+        write_whole(folder / "MIDOG.json", _midog(frames, rows))
+    else:
+        write_whole(folder / "frames.csv", csv_bytes(("frame", "case", "width", "height", "mitoses", "mpp"), frames))
+        for kind, own in rows.items():
+            write_whole(folder / f"{kind}.csv", csv_bytes(COLUMNS, own))
+    return {kind: len(own) for kind, own in rows.items()}
+
+
+def _midog(frames: Sequence[dict[str, Any]], rows: dict[str, list[dict[str, Any]]]) -> bytes:
+    numbers = {frame["frame"]: number for number, frame in enumerate(frames, start=1)}
+    marks = [(MITOSIS, row) for row in rows["mitoses"]] + [(IMPOSTER, row) for row in rows["imposters"]]
+    content = {
+        "images": [
+            {"id": numbers[each["frame"]], "file_name": f"{each['frame']}.png", "width": each["width"]}
+            | {"height": each["height"], "mpp": each["mpp"]}
+            for each in frames
+        ],
+        "categories": categories(NAMES),
+        "annotations": [
+            {"id": number, "image_id": numbers[row["frame"]], "category_id": category}
+            | {"bbox": midog_box(row["x"], row["y"])}
+            | {name: row[name] for name in ("reviewer", "at", "reason")}
+            for number, (category, row) in enumerate(marks, start=1)
+        ],
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()

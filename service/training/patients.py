@@ -1,0 +1,20 @@
+"""Which cases may be one patient: the same number under two letters, as of one slide on two scanners (H03, A03).
+
+Such cases are alike, so intervals draw them together. To take two patients for one only widens an interval.
+"""
+
+import re
+from collections.abc import Iterable
+
+LETTERS_AND_NUMBER = re.compile(r"[A-Za-z]+0*(\d+)")
+
+
+def patient_of(case: str) -> str:
+    """Give what names a case's patient: the number where its name is letters and a number, else the whole name."""
+    found = LETTERS_AND_NUMBER.fullmatch(case)
+    return found[1] if found else case
+
+
+def patients_of(cases: Iterable[str]) -> list[str]:
+    """Give the patient of each case."""
+    return [patient_of(case) for case in cases]
