@@ -76,8 +76,11 @@ def test_the_demo_goes_through_a_service_of_its_own_and_stops_it(
     assert '"level": "error"' not in (out / "service/service.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("early", [True, False], ids=["when its broker starts", "when it listens"])
+@pytest.mark.parametrize(
+    ("number", "early"),
+    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+    ids=["Ctrl-C when it listens", "stopped when its broker starts", "its terminal closed when it listens"],
+)
 def test_nothing_goes_on_after_a_demo_that_is_stopped(tmp_path: Path, number: signal.Signals, early: bool) -> None:
     out = tmp_path / "demo"
     socket = broker_of(out).socket
