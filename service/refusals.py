@@ -10,6 +10,9 @@ MitosisError
     |-- NotFinished           not-finished          there is no result yet, or none any more
     |-- IdempotencyConflict   idempotency-conflict  the same Idempotency-Key came with another request
     |-- RevisionConflict      revision-conflict     somebody else changed the review in between
+    |-- ReadingTaken          reading-taken         two others read this analysis, or one with that name
+    |-- ReadingBlinded        reading-blinded       the other reader's decisions, before both have signed
+    |-- DisagreementsOpen     disagreements-open    a consensus in which readers' disagreements are undecided
     |-- PreconditionRequired  precondition-required a change that does not say which revision it is of
     |-- OrderConflict         order-conflict        an order that cannot be cancelled or changed any more
     |-- ResultHeld            result-held           nobody has decided whose result it is
@@ -62,6 +65,18 @@ class RevisionConflict(Refusal, code="revision-conflict"):
     """Somebody else changed the review in between; nothing of this change was done."""
 
     revision: int  # where it stands now
+
+
+class ReadingTaken(Refusal, code="reading-taken"):
+    """Two other people read this analysis, or somebody with that name and another key."""
+
+
+class ReadingBlinded(Refusal, code="reading-blinded"):
+    """The decisions of another reader are not shown until both have signed."""
+
+
+class DisagreementsOpen(Refusal, code="disagreements-open"):
+    """Figures on which the readers differ are undecided: nothing is chosen for them."""
 
 
 class PreconditionRequired(Refusal, code="precondition-required"):

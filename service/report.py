@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from service import __version__
 from service.activity_report import Activity, Counts, Mai, Part, Score, activity_of
+from service.agreement import SecondReading
 from service.commit import source_commit
 from service.detection_error import DetectionError
 from service.errors import DataInvalid
@@ -129,6 +130,9 @@ class ReviewedDetection(Detection):
     at: datetime | None = None
     reason: str | None = None
     note: Annotated[str | None, Field(description="What a person wrote about it, whatever is decided.")] = None
+    proposed: Annotated[
+        bool, Field(exclude_if=lambda proposed: not proposed, description="In a consensus: one reader added it.")
+    ] = False
 
 
 class Signature(Part):
@@ -147,6 +151,9 @@ class Review(Activity):
     status: ResultStatus
     signed: Signature | None
     detections: list[ReviewedDetection]
+    second_reading: Annotated[
+        SecondReading | None, Field(exclude_if=lambda found: found is None, description="Where two people may read.")
+    ] = None
 
 
 class Report(Part):

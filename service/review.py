@@ -17,11 +17,12 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from service.activity_report import Activity, Mai, activity_of
+from service.agreement import ReadingName
 from service.errors import ParameterInvalid
 from service.mitotic_activity import ActivityCounts, Windows, count_activity, count_at, find_windows
-from service.order import Confirmation, ResultStatus
+from service.order import ResultStatus
 from service.quality import QualityMap
-from service.report import Detection, Report, Review, ReviewedDetection, Signature
+from service.report import Report, Review, ReviewedDetection, Signature
 from service.sections import Sections
 from service.slide import Box
 
@@ -56,10 +57,14 @@ class Reviewer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A decision or signature, by whom and when. `counted` is what a signature is of."""
+    """A decision or signature, by whom and when. `counted` is what a signature is of.
+
+    `withheld`: of a signature that waits for the consensus of two readers. The entries that a consensus opens with
+    (`open`; `propose`, a figure that one reader added) are of what the readers signed, and are stored nowhere.
+    """
 
     revision: int
-    action: Action
+    action: Action | Literal["open", "propose"]
     id: int | None
     x: float | None
     y: float | None
@@ -68,6 +73,9 @@ class Entry:
     organization: str | None
     at: datetime
     counted: dict[str, Any] | None = None
+    reading: ReadingName = "first"
+    key_id: str | None = None
+    withheld: bool = False
 
 
 # What comes of entries
@@ -84,12 +92,15 @@ def replay(report: Report, entries: Iterable[Entry]) -> Found:
 def _apply(found: Found, entry: Entry, mpp: tuple[float, float]) -> None:
     if entry.id is None:  # a signature, or what makes those before it void
         return
-    if entry.action == "add":
+    if entry.action in ("add", "propose"):
         found[entry.id] = _added(entry.id, entry.x or 0.0, entry.y or 0.0, mpp)
+    if entry.action == "propose":
+        found[entry.id] = found[entry.id].model_copy(update={"proposed": True})
+        return
     if entry.action == "note":
         found[entry.id] = found[entry.id].model_copy(update={"note": entry.reason})
         return
-    if entry.action == "clear" and found[entry.id].origin == "person":
+    if entry.action == "clear" and found[entry.id].origin == "person" and not found[entry.id].proposed:
         del found[entry.id]
         return
     decided: dict[str, Any] = dict.fromkeys(("decision", "reviewer", "at", "reason"))
@@ -106,47 +117,18 @@ def _added(number: int, x: float, y: float, mpp: tuple[float, float]) -> Reviewe
 
 def reviewed(report: Report, glass: QualityMap, entries: Sequence[Entry]) -> Review:
     """Make the review as it stands: counted is what is not rejected, on the map that the report was counted on."""
-    found, signed = replay(report, entries), signatures(entries)
+    found, signed = replay(report, entries), signatures(entries, withheld_too=True)
     return Review(
         **dict(counted_review(report, glass, found)),
         revision=revision_of(entries),
-        status=_status(signed),
-        signed=_signature(signed[-1]) if signed else None,
+        status=status_of(entries),
+        signed=as_signature(signed[-1]) if signed else None,
         detections=list(found.values()),
     )
 
 
-def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, ResultStatus, Confirmation | None, int]:
-    """Find the version that is to be told: the last signed one and who signed it, else the machine's (revision 0)."""
-    signed = signatures(entries)
-    if not signed:
-        return report, "preliminary", None, 0
-    last = signed[-1]
-    kept = _kept(replay(report, [entry for entry in entries if entry.revision <= last.revision]))
-    names = tuple(Detection.model_fields)
-    plain = [Detection(**{name: getattr(each, name) for name in names}) for each in kept]
-    counted = Activity.model_validate(last.counted)
-    version = report.model_copy(update={"detections": plain, **dict(counted)})
-    confirmed = Confirmation(name=last.reviewer, organization=last.organization, at=last.at)
-    return version, _status(signed), confirmed, last.revision
-
-
-def signed_review(report: Report, entries: Sequence[Entry]) -> Review | None:
-    """Give the review as it was signed last, with what was counted then; None where nobody has signed."""
-    signed = signatures(entries)
-    if not signed:
-        return None
-    last = signed[-1]
-    return Review(
-        **dict(Activity.model_validate(last.counted)),
-        revision=last.revision,
-        status=_status(signed),
-        signed=_signature(last),
-        detections=list(replay(report, [entry for entry in entries if entry.revision <= last.revision]).values()),
-    )
-
-
-def _signature(entry: Entry) -> Signature:
+def as_signature(entry: Entry) -> Signature:
+    """Give an entry that signs, as a review tells it."""
     return Signature(**{name: getattr(entry, name) for name in Signature.model_fields})
 
 
@@ -161,53 +143,55 @@ def revision_of(entries: Sequence[Entry]) -> int:
     return entries[-1].revision if entries else 0
 
 
-def signatures(entries: Sequence[Entry]) -> list[Entry]:
-    """List the signatures that hold: none of before the result was given to another order."""
-    voided = max((entry.revision for entry in entries if entry.action == "void"), default=0)
-    return [entry for entry in entries if entry.action == "sign" and entry.revision > voided]
+def signatures(entries: Iterable[Entry], *, withheld_too: bool = False) -> list[Entry]:
+    """List the signatures that hold: none of before the result was given to another order, and none that waits."""
+    known = list(entries)
+    voided = max((entry.revision for entry in known if entry.action == "void"), default=0)
+    signed = [entry for entry in known if entry.action == "sign" and entry.revision > voided]
+    return [entry for entry in signed if withheld_too or not entry.withheld]
 
 
 def status_of(entries: Sequence[Entry]) -> ResultStatus:
     """Tell whether nobody has signed, somebody has, or somebody has again."""
-    return _status(signatures(entries))
+    signed = len(signatures(entries))
+    return "amended" if signed > 1 else "final" if signed else "preliminary"
 
 
-def _status(signed: list[Entry]) -> ResultStatus:
-    return "amended" if len(signed) > 1 else "final" if signed else "preliminary"
-
-
-def _kept(found: Found) -> list[ReviewedDetection]:
+def kept(found: Found) -> list[ReviewedDetection]:
+    """List the figures that a review counts: those that are not rejected."""
     return [each for each in found.values() if each.decision != "rejected"]
 
 
 def counted_review(report: Report, glass: QualityMap, found: Found) -> Activity:
     """Count the figures that a review keeps."""
-    kept = _kept(found)
-    if [each.id for each in kept] == [each.id for each in report.detections]:  # to the last digit what the report says
+    counted = kept(found)
+    if [each.id for each in counted] == [
+        each.id for each in report.detections
+    ]:  # to the last digit what the report says
         return Activity(counts=report.counts, mai=report.mai, scores=report.scores)
     tissue, examined_mm2 = glass.examinable.examined(report.examined_region)
-    places_um = _places(kept)
+    places_um = _places(counted)
     counts = count_activity(places_um, Sections(tissue, glass.sections.labels), _windows(places_um))
-    return activity_of(len(kept), examined_mm2, counts, report.slide.mpp)
+    return activity_of(len(counted), examined_mm2, counts, report.slide.mpp)
 
 
 def mai_at(report: Report, glass: QualityMap, entries: Sequence[Entry], x: float, y: float) -> Mai:
     """Count the MAI in a window that a person placed, centred at x, y (level-0 px), as the review stands."""
-    kept, mpp, region = _kept(replay(report, entries)), report.slide.mpp, report.examined_region
+    counted, mpp, region = kept(replay(report, entries)), report.slide.mpp, report.examined_region
     examined = glass.sections  # made once: this is asked while somebody drags the window
     if region is not None:
         examined = Sections(examined.tissue.examined(region)[0], examined.labels)
-    index = count_at(_places(kept), x * mpp[0], y * mpp[1], examined)
-    return activity_of(len(kept), examined.tissue.area_mm2(), ActivityCounts(index, ()), mpp).mai
+    index = count_at(_places(counted), x * mpp[0], y * mpp[1], examined)
+    return activity_of(len(counted), examined.tissue.area_mm2(), ActivityCounts(index, ()), mpp).mai
 
 
 def counted_places(report: Report, entries: Sequence[Entry]) -> tuple[tuple[float, float], ...]:
     """Give the places, x, y in um, of the figures that a review counts."""
-    return _places(_kept(replay(report, entries)))
+    return _places(kept(replay(report, entries)))
 
 
-def _places(kept: Iterable[ReviewedDetection]) -> tuple[tuple[float, float], ...]:
-    return tuple((each.x_um, each.y_um) for each in kept)
+def _places(figures: Iterable[ReviewedDetection]) -> tuple[tuple[float, float], ...]:
+    return tuple((each.x_um, each.y_um) for each in figures)
 
 
 @lru_cache(maxsize=64)
@@ -221,7 +205,7 @@ def _windows(places_um: tuple[tuple[float, float], ...]) -> Windows:
 def decided(report: Report, entries: Sequence[Entry], changes: Sequence[Change], by: Reviewer) -> list[Entry]:
     """Make the entries of some changes. Raises ParameterInvalid for one that cannot be made, and names it."""
     found, at = replay(report, entries), datetime.fromtimestamp(time.time(), UTC)
-    number = len(report.detections) + sum(entry.action == "add" for entry in entries)
+    number = len(report.detections) + sum(entry.action in ("add", "propose") for entry in entries)
     made: list[Entry] = []
     for place, change in enumerate(changes):
         try:
@@ -231,7 +215,7 @@ def decided(report: Report, entries: Sequence[Entry], changes: Sequence[Change],
         number += change.action == "add"
         about = (number if change.action == "add" else change.id, change.x, change.y, change.reason)
         revision = revision_of(entries) + len(made) + 1
-        made.append(Entry(revision, change.action, *about, by.name, by.organization, at))
+        made.append(Entry(revision, change.action, *about, by.name, by.organization, at, key_id=by.key_id))
         _apply(found, made[-1], report.slide.mpp)
     return made
 
@@ -246,7 +230,7 @@ def _check(report: Report, found: Found, change: Change) -> None:
     if not examined.contains(x, y):
         raise ParameterInvalid(f"{x:g}, {y:g} is outside of what was analysed")
     new = _added(0, x, y, report.slide.mpp)
-    for each in _kept(found):
+    for each in kept(found):
         if math.hypot(each.x_um - new.x_um, each.y_um - new.y_um) < report.merge_um:
             raise ParameterInvalid(
                 f"detection {each.id} is within {report.merge_um:g} um of {x:g}, {y:g}: they are one mitosis"

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from math import hypot, pi, sqrt
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from service.errors import ParameterInvalid
 from service.mitotic_figures import MERGE_UM
 from service.quality import QualityMap
+from service.readings import signed_report
 from service.refusals import NotFound, RevisionConflict
 from service.report import Rectangle, Report
-from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, signed_report, undecided
+from service.review import Change, Entry, Reviewer, decided, replay, reviewed, revision_of, undecided
 from service.store import audit
 from service.store.analyses import Analyses
 from service.store.database import open_database, outbox, reading, writing
@@ -53,7 +53,7 @@ def made(report: Report, *changes: Change, after: list[Entry] | None = None) -> 
 
 def signature(entries: list[Entry], report: Report = REPORT) -> Entry:
     counted = reviewed(report, tissue_of(report), entries).model_dump(mode="json", include={"counts", "mai", "scores"})
-    at = datetime(2026, 11, 24, tzinfo=UTC)
+    at = REPORT.analysis.created_at
     return Entry(revision_of(entries) + 1, "sign", None, None, None, None, BY.name, BY.organization, at, counted)
 
 

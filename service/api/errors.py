@@ -31,13 +31,13 @@ SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
 BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
     400: (refusals.UploadIncomplete,),
     401: (refusals.KeyRequired, refusals.TokenInvalid, refusals.TokenExpired),
-    403: (refusals.ScopeMissing,),
+    403: (refusals.ScopeMissing, refusals.ReadingBlinded),
     404: (refusals.NotFound,),
     406: (refusals.FormatUnavailable,),
     408: (refusals.UploadTimeout,),
     409: (
         *(refusals.NotFinished, refusals.IdempotencyConflict, refusals.OrderConflict, refusals.OffsetConflict),
-        refusals.ResultHeld,
+        *(refusals.ResultHeld, refusals.ReadingTaken, refusals.DisagreementsOpen),
     ),
     412: (refusals.RevisionConflict, refusals.HoldChanged),
     413: (refusals.UploadTooLarge,),

@@ -24,6 +24,7 @@ from service.intake.overlays import (
     hindrance_outlines,
     tissue_outline,
 )
+from service.readings import standing
 from service.refusals import NotFinished, NotFound
 from service.review import counted_places
 from service.store.results import Result, keep_copy, kept_copy
@@ -91,7 +92,9 @@ def _legend(ramp: Ramp) -> list[Stop]:
 
 def _densities(state: State, result: Result) -> npt.NDArray[np.float64]:
     """Find how dense the figures lie that the review counts."""
-    report, entries = result.report(), Reviews(state.engine).entries(result.analysis_id)
+    report = result.report()
+    known = Reviews(state.engine).entries(result.analysis_id)
+    entries = standing(report, known, state.settings.second_reading).entries
     tissue, _ = result.glass().examinable.examined(report.examined_region)
     return densities(np.array(counted_places(report, entries)).reshape(-1, 2), tissue)
 

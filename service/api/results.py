@@ -21,9 +21,10 @@ from service.interop.dicom_header import find_header
 from service.interop.result_maps import result_map, result_maps
 from service.interop.result_pdf import result_pdf
 from service.interop.result_version import ResultVersion, find_version, require_released
+from service.readings import second_reading, signed_review, standing
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.report import Report
-from service.review import Entry, reviewed, signed_review
+from service.review import Entry, reviewed
 from service.store.records import Analysis
 from service.store.results import Result, keep_copy, kept_copy
 from service.store.reviews import Reviews
@@ -77,16 +78,21 @@ def get_result(
     _, result = state.result(analysis_id, caller.tenant)
     if choice.format == "json":
         entries = Reviews(state.engine).entries(analysis_id)
-        content, kind = _with_review(result, entries) if entries else result.content(), media_type("json")
+        content, kind = _with_review(state, result, entries) if entries else result.content(), media_type("json")
     else:
         version = find_version(state.engine, state.storage, analysis_id, caller.tenant)
         content, kind = _written(state, result, version, choice)
     return tagged(content, kind, if_none_match, Vary="Accept")
 
 
-def _with_review(result: Result, entries: Sequence[Entry]) -> bytes:
-    review = reviewed(result.report(), result.glass(), entries)
-    return result.report().model_copy(update={"review": review}).to_json().encode()
+def _with_review(state: State, result: Result, entries: Sequence[Entry]) -> bytes:
+    report, mode = result.report(), state.settings.second_reading
+    counting = standing(report, entries, mode)
+    if not counting.entries:
+        return result.content()
+    review = reviewed(report, result.glass(), counting.entries)
+    review = review.model_copy(update={"second_reading": second_reading(report, entries, mode, counting)})
+    return report.model_copy(update={"review": review}).to_json().encode()
 
 
 def _written(state: State, result: Result, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:

@@ -9,15 +9,25 @@ from pydantic import BaseModel, Field
 from scipy.spatial import cKDTree
 
 from service.activity_report import Mai
+from service.agreement import ReadingName
 from service.api.audit import DecisionsRoute
-from service.api.auth import Reader, Reviewer
+from service.api.auth import Caller, Reader, Reviewer
 from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import ParameterInvalid, StoredDamaged
 from service.order import Text
-from service.refusals import NotFinished, NotFound, PreconditionRequired, RevisionConflict
+from service.readings import reading_to_show, second_reading, standing, visible
+from service.refusals import (
+    DisagreementsOpen,
+    NotFinished,
+    NotFound,
+    PreconditionRequired,
+    ReadingBlinded,
+    ReadingTaken,
+    RevisionConflict,
+)
 from service.report import Detection, Review
-from service.review import Action, Change, Entry, mai_at, reviewed
+from service.review import Action, Change, Entry, mai_at, reviewed, revision_of
 from service.review import Reviewer as Person
 from service.store.results import Result
 from service.store.reviews import Reviews
@@ -34,6 +44,10 @@ Number = Annotated[int, Field(ge=1, le=2**31 - 1, description="The detection's i
 Reason = Annotated[str | None, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
 Revision = Annotated[
     str | None, Header(max_length=32, description="The `ETag` of the review that was seen.", examples=['"7"'])
+]
+Who = Annotated[
+    Text | None,
+    Query(description="Who looks, as in `reviewer` of what they change; where two people read, it says whose reading."),
 ]
 
 
@@ -105,6 +119,7 @@ class ReviewEntry(BaseModel):
     reviewer: str
     organization: str | None
     at: datetime
+    reading: ReadingName
 
 
 class ReviewLog(BaseModel):
@@ -116,15 +131,17 @@ class ReviewLog(BaseModel):
 TAGGED: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"ETag": {"description": "The revision, quoted.", "schema": {"type": "string"}}}}
 }
+LOOKING = (NotFound, NotFinished, ReadingTaken, ReadingBlinded, StoredDamaged)
 CHANGING = (
-    problems(NotFound, NotFinished, ParameterInvalid, RevisionConflict, PreconditionRequired, StoredDamaged) | TAGGED
+    *(NotFound, NotFinished, ParameterInvalid, RevisionConflict, PreconditionRequired, ReadingTaken),
+    StoredDamaged,
 )
 
 
 @router.get(
     "/detections",
     summary="Detections, decisions, counts",
-    responses=problems(NotFound, NotFinished, StoredDamaged) | TAGGED,
+    responses=problems(*LOOKING) | TAGGED,
 )
 def get_detections(
     analysis_id: str,
@@ -134,18 +151,21 @@ def get_detections(
     candidates_from: Annotated[
         float | None, Query(ge=LEAST_PROBABILITY, lt=1, description="Also figures from this score on.")
     ] = None,
+    reviewer: Who = None,
+    reading: Annotated[
+        ReadingName | None, Query(description="Another reading than one's own, or the consensus.")
+    ] = None,
 ) -> ReviewedDetections:
     """Return the review as it stands; `candidates` are figures that the machine saw, but not surely enough to count."""
-    analysis, result = state.result(analysis_id, caller.tenant)
-    entries = Reviews(state.engine).entries(analysis.id)
-    shown = _shown(result, entries, response)
+    _, result = state.result(analysis_id, caller.tenant)
+    shown = _shown(state, result, response, _person(reviewer, caller), reading)
     if candidates_from is None:
         return shown
     candidates = _apart(result.candidates(candidates_from), shown.detections, result.report().merge_um)
     return shown.model_copy(update={"candidates": candidates})
 
 
-@router.patch("/detections", summary="Accept, reject, add", responses=CHANGING)
+@router.patch("/detections", summary="Accept, reject, add", responses=problems(*CHANGING) | TAGGED)
 def change_detections(
     analysis_id: str, state: StateOf, caller: Reviewer, response: Response, asked: Changes, if_match: Revision = None
 ) -> ReviewedDetections:
@@ -155,11 +175,15 @@ def change_detections(
     result.glass()  # what could not be counted again, must not be changed
     changes = [Change(**each.model_dump()) for each in asked.changes]
     by = Person(asked.reviewer, None, caller.key_id)
-    entries = Reviews(state.engine).change(analysis, result.report(), revision, changes, by)
-    return _changed(state, result, entries, response)
+    entries = _reviews(state).change(analysis, result.report(), revision, changes, by)
+    return _changed(state, result, entries, response, by)
 
 
-@router.post("/signature", summary="Vouch for the review as it stands", responses=CHANGING)
+@router.post(
+    "/signature",
+    summary="Vouch for the review as it stands",
+    responses=problems(*CHANGING, DisagreementsOpen) | TAGGED,
+)
 def sign(
     analysis_id: str,
     state: StateOf,
@@ -168,49 +192,75 @@ def sign(
     asked: SignatureRequest,
     if_match: Revision = None,
 ) -> ReviewedDetections:
-    """Make the result `final`, or `amended` where it was signed before; later changes await another signature."""
+    """Make the result `final`, or `amended` where it was signed before; later changes await another signature.
+
+    Where two people read, each signs their own reading; what both signed becomes final as their consensus is signed.
+    """
     revision = _revision(if_match)
     analysis, result = state.result(analysis_id, caller.tenant)
     by = Person(asked.reviewer, asked.organization, caller.key_id)
     told = (analysis, result.report(), result.glass(), revision, by, asked.patient_id)
-    entries = Reviews(state.engine).sign(*told)
-    return _changed(state, result, entries, response)
+    entries = _reviews(state).sign(*told)
+    return _changed(state, result, entries, response, by)
 
 
-@router.get(
-    "/hotspot", summary="The MAI in a window of one's own", responses=problems(NotFound, NotFinished, StoredDamaged)
-)
+@router.get("/hotspot", summary="The MAI in a window of one's own", responses=problems(*LOOKING))
 def get_hotspot(
     analysis_id: str,
     state: StateOf,
     caller: Reader,
     x: Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")],
     y: Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")],
+    reviewer: Who = None,
 ) -> Mai:
     """Count the window of the MAI round a place as the most active one is counted; nothing is kept of it."""
     analysis, result = state.result(analysis_id, caller.tenant)
-    return mai_at(result.report(), result.glass(), Reviews(state.engine).entries(analysis.id), x, y)
+    report, entries, mode = result.report(), _reviews(state).entries(analysis.id), state.settings.second_reading
+    shown = reading_to_show(report, entries, mode, _person(reviewer, caller))
+    return mai_at(report, result.glass(), shown.entries, x, y)
 
 
-@router.get("/review", summary="Who decided what, and when", responses=problems(NotFound, NotFinished))
-def get_review(analysis_id: str, state: StateOf, caller: Reader) -> ReviewLog:
-    """Return all entries; none is ever changed or taken out."""
+@router.get("/review", summary="Who decided what, and when", responses=problems(*LOOKING))
+def get_review(analysis_id: str, state: StateOf, caller: Reader, reviewer: Who = None) -> ReviewLog:
+    """Return all entries, or one's own while readers are blinded; none is ever changed or taken out."""
     analysis, _ = state.result(analysis_id, caller.tenant)
-    entries = Reviews(state.engine).entries(analysis.id)
+    known = _reviews(state).entries(analysis.id)
+    entries = visible(known, state.settings.second_reading, _person(reviewer, caller))
     return ReviewLog(entries=[ReviewEntry.model_validate(entry, from_attributes=True) for entry in entries])
 
 
-def _changed(state: State, result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:
-    shown = _shown(result, entries, response)
-    keep(state.engine, result.analysis_id, shown.revision, summary_of(result.report(), entries, shown))
+def _reviews(state: State) -> Reviews:
+    return Reviews(state.engine, state.settings.second_reading)
+
+
+def _person(name: str | None, caller: Caller) -> Person | None:
+    return None if name is None else Person(name, None, caller.key_id)
+
+
+def _changed(state: State, result: Result, entries: list[Entry], response: Response, by: Person) -> ReviewedDetections:
+    shown = _shown(state, result, response, by, entries=entries)
+    report = result.report()
+    counting = standing(report, entries, state.settings.second_reading).entries
+    counted = reviewed(report, result.glass(), counting) if counting else report
+    keep(state.engine, result.analysis_id, revision_of(entries), summary_of(report, counting, counted))
     return shown
 
 
-def _shown(result: Result, entries: list[Entry], response: Response) -> ReviewedDetections:
-    report = result.report()
-    review = reviewed(report, result.glass(), entries)
+def _shown(
+    state: State,
+    result: Result,
+    response: Response,
+    by: Person | None,
+    asked: ReadingName | None = None,
+    entries: list[Entry] | None = None,
+) -> ReviewedDetections:
+    report, mode = result.report(), state.settings.second_reading
+    known = _reviews(state).entries(result.analysis_id) if entries is None else entries
+    reading = reading_to_show(report, known, mode, by, asked)
+    review = reviewed(report, result.glass(), reading.entries)
     response.headers["ETag"] = f'"{review.revision}"'
-    return ReviewedDetections(**dict(review), threshold=report.model.threshold)
+    told = dict(review) | {"second_reading": second_reading(report, known, mode, reading)}
+    return ReviewedDetections(**told, threshold=report.model.threshold)
 
 
 def _apart(candidates: list[Detection], known: Sequence[Detection], merge_um: float) -> list[Detection]:

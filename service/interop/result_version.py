@@ -13,9 +13,9 @@ from service.export.dicom_pdf import to_encapsulated_pdf
 from service.export.fhir import to_fhir
 from service.export.hl7 import Envelope, to_hl7
 from service.order import Confirmation, Order, ResultStatus
+from service.readings import signed_report
 from service.refusals import ResultHeld
 from service.report import Report
-from service.review import signed_report
 from service.store.analyses import Analyses
 from service.store.holds import carried_order
 from service.store.records import Analysis
@@ -134,7 +134,8 @@ def find_version(
     order = carried_order(withdraws if withdraws is not None else analysis.request)
     moves = withdraws["moves"] if withdraws is not None else analysis.moves
     signed, status, confirmed, at = signed_report(report, known)
-    before = {0, *(entry.revision for entry in known if entry.action == "sign")} - {at}
+    told_at = (entry.revision for entry in known if entry.action == "sign" and not entry.withheld)
+    before = {0, *told_at} - {at}
     told = (signed, order, status, confirmed, at, tuple(sorted(before)))
     return ResultVersion(analysis, *told, moves, withdraws is not None)
 

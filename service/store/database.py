@@ -230,6 +230,8 @@ review_entries = Table(
     Column("key_id", String(16)),
     Column("counted", JSON),  # of a signature: what was signed; no later version of the program counts it otherwise
     Column("patient", NULLABLE_JSON),  # of a signature: the identifiers that it was signed for
+    Column("reading", String(9), nullable=False, server_default="first"),  # first, second, consensus
+    Column("withheld", Boolean, nullable=False, server_default=text("false")),  # of a signature that was not sent
     Column("at", Float, nullable=False),
 )
 

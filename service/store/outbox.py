@@ -75,10 +75,11 @@ def _replace_waiting(connection: Connection, analysis_id: str) -> None:
 
 
 def signed_revision(connection: Connection, analysis_id: str) -> int:
-    """Find the revision of the last signature, if nothing has made it void since; else 0."""
-    about = and_(review_entries.c.analysis_id == analysis_id, review_entries.c.action.in_(("sign", "void")))
-    query = select(review_entries.c.action, review_entries.c.revision).where(about)
-    last = connection.execute(query.order_by(review_entries.c.revision.desc()).limit(1)).one_or_none()
+    """Find the revision of the last signature that was told, if nothing has made it void since; else 0."""
+    table = review_entries.c
+    about = and_(table.analysis_id == analysis_id, table.action.in_(("sign", "void")), ~table.withheld)
+    query = select(table.action, table.revision).where(about).order_by(table.revision.desc()).limit(1)
+    last = connection.execute(query).one_or_none()
     return int(last.revision) if last is not None and last.action == "sign" else 0
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from service.order import Identifier
 from service.patient_gate import identifiers_of
 from service.quality import QualityMap
+from service.readings import Reading, SecondReadingMode, reading_to_change, require_no_disagreement, withheld
 from service.refusals import NotFound, RevisionConflict
 from service.report import Report
 from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of
@@ -25,8 +26,9 @@ SAME = tuple(each.name for each in fields(Entry) if each.name != "id")  # column
 class Reviews:
     """The store of entries. Every method raises DatabaseUnavailable where the database cannot be reached."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, second_reading: SecondReadingMode = "off") -> None:
         self._engine = engine
+        self._mode = second_reading
 
     def entries(self, analysis_id: str) -> list[Entry]:
         """List all entries, oldest first."""
@@ -36,9 +38,12 @@ class Reviews:
     def change(
         self, analysis: Analysis, report: Report, revision: int, changes: Sequence[Change], by: Reviewer
     ) -> list[Entry]:
-        """Make all the changes or none, and give all entries. Raises RevisionConflict, ParameterInvalid, NotFound."""
-        with self._at(analysis, revision) as (connection, entries):
-            made = decided(report, entries, changes, by)
+        """Make all the changes or none, and give all entries.
+
+        Raises RevisionConflict, ReadingTaken, ParameterInvalid, NotFound.
+        """
+        with self._at(analysis, report, revision, by) as (connection, entries, mine):
+            made = _numbered(entries, mine, decided(report, mine.entries, changes, by))
             _append(connection, analysis, made, by)
             _change(connection, analysis)
         return entries + made
@@ -52,35 +57,52 @@ class Reviews:
         by: Reviewer,
         patient_id: str | None = None,
     ) -> list[Entry]:
-        """Vouch for a revision, and have it told; gives all entries. Raises RevisionConflict, NotFound.
+        """Vouch for a reading at its revision, and have it told unless it waits for a consensus; gives all entries.
 
-        The patient is the one of the order as the analysis had it, or whoever `patient_id` says.
+        The patient is the one of the order as the analysis had it, or whoever `patient_id` says. Raises
+        RevisionConflict, ReadingTaken, DisagreementsOpen, NotFound.
         """
-        before = [entry for entry in self.entries(analysis.id) if entry.revision <= revision]
+        seen = reading_to_change(report, self.entries(analysis.id), self._mode, by)
+        before = [entry for entry in seen.entries if entry.revision <= revision]
         counted = counted_review(report, glass, replay(report, before))  # not while others wait for the lock
-        with self._at(analysis, revision) as (connection, entries):
+        with self._at(analysis, report, revision, by) as (connection, entries, mine):
+            require_no_disagreement(report, entries, mine)
+            waits = withheld(entries, self._mode, mine)
             at = datetime.fromtimestamp(time.time(), UTC)
             kept = counted.model_dump(mode="json")
-            signature = Entry(revision + 1, "sign", None, None, None, None, by.name, by.organization, at, kept)
-            outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
+            about = (None, None, None, None, by.name, by.organization, at, kept)
+            [signature] = _numbered(entries, mine, [Entry(revision, "sign", *about, key_id=by.key_id, withheld=waits)])
+            if not waits:
+                outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
             _append(connection, analysis, [signature], by, _patient(analysis, patient_id))
-            _change(connection, analysis, signed=True)
+            _change(connection, analysis, **({} if waits else {"signed": True}))
             holds.judge(connection, analysis.id)
         return [*entries, signature]
 
     @contextmanager
-    def _at(self, analysis: Analysis, revision: int) -> Iterator[tuple[Connection, list[Entry]]]:
-        """Begin a transaction in which a review stands at a revision, and nobody else changes it."""
+    def _at(
+        self, analysis: Analysis, report: Report, revision: int, by: Reviewer
+    ) -> Iterator[tuple[Connection, list[Entry], Reading]]:
+        """Begin a transaction in which a person's reading stands at a revision, and nobody else changes the review."""
         with writing(self._engine) as connection:
             lock = select(analyses.c.id).where(analyses.c.id == analysis.id).with_for_update()
             if connection.execute(lock).first() is None:
                 raise NotFound(f"there is no analysis {analysis.id}")
             entries = _entries(connection, analysis.id)
-            if revision_of(entries) != revision:
+            mine = reading_to_change(report, entries, self._mode, by)
+            if revision_of(mine.entries) != revision:
                 conflict = RevisionConflict("somebody else changed this review; load it again, nothing was changed")
-                conflict.revision = revision_of(entries)
+                conflict.revision = revision_of(mine.entries)
                 raise conflict
-            yield connection, entries
+            yield connection, entries, mine
+
+
+def _numbered(entries: Sequence[Entry], mine: Reading, made: Sequence[Entry]) -> list[Entry]:
+    """Let new entries of a reading follow the last one of all readings."""
+    last = revision_of(entries)
+    return [
+        replace(entry, revision=last + place, reading=mine.name or "first") for place, entry in enumerate(made, start=1)
+    ]
 
 
 def _patient(analysis: Analysis, patient_id: str | None) -> list[dict[str, Any]]:
@@ -112,7 +134,7 @@ def _append(
 ) -> None:
     rows: list[dict[str, Any]] = [
         {name: getattr(entry, name) for name in SAME}
-        | {"analysis_id": analysis.id, "detection_id": entry.id, "key_id": by.key_id, "at": entry.at.timestamp()}
+        | {"analysis_id": analysis.id, "detection_id": entry.id, "at": entry.at.timestamp()}
         | {"patient": patient}
         for entry in made
     ]
@@ -125,6 +147,7 @@ def _append(
         "sign" if made[-1].action == "sign" else "change_detections",
         analysis.id,
         revision=made[-1].revision,
+        reading=made[-1].reading,
         reviewer=by.name,
         organization=by.organization,
         decisions=[{name: row[name] for name in names if row[name] is not None} for row in rows],

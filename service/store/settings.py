@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     """Bearer token for the archive, instead of a login."""
     result_pdf: Annotated[tuple[Literal["hl7", "fhir", "dicom"], ...], NoDecode, BeforeValidator(_by_commas)] = ()
     """Ways, `hl7`, `fhir` and `dicom` by commas, in which the PDF goes out within a result, or beside it."""
+    second_reading: Literal["off", "blinded", "open"] = "off"
+    """Whether two people read an analysis: `off`; `blinded`, each sees only their own decisions until both have signed,
+    and nothing is sent before the consensus; or `open`, where the only reader's signature is sent."""
     dicom_maps: Annotated[tuple[DicomMap, ...], NoDecode, BeforeValidator(_by_commas)] = ()
     """Objects, by commas, that are stored in the archive beside structured report and annotations: `map`, the
     probabilities (Parametric Map, 4 bytes for each 4 x 4 um), and `area`, the examined tissue (Segmentation)."""

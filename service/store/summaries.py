@@ -15,9 +15,10 @@ from sqlalchemy import Engine, func, select, update
 from service.activity_report import Activity
 from service.errors import StoredDamaged
 from service.order import ResultStatus
+from service.readings import SecondReadingMode, standing
 from service.refusals import NotFinished, NotFound
 from service.report import Report
-from service.review import Entry, reviewed, signatures, status_of, undecided
+from service.review import Entry, reviewed, revision_of, signatures, status_of, undecided
 from service.store.database import analyses, reading, review_entries, writing
 from service.store.records import NEWEST, find_analysis
 from service.store.results import Result
@@ -46,7 +47,7 @@ class Summary(BaseModel):
 
 
 def summary_of(report: Report, entries: Sequence[Entry], counted: Report | Activity) -> Summary:
-    """Make the summary of a report and its review, as they are counted now."""
+    """Make the summary of a report and of the entries that count (`service.readings.standing`), as counted now."""
     left, figures = undecided(report, entries)
     signed = signatures(entries)
     last = (signed or [entry for entry in entries if entry.action != "void"])[-1:]
@@ -74,7 +75,7 @@ def keep(engine: Engine, analysis_id: str, revision: int, summary: Summary | Non
         connection.execute(update(analyses).where(analyses.c.id == analysis_id, is_last).values(summary=kept))
 
 
-def fill(engine: Engine, storage: Storage) -> int:
+def fill(engine: Engine, storage: Storage, second_reading: SecondReadingMode = "off") -> int:
     """Make summaries that are missing, of the newest results first; gives how many. Raises DatabaseUnavailable."""
     missing = analyses.c.summary.is_(None) & (analyses.c.status == "succeeded")
     with reading(engine) as connection:
@@ -82,9 +83,9 @@ def fill(engine: Engine, storage: Storage) -> int:
         ids = list(found)
     for analysis_id in ids:
         entries = Reviews(engine).entries(analysis_id)
-        revision = entries[-1].revision if entries else 0
+        revision = revision_of(entries)
         try:
-            keep(engine, analysis_id, revision, _summary(engine, storage, analysis_id, entries))
+            keep(engine, analysis_id, revision, _summary(engine, storage, analysis_id, entries, second_reading))
         except NotFound:  # deleted meanwhile
             continue
         except (StoredDamaged, NotFinished) as error:
@@ -93,8 +94,11 @@ def fill(engine: Engine, storage: Storage) -> int:
     return len(ids)
 
 
-def _summary(engine: Engine, storage: Storage, analysis_id: str, entries: Sequence[Entry]) -> Summary:
+def _summary(
+    engine: Engine, storage: Storage, analysis_id: str, entries: Sequence[Entry], second_reading: SecondReadingMode
+) -> Summary:
     with reading(engine) as connection:
         result = Result.of(engine, storage, find_analysis(connection, analysis_id))
     report = result.report()
-    return summary_of(report, entries, reviewed(report, result.glass(), entries) if entries else report)
+    counting = standing(report, entries, second_reading).entries
+    return summary_of(report, counting, reviewed(report, result.glass(), counting) if counting else report)

@@ -13,8 +13,9 @@ import pytest
 
 from service.commit import source_commit
 from service.order import Confirmation, ResultStatus
+from service.readings import signed_report
 from service.report import Report
-from service.review import Entry, signed_report
+from service.review import Entry
 from service.sample import draw_sample_slide
 from service.store.analyses import Analyses
 from service.store.audit import entries, verify

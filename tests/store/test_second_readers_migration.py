@@ -1,0 +1,64 @@
+"""Reviews of before second readers, on SQLite and on PostgreSQL: the first reader's, and moved back."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, MetaData, create_engine, insert, select, text
+
+from service.store.database import analyses, open_database, reading, review_entries, writing
+from service.store.reviews import Reviews
+from service.store.schema_version import downgrade
+from tests.deployment.stack import postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('old') / 'jobs.sqlite3'}"
+        return
+    with postgres() as server:
+        yield server.url
+
+
+def old_database(url: str) -> Engine:
+    """A database of revision 0006 with a review that was signed."""
+    engine = open_database(url)
+    downgrade(engine, "0006")
+    known = MetaData()
+    known.reflect(engine)
+    slide = {"id": "a", "tenant": "lab", "slide_id": "s", "slide_name": "a.svs", "request": {}, "created_at": 1.0}
+    facts = {"status": "succeeded", "model": "m", "model_sha256": "x", "priority": "routine", "moves": 0}
+    facts |= {"signed": True}
+    about = {"analysis_id": "a", "reviewer": "Meyer, Anna", "at": 1.0}
+    rows = [about | {"revision": 1, "action": "reject", "detection_id": 1}]
+    rows.append(about | {"revision": 2, "action": "sign", "detection_id": None})
+    with engine.begin() as connection:
+        connection.execute(known.tables["analyses"].insert().values(**slide, **facts))
+        connection.execute(known.tables["review_entries"].insert(), rows)
+    engine.dispose()
+    return open_database(url)
+
+
+def test_what_was_decided_is_the_first_readers_and_goes_back(url: str) -> None:
+    engine = old_database(url)
+    found = Reviews(engine).entries("a")
+    assert [(each.action, each.reading, each.withheld, each.reviewer) for each in found] == [
+        ("reject", "first", False, "Meyer, Anna"),
+        ("sign", "first", False, "Meyer, Anna"),
+    ]
+    second = {"analysis_id": "a", "reviewer": "B", "at": 2.0, "action": "sign", "reading": "second", "withheld": True}
+    with writing(engine) as connection:
+        connection.execute(insert(review_entries).values(revision=3, **second))
+    downgrade(engine, "0006")
+    engine.dispose()
+    plain = create_engine(url)
+    with plain.connect() as connection:
+        assert list(connection.execute(text("SELECT revision FROM review_entries ORDER BY revision")).scalars()) == [
+            1,
+            2,
+        ]
+    plain.dispose()
+    again = open_database(url)
+    with reading(again) as connection:
+        assert connection.execute(select(analyses.c.signed)).scalar_one() is True
+    again.dispose()
