@@ -76,6 +76,7 @@ class SecondReading(Part):
 
     reading: Annotated[ReadingName | None, Field(description="The one that is shown; null: none, only the machine's.")]
     signed: Annotated[list[ReadingName], Field(description="Readings that are signed as they stand.")]
+    withheld: Annotated[bool, Field(description="Whether nothing is sent with a signature of it before the consensus.")]
     agreement: Agreement | None = None
     figures: list[MergedFigure] | None = None
     disagreements: Annotated[list[int] | None, Field(description="Ids of the figures that one reader counts.")] = None

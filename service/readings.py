@@ -276,17 +276,14 @@ def second_reading(
     """Tell where the readings stand; None where one person reads."""
     if effective(mode, entries) == "off":
         return None
-    signed = _signed(entries)
+    waits = withheld(entries, mode, shown)
+    told = SecondReading(reading=shown.name, signed=_signed(entries), withheld=waits)
     if not both_signed(entries):
-        return SecondReading(reading=shown.name, signed=signed)
+        return told
     figures = merge(report, entries)
-    return SecondReading(
-        reading=shown.name,
-        signed=signed,
-        agreement=_agreement(figures, entries),
-        figures=figures,
-        disagreements=[each.id for each in figures if not each.agreed],
-    )
+    disagreements = [each.id for each in figures if not each.agreed]
+    more = {"agreement": _agreement(figures, entries), "figures": figures, "disagreements": disagreements}
+    return told.model_copy(update=more)
 
 
 def _agreement(figures: list[MergedFigure], entries: Sequence[Entry]) -> Agreement:

@@ -121,6 +121,7 @@ def test_blinded_readers_see_their_own_and_are_never_in_each_others_way(
     assert lab.look(ANNA)["second_reading"] == {
         "reading": "first",
         "signed": [],
+        "withheld": True,
         "agreement": None,
         "figures": None,
         "disagreements": None,

@@ -29,6 +29,17 @@ export function nameOf(figure) {
   return figure.id === null ? "New mitosis" : `Mitosis ${figure.id}`;
 }
 
+/** What each of two readers said of a figure, once both have signed. */
+export function saidWords({ id, candidate }, { second_reading: told }) {
+  const found = candidate ? null : told?.figures?.find((each) => each.id === id);
+  return ["first", "second"].flatMap((reader) => {
+    if (!found) return [];
+    const { counted, decision, reason, note } = found[reader];
+    const words = [decision ?? (counted ? "not decided, counted" : "not marked"), reason, note].filter(Boolean);
+    return [`${told.agreement[reader].reviewer}: ${words.join(", ")}`];
+  });
+}
+
 /** Whether a figure lies in a window of the report; `mpp` in um per level-0 px (x, y). */
 export function isInWindow(figure, window, mpp) {
   const [across, down] = [Math.abs(figure.x - window.x) * mpp[0], Math.abs(figure.y - window.y) * mpp[1]];

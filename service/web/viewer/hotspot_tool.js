@@ -8,7 +8,7 @@ import { number } from "./format.js";
 import { listenToPointer } from "./pointer.js";
 
 /** `automatic()` gives the review's or report's MAI as it stands; `goTo(place)` shows a window. */
-export async function createHotspotTool({ stage, deepZoom, overlay, mpp, path, automatic, goTo, changes }) {
+export async function createHotspotTool({ stage, deepZoom, overlay, mpp, automatic, goTo, changes }) {
   const known = await loadDefinitions().catch(() => null);
   const strokeColour = colour("own-hotspot");
   const own = h("td", {}, "Drag the circle; Enter puts it in the middle of the view.");
@@ -60,7 +60,7 @@ export async function createHotspotTool({ stage, deepZoom, overlay, mpp, path, a
       const { x, y } = wanted;
       wanted = null;
       try {
-        found = await get(`${path}/hotspot?${new URLSearchParams({ x: x.toFixed(2), y: y.toFixed(2) })}`);
+        found = await get(changes.address("hotspot", { x: x.toFixed(2), y: y.toFixed(2) }));
         draw();
       } catch (error) {
         fill(own, error.message);

@@ -10,6 +10,8 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
   const hold = h("div", { hidden: true });
   let holdPanel = null; // loaded for a result that is held
   const lines = h("div");
+  const readers = h("div");
+  let readersPanel = null; // loaded where two people read
   const codes = [...new Set(report.warnings.map(({ code }) => code))].join(", ");
   const warnings = h(
     "details",
@@ -21,7 +23,7 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     warnings.open = true; // what is closed is not printed
   };
   addEventListener("beforeprint", openWarnings);
-  fill(element, lines, hold, warnings);
+  fill(element, readers, lines, hold, warnings);
 
   function draw() {
     const { server, figures } = review;
@@ -38,7 +40,15 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     );
     hold.hidden = !analysis().held;
     if (!hold.hidden || holdPanel) drawHold();
-    element.hidden = !lines.childElementCount && warnings.hidden && hold.hidden;
+    if (server?.second_reading || readersPanel) drawReaders();
+    element.hidden = !server?.second_reading && !lines.childElementCount && warnings.hidden && hold.hidden;
+  }
+
+  async function drawReaders() {
+    const { createReadersPanel } = await import("./readers_panel.js");
+    readersPanel ??= createReadersPanel(review);
+    if (!readers.firstChild) fill(readers, readersPanel.element);
+    readersPanel.draw();
   }
 
   async function drawHold() {

@@ -27,7 +27,7 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   }
 
   async function loadLog() {
-    log = (await get(`v1/analyses/${analysis().id}/review`).catch(() => null))?.entries ?? null;
+    log = (await get(review.address("review")).catch(() => null))?.entries ?? null;
     draw();
   }
 

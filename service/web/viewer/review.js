@@ -52,8 +52,25 @@ export class Review extends EventTarget {
 
   // Loading
 
+  /** The address of a part of the review, as this reviewer may see it. */
+  address(part, query = {}) {
+    const reviewer = reviewerName();
+    return `${this.path}/${part}?${new URLSearchParams({ ...query, ...(reviewer && { reviewer }) })}`;
+  }
+
+  #get() {
+    return get(this.address("detections"));
+  }
+
+  /** The entries of the reading that is shown. */
+  async #log() {
+    const { entries } = await get(this.address("review"));
+    const reading = this.server.second_reading?.reading;
+    return reading ? entries.filter((entry) => entry.reading === reading) : entries;
+  }
+
   async load() {
-    const loaded = await get(`${this.path}/detections?candidates_from=${LOWEST_CANDIDATE}`);
+    const loaded = await get(this.address("detections", { candidates_from: LOWEST_CANDIDATE }));
     const isFirst = this.server === null;
     this.candidates = loaded.candidates ?? [];
     this.#setServer(loaded);
@@ -67,7 +84,7 @@ export class Review extends EventTarget {
   /** Load what somebody else has changed; while decisions of this browser wait, only say so. */
   async loadIfChanged() {
     if (!this.server || this.#sending || this.conflict) return;
-    const loaded = await get(`${this.path}/detections`).catch(() => null);
+    const loaded = await this.#get().catch(() => null);
     if (!loaded || this.#sending || loaded.revision <= this.server.revision) return;
     if (this.pending.length) {
       await this.#setConflict();
@@ -80,6 +97,7 @@ export class Review extends EventTarget {
   #setServer(loaded) {
     this.server = { ...loaded };
     delete this.server.candidates;
+    this.loadedFor = reviewerName();
     this.#merged = null;
   }
 
@@ -144,7 +162,10 @@ export class Review extends EventTarget {
   #withDecisions() {
     if (this.#merged) return this.#merged;
     const figures = new Map();
-    for (const each of this.server?.detections ?? []) figures.set(`d${each.id}`, { ...each, key: `d${each.id}` });
+    const differing = new Set(this.server?.second_reading?.disagreements);
+    for (const each of this.server?.detections ?? []) {
+      figures.set(`d${each.id}`, { ...each, key: `d${each.id}`, differs: differing.has(each.id) });
+    }
     for (const change of this.pending) applyChange(figures, change);
     this.#merged = { figures: [...figures.values()], candidates: null };
     return this.#merged;
@@ -230,6 +251,11 @@ export class Review extends EventTarget {
   async #sendAll() {
     const reviewer = reviewerName();
     if (!reviewer) return;
+    if (this.pending.length && this.server.second_reading && this.loadedFor !== reviewer) {
+      const own = await this.#get().catch((problem) => (this.problem = problem));
+      if (own === this.problem) return;
+      this.#setServer(own); // the reading of that name
+    }
     while (this.pending.length && !this.conflict) {
       const changes = this.#sendable();
       try {
@@ -294,7 +320,7 @@ export class Review extends EventTarget {
 
   /** Whether the review has changed only by these changes: they had arrived, but the answer was lost. */
   async #isOwnEcho(changes, reviewer) {
-    const [{ entries }, loaded] = await Promise.all([get(`${this.path}/review`), get(`${this.path}/detections`)]);
+    const [entries, loaded] = await Promise.all([this.#log(), this.#get()]);
     const since = entries.filter((entry) => entry.revision > this.server.revision);
     const isOwn = areSame(changes, since, reviewer);
     if (isOwn) this.#saved(changes, loaded);
@@ -306,7 +332,7 @@ export class Review extends EventTarget {
 
   /** Say that others have changed the review since a revision; nothing is sent until that is settled. */
   async #setConflict(sinceRevision = this.server.revision, log = null) {
-    const entries = log ?? (await get(`${this.path}/review`).catch(() => ({ entries: [] }))).entries;
+    const entries = log ?? (await this.#log().catch(() => []));
     const theirs = entries.filter((entry) => entry.revision > sinceRevision);
     const actions = new Map(theirs.map((entry) => [entry.id, entry.action]));
     const differ = this.pending.filter((each) => actions.has(each.id) && actions.get(each.id) !== each.action);
@@ -317,7 +343,7 @@ export class Review extends EventTarget {
 
   /** Show the others' changes, with the waiting decisions on them; nothing is sent yet. */
   async loadTheirs() {
-    const loaded = await get(`${this.path}/detections`);
+    const loaded = await this.#get();
     this.#setServer(loaded);
     const ids = new Set(loaded.detections.map((each) => each.id));
     this.pending = this.pending.filter((each) => each.action === "add" || each.id === undefined || ids.has(each.id));

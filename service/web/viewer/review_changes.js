@@ -13,7 +13,7 @@ export function applyChange(figures, change) {
   }
   const figure = figures.get(change.key);
   if (!figure) return;
-  if (change.action === "clear" && figure.origin === "person") {
+  if (change.action === "clear" && figure.origin === "person" && !figure.proposed) {
     figures.delete(change.key);
     return;
   }
@@ -29,7 +29,8 @@ export function applyChange(figures, change) {
 
 /** The change that undoes an action on a figure: its decision before, or the addition once more. */
 export function undoOf(figure, action) {
-  if (figure.origin === "person" && action === "clear") return { action: "add", x: figure.x, y: figure.y };
+  if (figure.origin === "person" && !figure.proposed && action === "clear")
+    return { action: "add", x: figure.x, y: figure.y };
   if (action === "note") return { action, key: figure.key, ...(figure.note && { reason: figure.note }) };
   const before = Object.keys(DECISIONS).find((each) => DECISIONS[each] === figure.decision) ?? "clear";
   const reason = figure.reason && before !== "clear" ? { reason: figure.reason } : {};

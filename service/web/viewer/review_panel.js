@@ -4,7 +4,7 @@ import { hideBanner, showBanner } from "./banner.js";
 import { CROP_UM, DECISIONS } from "./contract.js";
 import { decidedWords, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
-import { isInWindow, kindWords, nameOf, scoreWords } from "./figures.js";
+import { isInWindow, kindWords, nameOf, saidWords, scoreWords } from "./figures.js";
 import { number, placeInUm, plural } from "./format.js";
 import { createGallery } from "./gallery.js";
 import { may } from "./login.js";
@@ -23,6 +23,7 @@ const FILTERS = {
   rejected: { label: "Rejected", fits: (figure) => figure.decision === "rejected" },
   person: { label: "Added", fits: (figure) => figure.origin === "person" },
   candidate: { label: "Below threshold", fits: (figure) => figure.candidate },
+  differ: { label: "Readers differ", fits: (figure) => figure.differs }, // once both have signed
 };
 
 /**
@@ -202,6 +203,7 @@ export function createReviewPanel({
   function draw() {
     if (!review.server) return;
     selectedKey = selectedKey && review.keyNow(selectedKey);
+    if (filter === "differ" && !review.server.second_reading?.disagreements) filter = "all";
     const figures = figuresAtThreshold();
     const listed = figures.filter(FILTERS[filter].fits);
     gallery.setFigures(listed);
@@ -262,17 +264,21 @@ export function createReviewPanel({
       figure.reason ? `: ${figure.reason}` : "",
       figure.candidate ? null : noteButton,
       figure.note ? h("span", { class: "note" }, `Note: ${figure.note}`) : null,
+      saidWords(figure, review.server).map((words) => h("span", { class: "note" }, words)),
       h("span", { class: "quiet" }, placeInUm(figure.x, figure.y, mpp)),
     );
   }
 
   function drawFilter(figures) {
-    const counts = Object.entries(FILTERS).map(([name, { fits }]) =>
+    const filters = Object.entries(FILTERS).filter(
+      ([name]) => name !== "differ" || review.server.second_reading?.disagreements,
+    );
+    const counts = filters.map(([name, { fits }]) =>
       name === "candidate" ? review.candidatesFrom(0).length : figures.filter(fits).length,
     );
     if (counts.join() === drawnCounts) return; // else a list that is open would close
     drawnCounts = counts.join();
-    const options = Object.entries(FILTERS).map(([value, { label }], index) =>
+    const options = filters.map(([value, { label }], index) =>
       h("option", { value, selected: value === filter }, `${label} (${number(counts[index])})`),
     );
     fill(filterSelect, options);

@@ -13,7 +13,7 @@ const ORGANIZATION_KEY = "mitosis-organization"; // of the browser's storage
  * for an order. Resolves with null where cancelled.
  */
 export function askToSign(review, report, ordered) {
-  const { mai, counts } = review.server;
+  const { mai, counts, second_reading: reading } = review.server;
   const mitoses = plural(counts.total, "mitosis", "mitoses");
   const words = [
     `${mitoses}, MAI ${number(mai.count)} in ${windowWords(mai)}${mai.area_sufficient ? "" : ": no class"}.`,
@@ -30,11 +30,13 @@ export function askToSign(review, report, ordered) {
   const total = review.figures.length;
   const tick = `I sign ${number(open)} of ${plural(total, "figure")} that nobody has decided on, as the machine found them.`;
   return askFor({
-    title: "Sign this review",
+    title: reading?.agreement ? "Sign the consensus" : "Sign this review",
     words: [
       ...words,
-      "With your name the result becomes final, and is sent to the systems that wait for it. " +
-        "Later changes need another signature.",
+      reading?.withheld
+        ? "With your name your reading is signed. Nothing is sent: once both readers have signed, their consensus is signed."
+        : "With your name the result becomes final, and is sent to the systems that wait for it. " +
+          "Later changes need another signature.",
     ],
     fields: [
       { name: "reviewer", label: "Name", properties: { ...NAME_INPUT, value: reviewerName() ?? "" } },

@@ -266,7 +266,6 @@ export function createPage(address) {
       deepZoom,
       overlay,
       mpp: report.slide.mpp,
-      path: `v1/analyses/${analysis.id}`,
       goTo: goToHotspot,
       automatic: () => (reviewed.server ?? report).mai,
       changes: reviewed,
