@@ -1,17 +1,10 @@
 // Signing in: a key is sent once, and a session in a cookie takes its place. The browser keeps the key nowhere.
 
 import { call, connection, get } from "./api.js";
-import { fill, h } from "./dom.js";
 
 export let session = { tenant: "", scopes: [], keys: false };
-const PROVIDER = "v1/session/oidc";
-const PLACE = "mitosis-place"; // what the address showed, while the browser is at the provider
-const FAILED = {
-  "scope-missing": "Your account has no role that is known here. Ask who runs this service.",
-  "key-required": "Access of your account was revoked. Ask who runs this service.",
-  "provider-unavailable": "The sign-in of your organization does not answer. Try again, or use a key.",
-};
-let asking = null; // while the dialog is open
+export const PLACE = "mitosis-place"; // what the address showed, while the browser is at the provider
+let asking = null; // a promise, while the dialog is open
 
 /** Whether the session has a scope. */
 export const may = (scope) => session.scopes.includes(scope);
@@ -48,83 +41,12 @@ export async function signOut() {
 }
 
 function askForKey(title, words, failed = null) {
-  asking ??= new Promise((resolve) => {
-    const problem = h("p", { class: "problem", role: "alert", hidden: true });
-    const tell = (text) => {
-      fill(problem, text);
-      problem.hidden = false;
-    };
-    if (failed) tell(FAILED[failed] ?? "You were not signed in. Try again.");
-    const done = () => {
-      removeEventListener("focus", lookAgain);
-      asking = null;
-      dialog.close();
-      dialog.remove();
-      connection.dispatchEvent(new Event("signed-in"));
-      resolve();
-    };
-    const lookAgain = async () => {
-      const found = await get("v1/session").catch(() => null);
-      if (!found || !dialog.open) return;
-      session = found;
-      done();
-    };
-    const again = session.keys; // what the page holds must stay: the provider is shown in another tab
-    const goToProvider = () => {
-      if (again) {
-        addEventListener("focus", lookAgain);
-        open(PROVIDER, "_blank", "noopener");
-        return;
-      }
-      sessionStorage.setItem(PLACE, location.hash);
-      location.assign(PROVIDER);
-    };
-    const provider = h(
-      "button",
-      { type: "button", hidden: true, onclick: goToProvider },
-      "Sign in with your organization",
-    );
-    get("v1/session/ways")
-      .then((ways) => (provider.hidden = !ways.provider))
-      .catch(() => {});
-    const field = h("input", {
-      id: "key",
-      type: "password",
-      autocomplete: "off",
-      required: true,
-      spellcheck: "false",
-    });
-    const onsubmit = async (event) => {
-      event.preventDefault();
-      problem.hidden = true;
-      try {
-        await call("v1/session", { method: "POST", json: { key: field.value } });
-        session = await get("v1/session");
-      } catch (error) {
-        const invalid = "This key is not valid. A key is shown once, when it is made.";
-        tell(error.status === 401 ? invalid : error.message);
-        return;
-      }
-      field.value = "";
-      done();
-    };
-    const dialog = h(
-      "dialog",
-      { class: "login", "aria-labelledby": "login-title", oncancel: (event) => event.preventDefault() },
-      h(
-        "form",
-        { onsubmit },
-        h("h2", { id: "login-title" }, title),
-        h("p", {}, words),
-        h("label", { for: "key" }, "Key"),
-        field,
-        problem,
-        h("div", { class: "buttons" }, provider, h("button", { type: "submit", class: "main" }, "Sign in")),
-      ),
-    );
-    document.body.append(dialog);
-    dialog.showModal();
-    field.focus();
-  });
+  asking ??= openDialog({ title, words, failed, staysHere: session.keys }).finally(() => (asking = null));
   return asking;
+}
+
+async function openDialog(told) {
+  const { askToSignIn } = await import("./sign_in_dialog.js");
+  session = await askToSignIn(told);
+  connection.dispatchEvent(new Event("signed-in"));
 }
