@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from service.errors import ParameterInvalid
-from service.readings import merge, reading_to_change, reading_to_show, signed_report
+from service.readings import merge, reading_to_change, reading_to_show, second_reading, signed_report, signed_review
 from service.refusals import ReadingTaken, RevisionConflict
 from service.report import Report
 from service.review import Change, Entry, Reviewer, decided, replay
 from service.store.analyses import Analyses
-from service.store.database import open_database
+from service.store.database import open_database, review_entries, writing
 from service.store.records import Analysis, Submission
 from service.store.reviews import Reviews
 from tests.deployment.stack import postgres
@@ -116,6 +116,30 @@ def test_what_both_say_begins_the_consensus_with_their_reasons(case: Case) -> No
     opened = case.shown(CLARA)
     assert (opened[1].reason, opened[2].reason) == ("Apoptose; Artefakt", "Pyknose")
     assert [opened[each].decision for each in (1, 2, 3, 4)] == ["rejected", "rejected", "accepted", None]
+
+
+def test_a_consensus_whose_signature_is_void_is_signed_again_and_nobody_reads_again(engine: Engine, case: Case) -> None:
+    case.change(ANNA, Change("reject", 1))
+    case.change(BORIS, Change("reject", 1))
+    for by in (ANNA, BORIS, CLARA):
+        case.sign(by)
+    assert signed_report(REPORT, case.entries)[1:4:2] == ("final", 5)
+    void = {"analysis_id": case.analysis.id, "revision": 6, "action": "void", "reviewer": "Clerk", "at": 1.0}
+    with writing(engine) as connection:  # as where a person gives the result to another order
+        connection.execute(insert(review_entries).values(**void))
+    assert signed_report(REPORT, case.entries)[1] == "preliminary"
+    with pytest.raises(RevisionConflict):
+        case.reviews.sign(case.analysis, REPORT, TISSUE, 5, CLARA)
+    told = second_reading(REPORT, case.entries, "blinded", reading_to_change(REPORT, case.entries, "blinded", ANNA))
+    assert told
+    assert (told.reading, told.signed[:2], told.disagreements) == ("consensus", ["first", "second"], [])
+    case.change(ANNA, Change("reject", 2))
+    case.sign(ANNA)
+    report, status, _, revision = signed_report(REPORT, case.entries)
+    assert ([each.id for each in report.detections], status, revision) == ([3, 4, 5, 6], "final", 8)
+    review = signed_review(REPORT, case.entries)
+    assert review
+    assert (review.revision, review.counts.total) == (8, 4)
 
 
 def test_a_name_is_one_person_however_it_is_written(case: Case) -> None:
