@@ -53,7 +53,10 @@ class Reader(Part):
 
 
 class Kappa(Part):
-    """Cohen's kappa with its interval of 95 %; null where all figures fall into one class of both readers."""
+    """Cohen's kappa with its interval of 95 %, which is null where a reader puts all figures into one class.
+
+    Kappa is null, too, where both do, into the same one.
+    """
 
     kappa: float | None
     interval: tuple[float, float] | None
@@ -95,6 +98,8 @@ def kappa_of(both: int, first_only: int, second_only: int, neither: int) -> Kapp
     if math.isclose(expected, 1.0):
         return Kappa(kappa=None, interval=None)
     kappa = (observed - expected) / (1 - expected)
+    if 0.0 in (*rows, *columns):  # kappa is 0 then, however the other one reads
+        return Kappa(kappa=0.0, interval=None)
     agreed = sum(table[i][i] * (1 - (rows[i] + columns[i]) * (1 - kappa)) ** 2 for i in (0, 1))
     differed = sum(table[i][1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in (0, 1))
     variance = agreed + (1 - kappa) ** 2 * differed - (kappa - expected * (1 - kappa)) ** 2

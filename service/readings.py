@@ -157,7 +157,7 @@ def require_no_disagreement(report: Report, entries: Sequence[Entry], reading: R
     open_ids = [each.id for each in merge(report, entries) if not each.agreed and found[each.id].decision is None]
     if open_ids:
         numbers = ", ".join(map(str, open_ids[:10])) + (", ..." if len(open_ids) > 10 else "")
-        raise DisagreementsOpen(f"the readers differ on {len(open_ids)} figures that are undecided ({numbers})")
+        raise DisagreementsOpen(f"decide first what the readers differ on: {len(open_ids)} left (no. {numbers})")
 
 
 def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, ResultStatus, Confirmation | None, int]:

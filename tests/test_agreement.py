@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.agreement import MergedFigure, Reader, Said, agreement_of, kappa_of
+from service.agreement import Kappa, MergedFigure, Reader, Said, agreement_of, kappa_of
 
 Z = 1.959964
 
@@ -66,6 +66,13 @@ def test_the_interval_holds_kappa_as_often_as_it_says() -> None:
 @pytest.mark.parametrize("table", [(0, 0, 0, 0), (12, 0, 0, 0), (0, 0, 0, 4)])
 def test_where_all_is_of_one_class_there_is_no_kappa(table: tuple[int, int, int, int]) -> None:
     assert (kappa_of(*table).kappa, kappa_of(*table).interval) == (None, None)
+
+
+@pytest.mark.parametrize("table", [(3, 0, 1, 0), (0, 0, 4, 2), (5, 2, 0, 0)])
+def test_where_one_reader_has_one_class_only_kappa_is_nought_without_an_interval(
+    table: tuple[int, int, int, int],
+) -> None:
+    assert kappa_of(*table) == Kappa(kappa=0.0, interval=None)
 
 
 def said(*, counted: bool) -> Said:

@@ -182,16 +182,16 @@ def made(report: Report, before: list[Entry], change: Change, by: Reviewer, name
 
 
 def both_at_once(engine: Engine) -> None:
-    """Two people decide at the same time, 20 times each, and neither is ever refused."""
+    """Two people decide at the same time, eight times each, and neither is ever refused."""
     case = Case(engine)
 
     def decide(by: Reviewer) -> None:
-        for turn in range(20):
+        for turn in range(8):
             case.change(by, Change("reject" if turn % 2 else "accept", 1 + turn % 6))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(decide, [ANNA, BORIS]))
-    assert [each.revision for each in case.entries] == list(range(1, 41))
+    assert [each.revision for each in case.entries] == list(range(1, 17))
     of = {each.reading: {one.reviewer for one in case.entries if one.reading == each.reading} for each in case.entries}
     assert sorted(map(sorted, of.values())) == [[BORIS.name], [ANNA.name]]
 

@@ -32,12 +32,13 @@ export function nameOf(figure) {
 /** What each of two readers said of a figure, once both have signed. */
 export function saidWords({ id, candidate }, { second_reading: told }) {
   const found = candidate ? null : told?.figures?.find((each) => each.id === id);
-  return ["first", "second"].flatMap((reader) => {
-    if (!found) return [];
+  if (!found) return null;
+  const words = ["first", "second"].map((reader) => {
     const { counted, decision, reason, note } = found[reader];
-    const words = [decision ?? (counted ? "not decided, counted" : "not marked"), reason, note].filter(Boolean);
-    return [`${told.agreement[reader].reviewer}: ${words.join(", ")}`];
+    const said = [decision ?? (counted ? "not decided, counted" : "not marked"), reason, note].filter(Boolean);
+    return `${told.agreement[reader].reviewer}: ${said.join(", ")}`;
   });
+  return words.join(" · ");
 }
 
 /** Whether a figure lies in a window of the report; `mpp` in um per level-0 px (x, y). */

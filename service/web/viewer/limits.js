@@ -19,10 +19,10 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     h("summary", {}, `${plural(report.warnings.length, "warning")}: ${codes}`),
     report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
   );
-  const openWarnings = () => {
-    warnings.open = true; // what is closed is not printed
+  const openAll = () => {
+    for (const each of element.querySelectorAll("details")) each.open = true; // what is closed is not printed
   };
-  addEventListener("beforeprint", openWarnings);
+  addEventListener("beforeprint", openAll);
   fill(element, readers, lines, hold, warnings);
 
   function draw() {
@@ -58,5 +58,5 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     holdPanel.draw(analysis());
   }
 
-  return { element, draw, close: () => removeEventListener("beforeprint", openWarnings) };
+  return { element, draw, close: () => removeEventListener("beforeprint", openAll) };
 }

@@ -40,7 +40,6 @@ export const ADVICE = {
   "scope-missing": "Your key does not allow this. Ask the people who run the service.",
   "not-found": "This does not exist, or does not exist any more.",
   "revision-conflict": "Somebody else has changed this review in the meantime.",
-  "disagreements-open": "Decide the figures that the readers differ on; the list above can show them alone.",
   "server-unreachable": "The service does not answer. The page tries again by itself.",
 };
 

@@ -59,11 +59,11 @@ function agreement({ agreement: found }) {
     );
   const reader = (each) => row(each.reviewer, number(each.total), number(each.mai), classOf[each.high_risk]);
   const headings = ["Reader", "Mitoses", "MAI", "Class"].map((text) => h("th", { scope: "col" }, text));
-  const words =
-    kappa === null ? "none, as both see one class only" : `${number(kappa, 2)} (${range(found.interval)}, 95 of 100)`;
+  const likely = found.interval ? ` (${range(found.interval)}, 95 of 100)` : "";
+  const words = kappa === null ? "none, as all figures are of one class" : `${number(kappa, 2)}${likely}`;
   return h(
     "details",
-    { open: true },
+    {},
     h("summary", {}, `Agreement: kappa ${words}`),
     h("table", {}, h("thead", {}, h("tr", {}, headings)), h("tbody", {}, reader(first), reader(second))),
     h(

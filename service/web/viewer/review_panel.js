@@ -264,7 +264,7 @@ export function createReviewPanel({
       figure.reason ? `: ${figure.reason}` : "",
       figure.candidate ? null : noteButton,
       figure.note ? h("span", { class: "note" }, `Note: ${figure.note}`) : null,
-      saidWords(figure, review.server).map((words) => h("span", { class: "note" }, words)),
+      h("span", { class: "note" }, saidWords(figure, review.server)),
       h("span", { class: "quiet" }, placeInUm(figure.x, figure.y, mpp)),
     );
   }

@@ -1,0 +1,81 @@
+"""Two readers at their screens: each sees their own reading, and after both signatures what they differ on."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+
+from service.api.app import create_app
+from service.store.database import analyses as table
+from service.store.database import writing
+from service.store.settings import load_settings
+from tests.api.small_app import client_of
+from tests.store.test_results import Stored
+from tests.web.conftest import until
+
+ANNA, BORIS = "Meyer, Anna", "Ivanov, Boris"
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Iterator[tuple[Client, str]]:
+    """A service without workers whose laboratory reads twice, and an analysis that is done."""
+    stored = Stored(tmp_path)
+    analysis_id = stored.succeeded().analysis_id
+    with writing(stored.engine) as connection:
+        connection.execute(table.update().values(tenant="default"))
+    stored.engine.dispose()
+    with client_of(create_app(load_settings(data_dir=tmp_path, second_reading="blinded"))) as client:
+        yield client, analysis_id
+
+
+@pytest.fixture
+def screen(chromium: Any, reading: tuple[Client, str]) -> Iterator[Callable[[str], Any]]:
+    """`screen(name)`: the page of the analysis in a browser of that person's own."""
+    client, analysis_id = reading
+    contexts = []
+
+    def open_(name: str) -> Any:
+        contexts.append(context := chromium.new_context(viewport={"width": 1280, "height": 800}))
+        context.add_init_script(f"localStorage.setItem('mitosis-reviewer', '{name}')")
+        page = context.new_page()
+        page.goto(f"{client.base_url}#analysis={analysis_id}")
+        page.get_by_role("region", name="Readers").wait_for()
+        return page
+
+    yield open_
+    for each in contexts:
+        each.close()
+
+
+def test_each_sees_their_own_reading_and_then_what_they_differ_on(
+    reading: tuple[Client, str], screen: Callable[[str], Any]
+) -> None:
+    client, analysis_id = reading
+
+    def decide(name: str, revision: int, *changes: dict[str, Any]) -> None:
+        headers, path = {"If-Match": f'"{revision}"'}, f"/v1/analyses/{analysis_id}"
+        if changes:
+            body: dict[str, Any] = {"reviewer": name, "changes": changes}
+            assert client.patch(f"{path}/detections", json=body, headers=headers).status_code == 200
+        else:
+            assert client.post(f"{path}/signature", json={"reviewer": name}, headers=headers).status_code == 200
+
+    decide(ANNA, 0, {"action": "reject", "id": 1, "reason": "Apoptose"})
+    decide(BORIS, 0, {"action": "accept", "id": 1})
+    anna, boris = screen(ANNA), screen(BORIS)
+    for page, words, rejected in ((anna, "The first reading", 1), (boris, "The second reading", 0)):
+        assert words in page.get_by_role("region", name="Readers").inner_text()
+        assert f"Rejected ({rejected})" in page.get_by_label("Show", exact=True).inner_text()
+        assert "Readers differ" not in page.get_by_label("Show", exact=True).inner_text()
+    decide(ANNA, 1)
+    boris.get_by_role("button", name="Sign…").click()
+    dialog = boris.get_by_role("dialog")
+    assert "Nothing is sent" in dialog.inner_text()
+    dialog.get_by_label("nobody has decided on").check()
+    dialog.get_by_role("button", name="Sign", exact=True).click()
+    readers = boris.get_by_role("region", name="Readers")
+    until(boris, lambda: "they differ on 1 figure, 1 to decide" in readers.inner_text())
+    assert "kappa 0.00" in readers.inner_text()
+    assert "Readers differ (1)" in boris.get_by_label("Show", exact=True).inner_text()
