@@ -38,7 +38,7 @@ from tests.benchmarks.measured import Failed, measure
 from tests.benchmarks.peers.job import Job
 
 OURS = "this service"
-LOOP = "OpenSlide and OpenVINO, a loop of 80 lines"
+LOOP = "OpenSlide and OpenVINO, a loop"
 FIELDS = (1, 7, 29)  # 2, 17 and 72 megapixels
 SAME_PX = 30.0  # between two detections of one mitosis
 INSTALL_S = RUN_S = 600.0
@@ -47,35 +47,39 @@ PEERS = Path(__file__).parent / "peers"
 
 @dataclass(frozen=True)
 class Peer:
-    """A toolkit, the module that runs the network in it, and what pip installs for it."""
+    """A toolkit, and the module that runs the network in it, beside which lies what else is to be installed."""
 
-    name: str
+    title: str
+    package: str  # pinned
     module: str
-    requirements: str  # a file in `peers`
-    without_limits: str | None = None  # a package installed after them, whose own limits exclude our PyTorch
+    within_limits: bool = True  # whether the package's own limits allow our PyTorch; else they are not looked at
+
+    @property
+    def name(self) -> str:
+        return f"{self.title} {self.package.partition('==')[2]}"
 
     def install(self, folder: Path) -> Path:
-        """Make its environment, unless it is there. Raises Failed."""
-        environment = folder / self.module
+        """Make its environment, unless it is there; gives its Python. Raises Failed."""
+        environment, requirements = folder / self.module, PEERS / f"{self.module}.txt"
         installed, python = environment / "installed", environment / "bin/python"
-        wanted = (PEERS / self.requirements).read_text() + (self.without_limits or "")
+        constraint = f"torch=={version('torch')}\n"
+        wanted = constraint + self.package + "\n" + requirements.read_text()
         if not installed.exists() or installed.read_text() != wanted:
-            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             constraints = folder / "constraints.txt"
-            constraints.write_text(f"torch=={version('torch')}\n")
+            constraints.write_text(constraint)
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
             _run([sys.executable, "-m", "venv", "--clear", str(environment)])
-            _run([*pip, "--constraint", str(constraints), "--requirement", str(PEERS / self.requirements)])
-            if self.without_limits:
-                _run([*pip, "--no-deps", self.without_limits])
+            _run([*pip, "--requirement", str(requirements)])
+            _run([*pip, self.package] if self.within_limits else [*pip, "--no-deps", self.package])
             installed.write_text(wanted)
         return python
 
 
 TOOLKITS = (
-    Peer("MONAI 1.6.1, PatchInferer", "monai_inferer", "monai.txt"),
-    Peer("TIAToolbox 2.1.3, SemanticSegmentor", "tiatoolbox_segmentor", "tiatoolbox.txt", "tiatoolbox==2.1.3"),
-    Peer("WSInfer 0.6.1", "wsinfer_patches", "wsinfer.txt"),
-    Peer("LazySlide 0.13.0, feature_extraction", "lazyslide_features", "lazyslide.txt"),
+    Peer("MONAI", "monai==1.6.1", "monai_inferer"),
+    Peer("TIAToolbox", "tiatoolbox==2.1.3", "tiatoolbox_segmentor", within_limits=False),
+    Peer("WSInfer", "wsinfer==0.6.1", "wsinfer_patches"),
+    Peer("LazySlide", "lazyslide==0.13.0", "lazyslide_features"),
 )
 
 
@@ -91,8 +95,8 @@ def _run(command: list[str]) -> None:
 
 def commands(folder: Path, environments: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Install the peers: what runs each on a job, and why others do not run."""
-    module = "tests.benchmarks.openvino_loop"
-    found, reasons = {OURS: [], LOOP: [sys.executable, "-m", module]}, {}
+    reasons: dict[str, str] = {}
+    found: dict[str, list[str]] = {OURS: [], LOOP: [sys.executable, "-m", "tests.benchmarks.openvino_loop"]}
     for peer in TOOLKITS:
         if not names or peer.module in names:
             try:
@@ -152,6 +156,7 @@ def bench_slide(job: Job, folder: Path, contestants: dict[str, list[str]], round
             try:
                 measured[name].append(measure([*command, str(job_file)] if command else analysis_of(job), RUN_S))
                 found[name] = json.loads(out.read_text())
+                print(f"{name}: {measured[name][-1]['wall_s']:.1f} s", file=sys.stderr)
             except Failed as error:
                 if name == OURS:
                     raise
