@@ -33,7 +33,7 @@ def places(width: int, height: int, tile: tuple[int, int]) -> Iterator[tuple[int
 
 def main() -> None:
     job = Job.read()
-    transform, stride = np.array(job.transform, np.float32), job.stride_px
+    stride = job.stride_px
     with openslide.OpenSlide(job.slide) as slide:
         width, height = slide.dimensions
         tile = (side_px(width, stride), side_px(height, stride))
@@ -41,7 +41,7 @@ def main() -> None:
         cells = np.zeros((math.ceil(height / stride), math.ceil(width / stride)), np.float32)
         core = openvino.Core()
         graph = core.read_model(job.onnx)
-        graph.reshape({"patches": [1, read[1], read[0], 3], "transform": [3, 3]})
+        graph.reshape({"patches": [1, read[1], read[0], 3]})
         compiled = core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
 
         def keep(request: Any, place: tuple[int, int]) -> None:
@@ -60,7 +60,7 @@ def main() -> None:
                 patch = slide.read_region((x - HALO_PX, y - HALO_PX), 0, read)
                 rgb = np.asarray(patch)[..., :3].copy()
                 rgb[np.asarray(patch)[..., 3] == 0] = 255  # past the edge OpenSlide gives transparent black
-                queue.start_async({"patches": rgb[None], "transform": transform}, (x, y))
+                queue.start_async({"patches": rgb[None]}, (x, y))
         queue.wait_all()
     job.write_figures(cells)
 

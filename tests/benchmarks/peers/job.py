@@ -19,17 +19,16 @@ COLOURED = 20  # of 255, between the greatest and the least channel: glass has l
 
 @dataclass(frozen=True)
 class Job:
-    """A slide of the model's resolution, the network, and what its card says. The stain matrix is a gift: ours."""
+    """A slide of the model's resolution, the network, and what its card says. Both graphs hold the slide's stains."""
 
     slide: str
-    onnx: str  # patches (B, H, W, 3) uint8 and a transform (3, 3) -> probabilities (B, h, w)
+    onnx: str  # patches (B, H, W, 3) uint8 -> probabilities (B, h, w)
     torchscript: str  # patches (B, 3, H, W) of 0 to 255, float32 -> probabilities (B, 1, h, w)
     out: str
     mpp: float
     stride_px: int
     offset_px: tuple[float, float]
     threshold: float
-    transform: list[list[float]]  # of the slide's stains
     calibration: dict[str, float]
 
     @classmethod
