@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-scale bench-service bench-train bench-viewer bench-cohort notebooks pictures docs clean
+.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-peers bench-scale bench-service bench-train bench-viewer bench-cohort notebooks pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -46,6 +46,9 @@ bench-patches: setup
 
 bench-cohort: setup
 	$(BIN)/python -m tests.benchmarks.bench_cohort
+
+bench-peers: setup
+	$(BIN)/python -m tests.benchmarks.bench_peers
 
 bench-scale: setup
 	$(BIN)/python -m tests.benchmarks.bench_scale

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,13 @@ class Mosaic:
     mitoses: npt.NDArray[np.float64]
 
 
-def mitos14_mosaic(shared: Path, path: Path, fields: int = 64) -> Mosaic:
-    """A square mosaic of evenly chosen Hamamatsu fields, as a JPEG-tiled pyramid."""
+def mitos14_mosaic(shared: Path, path: Path, fields: int = 64, mpp: float = MPP) -> Mosaic:
+    """A square mosaic of evenly chosen Hamamatsu fields, the rest glass, as a JPEG-tiled pyramid that says `mpp`."""
     data = shared / "data/mitos14"
     frames = [row["frame"] for row in csv.DictReader((data / "frames.csv").open())]
     chosen = frames[:: len(frames) // fields][:fields]
     truth = list(csv.DictReader((data / "mitoses.csv").open()))
-    side = round(fields**0.5)
+    side = math.ceil(fields**0.5)
     pixels = np.full((side * PITCH[1], side * PITCH[0], 3), 255, np.uint8)
     mitoses = []
     for number, frame in enumerate(chosen):
@@ -49,7 +50,7 @@ def mitos14_mosaic(shared: Path, path: Path, fields: int = 64) -> Mosaic:
                 compressionargs={"level": 90},
                 photometric="rgb",
                 subfiletype=1 if level else 0,
-                resolution=(1e4 / MPP / 2**level,) * 2,
+                resolution=(1e4 / mpp / 2**level,) * 2,
                 resolutionunit="CENTIMETER",
                 metadata=None,
             )

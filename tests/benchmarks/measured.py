@@ -1,0 +1,41 @@
+"""What a whole process costs: wall and CPU seconds, and the most memory, of it and all that it started.
+
+The process in between is small, and is there for its size: a process's peak counts that of the one it was forked from.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+class Failed(Exception):
+    """A command that did not do its work: the last line that it wrote to standard error."""
+
+
+def measure(command: list[str], timeout_s: float) -> dict[str, float]:
+    """Run a command in the repository's root: `wall_s`, `cpu_s`, and `peak_mib` of its largest process."""
+    between = [sys.executable, "-S", "-m", "tests.benchmarks.measured", str(timeout_s), *command]
+    outcome = subprocess.run(between, cwd=ROOT, capture_output=True, text=True)
+    if outcome.returncode:
+        raise Failed((outcome.stderr.strip() or f"exit status {outcome.returncode}").splitlines()[-1])
+    return json.loads(outcome.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    started = time.perf_counter()
+    try:
+        status = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL, timeout=float(sys.argv[1])).returncode
+    except subprocess.TimeoutExpired:
+        sys.exit(f"took more than {float(sys.argv[1]):.0f} s")
+    taken, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(json.dumps({"wall_s": taken, "cpu_s": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss / 1024}))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
