@@ -10,6 +10,8 @@ Everitt, Psychol Bull 1969;72:323-327 (the one for intervals, not the one under 
 import math
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from service.activity_report import Part
@@ -85,21 +87,30 @@ class SecondReading(Part):
     disagreements: Annotated[list[int] | None, Field(description="Ids of the figures that one reader counts.")] = None
 
 
+def cohens_kappa(table: npt.NDArray[np.float64], *, linear: bool = False) -> float | None:
+    """Compute Cohen's kappa of a table (k, k) of two raters' classes; `linear`: a near class counts as half agreed.
+
+    None where chance alone would agree always: all are of one class.
+    """
+    share = table / table.sum()
+    apart = np.abs(np.subtract.outer(np.arange(len(table)), np.arange(len(table))))
+    weights = apart if linear else apart > 0
+    expected = float((weights * np.outer(share.sum(1), share.sum(0))).sum())
+    return None if math.isclose(expected, 0.0, abs_tol=1e-12) else 1 - float((weights * share).sum()) / expected
+
+
 def kappa_of(both: int, first_only: int, second_only: int, neither: int) -> Kappa:
-    """Compute Cohen's kappa of a four-fold table."""
+    """Compute Cohen's kappa of a four-fold table, with its interval."""
     total = both + first_only + second_only + neither
-    if total == 0:
+    counts = np.array([[both, first_only], [second_only, neither]], float)
+    kappa = cohens_kappa(counts) if total else None
+    if kappa is None:
         return Kappa(kappa=None, interval=None)
-    table = [[both / total, first_only / total], [second_only / total, neither / total]]
-    rows = [sum(row) for row in table]
-    columns = [table[0][each] + table[1][each] for each in (0, 1)]
-    observed = table[0][0] + table[1][1]
-    expected = rows[0] * columns[0] + rows[1] * columns[1]
-    if math.isclose(expected, 1.0):
-        return Kappa(kappa=None, interval=None)
-    kappa = (observed - expected) / (1 - expected)
-    if 0.0 in (*rows, *columns):  # kappa is 0 then, however the other one reads
+    table = (counts / total).tolist()
+    rows, columns = (counts.sum(axis) / total for axis in (1, 0))
+    if not (rows.all() and columns.all()):  # kappa is 0 then, however the other one reads
         return Kappa(kappa=0.0, interval=None)
+    expected = float(rows @ columns)
     agreed = sum(table[i][i] * (1 - (rows[i] + columns[i]) * (1 - kappa)) ** 2 for i in (0, 1))
     differed = sum(table[i][1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in (0, 1))
     variance = agreed + (1 - kappa) ** 2 * differed - (kappa - expected * (1 - kappa)) ** 2

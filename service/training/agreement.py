@@ -4,7 +4,6 @@ A case's fields are seldom as large as a definition's window, so a class is that
 fields, in as much area as the definition counts in. It is no class of the case's hot-spot.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from service.agreement import cohens_kappa
 from service.mitotic_definitions import MAI_BAAK, PER_MM2_CAP, CountDefinition
 from service.training.scoring import percentile_interval
 
@@ -109,14 +109,7 @@ def _classes(definition: CountDefinition, densities: npt.NDArray[np.float64]) ->
 def kappa(
     first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], classes: int, *, linear: bool = False
 ) -> float | None:
-    """Compute Cohen's kappa of two raters' classes (n,), 0 to classes - 1; `linear`: a near class counts half as far.
-
-    None where chance alone would agree always: all cases are of one class.
-    """
+    """Compute Cohen's kappa of two raters' classes (n,), 0 to classes - 1, as `cohens_kappa` does."""
     table = np.zeros((classes, classes))
     np.add.at(table, (first, second), 1)
-    table /= table.sum()
-    apart = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
-    weights = apart if linear else apart > 0
-    expected = float((weights * np.outer(table.sum(1), table.sum(0))).sum())
-    return None if math.isclose(expected, 0.0, abs_tol=1e-12) else 1 - float((weights * table).sum()) / expected
+    return cohens_kappa(table, linear=linear)
