@@ -14,6 +14,7 @@ from service.store.settings import load_settings
 from tests.api.small_app import client_of
 from tests.store.test_results import Stored
 from tests.web.conftest import until
+from tests.web.test_accessibility import violations
 
 ANNA, BORIS = "Meyer, Anna", "Ivanov, Boris"
 
@@ -73,9 +74,17 @@ def test_each_sees_their_own_reading_and_then_what_they_differ_on(
     boris.get_by_role("button", name="Sign…").click()
     dialog = boris.get_by_role("dialog")
     assert "Nothing is sent" in dialog.inner_text()
+    assert violations(boris) == []
     dialog.get_by_label("nobody has decided on").check()
     dialog.get_by_role("button", name="Sign", exact=True).click()
     readers = boris.get_by_role("region", name="Readers")
     until(boris, lambda: "they differ on 1 figure, 1 to decide" in readers.inner_text())
     assert "kappa 0.00" in readers.inner_text()
     assert "Readers differ (1)" in boris.get_by_label("Show", exact=True).inner_text()
+    boris.get_by_label("Show", exact=True).select_option(label="Readers differ (1)")
+    boris.locator(".figure").first.click()
+    readers.locator("summary").first.click()
+    assert violations(boris) == []
+    boris.set_viewport_size({"width": 390, "height": 800})
+    assert boris.evaluate("document.documentElement.scrollWidth") <= 390
+    assert violations(boris) == []

@@ -161,7 +161,7 @@ const options = () => ({
 function tileSource(width, height, tiling) {
   const longest = Math.max(width, height, 1);
   const top = Math.ceil(Math.log2(longest));
-  if (!tiling) return { width, height, getTileUrl: () => "", tileExists: () => false };
+  if (!tiling) return { width, height, tileSize: longest, getTileUrl: () => "", tileExists: () => false };
   const { folder, format, tilePx, overlapPx } = tiling;
   return {
     width,
