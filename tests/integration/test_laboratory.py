@@ -158,9 +158,13 @@ def test_order_then_slide_then_signature(laboratory: Laboratory) -> None:
     report = laboratory.service.http.get(f"/fhir/DiagnosticReport/{analysis['id']}").json()
     get_fhir_model_class("DiagnosticReport").model_validate(report)
     assert (report["status"], report["subject"]["identifier"]["value"]) == ("amended", "0815")
-    pushed = [each["entry"][0]["resource"] for each in laboratory.fhir.got]
-    same = [each["status"] for each in pushed if each["identifier"][0]["value"] == analysis["id"]]
-    assert same == ["preliminary", "final", "amended"]
+
+    def pushed() -> list[str]:
+        reports = [each["entry"][0]["resource"] for each in laboratory.fhir.got]
+        return [each["status"] for each in reports if each["identifier"][0]["value"] == analysis["id"]]
+
+    laboratory.wait(lambda: len(pushed()) == 3)  # a channel of its own, in its own time
+    assert pushed() == ["preliminary", "final", "amended"]
 
 
 def test_slide_then_order(laboratory: Laboratory) -> None:
