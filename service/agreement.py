@@ -41,7 +41,7 @@ class MergedFigure(Part):
 
     @property
     def agreed(self) -> bool:
-        """Whether both count it, or neither does."""
+        """True where both count it, or neither does."""
         return self.first.counted == self.second.counted
 
 
@@ -65,7 +65,7 @@ class Kappa(Part):
 
 
 class Agreement(Kappa):
-    """How far two signed readings agree: the four-fold table of figures, and what is made of it."""
+    """The agreement of two signed readings: the four-fold table of figures, and what is made of it."""
 
     both: Annotated[int, Field(description="Figures that both readers count.")]
     first_only: int
@@ -77,7 +77,7 @@ class Agreement(Kappa):
 
 
 class SecondReading(Part):
-    """Where the readings of an analysis stand that may be read by two; `agreement` once both have signed."""
+    """The readings of an analysis that may be read by two, as they stand; `agreement` once both have signed."""
 
     reading: Annotated[ReadingName | None, Field(description="The one that is shown; null: none, only the machine's.")]
     signed: Annotated[list[ReadingName], Field(description="Readings that are signed as they stand.")]

@@ -65,7 +65,7 @@ def _value(token: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What a search asks for beyond the numbers that the job store compares."""
+    """The part of a search beyond the numbers that the job store compares."""
 
     status: Sequence[str] | None
     patient: str | None

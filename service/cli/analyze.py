@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of every slide of a run, but where its manifest says otherwise."""
+    """The options of every slide of a run, but where its manifest says otherwise."""
 
     model: str
     device: Device

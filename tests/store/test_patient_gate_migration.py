@@ -1,9 +1,7 @@
 """Orders, results and reviews of before the patient gate, on SQLite and on PostgreSQL: kept, found, and moved back."""
 
 import json
-from collections.abc import Iterator
 
-import pytest
 from sqlalchemy import Engine, MetaData, create_engine, select, text
 
 from service.order import ReceivedOrder
@@ -12,19 +10,9 @@ from service.store.database import analyses, open_database, reading, review_entr
 from service.store.database import orders as table
 from service.store.orders import Request, Sent, take
 from service.store.schema_version import downgrade, revision
-from tests.deployment.stack import postgres
 
 OLD_ORDER = {"patient_id": "1001", "patient_id_issuer": "KIS", "placer_order_number": "950", "container_id": "S-1"}
 NOW = 1.7e9
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('old') / 'jobs.sqlite3'}"
-        return
-    with postgres() as server:
-        yield server.url
 
 
 def old_database(url: str) -> Engine:

@@ -1,23 +1,10 @@
 """Reviews of before second readers, on SQLite and on PostgreSQL: the first reader's, and moved back."""
 
-from collections.abc import Iterator
-
-import pytest
 from sqlalchemy import Engine, MetaData, create_engine, insert, select, text
 
 from service.store.database import analyses, open_database, reading, review_entries, writing
 from service.store.reviews import Reviews
 from service.store.schema_version import downgrade
-from tests.deployment.stack import postgres
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('old') / 'jobs.sqlite3'}"
-        return
-    with postgres() as server:
-        yield server.url
 
 
 def old_database(url: str) -> Engine:
