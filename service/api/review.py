@@ -26,7 +26,7 @@ from service.refusals import (
     ReadingTaken,
     RevisionConflict,
 )
-from service.report import Detection, Review
+from service.report import Detection, Report, Review
 from service.review import Action, Change, Entry, mai_at, reviewed, revision_of
 from service.review import Reviewer as Person
 from service.store.results import Result
@@ -239,10 +239,12 @@ def _person(name: str | None, caller: Caller) -> Person | None:
 
 def _changed(state: State, result: Result, entries: list[Entry], response: Response, by: Person) -> ReviewedDetections:
     shown = _shown(state, result, response, by, entries=entries)
-    report = result.report()
-    counting = standing(report, entries, state.settings.second_reading).entries
-    counted = reviewed(report, result.glass(), counting) if counting else report
-    keep(state.engine, result.analysis_id, revision_of(entries), summary_of(report, counting, counted))
+    report, mode = result.report(), state.settings.second_reading
+    counting = standing(report, entries, mode)
+    counted: Report | Review = shown
+    if counting != reading_to_show(report, entries, mode, by):  # where two people read, another one may count
+        counted = reviewed(report, result.glass(), counting.entries) if counting.entries else report
+    keep(state.engine, result.analysis_id, revision_of(entries), summary_of(report, counting.entries, counted))
     return shown
 
 
