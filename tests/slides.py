@@ -10,6 +10,8 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, ImageDraw
 
+from service.slide import Box, Slide, open_slide
+
 Rgb = npt.NDArray[np.uint8]  # (H, W, 3)
 MPP = 0.25
 GLASS, STROMA, NUCLEUS = (244, 243, 245), (196, 136, 178), (92, 60, 140)
@@ -143,3 +145,12 @@ def write_vms(path: Path, folder: Path | str = "", pixels: Rgb | None = None) ->
     size = (f"PhysicalWidth={pixels.shape[1] * 250}", f"PhysicalHeight={pixels.shape[0] * 250}", "SourceLens=40")
     path.write_text("\n".join(("[Virtual Microscope Specimen]", *lines, "OptimisationFile=", *size, "")))
     return path
+
+
+def shows(path: Path, pixels: Rgb, *, within: float = 0.0) -> Slide:
+    """The slide, closed again, once it is known to show these pixels."""
+    with open_slide(path) as slide:
+        seen = slide.read_large(Box(0, 0, slide.width, slide.height), (1.0, 1.0))
+        assert seen.shape == pixels.shape
+        assert np.abs(seen.astype(int) - pixels).mean() <= within
+        return slide

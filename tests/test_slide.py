@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.errors import FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideDamaged
+from service.errors import FileMissing, SlideDamaged
 from service.readers.slide_folders import slides_in
 from service.slide import Box, Rgb, Slide, open_slide
-from tests.slides import MPP, damage_tile, draw_tissue, pyramid_of, write_ome_tiff, write_pyramid, write_svs
+from tests.slides import MPP, damage_tile, draw_tissue, pyramid_of, write_ome_tiff, write_pyramid
 
 WIDTH, HEIGHT = 637, 451  # odd, so that levels are rounded
 
@@ -291,56 +291,7 @@ def test_damage_that_one_thread_meets_does_not_fail_anothers_reads(tmp_path: Pat
             np.testing.assert_array_equal(each.result(), levels[0][:100, :100])
 
 
-# Um per pixel
-
-
-def test_the_request_comes_before_the_slides_own_mpp(files: dict[str, Path]) -> None:
-    with open_slide(files["openslide"], mpp=0.5) as slide:
-        assert (slide.mpp, slide.mpp_source, slide.claimed_mpp) == ((0.5, 0.5), "request", (MPP, MPP))
-
-
-def test_the_slides_own_mpp_comes_before_its_objective(tmp_path: Path, levels: list[Rgb]) -> None:
-    with open_slide(write_svs(tmp_path / "both.svs", levels[0], "AppMag = 40|MPP = 0.23")) as slide:
-        assert (slide.mpp, slide.mpp_source, slide.objective_power) == ((0.23, 0.23), "slide", 40)
-        assert slide.vendor == "aperio"
-
-
-@pytest.mark.parametrize("properties", ["AppMag = 20", "AppMag = 20|MPP = 352.8", "AppMag = 20|MPP = 0"])
-def test_without_a_plausible_mpp_the_objective_tells(tmp_path: Path, levels: list[Rgb], properties: str) -> None:
-    with open_slide(write_svs(tmp_path / "power.svs", levels[0], properties)) as slide:
-        assert (slide.mpp, slide.mpp_source) == ((0.5, 0.5), "objective-power")
-        assert slide.require_mpp() == (0.5, 0.5)
-
-
-@pytest.mark.parametrize("properties", ["Filename = x", "AppMag = 0", "MPP = nan", "MPP = -0.25", "AppMag = forty"])
-def test_mpp_is_never_guessed(tmp_path: Path, levels: list[Rgb], properties: str) -> None:
-    with open_slide(write_svs(tmp_path / "none.svs", levels[0], properties)) as slide:
-        assert (slide.mpp, slide.mpp_source) == (None, None)
-        with pytest.raises(ResolutionUnknown, match=r"none\.svs does not say its um per pixel; give mpp"):
-            slide.require_mpp()
-
-
-def test_a_print_resolution_is_no_mpp(shared: Path) -> None:
-    with open_slide(shared / "data/slides/openslide-boxes.tiff") as slide:
-        assert slide.claimed_mpp == pytest.approx((352.8, 352.8), abs=0.1)
-        with pytest.raises(ResolutionUnknown, match=r"says 352\.8 um per pixel, which cannot be"):
-            slide.require_mpp()
-
-
-@pytest.mark.parametrize("mpp", [0.0, -0.25, float("nan"), float("inf"), -float("inf"), 1e-9])
-def test_an_impossible_mpp_is_refused(files: dict[str, Path], mpp: float) -> None:
-    with pytest.raises(ResolutionInvalid):
-        open_slide(files["pillow"], mpp=mpp)
-
-
-@pytest.mark.parametrize(("mpp", "fine_enough"), [(0.1, True), (0.6, True), (0.61, False), (10, False)])
-def test_coarser_than_x20_is_refused_when_analysed(files: dict[str, Path], mpp: float, fine_enough: bool) -> None:
-    with open_slide(files["pillow"], mpp=mpp) as slide:
-        if fine_enough:
-            assert slide.require_mpp() == (mpp, mpp)
-        else:
-            with pytest.raises(ResolutionTooLow, match="x20 or better"):
-                slide.require_mpp()
+# Other sources
 
 
 @pytest.mark.parametrize(("size", "unit"), [(0.25, "µm"), (250, "nm"), (0.00025, "mm")])
@@ -354,15 +305,6 @@ def test_an_ome_tiff_opens_with_its_levels_and_mpp(
         assert slide.mpp == pytest.approx((0.25, 0.25))
         assert slide.mpp_source == "slide"
         np.testing.assert_array_equal(whole(slide, 1), levels[1])
-
-
-def test_a_flat_ome_tiff_has_its_mpp_too(tmp_path: Path, levels: list[Rgb]) -> None:
-    with open_slide(write_ome_tiff(tmp_path / "flat.ome.tif", levels[:1])) as slide:
-        assert slide.mpp == (0.25, 0.25)
-        assert slide.reader_name == "openslide", "which knows a damaged tile when it sees one"
-
-
-# Other sources
 
 
 def test_a_dicom_folder_opens(shared: Path) -> None:

@@ -1,7 +1,6 @@
 """Which picture of a file is the slide, and what its pixels mean: every kind is written here, as makers write it."""
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from service.errors import PixelsUnsupported, ReferenceForbidden, SlideAmbiguous
 from service.readers.image_series import is_reduced
 from service.readers.levels import Rgb
 from service.slide import Box, Slide, open_slide
-from tests.slides import draw_tissue, halved, pyramid_of, write_ome_tiff, write_pyramid
+from tests.slides import draw_tissue, halved, pyramid_of, shows, write_ome_tiff, write_pyramid
 
 PIXELS, OTHER = draw_tissue(512, 512), draw_tissue(512, 512, seed=5)
 SMALL = halved(halved(PIXELS))
@@ -26,15 +25,6 @@ SCALED: dict[str, Any] = {"resolution": QUARTER, "resolutionunit": "CENTIMETER"}
 
 def whole(slide: Slide) -> Rgb:
     return slide.read_large(Box(0, 0, slide.width, slide.height), (1.0, 1.0))
-
-
-def shows(path: Path, pixels: Rgb, *, within: float = 0.0) -> Slide:
-    """The slide, closed again, once it is known to show these pixels."""
-    with open_slide(path) as slide:
-        seen = whole(slide)
-        assert seen.shape == pixels.shape
-        assert np.abs(seen.astype(int) - pixels).mean() <= within
-        return slide
 
 
 def codes(slide: Slide) -> list[str]:
@@ -49,7 +39,7 @@ def write_pages(path: Path, *pages: tuple[Rgb, dict[str, Any]]) -> Path:
     return path
 
 
-# JPEG: which page, and which colours
+# JPEG: which page
 
 
 def test_of_two_pages_of_one_size_the_first_is_the_slide_and_the_other_is_named(tmp_path: Path) -> None:
@@ -70,63 +60,6 @@ def test_of_focal_planes_the_first_is_read_and_a_warning_says_so(tmp_path: Path)
             tiff.write(pixels, **TILED, compression="jpeg", description=description, metadata=None)
     slide = shows(tmp_path / "z.svs", PIXELS, within=6)
     assert (codes(slide), slide.mpp) == (["focal-plane"], (0.25, 0.25))
-
-
-def jpeg_tiles(pixels: Rgb, *, ycbcr: bool, marker: bytes, ids: bytes) -> Iterator[bytes]:
-    """Tiles whose streams say of their colours what they like."""
-    for y in range(0, pixels.shape[0], 128):
-        for x in range(0, pixels.shape[1], 128):
-            tile = Image.fromarray(pixels[y : y + 128, x : x + 128])
-            file = io.BytesIO()
-            tile.save(file, "JPEG", quality=95, keep_rgb=not ycbcr, subsampling=0)
-            yield relabelled(file.getvalue(), marker, ids)
-
-
-def relabelled(stream: bytes, marker: bytes, ids: bytes) -> bytes:
-    """A JPEG stream with another marker segment instead of its own, and other component ids."""
-    place, kept = 2, [b"\xff\xd8", marker]
-    while stream[place + 1] != 0xDA:
-        end = place + 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
-        segment = bytearray(stream[place:end])
-        if segment[1] == 0xC0:  # the frame: ids stand every three bytes
-            segment[10:19:3] = ids
-        if segment[1] not in (0xE0, 0xEE):
-            kept.append(bytes(segment))
-        place = end
-    scan = bytearray(stream[place:])
-    scan[5:11:2] = ids
-    return b"".join((*kept, bytes(scan)))
-
-
-JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
-ADOBE_RGB, ADOBE_YCC = (b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
-MARKERS = {"none": b"", "jfif": JFIF, "adobe-rgb": ADOBE_RGB, "adobe-ycc": ADOBE_YCC}
-IDS = {"123": b"\x01\x02\x03", "RGB": b"RGB"}
-
-
-@pytest.mark.parametrize("ids", IDS)
-@pytest.mark.parametrize("marker", MARKERS)
-@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
-@pytest.mark.parametrize("kind", ["generic.tif", "aperio.svs", "pyramid.ome.tif"])
-def test_the_tag_decides_on_colours_and_not_the_streams(
-    tmp_path: Path, kind: str, photometric: str, marker: str, ids: str
-) -> None:
-    labels = {"ycbcr": photometric == "ycbcr", "marker": MARKERS[marker], "ids": IDS[ids]}
-    options: dict[str, Any] = {"tile": (128, 128), "dtype": np.uint8, "compression": 7, "photometric": photometric}
-    options |= {"subsampling": (1, 1)} if photometric == "ycbcr" else {"compressionargs": {"outcolorspace": "rgb"}}
-    path = tmp_path / kind
-    with tifffile.TiffWriter(path, ome=kind.endswith(".ome.tif")) as tiff:
-        if kind.endswith(".ome.tif"):
-            meta = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
-            tiff.write(jpeg_tiles(PIXELS, **labels), shape=(512, 512, 3), subifds=1, metadata=meta, **options)
-            tiff.write(jpeg_tiles(halved(PIXELS), **labels), shape=(256, 256, 3), subfiletype=1, **options)
-        else:
-            description = "Aperio Image|AppMag = 40|MPP = 0.25" if kind.endswith("svs") else None
-            options |= {"description": description, "metadata": None, **SCALED}
-            tiff.write(jpeg_tiles(PIXELS, **labels), shape=(512, 512, 3), **options)
-    slide = shows(path, PIXELS, within=3)
-    assert slide.reader_name == ("tiffslide" if kind.endswith(".ome.tif") else "openslide")
-    assert slide.mpp == (0.25, 0.25)
 
 
 # What OpenSlide has no codec for
