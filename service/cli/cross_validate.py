@@ -39,7 +39,7 @@ def cross_validate_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report and a folder for each run go.")],
     fold: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="CASES", help="Cases held out together, by commas. Repeatable; the rest: one."),
+        typer.Option(metavar="NAMES", help="Cases or laboratories held out together. Repeatable; the rest: one."),
     ] = None,
     by_laboratory: Annotated[
         bool, typer.Option("--by-laboratory", help="Hold out each laboratory, and the quiet tissue in turn.")
@@ -83,8 +83,7 @@ def cross_validate_command(
     fields = [field for part in sources.values() for field in part]
     if bool(fold) == by_laboratory:
         raise ParameterInvalid("say what is held out: by --fold or by --by-laboratory")
-    cases = {field.case for field in fields if not field.quiet}
-    folds = laboratory_folds(fields, out) if by_laboratory else plan_folds(cases, fold or (), out)
+    folds = laboratory_folds(fields, out) if by_laboratory else plan_folds(fields, fold or (), out)
     if not resume:
         refuse_left_behind([*(each.folder for each in folds), out / FINAL])
     make_folder(out)
@@ -140,7 +139,7 @@ def _cross_validate(
     from service.training.threshold_rules import try_rules
 
     def announce(fold: "Fold") -> None:
-        left_out = [fold.laboratory, *fold.quiet] if fold.laboratory else fold.cases
+        left_out = [*fold.laboratories, *fold.quiet] if fold.laboratories else fold.cases
         bar.say(f"fold {fold.number} of {len(folds)}, without {', '.join(left_out)}")
 
     def show(fold: "Fold", done: int, total: int) -> None:

@@ -8,6 +8,7 @@ is measured on them. So by default a fold is judged by the weights of its last e
 which are what training on all cases, with none left to choose by, will ship.
 """
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -52,7 +53,7 @@ class Fold:
     number: int  # from 1
     cases: tuple[str, ...]
     folder: Path
-    laboratory: str | None = None  # that all of them are of, where laboratories are left out
+    laboratories: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)  # left out whole: their cases
     quiet: tuple[str, ...] = ()  # laboratories of quiet tissue that are left out too
 
     def holds_out(self, field: Field | LoadedField) -> bool:
@@ -73,26 +74,36 @@ class HeldOut:
 OnExamined: TypeAlias = Callable[[Fold, int, int], None]  # fields done, and in all
 
 
-def plan_folds(cases: Collection[str], named: Sequence[str], out: Path) -> list[Fold]:
-    """Make a fold of the cases named for it (by commas), and one more of all cases that are left.
+def plan_folds(fields: Sequence[Field], named: Sequence[str], out: Path) -> list[Fold]:
+    """Make a fold of what is named for it (by commas), and one more of all cases that are left.
 
-    Raises DataInvalid for an unknown case, ParameterInvalid for an empty fold, a case in two, or fewer than two folds.
+    A name is a case's, or a laboratory's, which stands for all its cases, or for its quiet tissue.
+
+    Raises DataInvalid for an unknown name, ParameterInvalid for an empty fold, a case in two, or fewer than two folds.
     """
+    of_laboratory, quiet = _laboratories(fields)
+    cases = {case for own in of_laboratory.values() for case in own}
     held: dict[str, int] = {}
-    folds = [tuple(dict.fromkeys(case.strip() for case in each.split(",") if case.strip())) for each in named]
-    for number, own in enumerate(folds, start=1):
+    folds: list[Fold] = []
+    for number, each in enumerate(named, start=1):
+        names = dict.fromkeys(name.strip() for name in each.split(",") if name.strip())
+        if unknown := names.keys() - cases - of_laboratory.keys() - set(quiet):
+            known = ", ".join(sorted({*cases, *of_laboratory, *quiet}))
+            raise DataInvalid(f"no case or laboratory {', '.join(sorted(unknown))} in the data; there are {known}")
+        whole = {name: own for name, own in of_laboratory.items() if name in names}
+        own = tuple(dict.fromkeys(case for name in names for case in whole.get(name, [name]) if case in cases))
         if not own:
             raise ParameterInvalid(f"fold {number} names no case")
         for case in own:
-            if case not in cases:
-                raise DataInvalid(f"no case {case} in the data; there are {', '.join(sorted(cases))}")
             if held.setdefault(case, number) != number:
                 raise ParameterInvalid(f"case {case} is in fold {held[case]} and in fold {number}")
-    if rest := tuple(sorted(set(cases) - held.keys())):
-        folds.append(rest)
+        left_out = tuple(name for name in names if name in quiet)
+        folds.append(Fold(number, own, out / f"fold-{number}", whole, left_out))
+    if rest := tuple(sorted(cases - held.keys())):
+        folds.append(Fold(len(folds) + 1, rest, out / f"fold-{len(folds) + 1}"))
     if len(folds) < 2:
         raise ParameterInvalid("there is only one fold, and nothing to train on without it; name some cases by --fold")
-    return [Fold(number, own, out / f"fold-{number}") for number, own in enumerate(folds, start=1)]
+    return folds
 
 
 def laboratory_folds(fields: Sequence[Field], out: Path) -> list[Fold]:
@@ -100,18 +111,23 @@ def laboratory_folds(fields: Sequence[Field], out: Path) -> list[Fold]:
 
     Raises ParameterInvalid for fewer than two laboratories.
     """
-    cases: dict[str, dict[str, None]] = {}
-    for field in fields:
-        if not field.quiet:
-            cases.setdefault(field.laboratory, {})[field.case] = None
-    quiet = list(dict.fromkeys(field.laboratory for field in fields if field.quiet))
+    cases, quiet = _laboratories(fields)
     if len(cases) < 2:
         raise ParameterInvalid(f"there is only one laboratory, {', '.join(cases)}: nothing to train on without it")
     in_turn = itertools.cycle([(each,) for each in quiet] or [()])
     return [
-        Fold(number, tuple(own), out / f"without-{laboratory}", laboratory, left_out)
+        Fold(number, tuple(own), out / f"without-{laboratory}", {laboratory: own}, left_out)
         for number, ((laboratory, own), left_out) in enumerate(zip(cases.items(), in_turn, strict=False), start=1)
     ]
+
+
+def _laboratories(fields: Sequence[Field]) -> tuple[dict[str, dict[str, None]], list[str]]:
+    """Give the cases of each laboratory, and the laboratories of quiet tissue, in the order of the data."""
+    cases: dict[str, dict[str, None]] = {}
+    for field in fields:
+        if not field.quiet:
+            cases.setdefault(field.laboratory, {})[field.case] = None
+    return cases, list(dict.fromkeys(field.laboratory for field in fields if field.quiet))
 
 
 def refuse_left_behind(folders: Sequence[Path]) -> None:
@@ -170,13 +186,13 @@ def findings(found: HeldOut, folds: Sequence[Fold]) -> tuple[LaboratoryFindings,
     return tuple(
         LaboratoryFindings(
             fold.number,
-            fold.laboratory,
-            tuple(case for case in found.cases if case.fold == fold.number),
-            tuple(crop for crop in found.crops if crop.case in fold.cases),
+            laboratory,
+            tuple(case for case in found.cases if case.case in own),
+            tuple(crop for crop in found.crops if crop.case in own),
             tuple(case for case in found.quiet if case.fold == fold.number),
         )
         for fold in folds
-        if fold.laboratory is not None
+        for laboratory, own in fold.laboratories.items()
     )
 
 
@@ -210,7 +226,7 @@ def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) 
     training = [field for field in loaded if not fold.holds_out(field)]
     held_out = [field for field in loaded if fold.holds_out(field) and not field.quiet]
     start = starting_weights(setup.start, setup.imagenet, [field.case for field in held_out])
-    train(training, [] if fold.laboratory else held_out, fold.folder, replace(setup, imagenet=start))
+    train(training, [] if fold.laboratories else held_out, fold.folder, replace(setup, imagenet=start))
 
 
 def write_judged(fold: Fold, judge: Judge) -> Path:

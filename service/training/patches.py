@@ -7,6 +7,8 @@ Cases. A laboratory is drawn first and then one of its cases, by the same weight
 mitosis, so that neither the scanner nor the stain tells the class. Weights fall between the share of all mitoses and
 one and the same for all (`flatten`). Cases without a usable mitosis are therefore left out. Only a share of the
 patches without a mitosis (`quiet_share`) is of other tissue, which has next to none: its laboratories are drawn alike.
+Where there is such tissue, hard negatives are of it alone: what a network sees in fields that were chosen for their
+mitoses, and nobody marked, is often a mitosis that was missed.
 
 Fields are held in memory as they are (uint8); Macenko's normalisation is one matrix per field or case, estimated from
 the pixels that `mitosis analyze` would estimate it from, and applied on the device together with the stain jitter.
@@ -303,7 +305,7 @@ class PatchSource:
         return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
 
     def _negative(self, rng: np.random.Generator, indices: Sequence[int]) -> tuple[int, Placement]:
-        if rng.random() < self.hard_negatives.share:
+        if rng.random() < self.hard_negatives.share and (self.fields[indices[0]].quiet or not self.quiet_share):
             hard = self.hard_negatives.draw(rng, indices)
             placement = hard and self._around(rng, *hard, wanted=False)
             if hard and placement:

@@ -24,7 +24,7 @@ from service.slide import open_slide
 from service.tiling import Lattice
 from service.training import final_model
 from service.training.checkpoint import load_checkpoint, save_checkpoint
-from service.training.cross_validation import Fold, plan_folds, settle_calibration, write_judged
+from service.training.cross_validation import Fold, settle_calibration, write_judged
 from service.training.evaluate import ExaminedField
 from service.training.fields import Field, read_fields
 from service.training.recipe import TrainingSettings
@@ -47,13 +47,6 @@ TINY = {
 }
 FOLDS = {"A": 1, "B": 2, "C": 2}
 SOURCE = {"A": "one", "B": "one", "C": "two"}
-
-
-def test_cases_that_are_not_named_are_the_last_fold(tmp_path: Path) -> None:
-    folds = plan_folds(set("ABCDE"), ["B, A", "D"], tmp_path)
-    assert [(fold.number, fold.cases) for fold in folds] == [(1, ("B", "A")), (2, ("D",)), (3, ("C", "E"))]
-    assert [fold.folder for fold in folds] == [tmp_path / f"fold-{number}" for number in (1, 2, 3)]
-    assert len(plan_folds(set("AB"), ["A", "B"], tmp_path)) == 2
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
