@@ -99,7 +99,7 @@ class TrainingSettings(Table):
         default=0.0, ge=0, le=1, description="of the patches without a mitosis: of tissue without mitoses"
     )
     hard_negative_share: float = Field(
-        default=0.0, ge=0, le=1, description="of the patches without a mitosis, or of the quiet ones: where the network erred"
+        default=0.0, ge=0, le=1, description="of the patches without a mitosis, or the quiet ones: where it erred"
     )
     augmentation: Augmentation = Augmentation()
     validate_every: int = Field(default=1, gt=0, description="epochs from one validation to the next")
