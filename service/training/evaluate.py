@@ -100,7 +100,7 @@ class ExaminedField:
         """Mark every detection, and every mitosis that was missed."""
         figures = self.found(threshold)
         hits, matched = match(self._positions_um(figures), self.truth_um, RADIUS_UM)
-        missed = np.delete(self.field.mitoses, matched[hits], axis=0)
+        missed = self.field.mitoses[~np.isin(np.arange(len(self.field.mitoses)), matched[hits])]
         return [
             *(
                 Mark("true positive" if hit else "false positive", figure.x, figure.y, figure.score)

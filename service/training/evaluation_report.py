@@ -30,13 +30,14 @@ if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command r
     from service.training.evaluate import CaseEvaluation, Evaluation, ExaminedField, ImageLevel
 
 MARKED_FIELDS = 8
+MARKS = ("frame", "x", "y", "kind", "score", "case")  # columns
 OPTIMISTIC = "chosen on these very fields, so optimistic"
 
 
 def write_evaluation(
     evaluation: "Evaluation", examined: "Sequence[ExaminedField]", out: Path, about: dict[str, Any]
 ) -> list[Path]:
-    """Write evaluation.json, cases.csv, the plots and the pictures into a folder.
+    """Write evaluation.json, cases.csv, marks.csv, the plots and the pictures into a folder.
 
     Raises StorageFull, OutputUnwritable.
     """
@@ -58,6 +59,7 @@ def _outputs(
     content = json.dumps(as_json(evaluation, about), indent=2, allow_nan=False) + "\n"
     yield "evaluation.json", content.encode()
     yield "cases.csv", csv_bytes(rows[0], rows)
+    yield "marks.csv", csv_bytes(MARKS, [row for each in examined for row in _mark_rows(each, evaluation.threshold)])
     yield "pr.png", figures.precision_recall_plot(evaluation).savefig
     yield "froc.png", figures.froc_plot(evaluation).savefig
     yield "roc.png", figures.roc_plot(evaluation.image_level).savefig
@@ -69,6 +71,13 @@ def _outputs(
         marks = figures.mistakes(examined, evaluation.threshold, kind)
         for number, page in enumerate(figures.crop_pages(marks, f"{kind.capitalize()}s"), start=1):
             yield f"{kind.replace(' ', '-')}s-{number:02}.png", partial(page.save, format="PNG")
+
+
+def _mark_rows(examined: "ExaminedField", threshold: float) -> Iterator[dict[str, Any]]:
+    """Give every detection of a field, and every mitosis that was missed, in field px as the labels are."""
+    for mark in examined.marks(threshold):
+        place = {"x": round(mark.x, 1), "y": round(mark.y, 1), "score": known(mark.score)}
+        yield rounded({"frame": examined.field.name, "kind": mark.kind, **place, "case": examined.field.case})
 
 
 def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:

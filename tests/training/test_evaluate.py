@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,13 @@ def test_marks_say_what_each_place_is() -> None:
     assert missed == Mark("false negative", 960, 490, missed.score)
     assert [true.score, missed.score] == pytest.approx([0.9, 0.4])
     assert examined.offsets_um(0.5).tolist() == [[-1.25, 0]]
+
+
+def test_a_call_on_an_uncertain_place_of_quiet_tissue_is_no_mistake() -> None:
+    examined = drawn({(10, 10): 0.9, (40, 20): 0.8}, [])
+    doubted = replace(examined.field, quiet=True, uncertain=np.array([(165.0, 160.0)]))
+    marks = replace(examined, field=doubted).marks(0.5)
+    assert [mark.kind for mark in marks] == ["true positive", "false positive"]
 
 
 def test_distances_are_um_of_the_field() -> None:
@@ -172,6 +181,10 @@ def test_the_command_writes_figures_and_pictures(study: Path, tmp_path: Path) ->
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == CASES
     assert sum(int(row["tp"]) for row in rows) == here["tp"]
+    with (tmp_path / "out" / "marks.csv").open() as file:
+        kinds = Counter(row["kind"] for row in csv.DictReader(file))
+    counted = [kinds[kind] for kind in ("true positive", "false positive", "false negative")]
+    assert counted == [here["tp"], here["fp"], here["fn"]]
     pictures = [path for path in (tmp_path / "out").iterdir() if path.suffix in (".png", ".jpg")]
     assert {"pr.png", "froc.png", "roc.png", "calibration.png", "false-positives-01.png"} <= {
         path.name for path in pictures
