@@ -16,7 +16,13 @@ def recount_command(
     ] = DEFAULT_MODEL,
 ) -> None:
     """Compute a model's figures again, of the counts and scores kept beside its weights, and compare its card."""
-    from service.training.cross_validation_report import case_table, rule_table, sentences
+    from service.training.cross_validation_report import (
+        card_figures,
+        case_table,
+        laboratory_table,
+        rule_table,
+        sentences,
+    )
     from service.training.held_out_file import HELD_OUT, differences, read_held_out
     from service.training.recipe import TrainingSettings
 
@@ -31,7 +37,10 @@ def recount_command(
     console.print(case_table(study))
     console.print(rule_table(study))
     console.print(*sentences(study), sep="\n", soft_wrap=True, highlight=False)
-    found = json.loads(json.dumps({"threshold": study.shipped.threshold, "metrics": study.metrics}))
-    if wrong := differences({"threshold": card.threshold, "metrics": said.get("metrics")}, found):
+    if study.laboratories:
+        console.print(laboratory_table(study))
+    found = json.loads(json.dumps(card_figures(study)))
+    every = card.model_dump(mode="json")
+    if wrong := differences({name: every.get(name) for name in found}, found):
         raise DataInvalid(f"{len(wrong)} figures of {card.id} are not what {HELD_OUT} gives, the first {wrong[0]}")
     typer.echo(f"All figures of the card of {card.id} come out the same.")

@@ -21,7 +21,7 @@ from service.model_card import ScoreCalibration, read_card
 from service.training.cross_validation import JUDGED, Fold
 from service.training.evaluation_report import figures_table, rounded, shown, write_evaluation
 from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, patients, spread
-from service.training.laboratories import LaboratoryFindings
+from service.training.laboratories import LaboratoryFindings, operating_points
 from service.training.recipe import Judge, Rule, TrainingSettings
 from service.training.scoring import (
     CONFIDENCE,
@@ -178,6 +178,16 @@ def as_json(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
 def laboratories_json(study: Study) -> list[dict[str, Any]]:
     """Give what each laboratory made of the network without it, at the threshold of the other folds."""
     return [each.as_json(study.shipped.by_fold[each.fold]) for each in study.laboratories]
+
+
+def card_figures(study: Study) -> dict[str, Any]:
+    """Give the figures that a model's card has of a study: the threshold's, and those of laboratories left out."""
+    figures: dict[str, Any] = {"threshold": study.shipped.threshold, "metrics": study.metrics}
+    crops = [crop for each in study.laboratories for crop in each.crops]
+    if crops and study.quiet:
+        points = operating_points(crops, study.quiet, study.shipped.threshold)
+        figures |= {"operating_points": [point.model_dump() for point in points]}
+    return figures | ({"laboratories": laboratories_json(study)} if study.laboratories else {})
 
 
 def laboratory_table(study: Study) -> Table:

@@ -13,7 +13,7 @@ from service.errors import ParameterInvalid
 from service.files import make_folder
 from service.training.checkpoint import write_model
 from service.training.cross_validation import refuse_left_behind
-from service.training.cross_validation_report import Study
+from service.training.cross_validation_report import Study, card_figures
 from service.training.fields import Field
 from service.training.patches import LoadedField
 from service.training.pretrained import starting_weights
@@ -33,7 +33,7 @@ LIMITS = (
     "The recipe and the rule for the threshold were settled with these same cases in sight, which flatters a little "
     "even where the threshold of each fold comes from the other folds.",
     "Intervals are over a few cases and say how much cases like these differ, not how other scanners, laboratories, "
-    "stains, organs or species would; none of those was looked at.",
+    "stains, organs or species would; of those nothing was looked at but what was left out whole, if anything was.",
     "The fields were picked by people, for their mitoses; precision over whole slides, most of which hold none, is "
     "unknown and likely lower. So is that of counts such as the MAI against a pathologist's.",
     "The annotation is imperfect: some dark figures are unmarked, and some false positives may be mitoses.",
@@ -56,14 +56,13 @@ def card_facts(sources: Mapping[str, Sequence[Field]], study: Study, provenance:
     folds = study.folds
     return {
         "id": provenance.id,
-        "threshold": study.shipped.threshold,
+        **card_figures(study),
         "calibration": study.calibration and study.calibration.model_dump(),
         "threshold_note": f"{IN_WORDS[study.rule]}; chosen on the held-out cases of all {len(folds)} folds of a "
         "cross-validation over whole cases, not on cases that the network was trained on",
         "training_data": [describe_source(name, fields) for name, fields in sources.items()],
         "data_note": provenance.data_note,
         "licence": provenance.licence,
-        "metrics": study.metrics,
         "cross_validation": {
             "folds": folds,
             "epoch": study.judge,

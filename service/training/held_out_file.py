@@ -1,7 +1,8 @@
 """What a cross-validation found on the cases that it held out, kept beside the weights: counts and scores, no maps.
 
     held_out.json     for each case its fold and source, and the true positives, false positives and false negatives at
-                      each threshold; the highest score of each of its patches, and whether it shows a mitosis
+                      each threshold; the highest score of each of its patches, and whether it shows a mitosis; for each
+                      laboratory that was left out, its cases and the scores of its crops
 
 All figures of the model's card come of it (`mitosis recount`), without the images and the networks.
 """
@@ -17,9 +18,11 @@ from pydantic import ValidationError
 from service.errors import DataInvalid
 from service.files import readable, write_whole
 from service.strict import StrictModel, first_error
+from service.training.crops import CropScore
 from service.training.cross_validation_report import Study
 from service.training.evaluate import CaseEvaluation, Evaluation, ImageLevel
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
+from service.training.laboratories import LaboratoryFindings
 from service.training.recipe import Judge, Rule, TrainingSettings
 from service.training.scoring import Localisation, Sweep
 from service.training.threshold_rules import try_rules
@@ -44,13 +47,40 @@ class KeptCase(StrictModel):
     patch_labels: list[int]
 
 
+class KeptLaboratory(StrictModel):
+    """A laboratory that a fold left out; crops as their case, and their scores at the mitosis and beside it."""
+
+    fold: int
+    laboratory: str
+    cases: list[str]
+    crops: list[tuple[str, float, float]]
+
+    @classmethod
+    def of(cls, found: LaboratoryFindings) -> "KeptLaboratory":
+        """Keep what a laboratory made of the network without it."""
+        cases = dict.fromkeys([*(case.case for case in found.fields), *(crop.case for crop in found.crops)])
+        crops = [(crop.case, crop.at, crop.beside) for crop in found.crops]
+        return cls(fold=found.fold, laboratory=found.laboratory, cases=list(cases), crops=crops)
+
+    def findings(self, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase]) -> LaboratoryFindings:
+        """Put the laboratory's findings together again, out of all cases."""
+        return LaboratoryFindings(
+            self.fold,
+            self.laboratory,
+            tuple(case for case in cases if case.case in self.cases),
+            tuple(CropScore(case, self.laboratory, at, beside) for case, at, beside in self.crops),
+            tuple(case for case in quiet if case.fold == self.fold),
+        )
+
+
 class KeptStudy(StrictModel):
-    """All cases, and by which rule a threshold was chosen."""
+    """All cases, the laboratories that were left out whole, and by which rule a threshold was chosen."""
 
     threshold_rule: Rule
     judge: Judge
     thresholds: list[float]
     cases: list[KeptCase]
+    laboratories: tuple[KeptLaboratory, ...] = ()
 
 
 def write_held_out(study: Study, folder: Path) -> Path:
@@ -65,6 +95,7 @@ def write_held_out(study: Study, folder: Path) -> Path:
         judge=study.judge,
         thresholds=thresholds,
         cases=[_kept(case, others) for case in (*study.cases, *study.quiet)],
+        laboratories=tuple(KeptLaboratory.of(found) for found in study.laboratories),
     )
     write_whole(folder / HELD_OUT, kept.model_dump_json().encode() + b"\n")
     return folder / HELD_OUT
@@ -107,7 +138,9 @@ def read_held_out(folder: Path, settings: TrainingSettings) -> Study:
     quiet = tuple(case for case in every if case.quiet)
     if not cases:
         raise DataInvalid(f"{path}: there are no cases in it")
-    return Study(cases, try_rules(cases, quiet), kept.threshold_rule, kept.judge, settings, quiet=quiet)
+    left_out = tuple(each.findings(cases, quiet) for each in kept.laboratories)
+    chosen = (kept.threshold_rule, kept.judge, settings)
+    return Study(cases, try_rules(cases, quiet), *chosen, laboratories=left_out, quiet=quiet)
 
 
 def _case(kept: KeptCase, thresholds: Sequence[float]) -> HeldOutCase:

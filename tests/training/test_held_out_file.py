@@ -1,6 +1,7 @@
 """What is kept beside the weights gives every figure again, without images and networks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ from typer.testing import CliRunner
 from service.cli.app import app
 from service.errors import DataInvalid, FileMissing
 from service.model_card import DEFAULT_MODEL, find_model
-from service.training.cross_validation_report import Study
+from service.training.crops import CropScore
+from service.training.cross_validation_report import Study, card_figures
 from service.training.held_out_cases import HeldOutCase
 from service.training.held_out_file import HELD_OUT, differences, read_held_out, write_held_out
+from service.training.laboratories import LaboratoryFindings
 from service.training.recipe import Rule, TrainingSettings
 from service.training.threshold_rules import RULES, try_rules
+from tests.training.made_up import held_out
 
 
 def study_of(cases: list[HeldOutCase], rule: Rule = "f1") -> Study:
@@ -48,6 +52,19 @@ def test_a_file_that_was_edited_is_no_longer_the_card_s(made_up: list[HeldOutCas
     (tmp_path / HELD_OUT).unlink()
     with pytest.raises(FileMissing):
         read_held_out(tmp_path, study.settings)
+
+
+def test_figures_of_laboratories_that_were_left_out_come_out_too(made_up: list[HeldOutCase], tmp_path: Path) -> None:
+    quiet = tuple(replace(held_out(f"Q{fold}", fold, [], [0.905, 0.505]), quiet=True) for fold in (1, 2))
+    fields, crops = made_up[:1], (CropScore("C1", "L", 0.91, 0.2), CropScore("C2", "L", 0.4, 0.1))
+    found = LaboratoryFindings(fields[0].fold, "L", tuple(fields), crops, quiet[:1])
+    study = replace(study_of(made_up), laboratories=(found,), quiet=quiet)
+    figures = card_figures(study)
+    assert [figures["operating_points"][0][name] for name in ("threshold", "recall")] == [0.5, 0.5]
+    assert figures["laboratories"][0]["crops"]["at_one_call_per_mm2"]["threshold"] == pytest.approx(0.91)
+    write_held_out(study, tmp_path)
+    again = card_figures(read_held_out(tmp_path, study.settings))
+    assert json.dumps(again) == json.dumps(figures)
 
 
 def recount(model: object) -> Any:
