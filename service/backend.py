@@ -12,21 +12,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import starmap
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from service.batching import Job, Maps, in_batches
 from service.errors import DeviceUnavailable
 from service.weights import Model
 
+READERS = 2  # where the network needs the cores
+MOST_READERS = 16  # for a GPU; docs/performance.md says what each reads
 MOST_STREAMS = 8  # each holds a tile's activations, some 150 MB
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Precision: TypeAlias = Literal["auto", "float32"]
 # (B, H, W, 3) uint8 patches and the (3, 3) density transform -> (B, h, w) float32 probabilities
-Job: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 Predict: TypeAlias = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
@@ -40,12 +43,17 @@ class Backend:
     predict: Predict
     streams: int = 1  # that compute at once, each on cores of its own
     predict_in_stream: Predict | None = None  # one of several calls at once, from as many threads
+    predict_batches: Callable[[Iterable[Job]], Iterator[Maps]] | None = None  # on a device that works by itself
+    readers: int = READERS  # threads that decode tiles
 
     def predict_all(self, jobs: Iterable[Job]) -> Iterator[npt.NDArray[np.float32]]:
         """Compute many jobs, several at once; gives their maps in order, and takes no more jobs than it can do.
 
         On two cores, two jobs at once are done in two thirds of the time that one after the other takes.
         """
+        if self.predict_batches is not None:
+            yield from self.predict_batches(jobs)
+            return
         if self.predict_in_stream is None:
             yield from starmap(self.predict, jobs)
             return
@@ -88,13 +96,24 @@ def _cuda() -> bool:
 
 
 def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:
-    """Load the fastest backend at hand for a device. Raises DeviceUnavailable."""
+    """Load the fastest backend at hand for a device. Raises DeviceUnavailable, DeviceFailed."""
     if not on_gpu(device):
         return _openvino_backend(model, precision)
-    from service.torch_backend import torch_predict
+    import torch
 
-    kind = "bfloat16" if precision == "auto" else "float32"
-    return Backend("torch", "cuda", kind, torch_predict(model, "cuda", bfloat16=kind == "bfloat16"))
+    from service.torch_backend import TorchDevice
+
+    native = torch.cuda.is_bf16_supported(including_emulation=False) and precision == "auto"
+    kind = "bfloat16" if native else "float32"
+    gpu = TorchDevice(model, "cuda", bfloat16=native)
+    gpu.warm_up()
+    readers = max(READERS, min(_cores(), MOST_READERS))
+    return Backend("torch", "cuda", kind, gpu.predict, predict_batches=partial(in_batches, gpu), readers=readers)
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _openvino_backend(model: Model, precision: Precision) -> Backend:
@@ -106,8 +125,7 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
     core, graph = openvino.Core(), build_graph(model.card, model.tensors)
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and precision == "auto"
     kind = {"INFERENCE_PRECISION_HINT": "bf16" if native else "f32"}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    streams = min(cores, MOST_STREAMS)
+    streams = min(_cores(), MOST_STREAMS)
 
     def compiled(hints: dict[str, str]) -> Predict:
         """Compile when it is first called: most processes need one of the two."""

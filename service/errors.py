@@ -31,6 +31,7 @@ MitosisError
     |-- WeightsMismatch       weights-mismatch      the weights do not fit the card's architecture
     |-- CardInvalid           model-card-invalid    the model card cannot be read
     |-- DeviceUnavailable     device-unavailable    the device or backend asked for is not there
+    |-- DeviceFailed          device-failed         the device broke off, or lacks memory for a single tile
     |-- SettingsInvalid       settings-invalid      the service's settings contradict each other or are unsafe
     |-- StorageFull           storage-full          no room left on the disk
     |-- StoredDamaged         stored-damaged        a stored file is missing, cut short or edited
@@ -172,6 +173,10 @@ class CardInvalid(Failure, code="model-card-invalid"):
 
 class DeviceUnavailable(Failure, code="device-unavailable"):
     """The device or backend that was asked for is not on this machine."""
+
+
+class DeviceFailed(Failure, code="device-failed"):
+    """The GPU broke off while it computed, or lacks the memory for a single tile."""
 
 
 class SettingsInvalid(Failure, code="settings-invalid"):

@@ -24,8 +24,6 @@ from service.slide import Rgb, Slide
 from service.tiling import Lattice, Tile
 from service.weights import Model, load_model
 
-READERS = 2
-AHEAD = 3  # tiles read before the device asks for them
 CHECKPOINT_SECONDS = 20.0
 IDENTITY = np.eye(3, dtype=np.float32)
 
@@ -77,7 +75,7 @@ class Detector:
         try:
             on_progress(done, total)
             tiles = [tile for tile in plan.tiles if tile not in found.done]
-            patches = zip(tiles, _read_ahead(slide, lattice, tiles), strict=True)
+            patches = zip(tiles, _read_ahead(slide, lattice, tiles, self.backend.readers), strict=True)
             jobs = ((patch[None], plan.stain.transforms[tile.section]) for tile, patch in patches)
             maps = self.backend.predict_all(jobs) if len(tiles) > 1 else starmap(self.predict, jobs)
             for tile, cells in zip(tiles, maps, strict=True):
@@ -102,14 +100,14 @@ def _save_if_possible(found: ProbabilityMap, checkpoint: Path | None, key: str) 
             found.save(checkpoint, key)
 
 
-def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile]) -> Iterator[Rgb]:
+def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile], readers: int) -> Iterator[Rgb]:
     """Yield the tiles' pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
     waiting: deque[Future[Rgb]] = deque()
-    with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
         try:
             for tile in tiles:
                 waiting.append(pool.submit(slide.read, tile.read, lattice.scale))
-                if len(waiting) > AHEAD:
+                if len(waiting) >= 2 * readers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -121,6 +121,12 @@ def scale_to(model_mpp: float, mpp: tuple[float, float]) -> tuple[float, float]:
     return (1.0, 1.0) if all(abs(math.log(each)) <= MPP_TOLERANCE for each in ratio) else ratio
 
 
+def usual_tile_px(stride_px: int) -> int:
+    """Compute the side of what is read for a tile inside the tissue, by default; model px."""
+    step_px = PATCH_PX // stride_px * stride_px
+    return PATCHES_PER_SIDE * step_px + PATCH_PX - step_px + 2 * HALO_PX
+
+
 def _checked(region: Region | None, extent: Extent, mpp: tuple[float, float]) -> Region | None:
     """Give a region in level-0 px of this slide. Raises RegionInvalid, RegionOutside."""
     if region is None or isinstance(region, Outline):

@@ -24,7 +24,6 @@ WITHOUT = {
     "overview": "the slide at low magnification, by what is found on it: test_quality.py, test_tissue.py",
     "refusals": "a tree of codes, walked with the errors: test_errors.py",
     "report": "a schema; each field is looked at where it is made: test_analysis.py, docs/test_reports.py",
-    "torch_backend": "what CPUs compute against it: test_openvino_graph.py",
     "sample_cells": "how the drawn slide looks: test_sample.py",
     "api/analyses": "routes, with a worker: integration/test_client.py, integration/test_contract.py",
     "api/app": WIRING,

@@ -7,7 +7,7 @@ import torch
 from service.backend import load_backend
 from service.model_card import Architecture
 from service.network import MitosisNetwork
-from service.torch_backend import torch_predict
+from service.torch_backend import TorchDevice
 from service.weights import Model, load_model, parameter_shapes
 
 ARCHITECTURES = [
@@ -48,7 +48,7 @@ def test_it_computes_what_pytorch_does(settings: dict[str, object], stained: boo
     patches = rng.integers(0, 256, (2, 97, 131, 3), np.uint8)  # no multiples of a stride
     transform = (np.eye(3) + rng.uniform(-0.1, 0.1, (3, 3))).astype(np.float32)
     found = load_backend(model, "cpu", "float32").predict(patches, transform)
-    expected = torch_predict(model, "cpu")(patches, transform)
+    expected = TorchDevice(model, "cpu").predict(patches, transform)
     assert found.shape == expected.shape
     assert found.std() > 0
     np.testing.assert_allclose(found, expected, atol=2e-6)

@@ -63,7 +63,7 @@ NOT_IN_REQUESTS: frozenset[type[MitosisError]] = frozenset(
     (
         *(errors.DataInvalid, errors.StainNotHE, errors.WeightsDamaged, errors.WeightsMismatch),
         *(errors.DeviceUnavailable, errors.SettingsInvalid, errors.WorkerLost, errors.TimeLimitExceeded),
-        errors.AuditBroken,
+        *(errors.AuditBroken, errors.DeviceFailed),
         refusals.ServerUnreachable,
     )
 )

@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from service.cohort import MANIFEST_SUFFIX, CohortSlide, read_manifest, report_names
 from service.errors import (
     CardInvalid,
+    DeviceFailed,
     DeviceUnavailable,
     FileMissing,
     InternalError,
@@ -34,7 +35,7 @@ from service.files import writable, write_whole
 from service.readers.slide_folders import slides_in
 
 # what every slide of a run would end with: the model is loaded with the first
-OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable)
+OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable, DeviceFailed)
 
 OF_TYPER = (typer.Exit, typer.Abort, TyperException)  # which it deals with
 

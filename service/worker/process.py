@@ -76,6 +76,9 @@ def _app(settings: Settings) -> Celery:
     def run(task_id: str) -> None:
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # here: billiard resets it after the child's start
         runners[0].run(task_id)
+        if runners[0].device_failed:
+            log.error("worker ends, to be started again: its device failed")
+            os.kill(os.getppid(), signal.SIGTERM)
 
     def load(**_: Any) -> None:
         """Load the model in the child; where that fails, stop the parent too."""

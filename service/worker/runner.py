@@ -19,6 +19,7 @@ from service.analysis import analyze
 from service.commit import source_commit
 from service.errors import (
     BadInput,
+    DeviceFailed,
     InternalError,
     MitosisError,
     OutputUnwritable,
@@ -53,6 +54,7 @@ from service.worker.recovery import send_queued
 TEMPORARY = (
     OSError,
     MemoryError,
+    DeviceFailed,
     StorageFull,
     OutputUnwritable,
     WeightsMismatch,
@@ -74,6 +76,7 @@ class Runner:
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
+        self.device_failed = False  # after which no kernel runs in this process any more
         guard_urls(listed_hosts(settings.uri_hosts))
         source_commit()  # now: the files may be others by the time of the first report
         detector = self._detector(settings.model)
@@ -187,6 +190,7 @@ class Runner:
     def _report(self, claim: Claim, error: Exception) -> None:
         """Fail the task, or have it tried again where that may help."""
         again = isinstance(error, TEMPORARY)
+        self.device_failed |= isinstance(error, DeviceFailed)
         if isinstance(error, OutputUnwritable):  # who asks for the analysis need not know where its files lie
             log.error("the result cannot be written", reason=error)
             error = OutputUnwritable("the service cannot write to its data directory; the worker's log has the reason")

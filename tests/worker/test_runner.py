@@ -12,6 +12,8 @@ from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from service.analysis import analyze
+from service.backend import Backend
+from service.errors import DeviceFailed
 from service.files import file_sha256
 from service.inference import Detector
 from service.model_card import DEFAULT_MODEL
@@ -37,7 +39,7 @@ class Laboratory:
     def __init__(self, folder: Path) -> None:
         (folder / "archive").mkdir()
         database_url, roots = f"sqlite:///{folder / 'jobs.sqlite3'}", (str(folder / "archive"),)
-        settings = Settings(data_dir=folder, database_url=database_url, roots=roots)
+        settings = self.settings = Settings(data_dir=folder, database_url=database_url, roots=roots)
         self.storage = Storage(folder)
         self.analyses = Analyses(open_database(settings.database))
         self.slide = self._store(draw_sample_slide(folder / "sample.tif", width=2600, height=2200).path)
@@ -170,6 +172,26 @@ def test_a_worker_with_other_weights_than_asked_for(laboratory: Laboratory) -> N
     failed = laboratory.analyses.get(analysis_id, "lab")
     assert failed.error is not None
     assert (failed.status, failed.error["code"]) == ("failed", "weights-mismatch")
+
+
+def test_a_worker_whose_device_fails_is_to_end_and_the_analysis_is_tried_again(laboratory: Laboratory) -> None:
+    def broken(*_: Any) -> Any:
+        raise DeviceFailed("the GPU broke off: CUDA error")
+
+    detector = Detector.load()
+    detector.backend = Backend("torch", "cuda", "bfloat16", broken, predict_batches=broken)
+    worker = Runner(laboratory.settings, lambda: False)
+    worker._detectors = {DEFAULT_MODEL: detector}
+    analysis_id = laboratory.submit(region=REGION)
+    [(task_id, _)] = laboratory.analyses.to_send(analysis_id)
+    assert not worker.device_failed
+    worker.run(task_id)
+    assert worker.device_failed
+    assert laboratory.analyses.get(analysis_id, "lab").status == "queued"
+    while laboratory.step(analysis_id, 0):
+        pass
+    assert laboratory.analyses.get(analysis_id, "lab").status == "succeeded"
+    worker.retire()
 
 
 def rename(engine: Engine, table: str, name: str) -> None:
