@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test chaos lint bench bench-focus bench-patches bench-peers bench-scale bench-service bench-train bench-viewer bench-cohort notebooks pictures docs clean
+.PHONY: setup demo test chaos lint bench bench-focus bench-gpu bench-patches bench-peers bench-scale bench-service bench-train bench-viewer bench-cohort notebooks pictures docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ok
@@ -37,6 +37,9 @@ bench: setup
 
 bench-focus: setup
 	$(BIN)/python -m tests.benchmarks.bench_focus
+
+bench-gpu: setup
+	$(BIN)/python -m tests.benchmarks.bench_gpu
 
 bench-service: setup
 	$(BIN)/python -m tests.benchmarks.bench_service
