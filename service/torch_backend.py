@@ -89,14 +89,17 @@ class Recorded:
 class TorchDevice:
     """A model on a device: "cuda", or "cpu", where nothing is at once and which is for comparison.
 
-    Not to be shared between threads.
+    Not to be shared between threads. Raises DeviceFailed.
     """
 
     def __init__(self, model: Model, kind: str, *, bfloat16: bool = False, batch: int = BATCH) -> None:
         self.batch = batch
         self.kind = kind
         network = BatchNetwork(model, bfloat16=bfloat16).eval().requires_grad_(False)
-        self.network = network.to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            self.network = network.to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            raise _failed(error) from error
         self._api: Any = torch.get_device_module(kind)
         self._event = partial(torch.cuda.Event, blocking=True) if kind == "cuda" else self._api.Event
         self._upload, self._compute, self._download = (self._api.Stream() for _ in range(3))

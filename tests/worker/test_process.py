@@ -8,14 +8,40 @@ from pathlib import Path
 
 import redis
 
+from service.model_card import DEFAULT_MODEL, find_model, read_card
+from service.sample import draw_sample_slide
+from service.slide import open_slide
 from service.store.analyses import Analyses
+from service.store.records import Submission
 from service.store.settings import Settings
+from service.store.slides import SlideRow, remember_slide
+from service.store.storage import Storage
 from service.store.workers import live_workers
 from service.worker.broker import QUEUE, Broker
 from service.worker.embedded_valkey import EmbeddedValkey
 from tests.worker.conftest import SUBMISSION
 
 NO_MESSAGES = (b"5", b"x", b"\xff", b"{}", b"[]", b"null", b'{"properties": {}}', b'{"headers": 1, "properties": 1}')
+
+# a worker on a GPU that breaks off after it is warm
+BROKEN = """
+import numpy as np
+from service import inference
+from service.backend import Backend
+from service.cli.app import app
+from service.errors import DeviceFailed
+
+calls = []
+
+def predict(patches, transform):
+    calls.append(patches)
+    if len(calls) > 1:
+        raise DeviceFailed("the GPU broke off: CUDA error")
+    return np.zeros((len(patches), 32, 32), np.float32)
+
+inference.load_backend = lambda *_: Backend("torch", "cuda", "bfloat16", predict)
+app()
+"""
 
 
 def test_a_worker_whose_parent_died_while_it_started_ends(tmp_path: Path) -> None:
@@ -59,3 +85,30 @@ def test_what_is_no_message_ends_no_worker(
     finally:
         worker.terminate()
         worker.wait(60)
+
+
+def test_a_worker_ends_when_its_device_has_failed_and_leaves_the_analysis_to_the_next(
+    settings: Settings, valkey: EmbeddedValkey, broker: Broker, analyses: Analyses, tmp_path: Path
+) -> None:
+    path = draw_sample_slide(tmp_path / "sample.tif", width=900, height=900).path
+    with open_slide(path) as slide:
+        row = SlideRow("lab", slide.sha256, path.name, path.stat().st_size, slide.describe())
+    folder = Storage(settings.data_dir).slide_folder(row.sha256)
+    folder.mkdir(parents=True)
+    stored = remember_slide(analyses.engine, row, str(path.rename(folder / path.name).relative_to(settings.data_dir)))
+    card = read_card(find_model(DEFAULT_MODEL))
+    analysis, _ = analyses.submit(Submission("lab", stored.id, path.name, {}, DEFAULT_MODEL, card.sha256))
+    [(task_id, priority)] = analyses.to_send(analysis.id)
+    broker.send(task_id, priority)
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-c", BROKEN, "worker", "--data-dir", str(settings.data_dir)]
+        worker = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        assert worker.wait(120) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    said = (tmp_path / "log").read_text()
+    assert "its device failed" in said
+    assert "Traceback" not in said
+    assert analyses.get(analysis.id, "lab").status == "queued"
