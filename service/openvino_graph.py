@@ -1,10 +1,9 @@
 """A model as an OpenVINO graph, made of its tensors: for CPUs, and without PyTorch, whose import takes seconds.
 
-    patches (B, H, W, 3) uint8, transform (3, 3) -> probability maps (B, h, w) float32
+    pixels (B, 3, H, W) float32, of `service.network_input` -> probability maps (B, h, w) float32
 
 The same network as `service.network`, in every configuration, which is what it is compared with. Batch-norm is folded
-into the convolutions before it. The transform acts on optical densities, and is an input only of models with a stain
-reference.
+into the convolutions before it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ import openvino
 from openvino import opset13 as ops
 
 from service.model_card import ModelCard
-from service.stain import LIGHT
 
 Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Node: TypeAlias = Any  # OpenVINO's, which has no types
@@ -28,13 +26,8 @@ LEAST = 1e-6  # of an attention map's probabilities
 def build_graph(card: ModelCard, tensors: Tensors) -> openvino.Model:
     """Build the graph of a model; `tensors` fit its card."""
     architecture = card.architecture
-    patches = ops.parameter([-1, -1, -1, 3], np.uint8, name="patches")
-    transform = ops.parameter([3, 3], np.float32, name="transform")
-    x = ops.convert(ops.transpose(patches, [0, 3, 1, 2]), "f32")
-    if card.stain is not None:
-        x = _stained(x, transform)
-    mean, std = (np.float32(255) * _per_channel(each) for each in (card.normalisation.mean, card.normalisation.std))
-    x = ops.relu(_convolution(ops.divide(ops.subtract(x, mean), std), tensors, "conv1", "bn1", 2))
+    pixels = ops.parameter([-1, 3, -1, -1], np.float32, name="pixels")
+    x = ops.relu(_convolution(pixels, tensors, "conv1", "bn1", 2))
     x = ops.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
     for stage in range(1, architecture.stages + 1):
         for block in range(2):
@@ -43,16 +36,7 @@ def build_graph(card: ModelCard, tensors: Tensors) -> openvino.Model:
         maps = _attention_map(x, tensors)
     else:
         maps = ops.sigmoid(_convolution(x, tensors, "classifier"))
-    inputs = [patches] if card.stain is None else [patches, transform]
-    return openvino.Model([ops.squeeze(maps, [1])], inputs, card.id)
-
-
-def _stained(x: Node, transform: Node) -> Node:
-    """Move the stains of 8-bit values (B, 3, H, W)."""
-    density = ops.negative(ops.log(ops.divide(ops.add(x, np.float32(1)), np.float32(LIGHT))))
-    moved = ops.convolution(density, ops.unsqueeze(transform, [2, 3]), [1, 1], [0, 0], [0, 0], [1, 1])
-    light = ops.multiply(ops.exp(ops.negative(moved)), np.float32(LIGHT))
-    return ops.clamp(ops.subtract(light, np.float32(1)), 0, 255)
+    return openvino.Model([ops.squeeze(maps, [1])], [pixels], card.id)
 
 
 def _block(x: Node, tensors: Tensors, name: str, stride: int) -> Node:
