@@ -2,8 +2,9 @@
 
 On CUDA everything from the 8-bit patch on is one graph: stain normalisation, input normalisation, the network, the
 sigmoid. On CPUs the first two are made before it, by `service.network_input`, which is faster there. bfloat16 is used
-where the machine has it in hardware (CUDA; CPUs with AMX or AVX512-BF16); `precision="float32"` gives the reference
-everywhere. PyTorch is imported only where there is a GPU to compute on.
+where the machine has it in hardware (CUDA; CPUs with AMX or AVX512-BF16), `precision="float32"` gives the reference
+everywhere, and "int8" is for CPUs with VNNI and models whose ranges were measured. PyTorch is imported only where there
+is a GPU to compute on.
 """
 
 import ctypes
@@ -12,9 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,10 +29,11 @@ from service.weights import Model
 
 READERS = 2  # where the network needs the cores
 MOST_READERS = 16  # for a GPU; docs/performance.md says what each reads
-MOST_STREAMS = 8  # each holds a tile's activations, some 150 MB
+M_ARENA_MAX = -8  # of glibc's malloc.h
+MOST_STREAMS = 8  # each holds a tile's activations, some 60 MB
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-Precision: TypeAlias = Literal["auto", "float32"]
+Precision: TypeAlias = Literal["auto", "bfloat16", "float32", "int8"]
 # (B, H, W, 3) uint8 patches and the (3, 3) density transform -> (B, h, w) float32 probabilities
 Predict: TypeAlias = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
@@ -40,7 +44,7 @@ class Backend:
 
     name: str  # "torch" or "openvino"
     device: str  # "cpu" or "cuda"
-    precision: str  # "float32" or "bfloat16"
+    precision: str  # "float32", "bfloat16" or "int8"
     predict: Predict
     streams: int = 1  # that compute at once, each on cores of its own
     predict_in_stream: Predict | None = None  # one of several calls at once, from as many threads
@@ -97,16 +101,20 @@ def _cuda() -> bool:
 
 
 def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:
-    """Load the fastest backend at hand for a device. Raises DeviceUnavailable, DeviceFailed."""
+    """Load the fastest backend at hand for a device. Raises DeviceUnavailable, DeviceFailed, CardInvalid."""
     if not on_gpu(device):
         return _openvino_backend(model, precision)
+    if precision == "int8":
+        raise DeviceUnavailable("int8 is computed by CPUs alone; use --device cpu")
     import torch
 
     from service.torch_backend import TorchDevice
 
-    native = torch.cuda.is_bf16_supported(including_emulation=False) and precision == "auto"
-    kind = "bfloat16" if native else "float32"
-    gpu = TorchDevice(model, "cuda", bfloat16=native)
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bfloat16" and not native:
+        raise DeviceUnavailable("this GPU has no bfloat16; use --precision float32, or leave it out")
+    kind = "bfloat16" if native and precision != "float32" else "float32"
+    gpu = TorchDevice(model, "cuda", bfloat16=kind == "bfloat16")
     gpu.warm_up()
     readers = max(READERS, min(_cores(), MOST_READERS))
     return Backend("torch", "cuda", kind, gpu.predict, predict_batches=partial(in_batches, gpu), readers=readers)
@@ -124,9 +132,12 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
     from service.network_input import network_input
     from service.openvino_graph import build_graph
 
-    core, graph = openvino.Core(), build_graph(model.card, model.tensors)
-    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and precision == "auto"
-    kind = {"INFERENCE_PRECISION_HINT": "bf16" if native else "f32"}
+    _share_one_heap()
+    core, card = openvino.Core(), model.card
+    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precision = _chosen(model, precision, native)
+    graph = build_graph(card, model.tensors, card.int8.ranges if card.int8 and precision == "int8" else None)
+    kind = {"INFERENCE_PRECISION_HINT": "bf16" if native and precision != "float32" else "f32"}
     streams = min(_cores(), MOST_STREAMS)
 
     def compiled(hints: dict[str, str]) -> Predict:
@@ -140,7 +151,10 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
                     graphs.append(core.compile_model(graph, "CPU", kind | hints))
             if not hasattr(here, "request"):
                 here.request = graphs[0].create_infer_request()  # it serves one thread at a time
-            here.request.infer([network_input(patches, transform, model.card)], share_inputs=True)
+            pixels = here.request.get_input_tensor()
+            pixels.shape = (len(patches), 3, *patches.shape[1:3])
+            network_input(patches, transform, card, pixels.data)
+            here.request.infer()
             result: npt.NDArray[np.float32] = here.request.get_output_tensor().data.copy()
             return result
 
@@ -149,8 +163,42 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
     return Backend(
         "openvino",
         "cpu",
-        "bfloat16" if native else "float32",
+        precision,
         compiled({"PERFORMANCE_HINT": "LATENCY"}),
         streams,
         compiled({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(streams)}) if streams > 1 else None,
     )
+
+
+def _share_one_heap() -> None:
+    """Have glibc keep one heap for all threads: with one each, two streams and two readers held 80 MiB more.
+
+    What is allocated are few and large arrays, so threads hardly wait for one another.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def _chosen(model: Model, precision: Precision, native: bool) -> Precision:
+    """Choose a CPU's precision, or check the one asked for; `native`: it has bfloat16. Raises DeviceUnavailable."""
+    int8 = model.card.int8
+    measured = int8 is not None and int8.weights_sha256 == model.card.sha256
+    if precision == "auto":
+        if int8 is not None and int8.default and measured and has_vnni():
+            return "int8"
+        return "bfloat16" if native else "float32"
+    if precision == "bfloat16" and not native:
+        raise DeviceUnavailable("this CPU has no bfloat16; use --precision float32, or leave it out")
+    if precision == "int8" and not measured:
+        raise DeviceUnavailable(f"{model.card.id} has no ranges for int8; `mitosis quantise --write` measures them")
+    if precision == "int8" and not has_vnni():
+        raise DeviceUnavailable("this CPU has no VNNI, without which sums of 8-bit products overflow; leave int8 out")
+    return precision
+
+
+def has_vnni() -> bool:
+    """Tell whether the CPU adds 8-bit products in 32 bits."""
+    try:
+        return "_vnni" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

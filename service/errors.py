@@ -30,7 +30,7 @@ MitosisError
     |-- WeightsDamaged        weights-damaged       the weights' checksum is not the model card's
     |-- WeightsMismatch       weights-mismatch      the weights do not fit the card's architecture
     |-- CardInvalid           model-card-invalid    the model card cannot be read
-    |-- DeviceUnavailable     device-unavailable    the device or backend asked for is not there
+    |-- DeviceUnavailable     device-unavailable    the device or precision asked for is not there
     |-- DeviceFailed          device-failed         the device broke off, or lacks memory for a single tile
     |-- SettingsInvalid       settings-invalid      the service's settings contradict each other or are unsafe
     |-- StorageFull           storage-full          no room left on the disk
@@ -172,7 +172,7 @@ class CardInvalid(Failure, code="model-card-invalid"):
 
 
 class DeviceUnavailable(Failure, code="device-unavailable"):
-    """The device or backend that was asked for is not on this machine."""
+    """The device or precision that was asked for is not on this machine, or not of this model."""
 
 
 class DeviceFailed(Failure, code="device-failed"):

@@ -103,6 +103,14 @@ class SecondLook(BaseModel):
     above: Annotated[float, Field(gt=0, le=1)]  # the probability from which a peak of the map is a candidate
 
 
+class Int8(BaseModel):
+    """What arithmetic in 8-bit integers has to know; measured by `mitosis quantise`."""
+
+    weights_sha256: str  # of the weights that it was measured on; of others it says nothing
+    ranges: dict[str, Positive]  # the greatest magnitude of what each layer is given
+    default: bool = False  # whether it finds what bfloat16 finds, so that it may be chosen by itself
+
+
 class OperatingPoint(BaseModel):
     """What a threshold costs on either side, on laboratories and tissue that the network never saw."""
 
@@ -125,6 +133,7 @@ class ModelCard(BaseModel):
     threshold: Probability
     calibration: ScoreCalibration | None = None
     second_look: SecondLook | None = None
+    int8: Int8 | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
     colour: Colour = "as-scanned"  # of the training's pixels; slides are converted to it
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)

@@ -19,12 +19,18 @@ BRIGHTEST = np.float32(np.log(256))  # of I + 1, as a logarithm; the darkest is 
 
 
 def network_input(
-    patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32], card: ModelCard
+    patches: npt.NDArray[np.uint8],
+    transform: npt.NDArray[np.float32],
+    card: ModelCard,
+    pixels: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Make the network's input of 8-bit patches; the transform acts on optical densities, if the model wants any."""
+    """Make the network's input of 8-bit patches, in `pixels` if they are given.
+
+    The transform acts on optical densities, if the model wants any.
+    """
     count, height, width, _ = patches.shape
+    pixels = np.empty((count, 3, height, width), np.float32) if pixels is None else pixels
     mean, std = (np.float32(255) * _column(each) for each in (card.normalisation.mean, card.normalisation.std))
-    pixels = np.empty((count, 3, height, width), np.float32)
     rows = max(1, PIECE_PX // width)
     for patch, planes in zip(patches, pixels, strict=True):
         for top in range(0, height, rows):

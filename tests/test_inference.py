@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.backend import Backend, load_backend
+from service.backend import Backend, has_vnni, load_backend
+from service.errors import DeviceUnavailable
 from service.inference import Detector
 from service.mitotic_figures import components
-from service.model_card import DEFAULT_MODEL, StainReference
+from service.model_card import DEFAULT_MODEL, Int8, StainReference
 from service.stain import density_transform, estimate_stain
 from service.weights import Model, load_model
 from tests.stains import normalise
@@ -65,6 +66,29 @@ def backend_of_all_cores() -> Backend:
         return load_backend(load_model(DEFAULT_MODEL), "cpu", "float32")
     finally:
         os.sched_setaffinity(0, own)
+
+
+def with_int8(weights_sha256: str, *, default: bool) -> Model:
+    """The shipped model with ranges that fit nothing."""
+    model = load_model()
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in ("0.conv1", "0", "1.conv1", "1")]
+    names = ("pixels", "conv1", *blocks)
+    int8 = Int8(weights_sha256=weights_sha256, ranges=dict.fromkeys(names, 4.0), default=default)
+    return Model(model.card.model_copy(update={"int8": int8}), model.tensors)
+
+
+@pytest.mark.skipif(not has_vnni(), reason="needs a CPU with VNNI")
+def test_int8_is_chosen_only_where_it_was_measured_on_these_weights() -> None:
+    own = load_model().card.sha256
+    without = load_backend(with_int8(own, default=False), "cpu").precision
+    assert without in ("bfloat16", "float32")
+    assert load_backend(with_int8(own, default=True), "cpu").precision == "int8"
+    assert load_backend(with_int8(own, default=True), "cpu", "float32").precision == "float32"
+    assert load_backend(with_int8(own, default=False), "cpu", "int8").precision == "int8"
+    others = with_int8("0" * 64, default=True)
+    assert load_backend(others, "cpu").precision == without
+    with pytest.raises(DeviceUnavailable, match="mitosis quantise"):
+        load_backend(others, "cpu", "int8")
 
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores")

@@ -30,6 +30,9 @@ def test_it_is_what_the_formulas_say(stained: bool, size: tuple[int, int]) -> No
     found = network_input(patches, TRANSFORM, card)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected(patches, card), atol=1e-5)
+    into = np.zeros_like(found)
+    assert network_input(patches, TRANSFORM, card, into) is into
+    np.testing.assert_array_equal(into, found)
 
 
 def test_glass_and_black_stay_what_they_are_under_the_identity() -> None:

@@ -21,7 +21,7 @@ from service.cli.console import (
     slides_progress,
     write,
 )
-from service.cli.options import Device, Model, Mpp, RegionOption, Threshold
+from service.cli.options import Arithmetic, Device, Model, Mpp, Precision, RegionOption, Threshold
 from service.cli.processes import side_by_side
 from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
 from service.errors import InternalError, MitosisError, ParameterInvalid
@@ -47,6 +47,7 @@ class Asked:
 
     model: str
     device: Device
+    precision: Arithmetic
     file_format: ReportFormat
     mpp: float | None
     region: Region | None
@@ -103,6 +104,7 @@ def analyze_command(
     threshold: Threshold = None,
     model: Model = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     file_format: FormatOption = "json",
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     table: Annotated[
@@ -139,7 +141,7 @@ def analyze_command(
     if table is not None:
         check_table(table)
     box = parse_region(region) if region is not None else None
-    asked = Asked(model or DEFAULT_MODEL, device, file_format, mpp, box, threshold, halo, any_stain, resume)
+    asked = Asked(model or DEFAULT_MODEL, device, precision, file_format, mpp, box, threshold, halo, any_stain, resume)
     files = report_files(slides, out, file_format, several)
     check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
     pieces = [
@@ -230,9 +232,9 @@ def analyze_piece(piece: Piece) -> tuple[Row, bool]:
         opened.require_mpp()  # fails at once, where loading the model takes seconds
         if asked.resume and piece.file is not None:
             kept = kept_report(piece.file, opened, read_card(find_model(asked.model)), **options)
-            if kept is not None:
+            if kept is not None and asked.precision in ("auto", kept.parameters["precision"]):
                 return table_row(kept), True
-        report = _analyze(opened, load_detector(asked.model, asked.device), options, piece.pictures)
+        report = _analyze(opened, load_detector(asked.model, asked.device, asked.precision), options, piece.pictures)
     write_report(report, asked.file_format, piece.file)
     return table_row(report), False
 
@@ -252,11 +254,11 @@ def write_report(report: Report, file_format: ReportFormat, file: Path | None) -
 
 
 @cache
-def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto") -> "Detector":
+def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto", precision: Arithmetic = "auto") -> "Detector":
     """Load the detector, once; torch is imported only by commands that get this far."""
     from service.inference import Detector
 
-    return Detector.load(model, device=device)
+    return Detector.load(model, device=device, precision=precision)
 
 
 def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictures: Pictures) -> Report:

@@ -24,6 +24,7 @@ from service.cli.lis import lis_app
 from service.cli.midog import midog_command
 from service.cli.migrate import migrate_command
 from service.cli.options import Mpp
+from service.cli.quantise import quantise_command
 from service.cli.recount import recount_command
 from service.cli.retention import retention_app
 from service.cli.serve import api_command, serve_command, worker_command
@@ -89,6 +90,7 @@ app.command("midog")(midog_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("thresholds")(thresholds_command)
+app.command("quantise")(quantise_command)
 app.command("ablate")(ablate_command)
 app.command("cross-validate")(cross_validate_command)
 app.command("recount")(recount_command)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from service.cli.options import Model, Threshold
+from service.cli.options import Arithmetic, Model, Precision, Threshold
 from service.errors import FileMissing, ParameterInvalid
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
 from service.training.fields import select_fields
@@ -33,14 +33,15 @@ def evaluate_command(
     halo: Annotated[
         Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
     ] = None,
+    precision: Precision = "auto",
 ) -> None:
     """Measure a detector on labelled fields: image level, localisation, calibration; with curves and pictures."""
     from service.training.evaluate import evaluate
 
-    if reports is not None and (model is not None or halo is not None):
-        raise ParameterInvalid("--reports are scored as they are: give no --model and no --halo")
+    if reports is not None and (model is not None or halo is not None or precision != "auto"):
+        raise ParameterInvalid("--reports are scored as they are: give no --model, no --halo and no --precision")
     fields = select_fields(data, mpp or [], cases)
-    examined, about = _from_reports(fields, reports) if reports else _from_model(fields, model, halo)
+    examined, about = _from_reports(fields, reports) if reports else _from_model(fields, model, halo, precision)
     evaluation = evaluate(examined, about["threshold"] if threshold is None else threshold)
     written = write_evaluation(evaluation, examined, out, about)
     console = Console()
@@ -51,19 +52,19 @@ def evaluate_command(
 
 
 def _from_model(
-    fields: "Sequence[Field]", model: str | None, halo_px: int | None
+    fields: "Sequence[Field]", model: str | None, halo_px: int | None, precision: Arithmetic
 ) -> "tuple[list[ExaminedField], dict[str, Any]]":
     from service.inference import Detector
     from service.model_card import DEFAULT_MODEL
     from service.training.evaluate import examine
 
-    detector = Detector.load(model or DEFAULT_MODEL)
+    detector = Detector.load(model or DEFAULT_MODEL, precision=precision)
     card = detector.card
     stderr = Console(stderr=True)
     progress = track(fields, "Fields", console=stderr, disable=not stderr.is_terminal)
     examined = [examine(field, detector, halo_px=halo_px) for field in progress]
     about = {"source": "model", "model": card.id, "sha256": card.sha256, "threshold": card.threshold}
-    return examined, about | {"halo_px": halo_px}
+    return examined, about | {"halo_px": halo_px, "precision": detector.backend.precision}
 
 
 def _from_reports(fields: "Sequence[Field]", folder: Path) -> "tuple[list[ExaminedField], dict[str, Any]]":

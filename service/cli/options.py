@@ -16,6 +16,8 @@ Threshold = Annotated[Optional[float], typer.Option(help="Instead of the model's
 Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+Arithmetic: TypeAlias = Literal["auto", "bfloat16", "float32", "int8"]
+Precision = Annotated[Arithmetic, typer.Option(help="auto: the fastest that finds the same.")]
 
 Server = Annotated[str, typer.Option(metavar="URL", envvar="MITOSIS_SERVER")]
 Key = Annotated[

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from service.cli.options import Model
+from service.cli.options import Model, Precision
 from service.errors import ParameterInvalid
 
 
@@ -21,6 +21,7 @@ def thresholds_command(
         Optional[float],
         typer.Option(min=0, max=1, help="Look again from this on, 0: not; else as the card."),
     ] = None,
+    precision: Precision = "auto",
     write: Annotated[bool, typer.Option("--write", help="Keep the table, and the second look, in the card.")] = False,
 ) -> None:
     """Tell the recall and the calls per mm2 of thresholds, on laboratories and tissue that a model never saw."""
@@ -35,7 +36,7 @@ def thresholds_command(
     from service.training.laboratories import operating_points
 
     folder = find_model(model or DEFAULT_MODEL)
-    detector, read = Detector.load(folder), read_crops(crops)
+    detector, read = Detector.load(folder, precision=precision), read_crops(crops)
     if second_look is not None:
         wanted = SecondLook(above=second_look) if second_look else None
         detector.card = detector.card.model_copy(update={"second_look": wanted})

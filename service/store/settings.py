@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     """Model id, or a folder with weights and card."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs: `auto`, `cpu` or `cuda`."""
+    precision: Literal["auto", "bfloat16", "float32", "int8"] = "auto"
+    """Its arithmetic: `auto`, `bfloat16`, `float32` or `int8`; `auto` is the fastest that finds the same."""
     max_upload_bytes: Annotated[int, Field(gt=0)] = 64 * GIB
     """Bytes of the largest upload."""
     roots: Names = ()

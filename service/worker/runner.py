@@ -210,7 +210,7 @@ class Runner:
     def _detector(self, model: str) -> Detector:
         """Load and warm the detector of a model; only the last one stays loaded."""
         if model not in self._detectors:
-            detector = Detector.load(model, device=self._settings.device)
+            detector = Detector.load(model, device=self._settings.device, precision=self._settings.precision)
             detector.predict(np.full((1, PATCH_PX, PATCH_PX, 3), 255, np.uint8))
             self._detectors = {model: detector}
         return self._detectors[model]

@@ -6,6 +6,7 @@ on a CPU) sums are rounded otherwise: then the counts must be the same, and each
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,14 +90,14 @@ def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress
 
 
 def _detector(model: str, report: Report) -> "Detector":
-    """Load the detector on the report's device, if that is here."""
+    """Load the detector on the report's device and in its precision, as far as they are here."""
     from service.inference import Detector
 
-    precision: Any = "float32" if report.parameters["precision"] == "float32" else "auto"
-    try:
-        return Detector.load(model, device=report.parameters["device"], precision=precision)
-    except DeviceUnavailable:
-        return Detector.load(model, precision=precision)
+    precision: Any = report.parameters["precision"]
+    for device in (report.parameters["device"], "auto"):
+        with suppress(DeviceUnavailable):
+            return Detector.load(model, device=device, precision=precision)
+    return Detector.load(model)
 
 
 def differences(stored: dict[str, Any], again: Report) -> Iterator[str]:
