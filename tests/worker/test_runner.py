@@ -120,6 +120,20 @@ def test_two_workers_plan_a_slide_once_and_find_what_one_finds(laboratory: Labor
     }
 
 
+def test_the_setting_chooses_the_arithmetic(laboratory: Laboratory) -> None:
+    usual = laboratory.workers
+    exact = Runner(laboratory.settings.model_copy(update={"precision": "float32"}), lambda: False)
+    laboratory.workers = [exact, exact]
+    try:
+        analysis_id = laboratory.submit(region=REGION)
+        while laboratory.step(analysis_id, 0):
+            pass
+    finally:
+        laboratory.workers = usual
+        exact.retire()
+    assert laboratory.report(analysis_id).parameters["precision"] == "float32"
+
+
 def test_a_damaged_plan_costs_time_and_nothing_else(laboratory: Laboratory, alone: dict[str, Any]) -> None:
     analysis_id = laboratory.submit(region=REGION, parts=2)
     folder, number = laboratory.storage.result_folder(analysis_id), 0
