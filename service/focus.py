@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.measure import blur_effect
+import scipy
+import skimage
 
 from service.ink import Mask
 from service.slide import Box, Slide
@@ -66,7 +66,7 @@ def _cells(tissue: TissueMask) -> Iterator[tuple[tuple[slice, slice], list[tuple
 
 def _fullest(coverage: npt.NDArray[np.uint8], window: int) -> list[tuple[int, int]]:
     """Find the middles of the windows with most tissue, that do not overlap."""
-    filled = ndimage.uniform_filter(coverage.astype(np.float32) / WHOLE, window, mode="constant")
+    filled = scipy.ndimage.uniform_filter(coverage.astype(np.float32) / WHOLE, window, mode="constant")
     found: list[tuple[int, int]] = []
     while len(found) < WINDOWS and filled.max(initial=0) >= LEAST_TISSUE:
         row, column = (int(place) for place in np.unravel_index(filled.argmax(), filled.shape))
@@ -81,4 +81,4 @@ def _blur(slide: Slide, tissue: TissueMask, row: int, column: int) -> float:
     middle = ((column + 0.5) * tissue.scale[0] / scale[0], (row + 0.5) * tissue.scale[1] / scale[1])
     box = Box(round(middle[0] - WINDOW_PX / 2), round(middle[1] - WINDOW_PX / 2), WINDOW_PX, WINDOW_PX)
     green = slide.read(box, scale)[..., 1].astype(np.float32)
-    return float(blur_effect(green, h_size=COMPARED_PX, channel_axis=None))
+    return float(skimage.measure.blur_effect(green, h_size=COMPARED_PX, channel_axis=None))

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.measure import label, regionprops
+import scipy
+import skimage
 
 from service.ink import EIGHT, Density, Mask
 from service.tissue import WHOLE, TissueMask
@@ -27,7 +27,7 @@ def find_folds(density: Density, tissue: TissueMask) -> Mask:
     """Find folds of the tissue in an overview's optical densities; (h, w)."""
     folds = np.zeros(tissue.coverage.shape, bool)
     if np.count_nonzero(tissue.mask) >= FEWEST_PX:
-        (box,) = ndimage.find_objects(tissue.mask.astype(np.uint8))
+        (box,) = scipy.ndimage.find_objects(tissue.mask.astype(np.uint8))
         within = replace(tissue, coverage=tissue.coverage[box])
         folds[box] = _bands(_twice_as_dense(density[box], within), LEAST_UM2 / (tissue.pixel_mm2 * 1e6))
     return folds
@@ -45,11 +45,11 @@ def _twice_as_dense(density: Density, tissue: TissueMask) -> Mask:
     dense = np.percentile(total[mask], 95)
     begun = mask & alike & (total > AS_AROUND * total_around) & (total > AS_DENSEST * dense)
     goes_on = mask & (total > GOES_ON * total_around) & (total > dense)
-    return np.asarray(ndimage.binary_propagation(begun, EIGHT, mask=begun | goes_on), bool)
+    return np.asarray(scipy.ndimage.binary_propagation(begun, EIGHT, mask=begun | goes_on), bool)
 
 
 def _mean(values: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    return np.asarray(ndimage.uniform_filter(values, (size, size, 1)), np.float32)
+    return np.asarray(scipy.ndimage.uniform_filter(values, (size, size, 1)), np.float32)
 
 
 def _around(
@@ -59,7 +59,7 @@ def _around(
     height, width = density.shape[:2]
     covered, stained = _block_sums(share), _block_sums(density * share)
     blocks = np.where(covered < 1, usual, stained / covered.clip(1))
-    medians = np.stack([ndimage.median_filter(blocks[..., channel], 7) for channel in range(3)], -1)
+    medians = np.stack([scipy.ndimage.median_filter(blocks[..., channel], 7) for channel in range(3)], -1)
     return np.asarray(medians.repeat(AROUND_PX, 0).repeat(AROUND_PX, 1)[:height, :width], np.float32)
 
 
@@ -72,11 +72,11 @@ def _block_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _bands(mask: Mask, least_px: float) -> Mask:
     """Keep the connected parts of a mask that are long and narrow."""
-    labels = label(mask, connectivity=2)
+    labels = skimage.measure.label(mask, connectivity=2)
     bands = np.zeros_like(mask)
-    for part in regionprops(labels):
+    for part in skimage.measure.regionprops(labels):
         if part.area >= least_px:
-            half_width = ndimage.distance_transform_edt(np.pad(part.image, 1)).max()
+            half_width = scipy.ndimage.distance_transform_edt(np.pad(part.image, 1)).max()
             if part.area >= LONGER * (2 * half_width) ** 2:
                 bands[part.slice] |= part.image
     return bands

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from math import inf, pi, sqrt, tau
 
 import numpy as np
+import scipy
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 from service.mitotic_definitions import RECTANGLE_SIDES, WindowShape
 
@@ -173,7 +173,7 @@ def _fullest_discs(points: Points, radius: float) -> list[Members]:
     A disc with the most points can be moved until one of them lies on its rim; so all discs with a given point on
     the rim are swept, for every point that has neighbours enough.
     """
-    tree = cKDTree(points)
+    tree = scipy.spatial.cKDTree(points)
     neighbours = tree.query_ball_point(points, 2 * radius, return_length=True)  # (n,) itself included
     most, fullest = 0, dict[bytes, Members]()
     for rim in np.argsort(-neighbours, kind="stable"):

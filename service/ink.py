@@ -8,8 +8,8 @@ collections of fields, of which none is taken for ink.
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.measure import label
+import scipy
+import skimage
 
 Density = npt.NDArray[np.float32]  # (h, w, 3), of red, green, blue over the glass
 Mask = npt.NDArray[np.bool_]  # (h, w)
@@ -43,8 +43,8 @@ def find_ink(density: Density) -> Mask:
     ink = (cold & (total > VISIBLE)) | ((least > BLACK) & (most - least < COLOURLESS * most))
     areas = areas_of(ink) | areas_of(even)
     fading = (red > 0.7 * green + 0.12) & (total > VISIBLE)
-    areas |= ndimage.binary_dilation(areas, EIGHT, FADING_PX, mask=fading)
-    return np.asarray(ink | ndimage.binary_dilation(areas, EIGHT, FRINGE_PX), bool)
+    areas |= scipy.ndimage.binary_dilation(areas, EIGHT, FADING_PX, mask=fading)
+    return np.asarray(ink | scipy.ndimage.binary_dilation(areas, EIGHT, FRINGE_PX), bool)
 
 
 def _unevenness(total: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -52,15 +52,15 @@ def _unevenness(total: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     least = np.full(total.shape, np.inf, np.float32)
     squares = total * total
     for window in ((3, 3), (1, 7), (7, 1)):
-        mean = ndimage.uniform_filter(total, window)
-        variance = ndimage.uniform_filter(squares, window) - mean * mean
+        mean = scipy.ndimage.uniform_filter(total, window)
+        variance = scipy.ndimage.uniform_filter(squares, window) - mean * mean
         np.minimum(least, np.sqrt(variance.clip(0)) / mean.clip(0.05), out=least)
     return least
 
 
 def areas_of(mask: Mask) -> Mask:
     """Keep the connected parts of a mask (h, w) that have LEAST_PX."""
-    labels, count = label(mask, connectivity=2, return_num=True)
+    labels, count = skimage.measure.label(mask, connectivity=2, return_num=True)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= LEAST_PX
     large[0] = False
     return np.asarray(large[labels], bool)

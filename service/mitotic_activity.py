@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import gammainccinv, gammaincinv  # scipy.stats takes half a second to import
 
 from service.hot_spots import Hotspot, Points, ranked_hotspots, window_at
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, WindowShape
@@ -122,8 +122,8 @@ def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float,
     if count < 0 or not 0 < confidence < 1:
         raise ValueError(f"no Poisson interval for count {count} at confidence {confidence}")
     tail = (1 - confidence) / 2
-    lower = float(gammaincinv(count, tail)) if count else 0.0
-    return lower, float(gammainccinv(count + 1, tail))
+    lower = float(scipy.special.gammaincinv(count, tail)) if count else 0.0
+    return lower, float(scipy.special.gammainccinv(count + 1, tail))
 
 
 def _scored(

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
-from skimage.measure import label
+import scipy
+import skimage
 
 from service.probability_map import ProbabilityMap
 from service.region import Region
@@ -96,8 +93,10 @@ def _groups(cells: Map, threshold: float) -> Iterator[tuple[Map, int, int]]:
     high = cells >= threshold
     if not high.any():
         return
-    labels, _ = label(ndimage.binary_dilation(high, np.ones((3, 3))), connectivity=2, return_num=True)
-    for index, part in enumerate(ndimage.find_objects(labels), start=1):
+    labels, _ = skimage.measure.label(
+        scipy.ndimage.binary_dilation(high, np.ones((3, 3))), connectivity=2, return_num=True
+    )
+    for index, part in enumerate(scipy.ndimage.find_objects(labels), start=1):
         own = labels[part] == index
         yield np.where(own, cells[part], np.float32(0)), part[0].start, part[1].start
 
@@ -114,7 +113,7 @@ def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int
         last = top + rows_at_a_time >= cells.shape[0] - 1
         pixels = upsample(band, stride_px)
         pixels = pixels if last else pixels[:-1]
-        labels, found = label(pixels >= threshold, connectivity=2, return_num=True)
+        labels, found = skimage.measure.label(pixels >= threshold, connectivity=2, return_num=True)
         labels = np.where(labels > 0, labels + count, 0)
         if above is not None:
             links += _touching(above, labels[0])
@@ -150,8 +149,8 @@ def _combined(
 ) -> npt.NDArray[np.float64]:
     if links:
         first, second = np.array(links).T - 1
-        graph = coo_array((np.ones(len(links)), (first, second)), (len(sums), len(sums)))
-        count, which = connected_components(graph, directed=False)
+        graph = scipy.sparse.coo_array((np.ones(len(links)), (first, second)), (len(sums), len(sums)))
+        count, which = scipy.sparse.csgraph.connected_components(graph, directed=False)
         joined = np.zeros((count, 4))
         np.add.at(joined[:, :3], which, sums[:, :3])
         np.maximum.at(joined[:, 3], which, sums[:, 3])
@@ -164,7 +163,7 @@ def _merged(table: npt.NDArray[np.float64], um_per_px: tuple[float, float], merg
     """Merge components closer than `merge_um`, in the order of their peaks; rows as in `components`."""
     if len(table) < 2 or merge_um <= 0:
         return table
-    neighbours = cKDTree(table[:, :2] * um_per_px).query_ball_point(table[:, :2] * um_per_px, merge_um)
+    neighbours = scipy.spatial.cKDTree(table[:, :2] * um_per_px).query_ball_point(table[:, :2] * um_per_px, merge_um)
     taken = np.zeros(len(table), bool)
     merged = []
     for index, near in enumerate(neighbours):

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import CardInvalid, ModelUnknown
-from service.slide import Colour
+from service.readers.colour_profile import Colour
 from service.stain import StainMatrix
 from service.strict import first_error
 

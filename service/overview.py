@@ -10,8 +10,8 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from PIL import Image
-from scipy import ndimage
 
 from service.slide import Box, Rgb, Slide
 
@@ -90,8 +90,8 @@ def _flat_colours(pixels: Rgb) -> tuple[Rgb, float]:
     deviation = np.zeros(pixels.shape[:2], np.float32)
     for channel in range(3):
         values = pixels[..., channel].astype(np.float32)
-        mean = ndimage.uniform_filter(values, FLAT_PX)
-        np.maximum(deviation, ndimage.uniform_filter(values * values, FLAT_PX) - mean * mean, out=deviation)
+        mean = scipy.ndimage.uniform_filter(values, FLAT_PX)
+        np.maximum(deviation, scipy.ndimage.uniform_filter(values * values, FLAT_PX) - mean * mean, out=deviation)
     places = np.flatnonzero((deviation < FLAT**2) & (pixels.min(-1) >= DARKEST_GLASS))
     step = 1 + len(places) // MOST_COLOURS
     colours = pixels.reshape(-1, 3)[places[::step]]
@@ -105,7 +105,7 @@ def _brightest_mode(colours: Rgb, least: float) -> npt.NDArray[np.float32] | Non
     if len(colours) < max(1.0, least):
         return None
     brightness = colours.mean(-1).astype(np.intp)
-    counts = ndimage.uniform_filter1d(np.bincount(brightness, minlength=257).astype(np.float64), 5) * 5
+    counts = scipy.ndimage.uniform_filter1d(np.bincount(brightness, minlength=257).astype(np.float64), 5) * 5
     common = np.flatnonzero(counts >= max(1.0, least))
     if not len(common):
         return None

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
+import skimage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from scipy import ndimage
-from skimage.measure import label
 
 from service.arrays import load_arrays, save_arrays
 from service.focus import find_blurred
@@ -176,7 +176,7 @@ def _beside(mask: Mask, hidden: Mask) -> Mask:
     """Tell of which px the nearest that is not hidden belongs to a mask."""
     if not hidden.any() or hidden.all():
         return np.zeros_like(mask)
-    rows, columns = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    rows, columns = scipy.ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     return np.asarray(mask[rows, columns], bool)
 
 
@@ -185,9 +185,9 @@ def _border(pixels: Rgb, ink: Mask) -> Mask:
     black: Mask = pixels.max(-1) <= DARKEST
     if not black.any():
         return black
-    labels = label(black, connectivity=1)
+    labels = skimage.measure.label(black, connectivity=1)
     rim = np.ones(labels.shape, bool)
     rim[2:-2, 2:-2] = False  # the outermost px are mixed with the white beyond the slide
     reaching = np.unique(labels[rim])
     border = np.isin(labels, reaching[reaching > 0])
-    return np.asarray(border | (ndimage.binary_dilation(border, EIGHT, FRINGE_PX + 1) & ink), bool)
+    return np.asarray(border | (scipy.ndimage.binary_dilation(border, EIGHT, FRINGE_PX + 1) & ink), bool)

@@ -5,8 +5,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from service.activity_report import CirclePlace, GrownMai, Mai, window_words
 from service.mitotic_definitions import MAI_BAAK
@@ -68,8 +68,10 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONG
         np.clip(x / scale, 0, thumbnail.shape[1] - 1).astype(int),
     )
     np.maximum.at(strongest, where, probabilities.values[rows, columns])
-    strongest = ndimage.maximum_filter(strongest, size=max(1, round(lattice.stride_px * lattice.scale[0] / scale)) | 1)
-    strongest = ndimage.grey_dilation(strongest, footprint=_disc(max(2, thumbnail.shape[1] // 500)))
+    strongest = scipy.ndimage.maximum_filter(
+        strongest, size=max(1, round(lattice.stride_px * lattice.scale[0] / scale)) | 1
+    )
+    strongest = scipy.ndimage.grey_dilation(strongest, footprint=_disc(max(2, thumbnail.shape[1] // 500)))
     grey = thumbnail.mean(-1, keepdims=True) * 0.6 + 100
     tinted = (np.clip(grey, 0, 255) * (1 - strongest[..., None] * (1 - HEAT))).astype(np.uint8)
     return _captioned(Image.fromarray(tinted), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
@@ -118,8 +120,10 @@ def _outline_tissue(thumbnail: Rgb, tissue: TissueMask, scale: float) -> None:
     height, width = thumbnail.shape[:2]
     rows = np.minimum(np.arange(height) * scale / tissue.scale[1], tissue.mask.shape[0] - 1).astype(int)
     columns = np.minimum(np.arange(width) * scale / tissue.scale[0], tissue.mask.shape[1] - 1).astype(int)
-    mask = ndimage.binary_opening(np.pad(tissue.mask, 1, mode="edge"), iterations=1)[1:-1, 1:-1][rows[:, None], columns]
-    thumbnail[mask & ~ndimage.binary_erosion(mask, iterations=2, border_value=1)] = TISSUE
+    mask = scipy.ndimage.binary_opening(np.pad(tissue.mask, 1, mode="edge"), iterations=1)[1:-1, 1:-1][
+        rows[:, None], columns
+    ]
+    thumbnail[mask & ~scipy.ndimage.binary_erosion(mask, iterations=2, border_value=1)] = TISSUE
 
 
 def _disc(radius: int) -> npt.NDArray[np.bool_]:

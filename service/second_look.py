@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, special
-from skimage.segmentation import watershed
+import scipy
+import skimage
 
 from service.calibration import HIGHEST
 from service.inference import Detector
@@ -50,7 +50,7 @@ def look_again(
         before = probabilities.values[rows, columns]
         place = (float(np.average(columns, weights=before)), float(np.average(rows, weights=before)))
         logits = logit(before)
-        values[rows, columns] = special.expit(logits - logits.max() + _look_at(slide, detector, plan, place))
+        values[rows, columns] = scipy.special.expit(logits - logits.max() + _look_at(slide, detector, plan, place))
         count += 1
         on_candidate()
     said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": count}
@@ -59,11 +59,13 @@ def look_again(
 
 def candidates(values: Map, above: float) -> Iterator[tuple[Cells, Cells]]:
     """Give rows and columns of the cells, at or above a probability, that belong to each peak of a map."""
-    groups, _ = ndimage.label(values >= above, AROUND)
-    for number, part in enumerate(ndimage.find_objects(groups), start=1):
+    groups, _ = scipy.ndimage.label(values >= above, AROUND)
+    for number, part in enumerate(scipy.ndimage.find_objects(groups), start=1):
         cells = np.where(groups[part] == number, values[part], np.float32(0))
-        peaks, count = ndimage.label((cells == ndimage.maximum_filter(cells, footprint=AROUND)) & (cells > 0), AROUND)
-        owners = watershed(-cells, peaks, connectivity=AROUND, mask=cells > 0)
+        peaks, count = scipy.ndimage.label(
+            (cells == scipy.ndimage.maximum_filter(cells, footprint=AROUND)) & (cells > 0), AROUND
+        )
+        owners = skimage.segmentation.watershed(-cells, peaks, connectivity=AROUND, mask=cells > 0)
         for peak in range(1, count + 1):
             rows, columns = np.nonzero(owners == peak)
             yield rows + part[0].start, columns + part[1].start
@@ -110,4 +112,4 @@ def _window(pixels: Rgb, shift: npt.NDArray[np.int_]) -> Rgb:
 
 def logit(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Give the logits of probabilities, finite at both ends."""
-    return np.asarray(special.logit(np.clip(np.asarray(probabilities, np.float64), 1 - HIGHEST, HIGHEST)))
+    return np.asarray(scipy.special.logit(np.clip(np.asarray(probabilities, np.float64), 1 - HIGHEST, HIGHEST)))

@@ -15,8 +15,8 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.measure import label
+import scipy
+import skimage
 
 from service.slide import Box, Slide
 from service.stain import StainEstimate, estimate_windows
@@ -85,7 +85,7 @@ class Sections:
     def of(cls, tissue: TissueMask) -> Self:
         """Find the sections of a slide's tissue."""
         mask = tissue.mask
-        pieces, count = label(_without_gaps(tissue), connectivity=2, return_num=True)
+        pieces, count = skimage.measure.label(_without_gaps(tissue), connectivity=2, return_num=True)
         areas = np.bincount(pieces[mask], minlength=count + 1) * tissue.pixel_mm2
         large = np.flatnonzero(areas >= LEAST_MM2)
         if len(large) < 2:
@@ -93,7 +93,7 @@ class Sections:
         numbers = np.zeros(count + 1, np.uint16)
         numbers[large] = np.arange(len(large))
         others = ~(np.isin(pieces, large) & mask)
-        rows, columns = ndimage.distance_transform_edt(others, return_distances=False, return_indices=True)
+        rows, columns = scipy.ndimage.distance_transform_edt(others, return_distances=False, return_indices=True)
         return cls(tissue, numbers[pieces[rows, columns]])
 
 
@@ -102,7 +102,7 @@ def _without_gaps(tissue: TissueMask) -> npt.NDArray[np.bool_]:
     radius = GAP_UM / 2 / (tissue.scale[0] * tissue.mpp[0])
     offsets = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
     disc = offsets**2 + offsets[:, None] ** 2 <= radius**2
-    return np.asarray(ndimage.binary_dilation(tissue.mask, disc), bool)
+    return np.asarray(scipy.ndimage.binary_dilation(tissue.mask, disc), bool)
 
 
 def estimate_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]) -> StainEstimate:

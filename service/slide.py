@@ -19,13 +19,12 @@ from PIL import Image
 from service.box import Box as Box
 from service.errors import BadInput, FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
 from service.location import HeldSlide, Location, Stamps, files_sha256, fingerprint_of, stamps_of
-from service.readers.colour_profile import ColourProfile
+from service.readers.colour_profile import Colour, ColourProfile
 from service.readers.levels import Levels
 from service.readers.levels import Rgb as Rgb
 from service.readers.opening import open_reader, slide_name
 from service.readers.slide_metadata import positive_number
 
-Colour: TypeAlias = Literal["as-scanned", "srgb"]
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # outside, a header's value is a print resolution, not a microscope's

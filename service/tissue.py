@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.measure import label
+import scipy
+import skimage
 
 from service.ink import EIGHT, Density, Mask, find_ink
 from service.overview import MASK_UM, Overview
@@ -122,7 +122,7 @@ def find_tissue(slide: Slide) -> TissueMask:
 def tissue_on(overview: Overview, density: Density, ink: Mask) -> TissueMask:
     """Measure the tissue that an overview shows beside ink (h, w)."""
     stained = _stained(density) & ~ink
-    near = ndimage.binary_dilation(stained, EIGHT) & ~ink
+    near = scipy.ndimage.binary_dilation(stained, EIGHT) & ~ink
     coverage = np.zeros(stained.shape, np.uint8)
     for rows, columns in _blocks(near):
         around = tuple(slice(max(0, side.start - MARGIN_PX), side.stop + MARGIN_PX) for side in (rows, columns))
@@ -138,7 +138,9 @@ def _stained(density: Density) -> Mask:
     """Find the mask px with tissue in them, of which specks of dirt are none."""
     green = density[..., 1]
     excess = green - np.minimum(density[..., 0], density[..., 2])
-    labels, count = label(excess > np.maximum(STAINED, COLOURED * green), connectivity=2, return_num=True)
+    labels, count = skimage.measure.label(
+        excess > np.maximum(STAINED, COLOURED * green), connectivity=2, return_num=True
+    )
     kept = np.bincount(labels.ravel(), minlength=count + 1) >= SPECK_UM2 / MASK_UM**2
     kept[labels[excess >= STRONGLY_STAINED]] = True
     kept[0] = False
@@ -163,14 +165,14 @@ def _covered(fine: Rgb, glass: npt.NDArray[np.float32], near: Mask) -> npt.NDArr
     light = np.minimum((fine + np.float32(1)) / (glass + 1), 1)
     lack = np.where(near, np.maximum(light[..., 0], light[..., 2]) - light[..., 1], 0)
     stained = lack > (math.exp(STAINED) - 1) * light[..., 1]
-    inner = ndimage.binary_erosion(stained, EIGHT, border_value=1)
-    usual = ndimage.maximum_filter(lack, 5)
+    inner = scipy.ndimage.binary_erosion(stained, EIGHT, border_value=1)
+    usual = scipy.ndimage.maximum_filter(lack, 5)
     for chosen, side in ((lack >= STRONGEST * usual, 5), (inner, 3)):
-        count = ndimage.uniform_filter(chosen.astype(np.float32), side)
-        mean = ndimage.uniform_filter(np.where(chosen, lack, 0), side) / count.clip(1 / side**2)
+        count = scipy.ndimage.uniform_filter(chosen.astype(np.float32), side)
+        mean = scipy.ndimage.uniform_filter(np.where(chosen, lack, 0), side) / count.clip(1 / side**2)
         usual = np.where(count > 0.5 / side**2, mean, usual)
     share = np.clip(lack / usual.clip(0.02), 0, 1)
     mostly = stained & (inner | (share >= 0.5))
-    core = ndimage.binary_erosion(mostly, EIGHT, border_value=1)
-    rim = ndimage.binary_dilation(mostly, EIGHT) & near & ~core
+    core = scipy.ndimage.binary_erosion(mostly, EIGHT, border_value=1)
+    rim = scipy.ndimage.binary_dilation(mostly, EIGHT) & near & ~core
     return np.where(core, np.float32(1), np.where(rim, share, 0)).astype(np.float32, copy=False)

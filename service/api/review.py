@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import scipy
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
-from scipy.spatial import cKDTree
 
 from service.activity_report import Mai
 from service.agreement import ReadingName
@@ -269,7 +269,7 @@ def _apart(candidates: list[Detection], known: Sequence[Detection], merge_um: fl
     """Leave out candidates that are one mitosis with a detection, be it a rejected one."""
     if not candidates or not known:
         return candidates
-    places = cKDTree([(each.x_um, each.y_um) for each in known])
+    places = scipy.spatial.cKDTree([(each.x_um, each.y_um) for each in known])
     distance_um, _ = places.query([(each.x_um, each.y_um) for each in candidates])
     return [each for each, apart_um in zip(candidates, distance_um, strict=True) if apart_um >= merge_um]
 

@@ -3,41 +3,75 @@
 Exit 0: done. 2: bad input. 1: the installation is at fault. An error is one line, `error: CODE: what and what to do`.
 """
 
-import json
-from pathlib import Path
+import importlib
+import warnings
+from collections import UserDict
+from functools import cache
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from service import __version__
-from service.cli.ablate import ablate_command
-from service.cli.analyze import analyze_command
-from service.cli.audit import audit_app
-from service.cli.console import check_outputs, reported_errors, write
-from service.cli.cross_validate import cross_validate_command
-from service.cli.demo import demo_command
-from service.cli.evaluate import evaluate_command
-from service.cli.keys import keys_app
-from service.cli.labels import labels_command
-from service.cli.lis import lis_app
-from service.cli.midog import midog_command
-from service.cli.migrate import migrate_command
-from service.cli.options import Mpp
-from service.cli.quantise import quantise_command
-from service.cli.recount import recount_command
-from service.cli.retention import retention_app
-from service.cli.serve import api_command, serve_command, worker_command
-from service.cli.submit import submit_command
-from service.cli.thresholds import thresholds_command
-from service.cli.train import train_command
-from service.cli.verify import verify_command
-from service.cli.watch import watch_command
-from service.slide import open_slide
+from service.cli.failures import reported_errors
+
+warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
+
+# by name, in the order of the help: the module below this folder, and the function or group in it
+COMMANDS = {
+    "analyze": "analyze:analyze_command",
+    "info": "info:info_command",
+    "export-onnx": "export_onnx:export_onnx_command",
+    "demo": "demo:demo_command",
+    "submit": "submit:submit_command",
+    "watch": "watch:watch_command",
+    "serve": "serve:serve_command",
+    "api": "serve:api_command",
+    "worker": "serve:worker_command",
+    "migrate": "migrate:migrate_command",
+    "verify": "verify:verify_command",
+    "labels": "labels:labels_command",
+    "midog": "midog:midog_command",
+    "train": "train:train_command",
+    "evaluate": "evaluate:evaluate_command",
+    "thresholds": "thresholds:thresholds_command",
+    "quantise": "quantise:quantise_command",
+    "ablate": "ablate:ablate_command",
+    "cross-validate": "cross_validate:cross_validate_command",
+    "recount": "recount:recount_command",
+    "keys": "keys:keys_app",
+    "audit": "audit:audit_app",
+    "lis": "lis:lis_app",
+    "retention": "retention:retention_app",
+}
+
+
+class OnDemand(UserDict[str, Any]):
+    """The commands by name, each imported when it is first asked for: all of them together take a second."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Make what parses a command. Raises KeyError."""
+        return _loaded(name, super().__getitem__(name))
+
+
+@cache
+def _loaded(name: str, place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    found = getattr(importlib.import_module(f"service.cli.{module}"), attribute)
+    alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found)
+    else:
+        alone.command(name)(found)
+    return typer.main.get_group(alone).commands[name]
 
 
 class Commands(TyperGroup):
     """The group of all commands; an error of ours, in any of them, is one line and an exit status."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = OnDemand(COMMANDS)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -48,52 +82,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="mitosis", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-
-
-app.command("analyze")(analyze_command)
-
-
-@app.command()
-def info(path: Annotated[str, typer.Argument(metavar="PATH")], mpp: Mpp = None) -> None:
-    """Show what the service sees in a slide, as JSON."""
-    with open_slide(path, mpp=mpp) as slide:
-        typer.echo(json.dumps(slide.describe(), indent=2))
-
-
-@app.command("export-onnx")
-def export_onnx(
-    model: Annotated[str, typer.Argument(metavar="ID|PATH", help="Model id, or a folder with weights and card.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.onnx")],
-) -> None:
-    """Write a model as ONNX, compared with PyTorch before it is written: plain RGB in, probability maps out."""
-    from service.export_onnx import to_onnx
-    from service.weights import load_model
-
-    check_outputs([], [out])
-    write(to_onnx(load_model(model)), out)
-
-
-app.command("demo")(demo_command)
-app.command("submit")(submit_command)
-app.command("watch")(watch_command)
-app.command("serve")(serve_command)
-app.command("api")(api_command)
-app.command("worker")(worker_command)
-app.command("migrate")(migrate_command)
-app.command("verify")(verify_command)
-app.add_typer(keys_app)
-app.add_typer(audit_app)
-app.add_typer(lis_app)
-app.add_typer(retention_app)
-app.command("labels")(labels_command)
-app.command("midog")(midog_command)
-app.command("train")(train_command)
-app.command("evaluate")(evaluate_command)
-app.command("thresholds")(thresholds_command)
-app.command("quantise")(quantise_command)
-app.command("ablate")(ablate_command)
-app.command("cross-validate")(cross_validate_command)
-app.command("recount")(recount_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,22 +1,20 @@
-"""The commands' common parts: slides in, files out whole or not at all, and an error as one line."""
+"""The commands' common parts: slides in, files out whole or not at all, and bars that show how far they are."""
 
 import multiprocessing
 import os
-import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from typer.exceptions import TyperException
 
+from service.cli.failures import complain
 from service.cohort import MANIFEST_SUFFIX, CohortSlide, read_manifest, report_names
 from service.errors import (
     CardInvalid,
@@ -37,42 +35,9 @@ from service.readers.slide_folders import slides_in
 # what every slide of a run would end with: the model is loaded with the first
 OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable, DeviceFailed)
 
-OF_TYPER = (typer.Exit, typer.Abort, TyperException)  # which it deals with
-
 FormatOption = Annotated[ReportFormat, typer.Option("--format", help="What to write.")]
 
-warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
-
 stderr = Console(stderr=True, markup=False, highlight=False)
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn an error of ours, or an option's impossible value, into its one line and exit status."""
-    try:
-        yield
-    except typer.BadParameter as error:
-        _fail(ParameterInvalid(error.format_message().replace("Value error, ", "")))  # pydantic's
-    except MitosisError as error:
-        _fail(error)
-    except (*OF_TYPER, BrokenPipeError):
-        raise
-    except Exception as error:
-        if sys.flags.dev_mode:  # python -X dev -m service ...: with the traceback
-            raise
-        _fail(InternalError(f"{type(error).__name__}: {error}; please report it"))
-
-
-def _fail(error: MitosisError) -> NoReturn:
-    complain(error)
-    raise typer.Exit(error.exit_code) from error
-
-
-def complain(error: MitosisError, path: str | None = None) -> None:
-    """Print an error's line on standard error; `path`: which of several slides it is of."""
-    where = f"{path}: " if path is not None and not str(error).startswith((path, Path(path).name)) else ""
-    line = f"error: {error.code}: {where}{error}"
-    typer.echo(" ".join(line.encode(errors="replace").decode().splitlines()), err=True)
 
 
 class Tally:

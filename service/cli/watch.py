@@ -16,7 +16,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from service.cli.console import complain
+from service.cli.failures import complain
 from service.cli.options import Key, Mpp, Priority, ServedModel, Server
 from service.cli.submit import DEFAULT_SERVER
 from service.client.watched_folder import Candidate, Stillness, Taken, candidates

@@ -9,8 +9,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.spatial import cKDTree
+import scipy
 
 from service.hot_spots import Points
 from service.intake.overlays import Place, Ramp, colours_of, paint
@@ -52,12 +51,12 @@ def densities(points_um: Points, tissue: TissueMask) -> npt.NDArray[np.float64]:
     covered = padded.reshape(rows, block, columns, block).sum((1, 3)) * tissue.pixel_mm2 / WHOLE  # mm2
     across_um, down_um = (block * scale * mpp for scale, mpp in zip(tissue.scale, tissue.mpp, strict=True))
     cell_um = (across_um, down_um)
-    round_about = ndimage.convolve(covered, _disc(cell_um), mode="constant")
+    round_about = scipy.ndimage.convolve(covered, _disc(cell_um), mode="constant")
     x, y = np.meshgrid((np.arange(columns) + 0.5) * cell_um[0], (np.arange(rows) + 0.5) * cell_um[1])
     centres = np.stack([x.ravel(), y.ravel()], 1)
     counts = np.zeros(rows * columns)
     if len(points_um):
-        counts = cKDTree(points_um).query_ball_point(centres, RADIUS_UM, return_length=True)
+        counts = scipy.spatial.cKDTree(points_um).query_ball_point(centres, RADIUS_UM, return_length=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         found: npt.NDArray[np.float64] = np.asarray(counts, np.float64).reshape(rows, columns) / round_about
     found[(round_about < LEAST_SHARE * MAI_BAAK.area_mm2) | (covered == 0)] = np.nan

@@ -4,12 +4,14 @@ import hashlib
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 from pydantic import BaseModel, ConfigDict
+
+Colour: TypeAlias = Literal["as-scanned", "srgb"]  # what a model reads
 
 
 class IccFacts(BaseModel):

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import simplejpeg
 import tifffile
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from service.readers.stream_size import stream_size
 
@@ -126,7 +126,8 @@ class JpegTiles:
             return False
         inside = np.s_[1:-1, 1:-1]
         lowest, highest = (
-            limit(ours.astype(np.int16), size=(3, 3, 1))[inside] for limit in (minimum_filter, maximum_filter)
+            limit(ours.astype(np.int16), size=(3, 3, 1))[inside]
+            for limit in (scipy.ndimage.minimum_filter, scipy.ndimage.maximum_filter)
         )
         theirs = theirs[inside]
         return bool(((theirs >= lowest - ROUNDING) & (theirs <= highest + ROUNDING)).all())

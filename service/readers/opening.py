@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-import fsspec
 import openslide
 
 from service.errors import BadInput, FileMissing, NotASlide, SlideDamaged, SlideUnsupported
@@ -104,6 +103,8 @@ def open_reader(path: str | Path) -> OpenedSlide:
 
 def local_path(url: str) -> Path | str:
     """Give the path that a file:// URL means, so that both have the same reader; other URLs as they are."""
+    import fsspec  # with asyncio and ssl, for the few slides that are no files
+
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:  # no driver installed, no such protocol

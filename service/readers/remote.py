@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, cast
 
-import fsspec
-
 from service.errors import BadInput, FileMissing, MitosisError, SlideChanged
 from service.refusals import SourceUnavailable
 
@@ -25,6 +23,8 @@ class RemoteFile(io.BufferedIOBase):
     """A file behind a URL, open for reading. Raises FileMissing, SlideChanged, SourceUnavailable."""
 
     def __init__(self, url: str, name: str, block_bytes: int) -> None:
+        import fsspec
+
         self._name = name
         with driver_errors(name):
             system, path = fsspec.core.url_to_fs(url)
@@ -68,6 +68,8 @@ def open_remote(url: str, name: str, block_bytes: int = BLOCK_BYTES) -> BinaryIO
 
 def identity(url: str, name: str) -> tuple[Any, ...]:
     """Ask what tells that a file is another one: its size, and ETag and version where the storage has them."""
+    import fsspec
+
     with driver_errors(name):
         system, path = fsspec.core.url_to_fs(url)
         found = system.info(path, **({"refresh": True} if "s3" in system.protocol else {}))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from scipy.spatial import cKDTree
+import scipy
 from sqlalchemy import Engine
 
 from service.errors import DeviceUnavailable, StoredDamaged
@@ -132,7 +132,7 @@ def _compared(where: str, stored: Any, now: Any) -> Iterator[str]:
 
 def _moved(stored: list[dict[str, Any]], now: list[dict[str, Any]]) -> Iterator[str]:
     """Yield mitoses that are not where they were, or whose scores differ."""
-    places = cKDTree([(each["x_um"], each["y_um"]) for each in now]) if now else None
+    places = scipy.spatial.cKDTree([(each["x_um"], each["y_um"]) for each in now]) if now else None
     for each in stored:
         apart_um, nearest = places.query((each["x_um"], each["y_um"])) if places is not None else (float("inf"), 0)
         if apart_um > NEAR_UM:
