@@ -8,7 +8,8 @@ Optical density is -ln((I + 1) / 240) of an 8-bit intensity I, as in the common 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ TRANSPARENT = 0.15  # beta: optical density below which a pixel is glass
 BRIGHTEST = int((DENSITIES >= TRANSPARENT).sum()) - 1  # intensity of what is not glass
 EXTREME_PERCENT = 1.0  # alpha: robust extremes of the angle
 FEWEST_PIXELS = 1000
+MOST_ALIKE = (50**2 - 1) / (50**2 + 1)  # cosine of the angle between two stains whose matrix has a condition of 50
 RICH_PERCENT = 75  # of windows: most tissue may be stroma, and its windows do not show how dark nuclei are
 # optical densities of unit length (haematoxylin, eosin; R, G, B) that stains of H&E lie between in single windows; in
 # 29,000 of 456 fields of many hospitals 99 % do. DAB absorbs blue far more than green (1.5 times and more)
@@ -42,32 +44,67 @@ class StainMatrix:
 
 def optical_density(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Optical density of 8-bit intensities, any shape."""
-    return DENSITIES[pixels]
+    return DENSITIES.take(pixels)
 
 
-def estimate_stain(pixels: npt.NDArray[np.uint8]) -> StainMatrix | None:
+def estimate_stain(pixels: npt.NDArray[np.uint8], fewest: int = FEWEST_PIXELS) -> StainMatrix | None:
     """Macenko's estimate from RGB pixels (N, 3); None where it is degenerate.
 
-    Degenerate: too few stained pixels, one stain only, or a result that is not finite or not positive.
+    Degenerate: fewer than `fewest` stained pixels, one stain only, or a result that is not finite or not positive.
     """
-    density = optical_density(pixels)
-    stained = density[_stained(pixels)]
-    if len(stained) < FEWEST_PIXELS:
+    density, dark = optical_density(pixels), _stained(pixels)
+    stained = density.compress(dark, 0)
+    if len(stained) < fewest:
         return None
-    plane = np.linalg.eigh(np.cov(stained.T))[1][:, 1:]  # the two largest, in ascending order
+    plane = np.linalg.eigh(_covariance(stained))[1][:, 1:]  # the two largest, in ascending order
     plane *= np.where(plane.sum(0) < 0, -1, 1)
-    angles = np.arctan2(*(stained @ plane).T[::-1])
-    low, high = np.percentile(angles, [EXTREME_PERCENT, 100 - EXTREME_PERCENT])
+    low, high = _extreme_angles(stained @ plane)
     matrix = plane @ np.array([[np.cos(low), np.cos(high)], [np.sin(low), np.sin(high)]])
     if matrix[0, 0] < matrix[0, 1]:  # haematoxylin absorbs more red
         matrix = matrix[:, ::-1]
-    if np.linalg.cond(matrix) > 50 or (matrix.sum(0) <= 0).any():
+    cosine = float(matrix[:, 0] @ matrix[:, 1])  # of the angle between stains, which have unit length
+    if abs(cosine) > MOST_ALIKE or (matrix.sum(0) <= 0).any():
         return None
-    concentrations = np.linalg.pinv(matrix) @ density.T
-    greatest = np.percentile(concentrations, 100 - EXTREME_PERCENT, axis=1)
+    inverse = np.array([[1, -cosine], [-cosine, 1]]) @ matrix.T / (1 - cosine**2)
+    concentrations = inverse @ density.T
+    greatest = np.array([_percentiles(each, 100 - EXTREME_PERCENT)[0] for each in concentrations])
     if not np.isfinite(greatest).all() or (greatest <= 0.05).any():
         return None
     return StainMatrix(matrix, greatest)
+
+
+def _covariance(density: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give the covariance (3, 3) of optical densities (n, 3), in a quarter of the time that `np.cov` takes."""
+    mean = np.ones(len(density)) @ density / len(density)
+    return (density.T @ density - len(density) * np.outer(mean, mean)) / (len(density) - 1)
+
+
+def _extreme_angles(components: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Find the robust extremes of the angles of points (n, 2), counted from the first axis.
+
+    Above that axis an angle falls as its cotangent rises, so that only the extremes need an arc tangent.
+    """
+    x, y = components.T
+    if (y > 0).all():
+        high, low = _percentiles(x / y, EXTREME_PERCENT, 100 - EXTREME_PERCENT, of=_arc_cotangent)
+    else:
+        low, high = _percentiles(np.arctan2(y, x), EXTREME_PERCENT, 100 - EXTREME_PERCENT)
+    return low, high
+
+
+def _arc_cotangent(value: float) -> float:
+    return math.atan2(1, value)
+
+
+def _percentiles(
+    values: npt.NDArray[np.float64], *percents: float, of: Callable[[float], float] = float
+) -> list[float]:
+    """Give percentiles of a monotone function of values, linear as NumPy's, which for few of them is far slower."""
+    places = [(len(values) - 1) * percent / 100 for percent in percents]
+    below = [int(place) for place in places]
+    ordered = np.partition(values, [rank for each in below for rank in (each, each + 1)])
+    ends = [(of(ordered[each]), of(ordered[each + 1])) for each in below]
+    return [float(a + (b - a) * (place - rank)) for place, rank, (a, b) in zip(places, below, ends, strict=True)]
 
 
 def density_transform(source: StainMatrix, reference: StainMatrix) -> npt.NDArray[np.float32]:
@@ -132,9 +169,9 @@ class StainEstimate:
             raise ValueError(f"no stain estimate: {error}") from error
 
 
-def estimate_windows(windows: Iterable[npt.NDArray[np.uint8]]) -> list[StainMatrix | None]:
+def estimate_windows(windows: Iterable[npt.NDArray[np.uint8]], fewest: int = FEWEST_PIXELS) -> list[StainMatrix | None]:
     """Estimate the stains of windows, each of pixels (n, 3), one by one; those too pale to tell are left out."""
-    return [estimate_stain(window) for window in windows if _stained(window).sum() >= FEWEST_PIXELS]
+    return [estimate_stain(window, fewest) for window in windows if _stained(window).sum() >= fewest]
 
 
 def typical_stain(stains: Sequence[StainMatrix]) -> StainMatrix | None:

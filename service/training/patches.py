@@ -33,9 +33,9 @@ from torch import Tensor
 
 from service.errors import DataInvalid
 from service.quality import assess_quality
-from service.sections import sample_windows
+from service.sections import window_stains
 from service.slide import Rgb, open_slide
-from service.stain import StainEstimate, StainMatrix, estimate_windows
+from service.stain import StainEstimate, StainMatrix
 from service.tiling import PATCH_PX
 from service.training.augmentation import (
     GLASS,
@@ -116,7 +116,7 @@ def load_fields(
 def _window_stains(field: Field, mpp: float) -> list[StainMatrix | None]:
     """Estimate the stains of the windows that an analysis would look at if the field were a slide."""
     with open_slide(field.path, mpp=field.mpp[0]) as slide:
-        return estimate_windows(sample_windows(slide, assess_quality(slide).examinable, field.scale(mpp)))
+        return window_stains(slide, assess_quality(slide).examinable, field.scale(mpp))
 
 
 def _padded(pixels: Rgb) -> Rgb:
