@@ -23,10 +23,10 @@ DAMAGE = (  # a flipped bit can give each of these: an array's header is parsed 
 )
 
 
-def save_arrays(path: Path, *, compressed: bool = False, **arrays: npt.ArrayLike) -> None:
-    """Write arrays by name. Raises StorageFull, OutputUnwritable."""
+def save_arrays(path: Path, *, compressed: bool = False, durable: bool = True, **arrays: npt.ArrayLike) -> None:
+    """Write arrays by name, as `write_whole` writes. Raises StorageFull, OutputUnwritable."""
     save = np.savez_compressed if compressed else np.savez
-    write_whole(path, lambda file: save(file, allow_pickle=False, **arrays))
+    write_whole(path, lambda file: save(file, allow_pickle=False, **arrays), durable=durable)
 
 
 def load_arrays(path: Path, kind: str, *names: str) -> list[npt.NDArray[Any]]:

@@ -19,12 +19,12 @@ KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing
 OTHERS = 0o077  # what group and all others may, as bits of a mode
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     """Write a file whole or not at all: bytes, or what a function writes into the open file it is given.
 
     The content goes to another name in the same folder and is renamed when it is on the disk. Whoever is killed in
-    between leaves the old file as it was, and beside it one that ends in `.partial`. Raises StorageFull,
-    OutputUnwritable.
+    between leaves the old file as it was, and beside it one that ends in `.partial`. Not `durable` is what can be made
+    again: it is whole for whoever reads it, but after a power cut may be empty. Raises StorageFull, OutputUnwritable.
     """
     partial = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}.partial")  # no name has over 255 bytes
     with writable(path):
@@ -35,11 +35,13 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> No
                 else:
                     content(file)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 @contextmanager
@@ -115,6 +117,12 @@ def close_to_others(path: Path) -> None:
             raise OutputUnwritable(
                 f"{path} is open to other users (mode {mode:o}) and belongs to another one; have it closed (chmod go=)"
             ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what is in a file is on the disk. Raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -89,10 +89,10 @@ class Plan:
         return plan
 
     def save(self, path: Path) -> None:
-        """Write what cannot be derived, whole or not at all. Raises StorageFull, OutputUnwritable."""
+        """Write what cannot be derived; a power cut may take it. Raises StorageFull, OutputUnwritable."""
         facts = {"key": self.key, "stains": self.stain.as_json()}
         arrays = {"facts": json.dumps(facts), "sections": self.sections.labels, **self.quality.as_arrays()}
-        save_arrays(path, compressed=True, **arrays)
+        save_arrays(path, compressed=True, durable=False, **arrays)
 
     @property
     def tissue(self) -> TissueMask:

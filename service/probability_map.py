@@ -38,7 +38,7 @@ class ProbabilityMap:
         self.done.add(tile)
 
     def save(self, path: Path, key: str = "") -> None:
-        """Write the map, whole or not at all; `key` says what it was computed from.
+        """Write the map, whole or not at all; `key` says what it was computed from. A power cut may take it.
 
         Raises StorageFull, OutputUnwritable.
         """
@@ -46,7 +46,7 @@ class ProbabilityMap:
         tiles = np.array(
             [(*astuple(tile.read), *astuple(tile.write), tile.patches, tile.section) for tile in self.done], np.int64
         ).reshape(-1, 10)
-        save_arrays(path, facts=json.dumps(facts), values=self.values, tiles=tiles)
+        save_arrays(path, durable=False, facts=json.dumps(facts), values=self.values, tiles=tiles)
 
     def to_xarray(self, mpp: tuple[float, float] | None = None) -> "DataArray":
         """Make a labelled array (y, x) whose coordinates say which place a cell shows: level-0 px, pixel centres whole.

@@ -114,8 +114,8 @@ class QualityMap:
         return bool(self.kinds[self.tissue.pixel(x, y)])
 
     def save(self, path: Path) -> None:
-        """Write the map, whole or not at all. Raises OSError."""
-        save_arrays(path, compressed=True, **self.as_arrays())
+        """Write the map, whole or not at all; a power cut may take it. Raises StorageFull, OutputUnwritable."""
+        save_arrays(path, compressed=True, durable=False, **self.as_arrays())
 
     @classmethod
     def load(cls, path: Path) -> Self:

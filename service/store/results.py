@@ -24,7 +24,7 @@ import structlog
 from sqlalchemy import Engine, select, update
 
 from service.errors import StoredDamaged
-from service.files import file_sha256, sync_folder, write_whole
+from service.files import file_sha256, sync_file, sync_folder, write_whole
 from service.mitotic_figures import find_mitotic_figures, within
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
@@ -168,10 +168,14 @@ def _candidates(result: Result, above: float) -> list[Detection]:
 def write_result(folder: Path, report: bytes, arrays: Mapping[str, Path]) -> tuple[str, dict[str, str]]:
     """Put the files of a result into place; gives the report's checksum, by which all are named, and theirs.
 
-    `arrays`: files by kind, which are moved. Raises StorageFull, OutputUnwritable, OSError.
+    `arrays`: files by kind, which are moved. All of it is on the disk when this returns. Raises StorageFull,
+    OutputUnwritable, OSError.
     """
     digest, files = hashlib.sha256(report).hexdigest(), {kind: file_sha256(path) for kind, path in arrays.items()}
-    write_whole(folder / f"report-{digest}.json", report)
+    written = folder / f"report-{digest}.json"
+    write_whole(written, report, durable=False)
+    for path in (written, *arrays.values()):
+        sync_file(path)
     for kind, path in arrays.items():
         path.replace(folder / f"{kind}-{digest}.npz")
     sync_folder(folder)
