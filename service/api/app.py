@@ -1,5 +1,6 @@
 """The gateway as an ASGI application: `create_app(settings)`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -76,9 +77,11 @@ def create_app(settings: Settings) -> FastAPI:
             say_confinement(log)
             maintenance = Maintenance(settings, known, broker, storage, sandbox)
             maintenance.start()
+            listening = asyncio.create_task(app.state.service.ends.listen(broker))
             try:
                 yield
             finally:
+                listening.cancel()
                 maintenance.stop()
                 broker.close()
                 if provider is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from service.api.ends import Ends
 from service.api.identity import Provider
 from service.intake.sandbox import Sandbox
 from service.refusals import QueueUnavailable
@@ -31,6 +32,7 @@ class State:
     sandbox: Sandbox
     provider: Provider | None = None
     written: set[str] = field(default_factory=set)  # ids of the uploads that requests are writing to now
+    ends: Ends = field(default_factory=Ends)
 
     def result(self, analysis_id: str, tenant: str) -> tuple[Analysis, Result]:
         """Find an analysis that succeeded, and its files. Raises NotFound, NotFinished."""

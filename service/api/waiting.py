@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from service.store.records import LIVE, Analysis
 from service.store.storage import on_disk
 
 LONGEST_S = 60
-FIRST_S, EACH_S = 0.01, 0.25  # from one look at the database to the next
+EACH_S = 0.25  # from one look at the database to the next, where no word of an end comes
 PREFERRED = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,9})\s*(?:[,;]|$)", re.IGNORECASE)
 WAIT = f"Seconds, at most {LONGEST_S}, to wait for the report, which is then the answer (200)."
 
@@ -40,14 +41,16 @@ WaitSeconds = Annotated[int, Depends(_seconds)]
 async def finished(request: Request, state: State, caller: Caller, analysis: Analysis, wait_s: int) -> Analysis:
     """Give the analysis once it has ended, or as it stands after so many seconds."""
     look = partial(state.analyses.get, analysis.id, caller.tenant)
-    until, pause_s = time.monotonic() + wait_s, FIRST_S
-    while analysis.status in LIVE and (left_s := until - time.monotonic()) > 0:
-        await asyncio.sleep(min(pause_s, left_s))
-        pause_s = min(1.2 * pause_s, EACH_S)
-        found = await look_again(request, caller, look)
-        if found is None or await request.is_disconnected():
-            break
-        analysis = found
+    until = time.monotonic() + wait_s
+    with state.ends.of(analysis.id) as ended:
+        while analysis.status in LIVE and (left_s := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), min(EACH_S, left_s))
+            ended.clear()
+            found = await look_again(request, caller, look)
+            if found is None or await request.is_disconnected():
+                break
+            analysis = found
     return analysis
 
 

@@ -6,10 +6,11 @@ comes back empty, costs time and nothing else.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
 import redis
+import redis.asyncio
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
@@ -25,6 +26,7 @@ PRIORITIES = {"stat": 0, "routine": 5}  # on Redis, 0 goes first
 SEPARATOR = "\x06\x16"  # kombu's, between a queue's name and a priority
 CONNECT_S = 2.0
 PING_S = 60
+ENDED = f"{QUEUE}.ended"  # a channel, on which nothing is kept
 NO_RETRY = Retry(NoBackoff(), 0)  # redis-py would wait seconds before it says that nobody answers
 LOADING_S = 300.0  # for a child to load its model; by default Celery kills it after 4 s, again and again
 GRACE_S = 60.0  # between our own time limit, which explains itself, and Celery's, which kills
@@ -66,9 +68,9 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         self._app = celery_app(settings)
-        url = settings.broker.replace("redis+socket://", "unix://")
+        self._url = settings.broker.replace("redis+socket://", "unix://")
         timeouts = {"socket_connect_timeout": CONNECT_S, "socket_timeout": CONNECT_S}
-        self._redis = redis.Redis.from_url(url, retry=NO_RETRY, **timeouts)
+        self._redis = redis.Redis.from_url(self._url, retry=NO_RETRY, **timeouts)
 
     def send(self, task_id: str, priority: str) -> None:
         """Queue a task's id. Twice does no harm: it is claimed once."""
@@ -102,6 +104,21 @@ class Broker:
             with suppress(ValueError, TypeError, KeyError):  # no message of ours
                 found.add(str(json.loads(message)["headers"]["id"]))
         return found
+
+    def tell_ended(self, analysis_id: str) -> None:
+        """Tell whoever listens now that an analysis has ended; it saves them looking, and may be lost."""
+        with suppress(redis.RedisError, OSError):
+            self._redis.publish(ENDED, analysis_id)
+
+    async def ended(self) -> AsyncIterator[str]:
+        """Yield the ids of analyses as workers tell that they ended, for as long as the broker answers."""
+        connect: dict[str, float] = {"socket_connect_timeout": CONNECT_S}
+        with _reachable():
+            async with redis.asyncio.Redis.from_url(self._url, **connect) as client, client.pubsub() as channel:
+                await channel.subscribe(ENDED)
+                async for message in channel.listen():
+                    if message["type"] == "message":
+                        yield message["data"].decode()
 
     def close(self) -> None:
         """Close the connections."""

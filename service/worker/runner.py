@@ -184,6 +184,7 @@ class Runner:
                 time.sleep(1)
         if not counted:
             raise LeaseLost
+        self._broker.tell_ended(claim.analysis.id)
         remove_leftovers(folder, digest)
         log.info("analysis succeeded", mitoses=report.counts.total, seconds=report.analysis.seconds)
 
@@ -201,6 +202,7 @@ class Runner:
         log.warning("task failed", code=error.code, reason=error, bad_input=isinstance(error, BadInput))
         with suppress(DatabaseUnavailable):  # then the lease runs out, and the task is tried again
             (self._analyses.retry if again else self._analyses.fail)(claim, problem)
+            self._broker.tell_ended(claim.analysis.id)
 
     def _send_next(self, claim: Claim) -> None:
         """Queue at once what follows; what cannot be sent now, the gateway's maintenance sends."""
