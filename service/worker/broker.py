@@ -8,6 +8,7 @@ comes back empty, costs time and nothing else.
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -112,7 +113,7 @@ class Broker:
 
     async def ended(self) -> AsyncIterator[str]:
         """Yield the ids of analyses as workers tell that they ended, for as long as the broker answers."""
-        connect: dict[str, float] = {"socket_connect_timeout": CONNECT_S}
+        connect: dict[str, Any] = {"socket_connect_timeout": CONNECT_S}
         with _reachable():
             async with redis.asyncio.Redis.from_url(self._url, **connect) as client, client.pubsub() as channel:
                 await channel.subscribe(ENDED)
