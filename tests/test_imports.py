@@ -123,9 +123,26 @@ def test_no_circle_of_imports_between_files_or_folders() -> None:
 
 def test_the_gateways_part_does_not_import_torch() -> None:
     """One process for all of them: what none of them imports, no single one does."""
-    code = f"import sys, {', '.join(TORCH_FREE)}; print(*sorted({{'torch', 'openvino'}} & set(sys.modules)))"
+    names = [*TORCH_FREE, *(name for name in MODULES if wing(name) == "cli")]  # commands are imported when they run
+    code = f"import sys, {', '.join(names)}; print(*sorted({{'torch', 'openvino'}} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("names", "late"),
+    [
+        ("service.cli.app", {"numpy", "pydantic", "rich.console"}),
+        ("service.cli.analyze", {"fsspec", "scipy.ndimage", "scipy.spatial", "skimage.measure", "sqlalchemy"}),
+        ("service.cli.supervisor, service.api.app", {"alembic", "scipy.ndimage", "scipy.spatial", "scipy.special"}),
+        ("service.worker.process", {"alembic", "scipy.ndimage", "sqlalchemy"}),
+        ("service.intake.sandbox_child", {"celery", "scipy.ndimage", "scipy.spatial", "sqlalchemy", "zarr"}),
+    ],
+)
+def test_what_takes_long_to_import_waits_until_it_is_needed(names: str, late: set[str]) -> None:
+    code = f"import sys, {names}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert late & set(run.stdout.split()) == set()
 
 
 def test_the_client_imports_neither_torch_nor_celery() -> None:

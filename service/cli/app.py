@@ -3,6 +3,7 @@
 Exit 0: done. 2: bad input. 1: the installation is at fault. An error is one line, `error: CODE: what and what to do`.
 """
 
+import gc
 import importlib
 import warnings
 from collections import UserDict
@@ -15,6 +16,9 @@ from typer.core import TyperGroup
 from service import __version__
 from service.cli.failures import reported_errors
 
+gc.set_threshold(
+    10_000, 10, 10
+)  # imports make what stays: to look through it again and again took a tenth of each start
 warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
 
 # by name, in the order of the help: the module below this folder, and the function or group in it

@@ -58,7 +58,7 @@ class Running:
         self.port = int(self.log.read_text().split("Listening on http://127.0.0.1:")[1].split()[0])
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         if ready:
-            self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 90)
+            self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 90, every_s=0.2)
 
     def told(self) -> str:
         """The last of what the service logged."""
@@ -77,12 +77,12 @@ class Running:
         self.process.kill()
         self.process.wait(10)
 
-    def wait_until(self, true: Callable[[], Any], seconds: float = 60.0) -> None:
+    def wait_until(self, true: Callable[[], Any], seconds: float = 60.0, every_s: float = 0.05) -> None:
         """Poll until something holds."""
         limit = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < limit, self.told()
-            time.sleep(0.05)
+            time.sleep(every_s)
 
     def submit(self, path: Path, **request: Any) -> str:
         """Upload a slide, queue its analysis, give the id."""
