@@ -2,7 +2,7 @@
 
 Celery only transports. Nothing is asked of it but to bring a task's id to a worker, by priority; who runs what, how
 far it is and what came of it stands in the job store. So there is no result backend, and a broker that dies, or
-comes back empty, costs time and nothing else.
+comes back empty, costs time and nothing else. Beside Celery, workers tell gateways that an analysis has ended.
 """
 
 import json

@@ -4,10 +4,12 @@ The process in between is small, and is there for its size: a process's peak cou
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,25 @@ def measure(command: list[str], timeout_s: float) -> dict[str, float]:
     if outcome.returncode:
         raise Failed((outcome.stderr.strip() or f"exit status {outcome.returncode}").splitlines()[-1])
     return json.loads(outcome.stdout.splitlines()[-1])
+
+
+def cpu_s(root: int) -> float:
+    """Sum up what a process, and all below it that live, have used of the CPU."""
+    below, used = defaultdict[int, list[int]](list), dict[int, float]()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            facts = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        pid = int(process.name)
+        below[int(facts[1])].append(pid)
+        used[pid] = (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+    total, left = 0.0, [root]
+    while left:
+        pid = left.pop()
+        total += used.get(pid, 0.0)
+        left += below[pid]
+    return total
 
 
 def main() -> None:
