@@ -21,7 +21,7 @@ from service.cli.console import (
     slides_progress,
     write,
 )
-from service.cli.options import Arithmetic, Device, Model, Mpp, Precision, RegionOption, Threshold
+from service.cli.options import Arithmetic, Device, ExcludeOption, Model, Mpp, Precision, RegionOption, Threshold
 from service.cli.processes import side_by_side
 from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
 from service.errors import InternalError, MitosisError, ParameterInvalid
@@ -51,6 +51,7 @@ class Asked:
     file_format: ReportFormat
     mpp: float | None
     region: Region | None
+    exclude: Region | None
     threshold: float | None
     halo_px: int | None
     any_stain: bool
@@ -60,6 +61,7 @@ class Asked:
         """Give what is asked of an analysis."""
         return {
             "region": slide.region or self.region,
+            "exclude": self.exclude,
             "threshold": self.threshold,
             "halo_px": self.halo_px,
             "any_stain": self.any_stain,
@@ -100,6 +102,7 @@ def analyze_command(
         ),
     ],
     region: RegionOption = None,
+    exclude: ExcludeOption = None,
     mpp: Mpp = None,
     threshold: Threshold = None,
     model: Model = None,
@@ -140,8 +143,10 @@ def analyze_command(
         check_map_file(map_file)
     if table is not None:
         check_table(table)
-    box = parse_region(region) if region is not None else None
-    asked = Asked(model or DEFAULT_MODEL, device, precision, file_format, mpp, box, threshold, halo, any_stain, resume)
+    box, rest = (parse_region(each) if each is not None else None for each in (region, exclude))
+    asked = Asked(
+        model or DEFAULT_MODEL, device, precision, file_format, mpp, box, rest, threshold, halo, any_stain, resume
+    )
     files = report_files(slides, out, file_format, several)
     check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
     pieces = [

@@ -11,6 +11,7 @@ RegionOption = Annotated[
     Optional[str],
     typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
 ]
+ExcludeOption = Annotated[Optional[str], typer.Option(metavar="X,Y,W,H|FILE", help="Not this part; as --region.")]
 Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it or is wrong.")]
 Threshold = Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")]
 Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]

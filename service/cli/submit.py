@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from service.cli.console import FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
-from service.cli.options import Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
+from service.cli.options import ExcludeOption, Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
 from service.cohort import CohortSlide
 from service.errors import OutputUnwritable, ParameterInvalid
 from service.export.formats import ReportFormat
@@ -59,6 +59,7 @@ def submit_command(
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     region: RegionOption = None,
+    exclude: ExcludeOption = None,
     mpp: Mpp = None,
     threshold: Threshold = None,
     model: ServedModel = None,
@@ -78,6 +79,7 @@ def submit_command(
     check_outputs((each.path for each in slides if not is_url(each.path)), (file for file in reports if file))
     area = parse_region(region) if region is not None else None
     asked = {
+        "exclude": region_json(parse_region(exclude)) if exclude is not None else None,
         "threshold": threshold,
         "model": model,
         "priority": priority,

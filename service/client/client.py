@@ -114,6 +114,7 @@ class AnalysisOptions(TypedDict, total=False):
     """The options of a request beside its slide; None leaves the service's default."""
 
     region: Region | Mapping[str, Any] | None  # also as a report has it, or GeoJSON
+    exclude: Region | Mapping[str, Any] | None  # not this part of it
     mpp: float | None  # um per px
     threshold: float | None
     model: str | None
@@ -237,8 +238,9 @@ class Client:
         if path is not None:
             slide_id = self.upload(path, on_progress).slide_id
         asked: dict[str, Any] = {"slide_id": slide_id, "uri": uri, "priority": "routine", **options}
-        if isinstance(region := options.get("region"), tuple):
-            asked["region"] = dict(zip(("x", "y", "width", "height"), region, strict=True))
+        for name in ("region", "exclude"):
+            if isinstance(area := asked.get(name), tuple):
+                asked[name] = dict(zip(("x", "y", "width", "height"), area, strict=True))
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         given = {name: value for name, value in asked.items() if value is not None}
         return _parsed(AnalysisStatus, self._connection.ask("POST", "/v1/analyses", json=given, headers=headers))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapely
 import tifffile
 from PIL import Image
 
@@ -120,6 +121,21 @@ def test_options_that_cannot_be_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert words in assert_error(mitosis("analyze", slide, *options), "parameter-invalid")
+
+
+def test_what_is_left_out_is_not_examined(slide: Path, tmp_path: Path) -> None:
+    outlines = tmp_path / "necrosis.geojson"
+    ring = [(0, 0), (300, 0), (300, 560), (0, 560), (0, 0)]
+    outlines.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    whole = json.loads(mitosis("analyze", slide).stdout)
+    for exclude in ("0,0,300,560", str(outlines)):
+        report = json.loads(mitosis("analyze", slide, "--exclude", exclude).stdout)
+        assert report["tissue"]["examined_mm2"] < whole["tissue"]["examined_mm2"]
+        left, _, right, _ = shapely.from_geojson(json.dumps(report["region"])).bounds
+        assert (left, right) == (300, 620)
+    assert "leaves nothing" in assert_error(mitosis("analyze", slide, "--exclude", "0,0,620,560"), "region-invalid")
+    assert_error(mitosis("analyze", slide, "--exclude", "620,0,10,10"), "region-outside")
+    assert_error(mitosis("analyze", slide, "--exclude", tmp_path / "none.geojson"), "file-missing")
 
 
 def test_a_map_and_a_compressed_report_of_one_slide(slide: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--mpp", "inf"], "mpp-invalid", "no positive number"),
         (["--mpp", "-0.25"], "mpp-invalid", "no positive number"),
         (["--region", "1,2"], "region-invalid", "X,Y,W,H"),
+        (["--exclude", "1,2"], "region-invalid", "X,Y,W,H"),
         (["--priority", "now"], "parameter-invalid", "'--priority': 'now' is not one of"),
         (["--format", "xml"], "parameter-invalid", "'--format': 'xml' is not one of 'json'"),
         (["--no-wait", "--out", "report.json"], "parameter-invalid", "takes no --out"),

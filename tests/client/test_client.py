@@ -65,7 +65,7 @@ def test_what_passes_is_tried_again(trouble: bytes) -> None:
 
 def test_a_submission_that_is_repeated_carries_the_same_key() -> None:
     with saying(DROP, answer(202, STATUS)) as (url, asked), Client(url, key="mk_secret") as client:
-        client.submit("s", region=(1, 2, 3, 4), order={"accession_number": "A-1"})
+        client.submit("s", region=(1, 2, 3, 4), exclude=(1, 2, 1, 1), order={"accession_number": "A-1"})
     heads = [each.split(b"\r\n\r\n")[0].lower() for each in asked]
     keys = [next(line for line in head.split(b"\r\n") if line.startswith(b"idempotency-key: ")) for head in heads]
     assert keys[0] == keys[1]
@@ -75,6 +75,7 @@ def test_a_submission_that_is_repeated_carries_the_same_key() -> None:
         "slide_id": "s",
         "priority": "routine",
         "region": {"x": 1, "y": 2, "width": 3, "height": 4},
+        "exclude": {"x": 1, "y": 2, "width": 1, "height": 1},
         "order": {"accession_number": "A-1"},
     }
 

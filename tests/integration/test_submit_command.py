@@ -42,7 +42,7 @@ def without_run(text: str) -> dict[str, object]:
 
 
 def test_the_report_is_the_one_of_the_command_line(url: str, mitoses_image: Path) -> None:
-    options = ("--mpp", FIELD_MPP, "--region", "50,40,500,600", "--threshold", "0.45")
+    options = ("--mpp", FIELD_MPP, "--region", "50,40,500,600", "--threshold", "0.45", "--exclude", "50,40,90,90")
     run = submit(url, mitoses_image, *options)
     assert (run.exit_code, run.stderr) == (0, "")
     assert Report.model_validate_json(run.stdout).to_json() == run.stdout
@@ -90,6 +90,7 @@ def test_a_manifest_says_what_is_asked_of_each(url: str, slide: Path, mitoses_im
 def test_what_the_service_refuses_is_one_line(url: str, slide: Path, mitoses_image: Path) -> None:
     assert "field.png" in assert_error(submit(url, mitoses_image), "mpp-unknown")
     assert_error(submit(url, slide, "--region", "600,0,300,300"), "region-outside")
+    assert_error(submit(url, slide, "--exclude", "0,0,9999,9999"), "region-outside")
     assert "none" in assert_error(submit(url, slide, "--model", "none"), "model-unknown")
     assert_error(submit(url, "file:///etc/passwd"), "uri-forbidden")
 
