@@ -127,11 +127,14 @@ def _of(entries: Sequence[Entry], name: ReadingName) -> list[Entry]:
 
 def both_signed(entries: Sequence[Entry]) -> bool:
     """Tell whether two readings are signed as they stand; nothing is added to them any more then."""
-    return _signed(entries)[:2] == [*OWN]
+    return signed_readings(entries)[:2] == [*OWN]
 
 
-def _signed(entries: Sequence[Entry]) -> list[ReadingName]:
+def signed_readings(entries: Sequence[Entry]) -> list[ReadingName]:
+    """List the readings that are signed as they stand: what makes signatures void is the consensus' to sign again."""
     last = {each.reading: each.action for each in entries if each.action != "void"}
+    if entries and entries[-1].action == "void":
+        last.pop("consensus", None)
     return [name for name in (*OWN, "consensus") if last.get(name) == "sign"]
 
 
@@ -277,7 +280,7 @@ def second_reading(
     if effective(mode, entries) == "off":
         return None
     waits = withheld(entries, mode, shown)
-    told = SecondReading(reading=shown.name, signed=_signed(entries), withheld=waits)
+    told = SecondReading(reading=shown.name, signed=signed_readings(entries), withheld=waits)
     if not both_signed(entries):
         return told
     figures = merge(report, entries)

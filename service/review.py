@@ -134,6 +134,8 @@ def as_signature(entry: Entry) -> Signature:
 
 def undecided(report: Report, entries: Sequence[Entry]) -> tuple[int, int]:
     """Count the figures that nobody has decided on, and all."""
+    if not entries:  # most of what a list shows
+        return len(report.detections), len(report.detections)
     found = replay(report, entries).values()
     return sum(each.decision is None for each in found), len(found)
 

@@ -121,7 +121,7 @@ async def submit(
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         if analysis.status == "succeeded":
             return await report_of(state, caller, analysis, response.headers)
-    return AnalysisStatus.of(analysis)
+    return AnalysisStatus.of(analysis, state.settings.second_reading)
 
 
 async def _uploaded(request: Request, state: State, caller: Caller) -> tuple[StoredSlide, dict[str, Any]]:
@@ -211,11 +211,21 @@ def list_analyses(
         "accession_number": asked.accession_number,
         "held": asked.held,
         "signed": asked.signed,
+        "signed_readings": asked.signed_readings,
         "slide_id": asked.slide_id,
         "search": asked.search,
     }
-    page = find_page(state.engine, caller.tenant, filters, sort=asked.sort, limit=asked.limit, cursor=asked.cursor)
-    return AnalysisList.of(page, of_slides(state, caller, page.analyses))
+    mode = state.settings.second_reading
+    page = find_page(
+        state.engine,
+        caller.tenant,
+        filters,
+        sort=asked.sort,
+        limit=asked.limit,
+        cursor=asked.cursor,
+        blinded=mode == "blinded",
+    )
+    return AnalysisList.of(page, mode, of_slides(state, caller, page.analyses))
 
 
 def of_slides(state: State, caller: Caller, found: Sequence[Analysis]) -> dict[str, int]:
@@ -226,7 +236,7 @@ def of_slides(state: State, caller: Caller, found: Sequence[Analysis]) -> dict[s
 @router.get("/{analysis_id}", summary="Where an analysis stands", responses=problems(NotFound))
 def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisStatus:
     """Return `status`, `progress`, and the `error` of one that failed."""
-    return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
+    return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant), state.settings.second_reading)
 
 
 def _followed(
@@ -258,7 +268,7 @@ async def follow(
     shown: Mapping[str, Any] | None = None
     wait_s, seen = FIRST_EVENT_S, analysis
     while True:
-        now = AnalysisStatus.of(seen).model_dump(mode="json")
+        now = AnalysisStatus.of(seen, state.settings.second_reading).model_dump(mode="json")
         if now != shown:
             yield ServerSentEvent(data=now, event="status", id=seen.status)
             shown, wait_s = now, FIRST_EVENT_S  # a small analysis is over in no time
@@ -282,7 +292,7 @@ async def follow(
 def delete(analysis_id: str, state: StateOf, caller: Submitter) -> Any:
     """Cancel one that is queued or running, within seconds; delete one that has ended, but not its slide."""
     if state.analyses.cancel(analysis_id, caller.tenant):
-        return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant))
+        return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant), state.settings.second_reading)
     state.analyses.delete(analysis_id, caller.tenant)
     state.storage.delete_result(analysis_id)
     return Response(status_code=204)

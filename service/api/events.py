@@ -37,7 +37,7 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
         page = find_page(state.engine, caller.tenant, {}, limit=WATCHED)
         return page, of_slides(state, caller, page.analyses), len(live_workers(state.engine))
 
-    ends_at, first = time.monotonic() + STREAM_S, True
+    ends_at, first, mode = time.monotonic() + STREAM_S, True, state.settings.second_reading
     while time.monotonic() < ends_at:
         seen = await look_again(request, caller, look)
         if seen is None:
@@ -48,7 +48,7 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
         found, following, workers = page.analyses, page.cursor, alive
         now: dict[str, Mapping[str, Any]] = {}
         for each in reversed(found):
-            now[each.id] = AnalysisStatus.of(each, counts.get(each.slide_id)).model_dump(mode="json")
+            now[each.id] = AnalysisStatus.of(each, mode, counts.get(each.slide_id)).model_dump(mode="json")
             if shown.get(each.id) != now[each.id]:
                 yield ServerSentEvent(data=now[each.id], event="status")
         if following is None:  # else it may only have become too old to be watched

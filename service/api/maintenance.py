@@ -102,7 +102,7 @@ class Maintenance:
         audit.write_late(self._analyses.engine)
 
     def _summarize(self) -> None:
-        summaries.fill(self._analyses.engine, self._storage, self._settings.second_reading)
+        summaries.fill(self._analyses.engine, self._storage)
 
     def _share_out(self) -> None:
         outbox.share_out(self._analyses.engine, list(self._channels), self._settings.lis_tenant)

@@ -16,7 +16,7 @@ from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import ParameterInvalid, StoredDamaged
 from service.order import Text
-from service.readings import reading_to_show, second_reading, standing, visible
+from service.readings import reading_to_show, second_reading, visible
 from service.refusals import (
     DisagreementsOpen,
     NotFinished,
@@ -26,12 +26,12 @@ from service.refusals import (
     ReadingTaken,
     RevisionConflict,
 )
-from service.report import Detection, Report, Review
+from service.report import Detection, Review
 from service.review import Action, Change, Entry, mai_at, reviewed, revision_of
 from service.review import Reviewer as Person
 from service.store.results import Result
 from service.store.reviews import Reviews
-from service.store.summaries import keep, summary_of
+from service.store.summaries import counted, keep, summarize
 from service.strict import StrictModel
 
 MAX_CHANGES = 1000
@@ -239,12 +239,10 @@ def _person(name: str | None, caller: Caller) -> Person | None:
 
 def _changed(state: State, result: Result, entries: list[Entry], response: Response, by: Person) -> ReviewedDetections:
     shown = _shown(state, result, response, by, entries=entries)
-    report, mode = result.report(), state.settings.second_reading
-    counting = standing(report, entries, mode)
-    counted: Report | Review = shown
-    if counting != reading_to_show(report, entries, mode, by):  # where two people read, another one may count
-        counted = reviewed(report, result.glass(), counting.entries) if counting.entries else report
-    keep(state.engine, result.analysis_id, revision_of(entries), summary_of(report, counting.entries, counted))
+    report = result.report()
+    seen = reading_to_show(report, entries, state.settings.second_reading, by)
+    summary = summarize(report, entries, lambda each: shown if each == seen else counted(result, each))
+    keep(state.engine, result.analysis_id, revision_of(entries), summary)
     return shown
 
 

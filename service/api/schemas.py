@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.model_card import ModelCard
 from service.order import Order, Priority, Text
+from service.readings import SecondReadingMode
 from service.store.records import Analysis, Status
 from service.store.summaries import Summary
+from service.store.summaries import shown as shown_summary
 from service.store.work_list import Page, Sort
 from service.strict import StrictModel
 
@@ -154,15 +156,15 @@ class AnalysisStatus(BaseModel):
     of_slide: Annotated[int | None, Field(description="Analyses of its slide, this one too; in lists only.")] = None
 
     @classmethod
-    def of(cls, analysis: Analysis, of_slide: int | None = None) -> "AnalysisStatus":
-        """Describe an analysis as the database has it."""
+    def of(cls, analysis: Analysis, mode: SecondReadingMode, of_slide: int | None = None) -> "AnalysisStatus":
+        """Describe an analysis as the database has it; `mode`: what the laboratory has second readings to be."""
         left = analysis.seconds_left
         shown = {
             "progress": round(analysis.progress, 4),
             "patches_per_s": round(analysis.patches_per_s, 2),
             "seconds_left": None if left is None else round(left, 1),
             "result": f"/v1/analyses/{analysis.id}/result" if analysis.status == "succeeded" else None,
-            "summary": analysis.summary or None,
+            "summary": shown_summary(analysis.summary, mode),
             "of_slide": of_slide,
         }
         return cls.model_validate(asdict(analysis) | shown)  # which takes Unix seconds for times, in UTC
@@ -175,6 +177,10 @@ class ListRequest(BaseModel):
     accession_number: Annotated[str | None, Field(max_length=255, description="The whole number.")] = None
     held: Annotated[bool | None, Field(description="Only those that are held, or that are not.")] = None
     signed: Annotated[bool | None, Field(description="Only results that somebody has signed, or nobody.")] = None
+    signed_readings: Annotated[
+        int | None,
+        Field(ge=0, le=3, description="Only results with so many signed readings; the consensus is the third."),
+    ] = None
     slide_id: Annotated[str | None, Field(max_length=255, description="Only those of a slide.")] = None
     search: Annotated[
         str | None,
@@ -193,9 +199,9 @@ class AnalysisList(BaseModel):
     limited: Annotated[bool, Field(description="More fit than are searched or sorted; ask for fewer.")] = False
 
     @classmethod
-    def of(cls, page: Page, of_slides: Mapping[str, int]) -> "AnalysisList":
+    def of(cls, page: Page, mode: SecondReadingMode, of_slides: Mapping[str, int]) -> "AnalysisList":
         """Describe a page of the list; `of_slides`: how many analyses each of its slides has."""
-        shown = [AnalysisStatus.of(each, of_slides.get(each.slide_id)) for each in page.analyses]
+        shown = [AnalysisStatus.of(each, mode, of_slides.get(each.slide_id)) for each in page.analyses]
         return cls(analyses=shown, next_cursor=page.cursor, limited=page.limited)
 
 

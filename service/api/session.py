@@ -11,6 +11,7 @@ from service.api.errors import problems
 from service.api.identity import PERSON
 from service.api.state import StateOf
 from service.errors import RequestInvalid
+from service.readings import SecondReadingMode
 from service.refusals import DatabaseUnavailable, KeyRequired
 from service.store import keys, sessions
 from service.strict import StrictModel
@@ -35,6 +36,7 @@ class Session(BaseModel):
     scopes: list[str]
     keys: bool
     sign_out_url: str | None = None
+    second_reading: Annotated[SecondReadingMode, Field(description="`MITOSIS_SECOND_READING` of the laboratory.")]
 
 
 @router.get(
@@ -44,7 +46,12 @@ async def get_session(request: Request, state: StateOf) -> Session:
     """Return the caller, by session or key; 401 without either, where there are keys."""
     caller = await identify(request)
     scopes = keys.SCOPES if "admin" in caller.scopes else caller.scopes
-    session = Session(tenant=caller.tenant, scopes=sorted(scopes), keys=caller.key_id is not None)
+    session = Session(
+        tenant=caller.tenant,
+        scopes=sorted(scopes),
+        keys=caller.key_id is not None,
+        second_reading=state.settings.second_reading,
+    )
     if state.provider is not None and (caller.key_id or "").startswith(PERSON):
         session.sign_out_url = await run_in_threadpool(state.provider.sign_out_url)
     return session

@@ -186,7 +186,8 @@ class Analyses:
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
-            found: dict[str, Any] = {"result_sha256": result_sha256, "files": dict(files or {}), "signed": False}
+            found: dict[str, Any] = {"result_sha256": result_sha256, "files": dict(files or {})}
+            found |= {"signed": False, "signed_readings": 0}
             self._end(connection, claim.analysis.id, "succeeded", summary=summary, **found)
             return True
 

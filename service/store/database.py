@@ -112,6 +112,7 @@ analyses = Table(
     Column("name_folded", FOLDED, nullable=False, server_default=""),
     Column("accession_folded", FOLDED, nullable=False, server_default=""),
     Column("signed", Boolean),  # of one that succeeded
+    Column("signed_readings", Integer),  # of it: `service.readings.signed_readings`, how many
     Column("summary", NULLABLE_JSON),  # of its result; null: still to be made (`service.store.summaries`)
     Index("analyses_by_time", "tenant", "created_at", "id"),
     Index("analyses_by_accession", "tenant", "accession_number", "created_at", "id"),
@@ -119,6 +120,7 @@ analyses = Table(
     Index("analyses_by_accession_folded", "tenant", "accession_folded"),
     Index("analyses_by_slide", "tenant", "slide_id", "created_at", "id"),
     Index("analyses_signed", "tenant", "signed", "created_at", "id"),
+    Index("analyses_signed_readings", "tenant", "signed_readings", "created_at", "id"),
     Index("analyses_by_slide_identifier", "tenant", "slide_identifier"),
     Index("analyses_by_patient", "tenant", "patient_id", "created_at", "id"),
     Index("analyses_by_status", "status"),

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, update
 
 from service.order import Identifier, Order, ReceivedOrder
 from service.patient_gate import Conflict, Statement, conflicts, identifiers_of
+from service.readings import OWN
 from service.refusals import HoldChanged, NotFound
 from service.review import Reviewer
 from service.slide_label import SlideLabel
@@ -186,7 +187,9 @@ def _void_signature(connection: Connection, row: Row[Any], by: Reviewer, reason:
     entry = {"analysis_id": row.id, "revision": last + 1, "action": "void", "reason": reason, "at": time.time()}
     entry |= {"reviewer": by.name, "organization": by.organization}  # the audit log has the key
     connection.execute(insert(review_entries).values(**entry))
-    connection.execute(update(analyses).where(analyses.c.id == row.id).values(signed=False, summary=None))
+    readings = case((analyses.c.signed_readings > len(OWN), len(OWN)), else_=analyses.c.signed_readings)
+    void = {"signed": False, "signed_readings": readings, "summary": None}
+    connection.execute(update(analyses).where(analyses.c.id == row.id).values(**void))
     _record(connection, row, "void_signature", by, reason, revision=signed)
 
 

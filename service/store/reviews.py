@@ -12,7 +12,14 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from service.order import Identifier
 from service.patient_gate import identifiers_of
 from service.quality import QualityMap
-from service.readings import Reading, SecondReadingMode, reading_to_change, require_no_disagreement, withheld
+from service.readings import (
+    Reading,
+    SecondReadingMode,
+    reading_to_change,
+    require_no_disagreement,
+    signed_readings,
+    withheld,
+)
 from service.refusals import NotFound, RevisionConflict
 from service.report import Report
 from service.review import Change, Entry, Reviewer, counted_review, decided, replay, revision_of
@@ -45,7 +52,7 @@ class Reviews:
         with self._at(analysis, report, revision, by) as (connection, entries, mine):
             made = _numbered(entries, mine, decided(report, mine.entries, changes, by))
             _append(connection, analysis, made, by)
-            _change(connection, analysis)
+            _change(connection, analysis, entries + made)
         return entries + made
 
     def sign(
@@ -75,7 +82,7 @@ class Reviews:
             if not waits:
                 outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
             _append(connection, analysis, [signature], by, _patient(analysis, patient_id))
-            _change(connection, analysis, **({} if waits else {"signed": True}))
+            _change(connection, analysis, [*entries, signature], **({} if waits else {"signed": True}))
             holds.judge(connection, analysis.id)
         return [*entries, signature]
 
@@ -120,9 +127,10 @@ def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     return [Entry(**{**row._mapping, "at": datetime.fromtimestamp(row.at, UTC)}) for row in rows]
 
 
-def _change(connection: Connection, analysis: Analysis, **values: Any) -> None:
-    """Take away the summary, which is of the review before (`service.store.summaries`)."""
-    connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(summary=None, **values))
+def _change(connection: Connection, analysis: Analysis, entries: Sequence[Entry], **values: Any) -> None:
+    """Write how many readings are signed; the summary is of the review before (`service.store.summaries`)."""
+    values |= {"signed_readings": len(signed_readings(entries)), "summary": None}
+    connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
 
 
 def _append(

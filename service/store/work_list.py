@@ -29,6 +29,7 @@ _BY: Final[dict[str, tuple[ColumnElement[Any], type]]] = {
     "accession": (analyses.c.accession_folded, str),
     "mai": (func.coalesce(analyses.c.summary["mai"].as_integer(), -1), int),
 }
+_TO_BLINDED: Final = analyses.c.summary[("blinded", "mai")].as_integer()  # where it is another (`KeptSummary`)
 
 
 class Filters(TypedDict, total=False):
@@ -39,6 +40,7 @@ class Filters(TypedDict, total=False):
     patient_id: str | None
     held: bool | None
     signed: bool | None  # of those that succeeded
+    signed_readings: int | None
     slide_id: str | None
     search: str | None  # how a name or an accession number begins, in any case
 
@@ -53,10 +55,22 @@ class Page:
 
 
 def find_page(
-    engine: Engine, tenant: str, asked: Filters, *, sort: Sort = "-created", limit: int = 50, cursor: str | None = None
+    engine: Engine,
+    tenant: str,
+    asked: Filters,
+    *,
+    sort: Sort = "-created",
+    limit: int = 50,
+    cursor: str | None = None,
+    blinded: bool = False,
 ) -> Page:
-    """Find a page of a tenant's analyses. Raises RequestInvalid for a cursor that is none of this order."""
+    """Find a page of a tenant's analyses, sorted by what blinded readers may see if they are.
+
+    Raises RequestInvalid for a cursor that is none of this order.
+    """
     column, kind = _BY[sort.lstrip("-")]
+    if blinded and kind is int:
+        column = func.coalesce(_TO_BLINDED, column)
     descends, limited = sort.startswith("-"), False
     after = None if cursor is None else from_cursor(cursor, kind)
     with reading(engine) as connection:
@@ -81,7 +95,7 @@ def find_page(
 def _fitting(asked: Filters, compared: Callable[[Any], Any] = lambda column: column) -> ColumnElement[bool]:
     """Write the filters as a condition; `compared` is what is compared of a column."""
     where: ColumnElement[bool] = true()
-    for name in ("status", "accession_number", "patient_id", "signed", "slide_id"):
+    for name in ("status", "accession_number", "patient_id", "signed", "signed_readings", "slide_id"):
         if (value := asked.get(name)) is not None:
             where &= compared(analyses.c[name]) == value
     if (held := asked.get("held")) is not None:

@@ -10,13 +10,14 @@ from fastapi import FastAPI
 from httpx import Client, Response
 from sqlalchemy import select
 
-from service.api import layers, results, review
+from service.api import analyses, layers, results, review
 from service.api.errors import add_handlers
 from service.api.state import State
 from service.intake.sandbox import Sandbox
 from service.store import keys
 from service.store.database import open_database, outbox, reading
 from service.store.settings import load_settings
+from service.store.summaries import fill
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
 from tests.store.test_results import Stored
@@ -45,13 +46,14 @@ class Laboratory:
         app.state.service = State(
             settings, engine, self.stored.storage, self.stored.analyses, Broker(settings), sandbox
         )
-        for module in (results, layers, review):
+        for module in (analyses, results, layers, review):
             app.include_router(module.router)
         add_handlers(app)
         return self.stack.enter_context(client_of(app))
 
     def again(self) -> str:
         self.id = self.stored.succeeded().analysis_id
+        fill(self.stored.engine, self.stored.storage)
         return self.id
 
     def ask(self, name: str, method: str, path: str, key: str | None = None, **more: Any) -> Response:
@@ -77,6 +79,13 @@ class Laboratory:
         with reading(self.stored.engine) as connection:
             mine = select(outbox.c.revision).where(outbox.c.analysis_id == self.id).order_by(outbox.c.id)
             return [revision for revision in connection.execute(mine).scalars() if revision]
+
+    def line(self, mode: str | None = None, **query: Any) -> dict[str, Any] | None:
+        """What the work list says of the analysis, also where the laboratory has another mode; None: not listed."""
+        if mode is not None:
+            self.client = self.serve(mode)
+        answer = self.client.get("/v1/analyses", params=query, headers={"Authorization": f"Bearer {self.secrets['']}"})
+        return next((each["summary"] for each in answer.json()["analyses"] if each["id"] == self.id), None)
 
     def is_signed(self) -> bool | None:
         return bool(self.stored.analyses.list("lab", signed=True)[0])
@@ -150,9 +159,10 @@ def test_nothing_else_tells_a_blinded_reader_of_the_other(laboratory: Callable[[
     place = {name: lab.look("")["detections"][0][name] for name in ("x", "y")}
     for name, count in ((ANNA, 0), (BORIS, 2)):
         assert lab.ask(name, "GET", "hotspot", params=place | {"reviewer": name}).json()["count"] == count
-    summary = lab.stored.analyses.get(lab.id, "lab").summary
-    assert summary
-    assert (summary["status"], summary["reviewer"], summary["total"]) == ("preliminary", None, 3)
+    line = lab.line()
+    assert line
+    assert (line["status"], line["reviewer"], line["total"], line["undecided"]) == ("preliminary", None, 3, 3)
+    assert line["signed_readings"] == ["first"]
     assert (lab.sent(), lab.is_signed()) == ([], False)
 
 
@@ -205,6 +215,46 @@ def test_what_both_signed_becomes_a_consensus_and_only_that_is_sent(laboratory: 
     assert lab.sent() == [12, 14]
 
 
+def test_the_list_says_how_many_of_the_readers_have_signed_and_is_filtered_by_it(
+    laboratory: Callable[[str], Laboratory],
+) -> None:
+    lab = laboratory("blinded")
+
+    def listed() -> tuple[list[str] | None, list[int]]:
+        line = lab.line() or {}
+        return line.get("signed_readings"), [count for count in range(4) if lab.line(signed_readings=count)]
+
+    assert listed() == ([], [0])
+    lab.change(ANNA, 0, REJECT)
+    lab.sign(ANNA, 1)
+    assert listed() == (["first"], [1])
+    lab.change(ANNA, 2, {"action": "note", "id": 2, "reason": "dark"})
+    assert listed() == ([], [0])
+    lab.sign(ANNA, 3)
+    lab.change(BORIS, 0, REJECT)
+    lab.sign(BORIS, 5)
+    assert listed() == (["first", "second"], [2])
+    assert lab.line(signed=False)
+    lab.sign(CLARA, 6)
+    assert listed() == (["first", "second", "consensus"], [3])
+
+
+@pytest.mark.parametrize(("before", "after"), [("off", "blinded"), ("open", "blinded"), ("blinded", "open")])
+def test_a_line_made_before_the_laboratory_chose_otherwise_says_what_may_be_seen_now(
+    laboratory: Callable[[str], Laboratory], before: str, after: str
+) -> None:
+    lab = laboratory(before)
+    client = lab.client
+    try:
+        lab.change(ANNA, 0, REJECT)
+        other = lab.line(after)
+        assert other
+        seen = (None, 3, 3, []) if after == "blinded" else (ANNA, 2, 2, [])
+        assert (other["reviewer"], other["total"], other["undecided"], other["signed_readings"]) == seen
+    finally:
+        lab.client = client
+
+
 def test_where_reading_is_open_the_only_reader_is_sent_until_another_begins(
     laboratory: Callable[[str], Laboratory],
 ) -> None:
@@ -229,6 +279,7 @@ def test_where_reading_is_open_the_only_reader_is_sent_until_another_begins(
 def test_one_reader_hears_nothing_of_it(laboratory: Callable[[str], Laboratory]) -> None:
     lab = laboratory("off")
     assert lab.change(ANNA, 0, REJECT).status_code == 200
+    assert (lab.line() or {"signed_readings": 0})["signed_readings"] is None
     assert refused(lab.change(BORIS, 0, ACCEPT)) == (412, "revision-conflict")
     assert lab.change(BORIS, 1, ACCEPT).status_code == 200
     assert "second_reading" not in lab.look(BORIS)

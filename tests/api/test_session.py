@@ -42,6 +42,7 @@ def test_without_keys_nobody_signs_in(http: httpx.Client) -> None:
         "tenant": "default",
         "scopes": ["admin", "read", "review", "submit"],
         "keys": False,
+        "second_reading": "off",
     }
     assert http.post("/v1/session", json={"key": "mk_none"}).status_code == 401
 
@@ -56,7 +57,12 @@ def test_a_key_becomes_a_cookie_that_ends_with_it(running: Gateway, http: httpx.
     assert "samesite=strict" in cookie
     assert "expires" not in cookie
     assert secret.lower() not in cookie
-    assert http.get("/v1/session").json() == {"tenant": "lab", "scopes": ["read", "submit"], "keys": True}
+    assert http.get("/v1/session").json() == {
+        "tenant": "lab",
+        "scopes": ["read", "submit"],
+        "keys": True,
+        "second_reading": "off",
+    }
     assert http.get(NOWHERE).status_code == 404
     revoke(running, key_id)
     assert http.get("/v1/session").status_code == 401

@@ -30,6 +30,7 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "search": lambda known: known.list("lab", accession_number="A1", cursor=CURSOR),
     "search by patient": lambda known: known.list("lab", patient_id="P1", cursor=CURSOR),
     "list of signed": lambda known: known.list("lab", signed=False, cursor=CURSOR),
+    "list by signed readings": lambda known: known.list("lab", signed_readings=1, cursor=CURSOR),
     "list of a slide": lambda known: known.list("lab", slide_id="s", cursor=CURSOR),
     "search by prefix": lambda known: known.list("lab", search="H26-1"),
     **{f"by {sort}": partial(lambda by, known: find_page(known.engine, "lab", {}, sort=by), sort) for sort in SORTS},

@@ -2,6 +2,9 @@
 
 from sqlalchemy import Engine, MetaData, create_engine, insert, select, text
 
+from service.agreement import ReadingName
+from service.readings import signed_readings
+from service.review import Action
 from service.store.database import analyses, open_database, reading, review_entries, writing
 from service.store.reviews import Reviews
 from service.store.schema_version import downgrade
@@ -48,4 +51,35 @@ def test_what_was_decided_is_the_first_readers_and_goes_back(url: str) -> None:
     again = open_database(url)
     with reading(again) as connection:
         assert connection.execute(select(analyses.c.signed)).scalar_one() is True
+    again.dispose()
+
+
+def test_how_many_readings_are_signed_is_known_of_before_the_list_said_it(url: str) -> None:
+    engine = open_database(url)
+    both = [("first", "sign"), ("second", "sign")]
+    reviews: list[list[tuple[ReadingName, Action]]] = [
+        [],
+        [("first", "reject"), ("first", "sign")],
+        [("first", "sign"), ("first", "note"), ("second", "sign"), ("first", "void")],
+        [*both, ("consensus", "accept"), ("consensus", "sign")],
+        [*both, ("consensus", "sign"), ("first", "void")],
+        [*both, ("consensus", "sign"), ("first", "void"), ("consensus", "sign")],
+    ]
+    values = {"tenant": "lab", "slide_id": "s", "slide_name": "a.svs", "request": {}, "created_at": 1.0}
+    values |= {"status": "succeeded", "model": "m", "model_sha256": "x", "priority": "routine", "summary": {"mai": 1}}
+    with writing(engine) as connection:
+        for number, review in enumerate(reviews):
+            connection.execute(insert(analyses).values(id=str(number), **values))
+            for revision, (name, action) in enumerate(review, start=1):
+                entry = {"analysis_id": str(number), "reviewer": "R", "at": 1.0, "action": action, "reading": name}
+                connection.execute(insert(review_entries).values(revision=revision, **entry))
+    downgrade(engine, "0007")
+    engine.dispose()
+    again = open_database(url)
+    with reading(again) as connection:
+        found = connection.execute(select(analyses.c.signed_readings, analyses.c.summary).order_by(analyses.c.id)).all()
+    entries = [Reviews(again).entries(str(number)) for number in range(len(reviews))]
+    assert [row.signed_readings for row in found] == [0, 1, 1, 3, 2, 3]
+    assert [len(signed_readings(each)) for each in entries] == [0, 1, 1, 3, 2, 3]
+    assert [row.summary is None for row in found] == [False, *[True] * 5]  # those are made anew
     again.dispose()

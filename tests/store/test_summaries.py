@@ -10,7 +10,7 @@ import pytest
 
 from service.review import Change, Entry, Reviewer
 from service.store.reviews import Reviews
-from service.store.summaries import Summary, fill, keep, summary_of
+from service.store.summaries import fill, keep, shown, summarize, summary_of
 from tests.store.test_results import Stored
 
 ANNA = Reviewer("Meyer, Anna")
@@ -25,7 +25,8 @@ def stored(tmp_path: Path) -> Iterator[Stored]:
 
 def said(stored: Stored, analysis_id: str) -> dict[str, Any] | None:
     found = stored.analyses.get(analysis_id, "lab").summary
-    return found and Summary.model_validate(found).model_dump()
+    told = shown(found, "off")
+    return told and told.model_dump()
 
 
 def change(stored: Stored, analysis_id: str, revision: int) -> None:
@@ -70,7 +71,7 @@ def test_a_void_signature_is_none(stored: Stored) -> None:
 def test_one_of_an_earlier_revision_is_not_kept(stored: Stored) -> None:
     result = stored.succeeded()
     change(stored, result.analysis_id, 0)
-    keep(stored.engine, result.analysis_id, 0, summary_of(result.report(), [], result.report()))
+    keep(stored.engine, result.analysis_id, 0, summarize(result.report(), [], lambda _: result.report()))
     assert said(stored, result.analysis_id) is None
 
 

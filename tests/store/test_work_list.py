@@ -41,7 +41,7 @@ def submit(engine: Engine, name: str, accession: str | None = None, **values: An
     analysis, _ = Analyses(engine).submit(asked)
     mai, signed = values.get("mai"), values.get("signed")
     with writing(engine) as connection:
-        found = {"signed": signed, "summary": None if mai is None else {"mai": mai}}
+        found = {"signed": signed, "summary": values.get("summary") or (None if mai is None else {"mai": mai})}
         connection.execute(update(table).where(table.c.id == analysis.id).values(**found))
     return analysis.id
 
@@ -112,6 +112,21 @@ def test_it_says_where_more_fit_than_are_looked_at(engine: Engine, monkeypatch: 
 def test_it_counts_the_analyses_of_a_slide(engine: Engine) -> None:
     assert count_of_slides(engine, "lab", ["slide-1", "none"]) == {"slide-1": len(KNOWN)}
     assert count_of_slides(engine, "another", ["slide-1"]) == {}
+
+
+def test_blinded_readers_see_no_order_by_what_another_has_counted(engine: Engine) -> None:
+    kept = {"mai": 1, "blinded": {"mai": 20}}, {"mai": 2, "blinded": None}
+    for summary in kept:
+        submit(engine, f"by {summary['mai']}", summary=summary)
+    for blinded, expected in (
+        (False, ["Weiß, Käthe.svs", "by 2", "by 1"]),
+        (True, ["by 1", "Weiß, Käthe.svs", "by 2"]),
+    ):
+        page = find_page(engine, "lab", {}, sort="-mai", limit=7, blinded=blinded)
+        assert [each.slide_name for each in page.analyses if each.slide_name in expected] == expected
+    first = find_page(engine, "lab", {}, sort="-mai", limit=1, blinded=True)
+    after = find_page(engine, "lab", {}, sort="-mai", limit=1, blinded=True, cursor=first.cursor)
+    assert after.analyses[0].slide_name == "Weiß, Käthe.svs"
 
 
 def test_what_was_there_before_the_work_list_is_found_too(engine: Engine) -> None:

@@ -17,6 +17,12 @@ from tests.web.conftest import until
 from tests.web.test_accessibility import violations
 
 ANNA, BORIS = "Meyer, Anna", "Ivanov, Boris"
+MOST_STEPS = 60  # by Tab, from one control to another
+FOCUSED = """() => {
+  const [focused, style] = [document.activeElement, getComputedStyle(document.activeElement)];
+  const words = focused.matches("a, button, input, select") ? focused.innerText || focused.labels?.[0]?.innerText : "";
+  return [words ?? "", style.outlineStyle !== "none"];
+}"""
 
 
 @pytest.fixture
@@ -48,6 +54,67 @@ def screen(chromium: Any, reading: tuple[Client, str]) -> Iterator[Callable[[str
     yield open_
     for each in contexts:
         each.close()
+
+
+def reach(page: Any, words: str) -> None:
+    """Go to the control that says so by Tab alone, as somebody without a mouse does, who has to see where they are."""
+    seen = []
+    for _ in range(MOST_STEPS):
+        page.keyboard.press("Tab")
+        said, is_outlined = page.evaluate(FOCUSED)
+        if words in said:
+            assert is_outlined, f"nobody sees that {words!r} has the focus"
+            return
+        seen.append(said)
+    raise AssertionError(f"Tab never comes to {words!r}, but to {seen}")
+
+
+def read_by_keyboard(page: Any, name: str, key: str, before: str, after: str, said: str) -> None:
+    """Find the analysis in the list, decide, sign and go back to the list, to see what its line says then."""
+    rows = page.locator("tbody tr")
+    rows.first.wait_for()
+    reach(page, "To sign")  # the choice of what is listed
+    page.keyboard.type(before)
+    until(page, lambda: rows.count() == 1)
+    reach(page, "slide.svs")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".figure")
+    assert page.locator(".figure[data-kind=open]").count() == 3, "a reader sees the other's decisions"
+    page.keyboard.press("n")
+    page.keyboard.press(key)
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    until(page, lambda: "all saved" in page.locator(".summary").inner_text())
+    reach(page, "Sign…")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    reach(page, "nobody has decided on")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for(state="detached")
+    reach(page, "Slides")
+    page.keyboard.press("Enter")
+    page.get_by_role("searchbox").wait_for()
+    reach(page, "To sign")
+    page.keyboard.type(after)
+    until(page, lambda: rows.count() == 1 and rows.is_visible() and said in rows.inner_text())
+    assert (ANNA in rows.inner_text()) == said.startswith("both"), "who has read alone is named to nobody"
+    assert violations(page) == []
+
+
+def test_both_readers_open_decide_and_sign_by_keyboard_alone(chromium: Any, reading: tuple[Client, str]) -> None:
+    client, analysis_id = reading
+    open_, half, both = "To be read by both", "Read by one of two", "Consensus to sign"
+    one_has, both_have = "one of two readers has signed", "both readers have signed, not their consensus"
+    for name, key, *seen in ((ANNA, "r", open_, half, one_has), (BORIS, "a", half, both, both_have)):
+        context = chromium.new_context(viewport={"width": 1280, "height": 800})
+        page = context.new_page()
+        page.goto(str(client.base_url))
+        read_by_keyboard(page, name, key, *seen)
+        context.close()
+    told = client.get(f"/v1/analyses/{analysis_id}/detections", params={"reviewer": ANNA}).json()["second_reading"]
+    assert (told["signed"], told["disagreements"]) == (["first", "second"], [1])
 
 
 def test_each_sees_their_own_reading_and_then_what_they_differ_on(

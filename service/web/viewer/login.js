@@ -2,7 +2,7 @@
 
 import { call, connection, get } from "./api.js";
 
-export let session = { tenant: "", scopes: [], keys: false };
+export let session = { tenant: "", scopes: [], keys: false, second_reading: "off" };
 export const PLACE = "mitosis-place"; // what the address showed, while the browser is at the provider
 let asking = null; // a promise, while the dialog is open
 

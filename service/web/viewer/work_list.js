@@ -5,6 +5,7 @@ import { ROWS_PER_PAGE, STATUS_WORDS } from "./contract.js";
 import { loadDefinitions } from "./definitions.js";
 import { announce, fill, h } from "./dom.js";
 import { watchAnalyses } from "./events.js";
+import { session } from "./login.js";
 import { problemElements } from "./problems.js";
 import { createRow } from "./work_list_row.js";
 
@@ -25,6 +26,11 @@ const FILTERS = {
   queued: ["Waiting", { status: "queued" }],
   running: ["Running", { status: "running" }],
   failed: ["Failed", { status: "failed" }],
+};
+const FILTERS_OF_TWO_READERS = {
+  unread: ["To be read by both", { signed_readings: 0 }],
+  half: ["Read by one of two", { signed_readings: 1 }],
+  both: ["Consensus to sign", { signed_readings: 2 }],
 };
 const NOTHING_YET = "Nothing yet. A slide that is sent appears here.";
 const NOTHING_FOUND = "No analysis fits.";
@@ -47,10 +53,11 @@ export function createWorkList({ onDeleted }) {
     autocomplete: "off",
     oninput: () => loadSoon(TYPED_MS),
   });
+  const filters = session.second_reading === "off" ? FILTERS : { ...FILTERS, ...FILTERS_OF_TWO_READERS };
   const filter = h(
     "select",
     { id: "filter", onchange: () => loadFirst() },
-    Object.entries(FILTERS).map(([value, [label]]) => h("option", { value }, label)),
+    Object.entries(filters).map(([value, [label]]) => h("option", { value }, label)),
   );
   const ofSlide = h("button", { type: "button", hidden: true, onclick: () => showSlide(null) });
   const earlier = h("button", { type: "button", onclick: () => turn(-1) }, "‹ Page before");
@@ -72,7 +79,7 @@ export function createWorkList({ onDeleted }) {
     timer = null;
     asked += 1;
     const mine = asked;
-    const query = { limit: ROWS_PER_PAGE, sort, ...FILTERS[filter.value][1] };
+    const query = { limit: ROWS_PER_PAGE, sort, ...filters[filter.value][1] };
     if (search.value.trim()) query.search = search.value.trim();
     if (slideId) query.slide_id = slideId;
     if (cursors.at(-1)) query.cursor = cursors.at(-1);

@@ -16,6 +16,12 @@ const CELLS = [
   ["reviewer", "Reviewer"],
   ["age", "Age"],
 ]; // with what a card calls them, where the window is narrow
+const READ_BY_TWO = [
+  "none of two readers has signed",
+  "one of two readers has signed",
+  "both readers have signed, not their consensus",
+  "both readers and their consensus are signed",
+]; // by how many readings are signed
 const THUMBNAIL_LEVEL = 8; // of a Deep Zoom image: one tile, at most 256 px a side
 
 /** The address of a small picture of a slide. */
@@ -102,9 +108,10 @@ export function createRow({ onProblem, onGone, showSlide }) {
 }
 
 /** What was asked for that is not the default: it tells the analyses of a slide apart. */
-function parameters({ region, threshold, mpp }) {
+function parameters({ region, exclude, threshold, mpp }) {
   const words = [
     region && "region",
+    exclude && "an area left out",
     threshold && `threshold ${number(threshold, 2)}`,
     mpp && `${number(mpp, 3)} µm per pixel`,
   ].filter(Boolean);
@@ -123,6 +130,7 @@ function standing(analysis) {
   const { status, figures, undecided } = summary;
   const words = [
     summary.changed && "changed since then",
+    summary.signed_readings && READ_BY_TWO[summary.signed_readings.length],
     undecided > 0 && `${number(figures - undecided)} of ${number(figures)} decided`,
     !summary.area_sufficient && "too little tissue for a class of the MAI",
     summary.warnings.filter((code) => code !== "area-insufficient").join(", "),
