@@ -187,7 +187,7 @@ export function createReviewPanel({
   const addButton = createKeyButton("Add", "M", () => setAdding(!isAdding), "add");
   const signButton = h("button", { type: "button", class: "main sign", onclick: sign }, "Sign…");
   const slider = createThresholdSlider({
-    threshold,
+    model: report.model,
     lowest: Math.min(LOWEST_CANDIDATE, threshold),
     areaMm2: report.mai.area_mm2,
     mpp,

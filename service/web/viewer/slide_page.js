@@ -58,12 +58,9 @@ export function createPage(address) {
     return viewAddress(kind, address[kind], deepZoom?.view(), selectedId);
   }
 
-  function copyAddress() {
+  async function copyAddress() {
     replaceAddress(currentAddress());
-    navigator.clipboard?.writeText(location.href).then(
-      () => showBanner("copied", "The address of this view is copied.", { kind: "good", fades: true }),
-      () => showBanner("copied", "Copy the address from the browser's address bar.", { fades: true }),
-    );
+    (await import("./copy_link.js")).copyLink();
   }
 
   function showProblem(error) {
@@ -181,14 +178,13 @@ export function createPage(address) {
 
   function showToolbar(mpp, slideTools = []) {
     toolbar?.close();
-    const onSlide = { stage, deepZoom, overlay, mpp };
-    const counted = () => reviewed?.counted ?? [];
+    const onSlide = { stage, deepZoom, overlay, mpp, review: reviewed };
     toolbar = createToolbar({
       deepZoom,
       mpp,
       tools: [
         ["Ruler", "L", async () => (await import("./ruler.js")).createRuler(onSlide)],
-        ["Fields", "F", async () => (await import("./field_of_view.js")).createFieldOfView({ ...onSlide, counted })],
+        ["Fields", "F", async () => (await import("./field_of_view.js")).createFieldOfView(onSlide)],
         ...slideTools,
       ],
     });

@@ -8,21 +8,13 @@ const STEP = 0.01;
 
 /**
  * `countedAt(threshold)` gives what would be `counted`, `added` and `removed` there; `add` and `reject` do it.
- * `threshold` is the analysis' own; `areaMm2` is that of the MAI's circle; `mpp` in um per level-0 px (x, y).
+ * `model` is the report's; `areaMm2` is that of the MAI's circle; `mpp` in um per level-0 px (x, y).
  */
-export function createThresholdSlider({
-  threshold,
-  lowest,
-  areaMm2,
-  mpp,
-  countedAt,
-  onChange,
-  add,
-  reject,
-  mayDecide,
-}) {
+export function createThresholdSlider({ model, lowest, areaMm2, mpp, countedAt, onChange, add, reject, mayDecide }) {
+  const { threshold } = model;
   const radiusUm = Math.sqrt((areaMm2 * 1e6) / Math.PI);
   const preview = h("output", { class: "preview", for: "threshold" });
+  const cost = h("span", { class: "quiet", role: "status" });
   const valueText = h("span", { class: "value" });
   const slider = h("input", {
     type: "range",
@@ -32,6 +24,7 @@ export function createThresholdSlider({
     step: String(STEP),
     value: String(threshold),
     oninput: () => draw(),
+    onfocus: showCost,
     "aria-describedby": "threshold-words",
   });
   const resetButton = h("button", { type: "button", class: "plain", onclick: () => setValue(threshold) }, "Reset");
@@ -42,7 +35,7 @@ export function createThresholdSlider({
     { class: "threshold", "aria-labelledby": "threshold-label" },
     h("div", { class: "line" }, label, valueText, resetButton),
     slider,
-    h("p", { id: "threshold-words" }, preview),
+    h("p", { id: "threshold-words" }, preview, cost),
     applyButton,
   );
 
@@ -50,6 +43,10 @@ export function createThresholdSlider({
   function value() {
     const chosen = Number(slider.value);
     return Math.abs(chosen - threshold) < STEP / 2 ? threshold : chosen;
+  }
+
+  async function showCost() {
+    (await import("./threshold_cost.js")).showCost(cost, model, value());
   }
 
   function setValue(chosen) {
@@ -81,6 +78,7 @@ export function createThresholdSlider({
     resetButton.hidden = !isMoved;
     applyButton.hidden = !mayDecide || !(added.length || removed.length);
     fill(applyButton, chosen < threshold ? `Add ${these(added, "candidate")}` : `Reject ${these(removed, "figure")}`);
+    if (isMoved || cost.firstChild) showCost();
     onChange(chosen);
   }
 
