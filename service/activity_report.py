@@ -25,6 +25,14 @@ class Counts(Part):
     per_mm2: float | None
 
 
+class CountedField(Part):
+    """A round field that a person counts, and the tissue in it that was examined."""
+
+    count: int
+    area_mm2: float
+    tissue_mm2: float
+
+
 class _Place(Part):
     """A window: its centre in level-0 px, and how much of it is tissue that was examined."""
 

@@ -16,15 +16,17 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from service.activity_report import Activity, Mai, activity_of
+from service.activity_report import Activity, CountedField, Mai, activity_of
 from service.agreement import ReadingName
 from service.errors import ParameterInvalid
+from service.hot_spots import window_at
 from service.mitotic_activity import ActivityCounts, Windows, count_activity, count_at, find_windows
 from service.order import ResultStatus
 from service.quality import QualityMap
 from service.report import Report, Review, ReviewedDetection, Signature
 from service.sections import Sections
 from service.slide import Box
+from service.window_tissue import examine
 
 Action = Literal["accept", "reject", "add", "clear", "note", "sign", "void"]
 DECISIONS: dict[str, Literal["accepted", "rejected"]] = {"accept": "accepted", "reject": "rejected", "add": "accepted"}
@@ -179,12 +181,26 @@ def counted_review(report: Report, glass: QualityMap, found: Found) -> Activity:
 
 def mai_at(report: Report, glass: QualityMap, entries: Sequence[Entry], x: float, y: float) -> Mai:
     """Count the MAI in a window that a person placed, centred at x, y (level-0 px), as the review stands."""
-    counted, mpp, region = kept(replay(report, entries)), report.slide.mpp, report.examined_region
-    examined = glass.sections  # made once: this is asked while somebody drags the window
-    if region is not None:
-        examined = Sections(examined.tissue.examined(region)[0], examined.labels)
+    counted, mpp, examined = kept(replay(report, entries)), report.slide.mpp, _examined(report, glass)
     index = count_at(_places(counted), x * mpp[0], y * mpp[1], examined)
     return activity_of(len(counted), examined.tissue.area_mm2(), ActivityCounts(index, ()), mpp).mai
+
+
+def field_at(
+    report: Report, glass: QualityMap, entries: Sequence[Entry], place: tuple[float, float], diameter_um: float
+) -> CountedField:
+    """Count a round field centred at a place x, y (level-0 px), as the review stands."""
+    x_um, y_um = (along * mpp for along, mpp in zip(place, report.slide.mpp, strict=True))
+    circle = window_at(counted_places(report, entries), x_um, y_um, math.pi * (diameter_um / 2000) ** 2)
+    field = examine(circle, _examined(report, glass))
+    area_mm2, tissue_mm2 = (round(each, 4) for each in (field.area_mm2, field.tissue_mm2))
+    return CountedField(count=len(field.members), area_mm2=area_mm2, tissue_mm2=tissue_mm2)
+
+
+def _examined(report: Report, glass: QualityMap) -> Sections:
+    """Give the sections that were examined; they are made once: this is asked while somebody drags a window."""
+    found, region = glass.sections, report.examined_region
+    return found if region is None else Sections(found.tissue.examined(region)[0], found.labels)
 
 
 def counted_places(report: Report, entries: Sequence[Entry]) -> tuple[tuple[float, float], ...]:

@@ -8,7 +8,7 @@ import scipy
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 
-from service.activity_report import Mai
+from service.activity_report import CountedField, Mai
 from service.agreement import ReadingName
 from service.api.audit import DecisionsRoute
 from service.api.auth import Caller, Reader, Reviewer
@@ -27,7 +27,7 @@ from service.refusals import (
     RevisionConflict,
 )
 from service.report import Detection, Review
-from service.review import Action, Change, Entry, mai_at, reviewed, revision_of
+from service.review import Action, Change, Entry, field_at, mai_at, reviewed, revision_of
 from service.review import Reviewer as Person
 from service.store.results import Result
 from service.store.reviews import Reviews
@@ -40,6 +40,7 @@ LEAST_PROBABILITY = 0.05  # of a candidate
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["review"], route_class=DecisionsRoute)
 
 Pixel = Annotated[float, Field(ge=0, le=2**31, description="Level-0 px.")]
+Centre = Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1, description="The detection's id.")]
 Reason = Annotated[str | None, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
 Revision = Annotated[
@@ -209,8 +210,8 @@ def get_hotspot(
     analysis_id: str,
     state: StateOf,
     caller: Reader,
-    x: Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")],
-    y: Annotated[float, Query(ge=0, le=2**31, description="Of its centre, level-0 px.")],
+    x: Centre,
+    y: Centre,
     reviewer: Who = None,
 ) -> Mai:
     """Count the window of the MAI round a place as the most active one is counted; nothing is kept of it."""
@@ -218,6 +219,23 @@ def get_hotspot(
     report, entries, mode = result.report(), _reviews(state).entries(analysis.id), state.settings.second_reading
     shown = reading_to_show(report, entries, mode, _person(reviewer, caller))
     return mai_at(report, result.glass(), shown.entries, x, y)
+
+
+@router.get("/field", summary="A field of one's own microscope", responses=problems(*LOOKING))
+def get_field(
+    analysis_id: str,
+    state: StateOf,
+    caller: Reader,
+    x: Centre,
+    y: Centre,
+    diameter_um: Annotated[float, Query(ge=1, le=100_000)],
+    reviewer: Who = None,
+) -> CountedField:
+    """Count a round field, with the examined tissue in it; nothing is kept of it."""
+    analysis, result = state.result(analysis_id, caller.tenant)
+    report, entries, mode = result.report(), _reviews(state).entries(analysis.id), state.settings.second_reading
+    shown = reading_to_show(report, entries, mode, _person(reviewer, caller))
+    return field_at(report, result.glass(), shown.entries, (x, y), diameter_um)
 
 
 @router.get("/review", summary="Who decided what, and when", responses=problems(*LOOKING))

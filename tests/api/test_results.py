@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from email.parser import BytesParser
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,25 @@ def test_the_query_comes_before_accept() -> None:
     assert wanted("dicom", "application/json") == Wanted("dicom")
     assert wanted("json", RELATED).format == "json"
     assert np.unique([wanted("dicom", text).dicomweb for text in ("", "*/*", "application/zip")]).tolist() == [False]
+
+
+def test_a_field_of_ones_own_is_counted_with_the_tissue_in_it(client: Client, tiff: str) -> None:
+    report = client.get(f"/v1/analyses/{tiff}/result").json()
+    places = np.array([(each["x_um"], each["y_um"]) for each in report["detections"]])
+    x, y = report["detections"][0]["x"], report["detections"][0]["y"]
+    ask = partial(client.get, f"/v1/analyses/{tiff}/field")
+    small = ask(params={"x": x, "y": y, "diameter_um": 40}).json()
+    assert small["count"] == np.count_nonzero(np.hypot(*(places - places[0]).T) <= 20)
+    assert small["area_mm2"] == pytest.approx(np.pi * 0.02**2, abs=1e-4)
+    assert 0 < small["tissue_mm2"] <= small["area_mm2"]
+    whole = ask(params={"x": x, "y": y, "diameter_um": 20_000}).json()
+    assert whole["count"] == report["counts"]["total"]
+    window = client.get(f"/v1/analyses/{tiff}/hotspot", params={"x": x, "y": y}).json()
+    same = ask(params={"x": x, "y": y, "diameter_um": 2 * window["hotspot"]["radius_um"]}).json()
+    assert (same["count"], same["area_mm2"]) == (window["count"], pytest.approx(window["area_mm2"], rel=1e-4))
+    assert same["tissue_mm2"] == pytest.approx(window["tissue_mm2"], rel=1e-4)
+    assert small["tissue_mm2"] < same["tissue_mm2"] <= whole["tissue_mm2"]
+    assert ask(params={"x": x, "y": y, "diameter_um": 0}).status_code == 422
 
 
 def test_a_hot_spot_of_ones_own_is_counted_as_the_automatic_one(client: Client, tiff: str) -> None:

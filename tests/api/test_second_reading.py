@@ -158,7 +158,8 @@ def test_nothing_else_tells_a_blinded_reader_of_the_other(laboratory: Callable[[
         assert len(lab.ask(name, "GET", "review", params=asked).json()["entries"]) == seen
     place = {name: lab.look("")["detections"][0][name] for name in ("x", "y")}
     for name, count in ((ANNA, 0), (BORIS, 2)):
-        assert lab.ask(name, "GET", "hotspot", params=place | {"reviewer": name}).json()["count"] == count
+        for path, more in (("hotspot", {}), ("field", {"diameter_um": 1423})):
+            assert lab.ask(name, "GET", path, params=place | more | {"reviewer": name}).json()["count"] == count
     line = lab.line()
     assert line
     assert (line["status"], line["reviewer"], line["total"], line["undecided"]) == ("preliminary", None, 3, 3)

@@ -98,13 +98,41 @@ def test_fields_are_counted_one_after_the_other_with_ones_own_diameter(
     total = len(service.detections(analysis["id"])["detections"])
     page.get_by_role("button", name="Count this field").click()
     assert number_in(r"(\d+) mitoses in 1 field", said(page)) == total
-    assert "3.14 mm² of any kind" in said(page)
+    until(page, lambda: "of it examined tissue" in said(page))
+    tissue = re.search(r"3\.14 mm², (\d\.\d\d) mm² of it examined tissue", said(page))
+    assert tissue, said(page)
+    report = service.running.http.get(f"/v1/analyses/{analysis['id']}/result").json()
+    assert float(tissue[1]) == pytest.approx(report["tissue"]["examined_mm2"], abs=0.011)
     page.get_by_role("button", name="Field back").click()
     assert "0 mitoses in 0 fields" in said(page)
     page.reload()
     page.wait_for_selector(".figure")
     page.keyboard.press("f")
     assert page.get_by_label("Field diameter").input_value() == "2000"
+    assert violations(page) == []
+
+
+def test_what_a_threshold_costs_on_either_side_stands_beside_its_slider(service: Service, page: Any) -> None:
+    known = service.running.http.get("/v1/models").json()
+    (card,) = (each for each in known["models"] if each["id"] == known["default"])
+    points = {each["threshold"]: each for each in card["operating_points"]}
+    slider, beside = page.get_by_role("slider", name="Threshold"), page.locator("#threshold-words")
+    assert "never saw" not in beside.inner_text()  # it comes when it is used
+    slider.focus()
+    for threshold, sides in ((None, (0.84, 0.88)), ("0.89", (0.88, 0.9)), ("0.4", (0.5,))):
+        if threshold:
+            slider.fill(threshold)
+        expected = [
+            f"at {each:.2f} it finds {100 * points[each]['recall']:.0f} of 100 mitoses ("
+            + " to ".join(f"{100 * end:.0f}" for end in points[each]["recall_interval"])
+            + f") and calls {points[each]['calls_per_mm2']:.1f} per mm² where there are almost none"
+            for each in sides
+        ]
+        until(page, lambda lines=expected: beside.inner_text().splitlines()[2:] == lines)
+    assert beside.get_by_role("status").last.inner_text().strip().startswith("Measured on laboratories")
+    assert violations(page) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert violations(page) == []
 
 

@@ -1,5 +1,6 @@
 // The field of view of one's own microscope, in the middle of the view, and counting field after field.
 
+import { get } from "./api.js";
 import { loadDefinitions } from "./definitions.js";
 import { announce, colour, fill, h, newId } from "./dom.js";
 import { isInWindow } from "./figures.js";
@@ -7,12 +8,12 @@ import { number, plural } from "./format.js";
 
 const DIAMETER_KEY = "mitosis-field-um"; // of the browser's storage
 
-/** `counted()` gives the figures that are counted now; `mpp` in um per level-0 px (x, y). */
-export async function createFieldOfView({ deepZoom, overlay, mpp, counted }) {
+/** `review` is that of the analysis, null where a slide has none; `mpp` in um per level-0 px (x, y). */
+export async function createFieldOfView({ deepZoom, overlay, mpp, review }) {
   const known = await loadDefinitions().catch(() => null);
   const usual = 1000 * (known?.definitions[0].field_diameter_mm ?? 0);
   const strokeColour = colour("hotspot");
-  const fields = []; // that were counted: place and keys of figures
+  const fields = []; // that were counted: place, keys of figures, and the examined tissue (mm2) once it is known
   const words = h("output", {});
   const diameter = h("input", {
     type: "number",
@@ -48,7 +49,9 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, counted }) {
     const { x, y } = deepZoom.view();
     const circle = { shape: "circle", x: x - 0.5, y: y - 0.5, radius_um: Number(diameter.value) / 2 };
     const before = new Set(fields.flatMap(({ keys }) => keys));
-    const found = counted().filter((figure) => isInWindow(figure, circle, mpp) && !before.has(figure.key));
+    const found = (review?.counted ?? []).filter(
+      (figure) => isInWindow(figure, circle, mpp) && !before.has(figure.key),
+    );
     return { circle, keys: found.map((figure) => figure.key) };
   }
 
@@ -56,10 +59,21 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, counted }) {
     const field = fieldHere();
     fields.push(field);
     draw();
+    measure(field);
     announce(`field ${fields.length}: ${plural(field.keys.length, "mitosis", "mitoses")}`);
     const { width, height } = deepZoom.size(); // to the next field on the right of the screen
     const across = ((2 * field.circle.radius_um) / mpp[0]) * deepZoom.frame().zoom;
     deepZoom.goTo(deepZoom.toSlide(width / 2 + across, height / 2));
+  }
+
+  /** Ask how much examined tissue a field holds: the service knows, where there is an analysis. */
+  async function measure(field) {
+    if (!review) return;
+    const { x, y, radius_um: radius } = field.circle;
+    const asked = { x: Math.max(0, x).toFixed(2), y: Math.max(0, y).toFixed(2), diameter_um: 2 * radius };
+    const found = await get(review.address("field", asked)).catch(() => null); // then it is of any kind
+    field.tissue = found?.tissue_mm2;
+    if (fields.includes(field)) draw();
   }
 
   function back() {
@@ -77,10 +91,12 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, counted }) {
     const total = fields.reduce((sum, { keys }) => sum + keys.length, 0);
     const area = (fields.length * Math.PI * (Number(diameter.value) / 2000) ** 2).toFixed(2);
     const here = fieldHere().keys.length;
+    const tissue = fields.reduce((sum, field) => sum + field.tissue, 0); // no number where one is not known
+    const kind = Number.isNaN(tissue) ? " of any kind" : `, ${number(tissue, 2)} mm² of it examined tissue`;
     fill(
       words,
       `Here ${number(here)}. ${plural(total, "mitosis", "mitoses")} in ${plural(fields.length, "field")}`,
-      fields.length ? ` (${fields.map(({ keys }) => keys.length).join(" + ")}), ${area} mm² of any kind` : "",
+      fields.length ? ` (${fields.map(({ keys }) => keys.length).join(" + ")}), ${area} mm²${kind}` : "",
     );
     backButton.disabled = fields.length === 0;
     beginButton.disabled = fields.length === 0;
