@@ -73,6 +73,67 @@ def test_the_outline_of_a_region_lies_where_the_region_does(open_page: Any, regi
     assert on_line == [True, True, True, True, False, False]
 
 
+MANY_MARKS = """async ways => {
+  const { createOverlay } = await import("/viewer/overlay.js");
+  const stage = document.body.appendChild(document.createElement("div"));
+  Object.assign(stage.style, { position: "fixed", inset: 0 });
+  const place = { x: 0, y: 0, zoom: 0.0625, turn: 0 };
+  const size = () => ({ width: stage.clientWidth, height: stage.clientHeight });
+  let move = null;
+  const overlay = createOverlay(stage, { size, frame: () => place, onMove: draw => { move = draw } }, [0.25, 0.25]);
+  const figures = [...Array(2500).keys()].map(id => (
+    { key: `d${id}`, x: 140 * (id % 50), y: 140 * Math.floor(id / 50), score: 0.9, decision: null, origin: "machine" }
+  ));
+  overlay.set({ figures });
+  await new Promise(resolve => setTimeout(resolve, 500));
+  const canvas = stage.querySelector("canvas");
+  const ink = () => {
+    const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const at = ({ x, y }) => {
+      const [column, row] = [place.x + (x + 0.5) * place.zoom, place.y + (y + 0.5) * place.zoom].map(Math.round);
+      const isSeen = Math.min(column, row) > 3 && column < canvas.width - 3 && row < canvas.height - 3;
+      return isSeen ? data[4 * (row * width + column) + 3] > 0 : null;
+    };
+    const seen = figures.map(at).filter(each => each !== null);
+    let all = 0;
+    for (let index = 3; index < data.length; index += 4) all += data[index] > 0;
+    return [seen.length, seen.filter(Boolean).length, all];
+  };
+  const found = [];
+  for (const way of ways) {
+    Object.assign(place, way);
+    move();
+    found.push(ink());
+  }
+  const calls = [];
+  const { drawImage } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.drawImage = function (...given) { calls.push(1); drawImage.apply(this, given) };
+  place.x += 0.3;
+  move();
+  const once = calls.length;
+  figures.splice(0, 2000);
+  overlay.set({ figures });
+  await new Promise(resolve => setTimeout(resolve, 300));
+  CanvasRenderingContext2D.prototype.drawImage = drawImage;
+  stage.remove();
+  return { found, once, fewer: ink() };
+}"""
+
+
+def test_thousands_of_marks_are_where_they_belong_while_the_slide_is_moved_and_zoomed(open_page: Any) -> None:
+    page = open_page()
+    moves = [{"x": x, "y": x / 2} for x in (0.0, 0.2, 40.7, 150.4, 420.0, -300.6, 0.0)]
+    others = [{"zoom": 0.05}, {"x": 3.3}, {"turn": 0.0, "zoom": 0.0625}, {"x": -77.7, "y": -50.2}]
+    told = page.evaluate(MANY_MARKS, [*moves, *others])
+    for seen, inked, pixels in told["found"]:
+        assert seen > 300
+        assert inked == seen, "a mark is not on its figure"
+        assert 9 * seen <= pixels <= 40 * 2500
+    assert told["once"] == 1, "they are drawn once, and moved"
+    assert told["fewer"][0] == told["fewer"][1] <= 500, "what has changed is drawn anew"
+    assert told["fewer"][2] < 40 * 500
+
+
 def alone(detections: list[dict[str, Any]]) -> tuple[float, float]:
     """The detection that is farthest from the others, and from the slide's edge."""
     places = np.array([(each["x"], each["y"]) for each in detections])

@@ -12,8 +12,7 @@ export const RING_UM = 13; // radius: a mitosis with some room round it
 const LARGEST_PX = 70; // a ring's radius on the screen
 const LEAST_PX = 4.5; // smaller rings would hide what they mark: dots then
 const DETAIL_PX = 10; // from here, a ring has a halo and accepted ones a second ring
-const MANY = 400; // figures in view, from which marks are copied instead of drawn one by one
-const KEPT_STAMPS = 40;
+export const MANY = 400; // figures, from which marks are copied instead of drawn one by one
 const HATCH_PX = 8; // from line to line, on the screen
 const DENSITY_FROM_UM = 1.6; // um per screen px: at less than about x6
 const SHARP_CELL_PX = 24; // cells of the heat map are blurred until they are as large on the screen
@@ -58,9 +57,9 @@ export function createOverlay(stage, deepZoom, mpp) {
     cross: false,
   };
   const colours = readColours();
-  const stamps = new Map();
   const painters = new Set(); // of tools
   let drawRequest = 0;
+  let many = null; // draws many marks, once there are
 
   function draw() {
     drawRequest = 0;
@@ -201,21 +200,32 @@ export function createOverlay(stage, deepZoom, mpp) {
   const centreOf = (frame, { x, y }) => [frame.x + (x + 0.5) * frame.zoom, frame.y + (y + 0.5) * frame.zoom];
 
   function drawFigures(frame) {
+    if (many && content.figures.length > MANY) many.draw(frame);
+    else drawMarks(context, frame, drawPaths);
+    if (content.selected) drawSelected(frame, content.selected, Math.max(radiusAt(frame.zoom), 12));
+  }
+
+  async function loadMany() {
+    const { createManyMarks } = await import("./many_marks.js");
+    many ??= createManyMarks({ context, drawMarks, drawPaths, turnContext });
+    redraw();
+  }
+
+  function drawMarks(painter, frame, drawKind) {
     const radius = radiusAt(frame.zoom);
     const centres = centresInView(frame, radius);
-    const isMany = KINDS.reduce((sum, kind) => sum + centres[kind].length, 0) > MANY;
     for (const kind of KINDS) {
       if (!centres[kind].length || (kind === "rejected" && !layers.rejected.on)) continue;
-      context.globalAlpha = layers.detections.opacity * (kind === "rejected" ? layers.rejected.opacity : 1);
-      if (isMany) drawStamps(frame, centres[kind], kind, radius);
-      else {
-        const path = new Path2D();
-        for (const [x, y] of centres[kind]) addMark(path, kind, x, y, radius);
-        strokeMarks(context, path, kind, radius);
-      }
+      painter.globalAlpha = layers.detections.opacity * (kind === "rejected" ? layers.rejected.opacity : 1);
+      drawKind(painter, centres[kind], kind, radius, frame);
     }
-    context.globalAlpha = 1;
-    if (content.selected) drawSelected(frame, content.selected, Math.max(radius, 12));
+    painter.globalAlpha = 1;
+  }
+
+  function drawPaths(painter, centres, kind, radius) {
+    const path = new Path2D();
+    for (const [x, y] of centres) addMark(path, kind, x, y, radius);
+    strokeMarks(painter, path, kind, radius);
   }
 
   function centresInView(frame, radius) {
@@ -228,34 +238,6 @@ export function createOverlay(stage, deepZoom, mpp) {
       centres[kindOf(figure)].push([x, y]);
     }
     return centres;
-  }
-
-  /** Thousands of marks: one is drawn, then copied, to whole px of the screen. */
-  function drawStamps(frame, centres, kind, radius) {
-    const { density } = frame;
-    const half = Math.ceil(radius + 4);
-    const stamp = stampOf(kind, radius, half, density);
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    for (const centre of centres) {
-      const [x, y] = turned(...centre, frame, frame.turn);
-      context.drawImage(stamp, Math.round((x - half) * density), Math.round((y - half) * density));
-    }
-    turnContext(frame);
-  }
-
-  function stampOf(kind, radius, half, density) {
-    const key = `${kind} ${radius.toFixed(1)} ${density}`;
-    if (stamps.has(key)) return stamps.get(key);
-    if (stamps.size > KEPT_STAMPS) stamps.clear();
-    const stamp = document.createElement("canvas");
-    stamp.width = stamp.height = 2 * half * density;
-    const painter = stamp.getContext("2d");
-    painter.scale(density, density);
-    const path = new Path2D();
-    addMark(path, kind, half, half, radius);
-    strokeMarks(painter, path, kind, radius);
-    stamps.set(key, stamp);
-    return stamp;
   }
 
   function strokeMarks(painter, path, kind, radius) {
@@ -288,6 +270,7 @@ export function createOverlay(stage, deepZoom, mpp) {
   }
 
   function redraw() {
+    many?.forget();
     drawRequest ||= requestAnimationFrame(draw);
   }
 
@@ -301,6 +284,7 @@ export function createOverlay(stage, deepZoom, mpp) {
     /** Change what is drawn. */
     set(changes) {
       Object.assign(content, changes);
+      if (!many && content.figures.length > MANY) loadMany();
       redraw();
     },
     /** Which heat map is drawn at this scale: `density` or `probability`. */
