@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,12 +98,14 @@ class Lis:
     answers: list[str] = field(default_factory=lambda: ["AA"])
     got: list[hl7.Message] = field(default_factory=list)
     port: int = 0
+    meanwhile: Callable[[], object] = lambda: None  # before it answers
 
     async def converse(self, reader: Any, writer: Any) -> None:
         try:
             while True:
                 message = await reader.readmessage()
                 self.got.append(message)
+                self.meanwhile()
                 do = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 if do == "silent":
                     await asyncio.sleep(30)

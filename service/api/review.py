@@ -1,6 +1,7 @@
 """/v1/analyses/{id}/detections, /signature, /review: what people make of what the machine found."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from service.errors import ParameterInvalid, StoredDamaged
 from service.order import Text
 from service.readings import reading_to_show, second_reading, visible
 from service.refusals import (
+    DatabaseUnavailable,
     DisagreementsOpen,
     NotFinished,
     NotFound,
@@ -260,7 +262,8 @@ def _changed(state: State, result: Result, entries: list[Entry], response: Respo
     report = result.report()
     seen = reading_to_show(report, entries, state.settings.second_reading, by)
     summary = summarize(report, entries, lambda each: shown if each == seen else counted(result, each))
-    keep(state.engine, result.analysis_id, revision_of(entries), summary)
+    with suppress(DatabaseUnavailable):  # what was decided is kept; the line in the list is made later
+        keep(state.engine, result.analysis_id, revision_of(entries), summary)
     return shown
 
 

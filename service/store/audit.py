@@ -71,7 +71,7 @@ class AuditEntry(Event):
 
 
 def record(where: Engine | Connection, tenant: str, actor: str, action: str, object: str, **detail: Any) -> None:  # noqa: A002
-    """Write an event down; never raises what a database does.
+    """Write an event down; never raises what a database does, unless that undid the transaction it was part of.
 
     On a connection it is part of that transaction, which must be one of `writing` and had better end soon: all other
     writers of the log wait for it.
@@ -81,36 +81,50 @@ def record(where: Engine | Connection, tenant: str, actor: str, action: str, obj
 
 def record_all(where: Engine | Connection, events: Sequence[Event]) -> None:
     """Write events down as `record` does one."""
+    if isinstance(where, Connection):
+        savepoint = where.begin_nested()
+        try:
+            _append(where, events)
+            savepoint.commit()
+        except SQLAlchemyError as error:
+            savepoint.rollback()  # raises where SQLite, its disk being full, has undone the whole transaction
+            _keep_for_later(events, error)
+        return
     try:
-        if isinstance(where, Connection):
-            with where.begin_nested():
-                _append(where, events)
-        else:
-            _write(where, *events)
+        write_late(where)
+        with writing(where) as connection:
+            _append(connection, events)
     except (SQLAlchemyError, MitosisError) as error:
-        for event in events:
-            log.error("audit entry is late", reason=error, **asdict(event))
-        with _late_lock:
-            _late.extend(events)
+        _keep_for_later(events, error)
 
 
 def write_late(engine: Engine) -> None:
-    """Write what could not be written before. Raises DatabaseUnavailable."""
-    if _late:
-        _write(engine)
+    """Write what could not be written before; one entry first, since a full disk may well take none of them yet.
+
+    Raises DatabaseUnavailable.
+    """
+    at_a_time = 1
+    while late := _take_late(at_a_time):
+        try:
+            with writing(engine) as connection:
+                _append(connection, late)
+        except BaseException:
+            with _late_lock:
+                _late.extendleft(reversed(late))
+            raise
+        at_a_time = AT_A_TIME
 
 
-def _write(engine: Engine, *events: Event) -> None:
+def _take_late(most: int) -> list[Event]:
     with _late_lock:
-        late = list(_late)
-        _late.clear()
-    try:
-        with writing(engine) as connection:
-            _append(connection, [*late, *events])
-    except BaseException:
-        with _late_lock:
-            _late.extendleft(reversed(late))
-        raise
+        return [_late.popleft() for _ in range(min(most, len(_late)))]
+
+
+def _keep_for_later(events: Sequence[Event], error: Exception) -> None:
+    for event in events:
+        log.error("audit entry is late", reason=error, **asdict(event))
+    with _late_lock:
+        _late.extend(events)
 
 
 def _append(connection: Connection, events: Iterable[Event]) -> None:

@@ -30,8 +30,8 @@ ADD = {"action": "add", "x": 30.0, "y": 40.0}
 class Laboratory:
     """A gateway in this process with three figures to read, and a key for each person."""
 
-    def __init__(self, stack: ExitStack, folder: Path, mode: str) -> None:
-        self.stored, self.stack, self.mode = Stored(folder), stack, mode
+    def __init__(self, stack: ExitStack, folder: Path, mode: str, database: str | None = None) -> None:
+        self.stored, self.stack, self.mode = Stored(folder, database), stack, mode
         engine = self.stored.engine
         self.secrets = {name: keys.create(engine, "person", "lab", ("read", "review"))[1] for name in (ANNA, BORIS, "")}
         self.client = self.serve(mode)
@@ -39,7 +39,7 @@ class Laboratory:
 
     def serve(self, mode: str) -> Client:
         settings = load_settings(data_dir=self.stored.folder, second_reading=mode)
-        engine = open_database(settings.database)
+        engine = open_database(self.stored.engine.url)
         self.stack.callback(engine.dispose)
         sandbox = self.stack.enter_context(Sandbox())
         app = FastAPI()

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Connection, Engine, event, update
 from typer.testing import CliRunner
 
 from service.cli.app import app
 from service.errors import AuditBroken
+from service.refusals import DatabaseUnavailable
 from service.store import audit
 from service.store.audit import AuditEntry, entries, record, verify, write_late
 from service.store.database import audit_entries, open_database, reading, writing
 from tests.deployment.stack import postgres
+from tests.disks import fill, small_disk
 
 AT_ONCE, EACH = 6, 15
 BREAK = "CREATE TRIGGER broken BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'the disk fails'); END"
@@ -207,6 +209,51 @@ def test_a_database_that_is_gone_is_no_error_of_the_caller(tmp_path: Path) -> No
     record(engine, "lab", "key", "look", "a")
     with audit._late_lock:
         assert audit._late.pop().object == "a"
+
+
+def test_late_entries_of_a_full_disk_are_not_all_tried_again_for_each_new_one(tmp_path: Path) -> None:
+    tried = 0
+
+    def count(_: Connection, __: object, statement: str, given: Any, *___: object) -> None:
+        nonlocal tried
+        if statement.startswith("INSERT INTO audit_entries"):
+            tried += len(given) if isinstance(given, list) else 1
+
+    with small_disk(tmp_path / "disk", "size=4m") as disk:
+        engine = open_database(f"sqlite:///{disk / 'jobs.sqlite3'}")
+        filler = fill(disk)
+        event.listen(engine, "before_cursor_execute", count)
+        written(engine, 600)
+        assert tried < 1300  # each with one other; at first it was all that were late, and 4,000 took ten minutes
+        assert list(entries(engine)) == []
+        filler.unlink()
+        write_late(engine)
+        assert verify(entries(engine))[0] == 600
+        assert [entry.object for entry in entries(engine)] == [f"analysis-{number}" for number in range(1, 601)]
+        engine.dispose()
+
+
+def test_what_a_full_disk_undid_is_not_gone_on_with(tmp_path: Path) -> None:
+    """SQLite ends a transaction where it runs out of room in it, and takes what follows for one of its own."""
+    with small_disk(tmp_path / "disk", "size=4m") as disk:
+        engine = open_database(f"sqlite:///{disk / 'jobs.sqlite3'}")
+        execute(engine, "CREATE TABLE decisions (number INTEGER)")
+        filler = fill(disk)
+
+        def decide() -> None:
+            with writing(engine) as connection:
+                connection.exec_driver_sql("INSERT INTO decisions VALUES (7)")
+                record(connection, "lab", "key", "decide", "a", why="x" * (5 << 20))  # more than SQLite holds in memory
+                filler.unlink()
+                connection.exec_driver_sql("INSERT INTO decisions VALUES (8)")
+
+        with pytest.raises(DatabaseUnavailable, match="savepoint"):
+            decide()
+        write_late(engine)
+        with reading(engine) as connection:
+            assert connection.exec_driver_sql("SELECT number FROM decisions").all() == []
+        assert list(entries(engine)) == []
+        engine.dispose()
 
 
 # The command

@@ -52,9 +52,9 @@ def turned(content: bytes) -> bytes:
 class Stored:
     """A data directory with results in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder, self.storage = folder, Storage(folder)
-        self.engine: Engine = open_database(f"sqlite:///{folder / 'jobs.sqlite3'}")
+        self.engine: Engine = open_database(database or f"sqlite:///{folder / 'jobs.sqlite3'}")
         self.analyses = Analyses(self.engine)
 
     def succeeded(self, *, checksums: bool = True) -> Result:
