@@ -94,7 +94,6 @@ WITHOUT = {
     "store/orders": "orders by HL7: interop/test_hl7_orders.py",
     "store/records": FACTS,
     "store/reviews": "two people at once: test_review.py, deployment/test_postgresql.py",
-    "store/schema_version": "the command of an upgrade: deployment/test_postgresql.py",
     "store/sqlite": "on SQLite by every store; its file's mode: integration/test_places.py",
     "worker/transport": "with a worker of its own: worker/test_process.py",
     "training/final_model": "the last step of the study: training/test_cross_validation.py",

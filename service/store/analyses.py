@@ -18,7 +18,7 @@ sent again, so Redis may vanish at any time.
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -147,14 +147,20 @@ class Analyses:
 
     # What workers do
 
-    def claim(self, task_id: str) -> Claim | None:
-        """Take the lease of a queued task; None where somebody else has it, or the task needs no work any more."""
+    def claim(self, task_id: str, fits: Callable[[str, Analysis], bool] = lambda *_: True) -> Claim | None:
+        """Take the lease of a queued task; None where somebody else has it, or the task needs no work any more.
+
+        None, too, where its kind and its analysis do not fit the worker.
+        """
         lease = str(uuid.uuid4())
         with writing(self.engine) as connection:
-            row = connection.execute(select(tasks.c.analysis_id).where(tasks.c.id == task_id)).one_or_none()
-            if row is None:
+            known = select(tasks.c.analysis_id, tasks.c.kind, tasks.c.status).where(tasks.c.id == task_id)
+            row = connection.execute(known).one_or_none()
+            if row is None or row.status != "queued":
                 return None
             self._lock(connection, row.analysis_id)
+            if not fits(row.kind, find_analysis(connection, row.analysis_id)):
+                return None
             taken = {"status": "running", "lease": lease, "sent": True}
             counted = {"claims": tasks.c.claims + 1, "attempts": tasks.c.attempts + 1}
             free = and_(tasks.c.id == task_id, tasks.c.status == "queued")

@@ -2,6 +2,7 @@
 
 import alembic.command
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Engine
 
@@ -23,3 +24,14 @@ def revision(engine: Engine) -> str:
     """Read the revision that the tables are of. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         return MigrationContext.configure(connection).get_current_revision() or "none"
+
+
+def is_behind(engine: Engine) -> bool:
+    """Tell whether the tables are those of an earlier release; of a later one, all that this one uses is there.
+
+    Raises DatabaseUnavailable.
+    """
+    with reading(engine) as connection:
+        scripts = ScriptDirectory.from_config(alembic_config(connection))
+        known = {script.revision for script in scripts.walk_revisions()}
+        return (MigrationContext.configure(connection).get_current_revision() or "") in known - set(scripts.get_heads())

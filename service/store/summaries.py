@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import structlog
 from pydantic import BaseModel, Field
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, false, func, select, update
 
 from service.activity_report import Activity
 from service.agreement import ReadingName
@@ -110,7 +110,9 @@ def keep(engine: Engine, analysis_id: str, revision: int, summary: KeptSummary |
     is_last = last.where(review_entries.c.analysis_id == analysis_id).scalar_subquery() == revision
     kept = summary.model_dump(mode="json") if summary else {}
     with writing(engine) as connection:
-        connection.execute(update(analyses).where(analyses.c.id == analysis_id, is_last).values(summary=kept))
+        signed = func.coalesce(analyses.c.signed, false())  # not said by workers of the release before there was a list
+        mine = update(analyses).where(analyses.c.id == analysis_id, is_last)
+        connection.execute(mine.values(summary=kept, signed=signed))
 
 
 def fill(engine: Engine, storage: Storage) -> int:

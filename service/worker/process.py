@@ -73,7 +73,7 @@ def _app(settings: Settings) -> Celery:
     stopping = multiprocessing.get_context("fork").Event()  # set by the parent, seen by the child
     runners: list[Runner] = []
 
-    def run(task_id: str) -> None:
+    def run(task_id: str, *_: object, **__: object) -> None:  # what a later release adds is in the job store, too
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # here: billiard resets it after the child's start
         runners[0].run(task_id)
         if runners[0].device_failed:

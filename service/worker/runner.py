@@ -7,7 +7,7 @@ checksum, and the job store says which one counts.
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,7 +22,9 @@ from service.errors import (
     DeviceFailed,
     InternalError,
     MitosisError,
+    ModelUnknown,
     OutputUnwritable,
+    SettingsInvalid,
     SourceForbidden,
     StorageFull,
     WeightsMismatch,
@@ -39,8 +41,9 @@ from service.slide import Slide
 from service.store.analyses import Analyses, Claim
 from service.store.database import open_database
 from service.store.logs import hiding
-from service.store.records import Problem
+from service.store.records import Analysis, Problem
 from service.store.results import ARRAYS, remove_leftovers, write_result
+from service.store.schema_version import is_behind
 from service.store.settings import Settings
 from service.store.slides import find_slide, is_reference, open_stored
 from service.store.storage import Storage
@@ -49,6 +52,7 @@ from service.store.workers import LiveWorker, announce, live_workers, retire
 from service.tiling import PATCH_PX
 from service.worker.broker import Broker
 from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
+from service.worker.known_jobs import not_ours
 from service.worker.recovery import send_queued
 
 TEMPORARY = (
@@ -58,6 +62,7 @@ TEMPORARY = (
     StorageFull,
     OutputUnwritable,
     WeightsMismatch,
+    ModelUnknown,  # the gateway knows it, and so may another worker
     DatabaseUnavailable,
     SourceUnavailable,
 )
@@ -68,11 +73,16 @@ log = structlog.get_logger(__name__)
 
 
 class Runner:
-    """A loaded model and the stores; lives as long as its process. Raises as `Detector.load` does."""
+    """A loaded model and the stores; lives as long as its process.
+
+    Raises as `Detector.load` does, and SettingsInvalid where the database is of an earlier release.
+    """
 
     def __init__(self, settings: Settings, stopping: Callable[[], bool]) -> None:
         self._settings, self._stopping = settings, stopping
         self._analyses = Analyses(open_database(settings.database, migrate=False))
+        if is_behind(self._analyses.engine):
+            raise SettingsInvalid("the database is of an earlier release; `mitosis migrate` brings it up to date")
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
@@ -97,7 +107,8 @@ class Runner:
             log.warning("task left: the database does not answer", reason=error)
 
     def _run(self, task_id: str) -> None:
-        claim = self._analyses.claim(task_id)
+        workers = live_workers(self._analyses.engine)
+        claim = self._analyses.claim(task_id, lambda kind, analysis: self._is_ours(kind, analysis, workers))
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(analysis_id=claim.analysis.id), hiding(*self._names(claim)):
@@ -113,6 +124,12 @@ class Runner:
             except Exception as error:  # noqa: BLE001  whatever it is, the analysis must not be left hanging
                 self._report(claim, error)
             self._send_next(claim)
+
+    def _is_ours(self, kind: str, analysis: Analysis, workers: Sequence[LiveWorker]) -> bool:
+        reason = not_ours(kind, analysis, workers)
+        if reason is not None:
+            log.warning("task left to another worker", analysis_id=analysis.id, reason=reason)
+        return reason is None
 
     def _names(self, claim: Claim) -> list[str]:
         """List what a slide is called, and what leads to it below its root: patients' names, as likely as not."""

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from service.review import Change, Entry, Reviewer
+from service.store.database import analyses, writing
 from service.store.reviews import Reviews
 from service.store.summaries import fill, keep, shown, summarize, summary_of
 from tests.store.test_results import Stored
@@ -59,6 +61,15 @@ def test_it_follows_the_review(stored: Stored) -> None:
     fill(stored.engine, stored.storage)
     assert (said(stored, analysis_id) or {})["changed"] is True
     assert fill(stored.engine, stored.storage) == 0
+
+
+def test_a_result_of_an_earlier_releases_worker_is_one_that_nobody_signed(stored: Stored) -> None:
+    result = stored.succeeded()
+    with writing(stored.engine) as connection:
+        connection.execute(update(analyses).values(signed=None))  # which it does not say
+    assert stored.analyses.list("lab", signed=False)[0] == []
+    fill(stored.engine, stored.storage)
+    assert [each.id for each in stored.analyses.list("lab", signed=False)[0]] == [result.analysis_id]
 
 
 def test_a_void_signature_is_none(stored: Stored) -> None:

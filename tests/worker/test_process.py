@@ -1,5 +1,6 @@
 """A worker's process ends with the gateway that started it, also where that died before the worker knew."""
 
+import json
 import subprocess
 import sys
 import time
@@ -17,9 +18,9 @@ from service.store.settings import Settings
 from service.store.slides import SlideRow, remember_slide
 from service.store.storage import Storage
 from service.store.workers import live_workers
-from service.worker.broker import QUEUE, Broker
+from service.worker.broker import QUEUE, TASK, Broker, celery_app
 from service.worker.embedded_valkey import EmbeddedValkey
-from tests.worker.conftest import SUBMISSION
+from tests.worker.test_known_jobs import OURS
 
 NO_MESSAGES = (b"5", b"x", b"\xff", b"{}", b"[]", b"null", b'{"properties": {}}', b'{"headers": 1, "properties": 1}')
 
@@ -63,16 +64,28 @@ def wait_until(true: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def test_what_is_no_message_ends_no_worker(
+def send_as_later_releases(settings: Settings, task_id: str) -> None:
+    """Messages with more in them than this release sends, and tasks that it does not have."""
+    app = celery_app(settings)
+    try:
+        for name, args, more in (
+            (f"{TASK}.again", [task_id], {}),
+            (TASK, [task_id, {"release": "9"}], {"since": 7, "trace": None}),
+        ):
+            app.send_task(name, args=args, kwargs=more, queue=QUEUE, headers={"of": "a later release"}, priority=0)
+    finally:
+        app.close()
+
+
+def test_what_is_no_message_or_a_later_releases_ends_no_worker(
     settings: Settings, valkey: EmbeddedValkey, broker: Broker, analyses: Analyses, tmp_path: Path
 ) -> None:
     with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
         client.rpush(QUEUE, *NO_MESSAGES)
     assert broker.waiting() == set()
-    analysis, _ = analyses.submit(SUBMISSION)  # of a slide that is not there
-    [(task_id, priority)] = analyses.to_send(analysis.id)
-    broker.send(task_id, priority)
-    assert broker.waiting() == {task_id}
+    analysis, _ = analyses.submit(OURS)  # of a slide that is not there
+    [(task_id, _)] = analyses.to_send(analysis.id)
+    send_as_later_releases(settings, task_id)
     with (tmp_path / "log").open("w") as log:
         command = [sys.executable, "-m", "service", "worker", "--data-dir", str(settings.data_dir)]
         worker = subprocess.Popen(command, stdout=log, stderr=log)
@@ -81,7 +94,8 @@ def test_what_is_no_message_ends_no_worker(
         assert worker.poll() is None
         assert live_workers(analyses.engine)
         assert (tmp_path / "log").read_text().count("something that is no message") == len(NO_MESSAGES)
-        assert "Traceback" not in (tmp_path / "log").read_text()
+        found = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "Traceback" in line]
+        assert [line["logger"] for line in found] == ["celery.worker.consumer.consumer"]  # of the task that is not ours
     finally:
         worker.terminate()
         worker.wait(60)

@@ -1,0 +1,44 @@
+"""Which tasks a worker can do: while workers of several releases share a queue, each leaves the others' to them.
+
+A task that is left stays queued, and its message is sent again after some seconds (`service.worker.recovery`), until a
+worker takes it that can do it. What is not claimed costs no attempt.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
+
+from service.errors import CardInvalid, ModelUnknown
+from service.model_card import find_model, read_card
+from service.store.analyses import Kind
+from service.store.records import Analysis
+from service.store.workers import LiveWorker
+
+# all that an analysis may ask for today; to overlook what a later release lets people ask for, gave wrong counts
+ASKED: Final = frozenset(
+    {"region", "exclude", "mpp", "threshold", "halo_px", "any_stain", "parts"}
+    | {"model", "priority", "callback_url", "order"}  # the gateway's business
+)
+
+
+def not_ours(kind: str, analysis: Analysis, workers: Sequence[LiveWorker]) -> str | None:
+    """Say why a task is better left to others; None if it is not. `workers` are those that live."""
+    if kind not in get_args(Kind):
+        return f"this release knows no task of kind {kind}"
+    if unknown := sorted(_asked(analysis.request) - ASKED):
+        return f"this release cannot do what is asked for: {', '.join(unknown)}"
+    loaded = any(worker.models.get(analysis.model) == analysis.model_sha256 for worker in workers)
+    if loaded and not _has(analysis.model, analysis.model_sha256):
+        return f"another worker has the weights of {analysis.model} that are asked for"
+    return None
+
+
+def _asked(request: Mapping[str, Any]) -> set[str]:
+    """Name what a request asks for; what is null or false is not asked for."""
+    return {name for name, value in request.items() if value is not None and value is not False}
+
+
+def _has(model: str, sha256: str) -> bool:
+    try:
+        return read_card(find_model(model)).sha256 == sha256
+    except (ModelUnknown, CardInvalid):
+        return False

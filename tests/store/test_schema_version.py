@@ -1,0 +1,68 @@
+"""The tables of one release and the next: workers of the release before go on while the gateway has migrated."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, Inspector, inspect
+
+from service.errors import SettingsInvalid
+from service.store.database import open_database, reading
+from service.store.migrations import alembic_config
+from service.store.schema_version import downgrade, is_behind, revision
+from service.store.settings import Settings
+from service.worker.runner import Runner
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    yield found
+    found.dispose()
+
+
+def revisions(engine: Engine) -> list[str]:
+    """All of them, the newest first."""
+    with reading(engine) as connection:
+        return [each.revision for each in ScriptDirectory.from_config(alembic_config(connection)).walk_revisions()]
+
+
+def unique(inspector: Inspector, table: str) -> set[tuple[str | None, ...]]:
+    indexes = [index["column_names"] for index in inspector.get_indexes(table) if index["unique"]]
+    keys = [key["column_names"] for key in inspector.get_unique_constraints(table)]
+    return {tuple(names) for names in (*indexes, *keys, inspector.get_pk_constraint(table)["constrained_columns"])}
+
+
+def test_what_an_earlier_release_writes_fits_the_tables_of_the_next(engine: Engine) -> None:
+    """From 0004 to 0005 and on: no table or column goes, what comes has a default, and nothing more must be unique."""
+    known = revisions(engine)
+    for number, earlier in enumerate(known[1 : known.index("0004") + 1]):
+        after = inspect(engine)
+        columns = {
+            table: {each["name"]: each for each in after.get_columns(table)} for table in after.get_table_names()
+        }
+        keys = {table: unique(after, table) for table in columns}
+        downgrade(engine, earlier)
+        before = inspect(engine)
+        for table in before.get_table_names():
+            names = {each["name"] for each in before.get_columns(table)}
+            assert names <= columns[table].keys(), f"{known[number]} takes columns of {table} away"
+            new = [columns[table][name] for name in columns[table].keys() - names]
+            assert all(each["nullable"] or each["default"] is not None for each in new), f"{known[number]}: {table}"
+            assert keys[table] <= unique(before, table), f"{known[number]}: {table} takes less than before"
+
+
+def test_a_worker_does_not_start_on_the_tables_of_an_earlier_release(tmp_path: Path, engine: Engine) -> None:
+    assert not is_behind(engine)
+    downgrade(engine, revisions(engine)[1])
+    assert is_behind(engine)
+    with pytest.raises(SettingsInvalid, match="mitosis migrate"):
+        Runner(Settings(data_dir=tmp_path), lambda: False)
+
+
+def test_a_worker_starts_on_the_tables_of_a_later_release(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    assert revision(engine) == "9999"
+    assert not is_behind(engine)
