@@ -15,6 +15,7 @@ import structlog
 
 from service.errors import SettingsInvalid
 from service.files import keep_private, private_file
+from service.intake.child_environment import without_logins
 from service.store.database import open_database
 from service.store.logs import set_up_logs
 from service.store.settings import Settings
@@ -113,7 +114,7 @@ class WorkerProcesses:
         }
         process = subprocess.Popen(  # noqa: S603  the command is ours
             [sys.executable, "-m", "service", "worker", "--with-parent", str(os.getpid())],
-            env=os.environ | given,
+            env=without_logins(os.environ, self._settings.roots) | given,
             stdin=subprocess.DEVNULL,
             preexec_fn=_step_back,
             start_new_session=True,

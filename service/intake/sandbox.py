@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
@@ -23,6 +24,7 @@ import anyio.to_thread
 import structlog
 
 from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
+from service.intake.child_environment import environment_for, scheme_of
 from service.location import Location
 from service.readers.mirax import files_beside
 from service.readers.opening import is_url
@@ -42,9 +44,6 @@ SLOW_BYTES_PER_S = 20e6
 URL_S = 1800.0
 MAX_REPLY_BYTES = 1 << 20
 QUESTIONS = 1000  # of one child
-# each slide has threads of its own, and glibc would reserve 64 MiB of the child's address space for each
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-OURS = "MITOSIS_"  # settings, secrets among them, are kept from the processes that open strangers' files
 SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull, SourceUnavailable)  # of slides
 ERRORS = {each.code: each for each in SAYABLE}
 
@@ -73,19 +72,19 @@ class Sandbox:
 
     def __init__(self, uri_hosts: Sequence[str] = ()) -> None:
         self._uri_hosts = uri_hosts
-        self._idle: list[_Child] = []
-        self._cutters: list[_Child] = []
+        self._idle: dict[str, list[_Child]] = defaultdict(list)  # by what they read: one with a login opens no other's
+        self._cutters: dict[str, list[_Child]] = defaultdict(list)
         self._lock = threading.Lock()
         lanes = (QUICK_CHILDREN, SLOW_CHILDREN, DRAWING_CHILDREN, CUTTING_CHILDREN)
         self._quick, self._slow, self._drawing, self._cutting = map(anyio.CapacityLimiter, lanes)
 
     def __enter__(self) -> Self:
-        self._idle.append(_Child(self._uri_hosts))  # warm when the first slide comes
+        self._idle[""].append(_Child(self._uri_hosts, ""))  # warm when the first slide comes
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            for idle in (self._idle, self._cutters):
+            for idle in (*self._idle.values(), *self._cutters.values()):
                 while idle:
                     idle.pop().kill()
 
@@ -133,9 +132,10 @@ class Sandbox:
     def _answer(self, question: dict[str, Any], seconds: Callable[[], float]) -> dict[str, Any]:
         """Ask a child, and another one where the first died for a reason that is not the slide's."""
         question |= {"seconds": seconds()}
+        scheme = scheme_of(question["location"]["path"]) if "location" in question else ""
         for last in (False, True):
             try:
-                with self._child(self._cutters if question["do"] == "cut" else self._idle) as child:
+                with self._child(self._cutters if question["do"] == "cut" else self._idle, scheme) as child:
                     return child.ask(question)
             except _Lost as lost:
                 log.warning("a reader's process was lost", reason=lost, question=question["do"])
@@ -145,10 +145,11 @@ class Sandbox:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def _child(self, idle: list["_Child"]) -> Iterator["_Child"]:
+    def _child(self, kept: dict[str, list["_Child"]], scheme: str) -> Iterator["_Child"]:
         with self._lock:
+            idle = kept[scheme]
             child = idle.pop() if idle else None
-        child = child or _Child(self._uri_hosts)
+        child = child or _Child(self._uri_hosts, scheme)
         try:
             yield child
         except BaseException:
@@ -174,16 +175,16 @@ def _said(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Child:
-    """A process that opens slides."""
+    """A process that opens slides of one scheme."""
 
-    def __init__(self, uri_hosts: Sequence[str]) -> None:
+    def __init__(self, uri_hosts: Sequence[str], scheme: str) -> None:
         self.asked = 0
         self._process = subprocess.Popen(  # noqa: S603  the operator's hosts, read as such before
             [sys.executable, "-P", "-m", "service.intake.sandbox_child", *uri_hosts],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if not name.startswith(OURS)} | ENVIRONMENT,
+            env=environment_for(scheme, os.environ),
         )
 
     def kill(self) -> None:
