@@ -44,7 +44,7 @@ def write_ome_zarr(probabilities: ProbabilityMap, mpp: tuple[float, float], fold
 
 
 def _files(levels: list[MapLevel]) -> dict[str, bytes]:
-    """Give the files by name: Zarr's own threads may be confined to the slide that they were begun for."""
+    """Give the files by name: they are written and synced as all others are."""
     kept: dict[str, Any] = {}
     root = zarr.open_group(MemoryStore(kept), mode="w", zarr_format=2)
     for number, level in enumerate(levels):

@@ -114,6 +114,30 @@ def _allow(rules: int, place: int | Path, rights: int) -> None:
             os.close(opened)
 
 
+_outside: list[ThreadPoolExecutor] = []  # a thread that was begun before any that is confined
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_outside.clear)
+
+
+def outside(function: Callable[..., T], *arguments: Any) -> T:
+    """Have a function called by a thread that is not confined, where this one is.
+
+    For threads that a library begins once and keeps for all its users: they would inherit the confinement to the slide
+    that happened to be the first, for ever. Never for what reads a slide.
+    """
+    if getattr(_here, "rules", None) is None:
+        return function(*arguments)
+    return _outside[0].submit(function, *arguments).result()
+
+
+def _begin_outside() -> None:
+    """Begin that thread, unless it is there; from a thread that is not confined."""
+    if not _outside and getattr(_here, "rules", None) is None:
+        pool = ThreadPoolExecutor(1, "unconfined")
+        pool.submit(int).result()  # a pool begins its thread when it is first used
+        _outside.append(pool)
+
+
 _here = threading.local()  # of a confined thread: the rules it lives by, and its scratch folder
 
 
@@ -140,6 +164,7 @@ class ConfinedThreads:
     def __init__(self, readable: Iterable[int | Path] | None, *, links: bool = False) -> None:
         self._pool: ThreadPoolExecutor | None = None
         if readable is not None and landlock_version():
+            _begin_outside()
             scratch = Path(tempfile.mkdtemp(prefix="mitosis-links-")) if links else None
             self._rules = _ruleset(readable, scratch)
             self._clear = weakref.finalize(self, _clear, self._rules, scratch)

@@ -5,8 +5,9 @@ takes an unknown fourth sample for transparency and knows nothing of orientation
 have passed `service.readers.tiff_images`.
 """
 
+import os
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -15,7 +16,9 @@ import tifffile
 import tiffslide
 import zarr
 from PIL import Image
+from zarr.storage import MemoryStore
 
+from service.readers.confinement import outside
 from service.readers.jpeg_tiles import marked
 from service.readers.stream_size import stream_size
 from service.readers.tiff_images import JPEG, JPEG_2000, TiffContents, page_at
@@ -74,6 +77,7 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
         """The levels as arrays, white where a tile is not in the file."""
         levels = [tifffile.TiffPageSeries([page], page.shape, page.dtype, page.axes) for page in self._pages]
         levels[0].levels = levels
+        _begin_zarr(os.getpid())
         store = levels[0].aszarr(multiscales=True, fillvalue=WHITE, squeeze=False, maxworkers=1)
         return zarr.open_group(store, mode="r", zarr_format=2)
 
@@ -83,6 +87,12 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
         """Read a box of a level as RGB or RGBA; `location` is in level-0 px."""
         samples: Any = super().read_region(location, level, size, as_array=True)
         return Image.fromarray(_as_meant(samples, self._pages[level].extrasamples))
+
+
+@cache
+def _begin_zarr(_pid: int) -> None:
+    """Have Zarr begin the thread that it keeps for all arrays of the process, whoever they are of."""
+    outside(partial(zarr.open_group, MemoryStore(), mode="w"))
 
 
 class Oriented:

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import openslide
 import pytest
 
 from service.readers import confinement
-from service.readers.confinement import ConfinedThreads, landlock_version
+from service.readers.confinement import ConfinedThreads, landlock_version, outside
 from service.slide import open_slide
 from tests.slides import draw_tissue, write_svs, write_vms
 
@@ -126,3 +128,33 @@ def test_a_slide_is_read_by_confined_threads_also_where_a_person_names_it_by_a_l
         assert slide.width == 300
         with pytest.raises(PermissionError):
             slide.ask(lambda _: (own.parent / "others" / "file").read_bytes())
+
+
+ZARR = """
+import sys
+import numpy, tifffile, zarr
+from service.slide import Box, open_slide
+path, folder = sys.argv[1:]
+pixels = numpy.full((600, 600, 3), 200, numpy.uint8)
+tifffile.imwrite(path, pixels, tile=(256, 256), compression="zstd", photometric="rgb")
+with open_slide(path, mpp=0.25) as slide:  # the first that uses Zarr in this process
+    assert slide.read(Box(0, 0, 100, 100)).mean() == 200
+zarr.save_array(folder, numpy.arange(10))
+assert zarr.open_array(folder, mode="r")[:].tolist() == list(range(10))
+"""
+
+
+def test_zarrs_threads_are_nobodys(tmp_path: Path) -> None:
+    """Zarr keeps one thread for all arrays of a process, which the first slide's reader would have confined."""
+    (tmp_path / "slide").mkdir()
+    command = [sys.executable, "-c", ZARR, str(tmp_path / "slide" / "a.tif"), str(tmp_path / "array.zarr")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+def test_outside_is_for_threads_that_are_begun_before(own: Path, threads: ConfinedThreads) -> None:
+    elsewhere = own.parent / "others" / "file"
+    with pytest.raises(PermissionError):
+        threads.run(elsewhere.read_bytes)
+    assert threads.run(outside, elsewhere.read_bytes) == b"x"
+    assert outside(threading.get_ident) == threading.get_ident()
