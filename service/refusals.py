@@ -5,6 +5,7 @@ MitosisError
     |-- KeyRequired           key-required          no bearer key, or none that is valid
     |-- TokenInvalid          token-invalid         a token of the OpenID provider that is not believed
     |-- TokenExpired          token-expired         a token of the OpenID provider that was valid once
+    |-- LogoutRefused         logout-refused        a provider's logout token that is not believed, or came twice
     |-- ScopeMissing          scope-missing         the key may not do this
     |-- NotFound              not-found             no such analysis, slide or upload; or it is somebody else's
     |-- NotFinished           not-finished          there is no result yet, or none any more
@@ -43,6 +44,10 @@ class TokenInvalid(Refusal, code="token-invalid"):
 
 class TokenExpired(Refusal, code="token-expired"):
     """A token of the OpenID provider is not valid any more."""
+
+
+class LogoutRefused(Refusal, code="logout-refused"):
+    """A logout token of the OpenID provider is not believed, or was sent before."""
 
 
 class ScopeMissing(Refusal, code="scope-missing"):

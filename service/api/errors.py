@@ -29,7 +29,7 @@ SLIDE_PROBLEMS: tuple[type[MitosisError], ...] = (
 )
 
 BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
-    400: (refusals.UploadIncomplete,),
+    400: (refusals.UploadIncomplete, refusals.LogoutRefused),
     401: (refusals.KeyRequired, refusals.TokenInvalid, refusals.TokenExpired),
     403: (refusals.ScopeMissing, refusals.ReadingBlinded),
     404: (refusals.NotFound,),

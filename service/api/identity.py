@@ -25,6 +25,7 @@ from service.errors import SettingsInvalid
 from service.hosts import is_loopback
 from service.refusals import ProviderUnavailable, ScopeMissing, TokenExpired, TokenInvalid
 from service.store.keys import NAMES, SCOPES
+from service.store.sessions import group_of
 from service.store.settings import Settings
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -35,6 +36,8 @@ LATEST: Final = 253402300800  # the year 10000, in Unix seconds; NaN is below no
 AGAIN_S: Final = 10.0  # between two looks for a key that is not known, which anybody may ask for
 ANSWER_S: Final = 5.0
 CALLBACK: Final = "v1/session/oidc/callback"
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_S: Final = 600.0  # that a logout token may be on its way
 PERSON: Final = "u-"  # the ids of people; those of keys are hexadecimal
 
 log = structlog.get_logger(__name__)
@@ -50,6 +53,16 @@ class Person:
     name: str
     tenant: str
     scopes: frozenset[str]
+    group: str  # of the sessions that end with the provider's own one; empty where it did not name that (`sid`)
+
+
+@dataclass(frozen=True, slots=True)
+class Logout:
+    """What a provider has ended: an account's sessions (`id` as a person's), those of one group, or both in one."""
+
+    number: str  # of this message, and of no other
+    id: str | None
+    group: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +180,32 @@ class Provider:
             raise TokenInvalid("this service takes no access tokens: MITOSIS_OIDC_AUDIENCE is not set")
         return self._person(self._verified(token, self._audience))
 
+    def logout(self, token: str) -> Logout:
+        """Read a logout token (Back-Channel Logout 1.0, 2.6). Raises TokenInvalid, TokenExpired."""
+        claims = self._believed(token, self._client_id)
+        told = claims.get("events")
+        if not isinstance(told, dict) or not isinstance(told.get(LOGOUT_EVENT), dict):
+            raise TokenInvalid("this token ends no session: its events do not say so")
+        if "nonce" in claims:
+            raise TokenInvalid("this token is one that signs in")
+        sub, sid, jti = (claims.get(name) for name in ("sub", "sid", "jti"))
+        if not all(each is None or (isinstance(each, str) and each) for each in (sub, sid)) or sub is sid is None:
+            raise TokenInvalid("this token names neither an account nor a session")
+        if not isinstance(jti, str) or not jti or claims.get("iat") is None:
+            raise TokenInvalid("this token lacks jti or iat, by which one is known that is sent again")
+        if time.time() - claims["iat"] > LOGOUT_S + SKEW_S:
+            raise TokenExpired("this token was made too long ago")
+        number = hashlib.sha256(f"logout\n{self.issuer}\n{jti}".encode("utf-8", "replace")).hexdigest()
+        return Logout(number, self._id(sub) if sub else None, self._group(sid) if sid else None)
+
     def _verified(self, token: str, audience: str) -> Mapping[str, Any]:
+        """Check a token that names somebody as `_believed` does; gives its claims."""
+        claims = self._believed(token, audience)
+        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+            raise TokenInvalid("this token names nobody")
+        return claims
+
+    def _believed(self, token: str, audience: str) -> Mapping[str, Any]:
         """Check signature, issuer, audience and times of a token; gives its claims."""
         claims = self._decoded(token)
         if claims.get("iss") != self.issuer:
@@ -175,8 +213,6 @@ class Provider:
         named = claims.get("aud")
         if audience not in (named if isinstance(named, list) else [named]):
             raise TokenInvalid("this token was made for another service")
-        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
-            raise TokenInvalid("this token names nobody")
         times = {name: claims[name] for name in ("exp", "nbf", "iat") if claims.get(name) is not None}
         if "exp" not in times or not all(type(each) in (int, float) and 0 <= each < LATEST for each in times.values()):
             raise TokenInvalid("this token does not say until when it is valid")
@@ -208,8 +244,15 @@ class Provider:
         scopes = frozenset(scope for theirs, some in known if theirs == tenant for scope in some)
         names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))
         name = next(each for each in names if isinstance(each, str) and each)
-        digest = hashlib.sha256(f"{self.issuer}\n{claims['sub']}".encode("utf-8", "replace")).hexdigest()
-        return Person(PERSON + digest[:14], name[:255], tenant, scopes)
+        sid = claims.get("sid")
+        group = self._group(sid) if isinstance(sid, str) and sid else ""
+        return Person(self._id(claims["sub"]), name[:255], tenant, scopes, group)
+
+    def _id(self, sub: str) -> str:
+        return PERSON + hashlib.sha256(f"{self.issuer}\n{sub}".encode("utf-8", "replace")).hexdigest()[:14]
+
+    def _group(self, sid: str) -> str:
+        return group_of(f"{self.issuer}\n{sid}")
 
     def _claimed(self, claims: Mapping[str, Any]) -> Any:
         """Look for the roles: by the claim's whole name, or by its steps (`realm_access.roles`)."""

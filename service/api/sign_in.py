@@ -1,9 +1,12 @@
-"""/v1/session/oidc: a browser goes to the OpenID provider, comes back with a code, and gets a session."""
+"""/v1/session/oidc: a browser goes to the OpenID provider, comes back with a code, and gets a session.
+
+The provider itself may end that session later.
+"""
 
 from typing import Annotated, Final
 
 import structlog
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
@@ -13,7 +16,14 @@ from service.api.errors import problems
 from service.api.identity import Attempt, Provider
 from service.api.state import State, StateOf
 from service.errors import MitosisError
-from service.refusals import NotFound, ProviderUnavailable, TokenInvalid
+from service.refusals import (
+    DatabaseUnavailable,
+    LogoutRefused,
+    NotFound,
+    ProviderUnavailable,
+    TokenExpired,
+    TokenInvalid,
+)
 from service.store import keys, sessions
 
 ATTEMPT_COOKIE: Final = "mitosis_sign_in"
@@ -87,10 +97,32 @@ async def come_back(
     return answer
 
 
+@router.post(
+    "/oidc/logout",
+    status_code=204,
+    response_class=Response,
+    summary="The OpenID provider ends a session",
+    responses=problems(NotFound, LogoutRefused, ProviderUnavailable, DatabaseUnavailable),
+)
+def log_out(state: StateOf, logout_token: Annotated[str, Form(max_length=1 << 14)]) -> None:
+    """End the sessions of an account, or of one sign-in at the provider (Back-Channel Logout 1.0); each token once."""
+    provider = _provider(state)
+    try:
+        told = provider.logout(logout_token)
+    except (TokenInvalid, TokenExpired) as error:
+        log.warning("a logout was refused", code=error.code, reason=error)
+        raise LogoutRefused(str(error)) from error
+    ended = sessions.end_told(state.engine, told.number, told.id, told.group)
+    if ended is None:
+        log.warning("a logout was refused", code=LogoutRefused.code, reason="sent again")
+        raise LogoutRefused("this token was sent before")
+    log.info("the OpenID provider ended sessions", sessions=ended)
+
+
 def _begin(state: State, provider: Provider, code: str, attempt: Attempt) -> str:
     person = provider.finish(code, attempt)
     key = keys.admit(state.engine, person.id, person.name, person.tenant, person.scopes)
-    return sessions.begin_of(state.engine, key)
+    return sessions.begin_of(state.engine, key, person.group)
 
 
 def _attempt(request: Request, given: str) -> Attempt:
