@@ -24,6 +24,7 @@ test: setup
 
 chaos: setup
 	$(BIN)/python -m tests.chaos.run --seconds 600 --analyses 300
+	$(BIN)/python -m tests.chaos.slow_clients
 
 lint: setup
 	$(BIN)/ruff check

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from weakref import WeakValueDictionary
 
 from fastapi import Request, Response
 from starlette.datastructures import Headers
@@ -15,6 +16,9 @@ from service.store.storage import Storage
 
 STALL_S = 30.0  # without a byte
 SLOWEST_BYTES_PER_S = 1024  # on average, beyond the first STALL_S: a byte now and then holds a connection for ever
+
+
+_being_sent: WeakValueDictionary[str, Response] = WeakValueDictionary()  # by tag
 
 
 def announced_bytes(request: Request) -> int:
@@ -67,4 +71,6 @@ def tagged(content: bytes, media_type: str, if_none_match: str | None, **headers
     tag = f'"{hashlib.sha256(content).hexdigest()}"'
     if is_known(tag, if_none_match):
         return Response(status_code=304, headers={"ETag": tag, **headers})
-    return Response(content, media_type=media_type, headers={"ETag": tag, **headers})
+    response = Response(content, media_type=media_type, headers={"ETag": tag, **headers})
+    response.body = _being_sent.setdefault(tag, response).body  # held once, for however many clients that read slowly
+    return response

@@ -8,6 +8,7 @@ import ipaddress
 import re
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -28,6 +29,7 @@ from service.refusals import TooManyRequests, UploadTimeout, UploadTooLarge
 from service.store.settings import Settings
 
 BODY_BYTES: Final = 1 << 20  # of a request that is no upload
+PIECE_BYTES: Final = 1 << 16  # of an answer
 BODY_S: Final = 20.0  # for such a body, from its first byte to its last
 CLIENT_LEFT: Final = 499  # in the log only: there was nobody to answer
 NOT_COUNTED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -80,7 +82,8 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _add_headers(message, scope["path"], request_id)
-            await send(message)
+            for piece in _pieces(message):
+                await send(piece)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
@@ -93,6 +96,16 @@ class Envelope:
                 await response_to(error, scope)(scope, receive, send_in_envelope)
             finally:
                 _log(scope, status or CLIENT_LEFT, time.perf_counter() - started)
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """Cut a large body up: the server copies what it is given, and waits for slow clients between two pieces only."""
+    body = memoryview(message.get("body", b""))
+    last = max(len(body) - 1, 0) // PIECE_BYTES * PIECE_BYTES
+    for start in range(0, last, PIECE_BYTES):
+        piece = bytes(body[start : start + PIECE_BYTES])
+        yield {"type": "http.response.body", "body": piece, "more_body": True}
+    yield {**message, "body": bytes(body[last:])} if last else message
 
 
 def _add_headers(message: Message, path: str, request_id: str) -> None:

@@ -1,8 +1,8 @@
 """uvicorn, made fit to face a network: it alone waits for ever for headers, and reads as many as are sent.
 
 A connection has 10 s for a request's headers, from its opening or from the first byte after an answer, whatever
-trickles in meanwhile; 10 s between requests; and 60 s to take some of an answer. How slow the body of a request may
-be, is up to what reads it: `service.api.middleware`, and the uploads.
+trickles in meanwhile; 10 s between requests; and 60 s for each piece of an answer (`service.api.middleware` sends it in
+pieces), its last one too. How slow the body of a request may be, is up to what reads it: the same, and the uploads.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 from service.errors import InternalError, MitosisError, SettingsInvalid
 
 BACKLOG: Final = 2048
+UNSENT_BYTES: Final = 1 << 17  # that the system takes before a client has room for them
 OPEN_FILES: Final = 65536  # as many as the system allows, up to this: a connection is one
 
 
@@ -86,6 +87,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers, even if nothing comes at all."""
         super().connection_made(transport)
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else megabytes wait in the system, unseen
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -109,6 +113,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count the headers of a request."""
         super().on_message_begin()
+        if not self.flow.write_paused:  # the next answer's pieces are waited for from now on
+            self._stop_awaiting_reader()
         self._header_bytes, self._header_count = 0, 0
         self._await_headers()
 
@@ -139,18 +145,38 @@ class GuardedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for a client that does not read, but not for ever."""
         super().pause_writing()
-        self._write_due = self.loop.call_later(self._limits.write_s, self.transport.abort)
+        self._await_reader()
 
     def resume_writing(self) -> None:
         """Stop the wait: the client has read."""
-        if self._write_due is not None:
-            self._write_due.cancel()
+        self._stop_awaiting_reader()
         super().resume_writing()
+        if not self._answering():
+            self._await_reader()
+
+    def on_response_complete(self) -> None:
+        """Wait for the client to take what is left, too little to pause for; to close alone would wait for ever."""
+        super().on_response_complete()
+        self._await_reader()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuse what cannot be parsed as HTTP, or is too much of it."""
         too_large = self._over()
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
+
+    def _await_reader(self) -> None:
+        if self._write_due is None and self.transport.get_write_buffer_size():
+            self._write_due = self.loop.call_later(self._limits.write_s, self._judge_reader)
+
+    def _stop_awaiting_reader(self) -> None:
+        if self._write_due is not None:
+            self._write_due.cancel()
+            self._write_due = None
+
+    def _judge_reader(self) -> None:
+        self._write_due = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -173,6 +199,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._answering() and not self.transport.is_closing():
             self.transport.write(_refusal(status))
         self.transport.close()
+        self._await_reader()
 
 
 def _refusal(status: HTTPStatus) -> bytes:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import httpx
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
@@ -109,6 +109,11 @@ async def get_drip() -> StreamingResponse:
             yield b"."
 
     return StreamingResponse(drops())
+
+
+@router.get("/zeros")
+def get_zeros(size: int) -> Response:
+    return Response(bytes(size))
 
 
 @router.get("/endless")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.api.bodies import announced_bytes, check_announced, media_type_of
+from service.api.bodies import announced_bytes, check_announced, media_type_of, tagged
 from service.errors import StorageFull
 from service.refusals import UploadTooLarge
 from service.store.storage import Storage
@@ -55,3 +55,9 @@ def test_what_is_larger_than_the_limit_or_the_disk_is_refused(tmp_path: Path) ->
 )
 def test_media_types_are_read_without_their_parameters(said: str, kind: str) -> None:
     assert media_type_of(Headers({"content-type": said})) == kind
+
+
+def test_the_same_content_is_held_once_while_it_is_sent() -> None:
+    first, second = (tagged(bytes(bytearray(b"report")), "text/plain", None) for _ in range(2))
+    assert first.body is second.body
+    assert tagged(b"another", "text/plain", None).body == b"another"

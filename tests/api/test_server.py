@@ -20,6 +20,7 @@ from service.api.server import GuardedConfig, Limits, serve
 from service.errors import InternalError, MitosisError, SettingsInvalid
 from service.refusals import DatabaseUnavailable
 from tests.api.small_app import Served, served_app
+from tests.chaos.slow_clients import held
 
 HEADERS_S = 1.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -167,6 +168,38 @@ def test_an_answer_that_is_not_read_ends(served: Served) -> None:
     with connect(served) as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert wait_for(lambda: healthy(served)["cancelled"] == before + 1, 8)
+
+
+def test_the_end_of_an_answer_that_is_not_read_is_not_waited_for_for_ever(served: Served) -> None:
+    """Whatever the system's buffers take: of some sizes a rest is left that is too small to pause for."""
+    before = sockets(served)
+    connections = [connect(served) for _ in range(40)]
+    try:
+        for number, connection in enumerate(connections):
+            connection.sendall(b"GET /zeros?size=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % (number * 150_000))
+        assert wait_for(lambda: sockets(served) >= before + 30, 5)
+        assert wait_for(lambda: sockets(served) <= before, 8), sockets(served) - before
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def sockets(served: Served) -> int:
+    """Count the connections that the server holds."""
+    return held(served.process.pid)
+
+
+def test_an_answer_may_be_taken_slowly_if_it_is_taken(served: Served) -> None:
+    """In all it takes four times what a piece may."""
+    left = size = 4_000_000
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(b"GET /zeros?size=%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % size)
+        started = time.monotonic()
+        while (content := received(connection)) and left > 0:
+            left -= len(content)
+            time.sleep(max(0.0, 4 * (size - left) / size - (time.monotonic() - started)))
+    assert left <= 0
 
 
 def healthy(served: Served) -> dict[str, int]:
