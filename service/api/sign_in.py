@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.api.auth import SESSION_COOKIE
 from service.api.errors import problems
@@ -38,6 +38,12 @@ class Ways(BaseModel):
     """The ways to sign in; a key is always one."""
 
     provider: bool
+
+
+class LogoutToken(BaseModel):
+    """What the provider says when it ends a session."""
+
+    logout_token: Annotated[str, Field(max_length=1 << 14, description="A signed JWT.")]
 
 
 @router.get("/ways", summary="How can I sign in?")
@@ -104,11 +110,11 @@ async def come_back(
     summary="The OpenID provider ends a session",
     responses=problems(NotFound, LogoutRefused, ProviderUnavailable, DatabaseUnavailable),
 )
-def log_out(state: StateOf, logout_token: Annotated[str, Form(max_length=1 << 14)]) -> None:
+def log_out(state: StateOf, asked: Annotated[LogoutToken, Form()]) -> None:
     """End the sessions of an account, or of one sign-in at the provider (Back-Channel Logout 1.0); each token once."""
     provider = _provider(state)
     try:
-        told = provider.logout(logout_token)
+        told = provider.logout(asked.logout_token)
     except (TokenInvalid, TokenExpired) as error:
         log.warning("a logout was refused", code=error.code, reason=error)
         raise LogoutRefused(str(error)) from error
