@@ -17,6 +17,7 @@ from service.mitotic_activity import count_activity
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.plan import Plan
 from service.report import Report
+from service.sample import draw_sample_slide
 from service.sections import GAP_UM, LEAST_MM2, Sections, _spread
 from service.slide import Box, Rgb, open_slide
 from service.tissue import WHOLE, TissueMask
@@ -110,7 +111,7 @@ def analysed(pixels: Rgb, detector: Detector, path: Path, *, any_stain: bool = F
     resolution = {"resolution": (1e4 / MPP,) * 2, "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", metadata=None, **resolution)
     with open_slide(path) as slide:
-        return analyze(slide, detector, any_stain=any_stain, threshold=0.02, halo_px=112)  # what tiles see is all
+        return analyze(slide, detector, any_stain=any_stain, threshold=0.3, halo_px=112)  # what tiles see is all
 
 
 def beside(tissue: Rgb, other: Rgb) -> Rgb:
@@ -128,8 +129,10 @@ def ihc(height: int) -> Rgb:
 
 
 @pytest.fixture(scope="module")
-def tissue() -> Rgb:
-    return draw_tissue(1984, 1984, seed=5)
+def tissue(tmp_path_factory: pytest.TempPathFactory) -> Rgb:
+    """A section with drawn mitoses, whose scores do not depend on the last digit of a level."""
+    sample = draw_sample_slide(tmp_path_factory.mktemp("sample") / "sample.tif", width=1984, height=1984)
+    return np.asarray(tifffile.imread(sample.path, level=0))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,7 @@ def test_what_lies_beside_a_section_changes_nothing_on_it(
     other = dict(scenes(tissue))[name]
     report = analysed(beside(tissue, other), detector, tmp_path / "slide.tif")
     before, after = (places_on(each, tissue.shape[1]) for each in (alone, report))
-    assert len(before) > 100
+    assert len(before) > 5
     same = int(match(after, before, 2.0)[0].sum())
     if name in ("pen", "pigment"):  # too small to be sections of their own: windows on them are outvoted
         assert len(before) + len(after) - 2 * same <= 0.02 * len(before)

@@ -16,9 +16,8 @@ from typer.core import TyperGroup
 from service import __version__
 from service.cli.failures import reported_errors
 
-gc.set_threshold(
-    10_000, 10, 10
-)  # imports make what stays: to look through it again and again took a tenth of each start
+# imports make what stays: to look through it again and again took a tenth of each start
+gc.set_threshold(10_000, 10, 10)
 warnings.filterwarnings("ignore", module="PIL")  # of damaged tags: either the pixels can be read, or it is an error
 
 # by name, in the order of the help: the module below this folder, and the function or group in it

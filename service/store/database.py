@@ -38,7 +38,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service.errors import RequestInvalid, SettingsInvalid, StoredDamaged
 from service.refusals import DatabaseUnavailable
 from service.store import sqlite
-from service.store.migrations import is_up_to_date
+from service.store.migrations import upgrade
 
 BUSY_S = 5.0  # how long a writer waits for another one's lock
 # a server whose machine is gone does not say so: without limits a connection to it waits for a quarter of an hour
@@ -334,19 +334,7 @@ def _upgrade(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":  # several gateways may start at once
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         hold_lock(connection, "migrations")
-        if is_up_to_date(connection):
-            return
-        import alembic.command
-        from alembic.util.exc import CommandError
-
-        from service.store.migrations import alembic_config
-
-        try:
-            alembic.command.upgrade(alembic_config(connection), "head")
-        except CommandError as error:
-            raise SettingsInvalid(
-                f"the database is of a newer version of this service ({error}); start that one, or restore the backup"
-            ) from error
+        upgrade(connection)
 
 
 @contextmanager

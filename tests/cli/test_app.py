@@ -103,8 +103,8 @@ def test_a_region_is_reported_and_holds_all_detections(mitoses_image: Path, fiel
 
 
 def test_a_higher_threshold_finds_fewer(mitoses_image: Path, field_run: tuple[Result, Path]) -> None:
-    report = json.loads(mitosis("analyze", mitoses_image, "--mpp", FIELD_MPP, "--threshold", "0.99").stdout)
-    assert report["model"]["threshold"] == 0.99
+    report = json.loads(mitosis("analyze", mitoses_image, "--mpp", FIELD_MPP, "--threshold", "0.999").stdout)
+    assert report["model"]["threshold"] == 0.999
     assert len(report["detections"]) < len(json.loads(field_run[0].stdout)["detections"])
 
 

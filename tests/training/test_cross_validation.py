@@ -366,7 +366,7 @@ def test_a_run_whose_epoch_was_chosen_is_not_shipped(whole: tuple[Path, Result],
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        (["A", "D"], "data-invalid: no case D in the data; there are A, B, C"),
+        (["A", "D"], "data-invalid: no case or laboratory D in the data; there are A, B, C"),
         (["A", "B,A"], "parameter-invalid: case A is in fold 1 and in fold 2"),
         (["A", " , "], "parameter-invalid: fold 2 names no case"),
         (["A,B,C"], "parameter-invalid: there is only one fold"),

@@ -239,7 +239,7 @@ def test_bad_requests_stop_with_one_line(study: Path, tmp_path: Path) -> None:
         (["--mpp", MPP, "--mpp", MPP], "2 --mpp for 1 --data"),
         (["--mpp", MPP, "--cases", "H99"], "no case H99"),
         (["--mpp", MPP, "--reports", tmp_path / "none"], "no such folder"),
-        (["--mpp", MPP, "--reports", tmp_path, "--halo", 16], "give no --model and no --halo"),
+        (["--mpp", MPP, "--reports", tmp_path, "--halo", 16], "give no --model, no --halo and no --precision"),
         ([], "um per pixel"),
     ):
         outcome = invoke("--data", study, "--out", tmp_path, *arguments)

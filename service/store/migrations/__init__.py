@@ -5,10 +5,27 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
+from service.errors import SettingsInvalid
+
 if TYPE_CHECKING:  # most starts have nothing to migrate, and do without it
     import alembic.config
 
 FOLDER = Path(__file__).parent
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the tables to the newest revision. Raises SettingsInvalid where they are of a newer release."""
+    if is_up_to_date(connection):
+        return
+    import alembic.command
+    from alembic.util.exc import CommandError
+
+    try:
+        alembic.command.upgrade(alembic_config(connection), "head")
+    except CommandError as error:
+        raise SettingsInvalid(
+            f"the database is of a newer version of this service ({error}); start that one, or restore the backup"
+        ) from error
 
 
 def is_up_to_date(connection: Connection) -> bool:

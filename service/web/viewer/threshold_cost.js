@@ -33,11 +33,11 @@ function costWords(models, { id, sha256 }, threshold) {
     points.findLast((each) => each.threshold <= threshold),
     points.find((each) => each.threshold > threshold),
   ];
-  return ["Measured on laboratories and tissue that the model never saw:", ...sides.filter(Boolean).map(pointWords)];
+  return ["Measured on laboratories and tissue left out of training:", ...sides.filter(Boolean).map(pointWords)];
 }
 
 function pointWords({ threshold, recall, recall_interval: interval, calls_per_mm2: calls }) {
   const likely = interval ? ` (${interval.map((share) => number(100 * share)).join(" to ")})` : "";
-  const found = `at ${number(threshold, 2)} it finds ${number(100 * recall)} of 100 mitoses${likely}`;
+  const found = `at ${threshold} it finds ${number(100 * recall)} of 100 mitoses${likely}`;
   return `${found} and calls ${number(calls, 1)} per mm² where there are almost none`;
 }
