@@ -5,12 +5,13 @@ Torch-free, so that the gateway can list models and reports can name them.
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import CardInvalid, ModelUnknown
+from service.files import write_whole
 from service.readers.colour_profile import Colour
 from service.stain import StainMatrix
 from service.strict import first_error
@@ -104,7 +105,7 @@ class SecondLook(BaseModel):
 
 
 class Int8(BaseModel):
-    """What arithmetic in 8-bit integers has to know; measured by `mitosis quantise`."""
+    """The facts that arithmetic in 8-bit integers needs; measured by `mitosis quantise`."""
 
     weights_sha256: str  # of the weights that it was measured on; of others it says nothing
     ranges: dict[str, Positive]  # the greatest magnitude of what each layer is given
@@ -159,6 +160,12 @@ def read_card(folder: Path) -> ModelCard:
         raise CardInvalid(f"{path}: {': '.join(first_error(error))}") from error
     except (OSError, ValueError) as error:  # no JSON, or no text
         raise CardInvalid(f"{path}: {error}") from error
+
+
+def add_to_card(folder: Path, **entries: Any) -> None:
+    """Write entries into a model's card, in the place of those of their names. Raises StorageFull, OutputUnwritable."""
+    card = json.loads((folder / CARD).read_text()) | entries
+    write_whole(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
 
 
 def find_model(model: str | Path) -> Path:

@@ -58,7 +58,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Logout:
-    """What a provider has ended: an account's sessions (`id` as a person's), those of one group, or both in one."""
+    """The sessions that a provider has ended: an account's (`id` as a person's), those of one group, or both in one."""
 
     number: str  # of this message, and of no other
     id: str | None

@@ -217,10 +217,8 @@ def get_hotspot(
     reviewer: Who = None,
 ) -> Mai:
     """Count the window of the MAI round a place as the most active one is counted; nothing is kept of it."""
-    analysis, result = state.result(analysis_id, caller.tenant)
-    report, entries, mode = result.report(), _reviews(state).entries(analysis.id), state.settings.second_reading
-    shown = reading_to_show(report, entries, mode, _person(reviewer, caller))
-    return mai_at(report, result.glass(), shown.entries, x, y)
+    result, entries = _look(state, caller, analysis_id, reviewer)
+    return mai_at(result.report(), result.glass(), entries, x, y)
 
 
 @router.get("/field", summary="A field of one's own microscope", responses=problems(*LOOKING))
@@ -234,10 +232,8 @@ def get_field(
     reviewer: Who = None,
 ) -> CountedField:
     """Count a round field, with the examined tissue in it; nothing is kept of it."""
-    analysis, result = state.result(analysis_id, caller.tenant)
-    report, entries, mode = result.report(), _reviews(state).entries(analysis.id), state.settings.second_reading
-    shown = reading_to_show(report, entries, mode, _person(reviewer, caller))
-    return field_at(report, result.glass(), shown.entries, (x, y), diameter_um)
+    result, entries = _look(state, caller, analysis_id, reviewer)
+    return field_at(result.report(), result.glass(), entries, (x, y), diameter_um)
 
 
 @router.get("/review", summary="Who decided what, and when", responses=problems(*LOOKING))
@@ -247,6 +243,13 @@ def get_review(analysis_id: str, state: StateOf, caller: Reader, reviewer: Who =
     known = _reviews(state).entries(analysis.id)
     entries = visible(known, state.settings.second_reading, _person(reviewer, caller))
     return ReviewLog(entries=[ReviewEntry.model_validate(entry, from_attributes=True) for entry in entries])
+
+
+def _look(state: State, caller: Caller, analysis_id: str, reviewer: str | None) -> tuple[Result, Sequence[Entry]]:
+    """Find a result, and the entries that are shown to who asks."""
+    analysis, result = state.result(analysis_id, caller.tenant)
+    known, mode = _reviews(state).entries(analysis.id), state.settings.second_reading
+    return result, reading_to_show(result.report(), known, mode, _person(reviewer, caller)).entries
 
 
 def _reviews(state: State) -> Reviews:

@@ -41,7 +41,7 @@ class Ways(BaseModel):
 
 
 class LogoutToken(BaseModel):
-    """What the provider says when it ends a session."""
+    """The provider's message that a session has ended."""
 
     logout_token: Annotated[str, Field(max_length=1 << 14, description="A signed JWT.")]
 

@@ -1,6 +1,5 @@
 """`mitosis quantise`: measure what 8-bit integers need to know of a model, and what they change."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
@@ -24,9 +23,8 @@ def quantise_command(
     write: Annotated[bool, typer.Option("--write", help="Keep the ranges, and the outcome, in the card.")] = False,
 ) -> None:
     """Measure a model's ranges for int8 on every other field, and compare what it finds on the others."""
-    from service.files import write_whole
     from service.inference import Detector
-    from service.model_card import CARD, DEFAULT_MODEL, Int8, find_model
+    from service.model_card import DEFAULT_MODEL, Int8, add_to_card, find_model
     from service.training.evaluate import examine
     from service.training.evaluation_report import figures_table, shown
     from service.training.fields import select_fields
@@ -58,6 +56,4 @@ def quantise_command(
     same = comparison.finds_the_same
     console.print(f"int8 {'finds' if same else 'does not find'} what {other} finds", highlight=False)
     if write:
-        card = json.loads((folder / CARD).read_text())
-        card["int8"] = int8.model_copy(update={"default": same}).model_dump()
-        write_whole(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
+        add_to_card(folder, int8=int8.model_copy(update={"default": same}).model_dump())

@@ -1,6 +1,5 @@
 """`mitosis thresholds`: what thresholds cost on either side, on laboratories and tissue that a model never saw."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Optional
@@ -25,9 +24,8 @@ def thresholds_command(
     write: Annotated[bool, typer.Option("--write", help="Keep the table, and the second look, in the card.")] = False,
 ) -> None:
     """Tell the recall and the calls per mm2 of thresholds, on laboratories and tissue that a model never saw."""
-    from service.files import write_whole
     from service.inference import Detector
-    from service.model_card import CARD, DEFAULT_MODEL, SecondLook, find_model
+    from service.model_card import DEFAULT_MODEL, SecondLook, add_to_card, find_model
     from service.training.crops import read_crops, score_crops
     from service.training.evaluate import ExaminedField, examine
     from service.training.evaluation_report import figures_table, shown
@@ -42,8 +40,8 @@ def thresholds_command(
         detector.card = detector.card.model_copy(update={"second_look": wanted})
     fields = {source.name: read_fields(source, quiet=True) for source in quiet}
     cases = {crop.case for crop in read} | {field.case for own in fields.values() for field in own}
-    card = json.loads((folder / CARD).read_text())
-    if seen := sorted(cases & set(card.get("training", {}).get("cases", []))):
+    training = (detector.card.model_extra or {}).get("training", {})
+    if seen := sorted(cases & set(training.get("cases", []))):
         raise ParameterInvalid(f"{detector.card.id} was trained on {', '.join(seen)}: leave them out")
     stderr = Console(stderr=True)
     progress = track([*fields.items()], "Quiet tissue", console=stderr, disable=not stderr.is_terminal)
@@ -59,6 +57,6 @@ def thresholds_command(
         table.add_row(f"{point.threshold:g}", *map(shown, (point.recall, low, high, point.calls_per_mm2)))
     Console().print(table)
     if write:
-        kept = {"second_look": detector.card.second_look and detector.card.second_look.model_dump()}
-        card |= kept | {"operating_points": [point.model_dump() for point in points]}
-        write_whole(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
+        looked = detector.card.second_look
+        points_kept = [point.model_dump() for point in points]
+        add_to_card(folder, second_look=looked and looked.model_dump(), operating_points=points_kept)

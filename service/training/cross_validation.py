@@ -184,13 +184,7 @@ def cross_validate(
 def findings(found: HeldOut, folds: Sequence[Fold]) -> tuple[LaboratoryFindings, ...]:
     """Put together what each laboratory that was left out made of the network without it."""
     return tuple(
-        LaboratoryFindings(
-            fold.number,
-            laboratory,
-            tuple(case for case in found.cases if case.case in own),
-            tuple(crop for crop in found.crops if crop.case in own),
-            tuple(case for case in found.quiet if case.fold == fold.number),
-        )
+        LaboratoryFindings.of(fold.number, laboratory, own, found.cases, found.crops, found.quiet)
         for fold in folds
         for laboratory, own in fold.laboratories.items()
     )

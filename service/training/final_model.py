@@ -33,7 +33,7 @@ LIMITS = (
     "The recipe and the rule for the threshold were settled with these same cases in sight, which flatters a little "
     "even where the threshold of each fold comes from the other folds.",
     "Intervals are over a few cases and say how much cases like these differ, not how other scanners, laboratories, "
-    "stains, organs or species would; of those nothing was looked at but what was left out whole, if anything was.",
+    "stains, organs or species would. Laboratories that were left out whole, if any, are under `laboratories`.",
     "The fields were picked by people, for their mitoses; precision over whole slides, most of which hold none, is "
     "unknown and likely lower. So is that of counts such as the MAI against a pathologist's.",
     "The annotation is imperfect: some dark figures are unmarked, and some false positives may be mitoses.",

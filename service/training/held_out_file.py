@@ -64,13 +64,8 @@ class KeptLaboratory(StrictModel):
 
     def findings(self, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase]) -> LaboratoryFindings:
         """Put the laboratory's findings together again, out of all cases."""
-        return LaboratoryFindings(
-            self.fold,
-            self.laboratory,
-            tuple(case for case in cases if case.case in self.cases),
-            tuple(CropScore(case, self.laboratory, at, beside) for case, at, beside in self.crops),
-            tuple(case for case in quiet if case.fold == self.fold),
-        )
+        crops = [CropScore(case, self.laboratory, at, beside) for case, at, beside in self.crops]
+        return LaboratoryFindings.of(self.fold, self.laboratory, self.cases, cases, crops, quiet)
 
 
 class KeptStudy(StrictModel):

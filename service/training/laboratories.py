@@ -5,9 +5,9 @@ mitosis in the middle (recall), quiet tissue (calls per mm2). The figure that su
 threshold where quiet tissue, of a source that the network did not see either, gives one call per mm2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -31,6 +31,25 @@ class LaboratoryFindings:
     fields: tuple[HeldOutCase, ...]
     crops: tuple[CropScore, ...]
     quiet: tuple[HeldOutCase, ...]
+
+    @classmethod
+    def of(
+        cls,
+        fold: int,
+        laboratory: str,
+        own: Collection[str],
+        cases: Iterable[HeldOutCase],
+        crops: Iterable[CropScore],
+        quiet: Iterable[HeldOutCase],
+    ) -> Self:
+        """Pick a laboratory's findings, by its `own` cases, and its fold's quiet tissue, out of all."""
+        return cls(
+            fold,
+            laboratory,
+            tuple(case for case in cases if case.case in own),
+            tuple(crop for crop in crops if crop.case in own),
+            tuple(case for case in quiet if case.fold == fold),
+        )
 
     @property
     def quiet_threshold(self) -> float | None:

@@ -50,7 +50,7 @@ def tiles_of(labelled: Field, model: Model) -> Iterable[Job]:
 
 @dataclass
 class Comparison:
-    """What two detectors find on the same fields, at the model's threshold."""
+    """The detections of two detectors on the same fields, at the model's threshold."""
 
     counts: tuple[list[Localisation], list[Localisation]] = field(default_factory=lambda: ([], []))
     detections: tuple[int, int] = (0, 0)
@@ -80,7 +80,7 @@ class Comparison:
 
     @property
     def finds_the_same(self) -> bool:
-        """Whether the second may stand for the first."""
+        """The verdict whether the second may stand for the first."""
         return self.f1[1] >= self.f1[0] - MOST_F1_LOST and self.share_different <= MOST_DIFFERENT
 
 

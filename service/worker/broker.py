@@ -119,7 +119,7 @@ class Broker:
                 await channel.subscribe(ENDED)
                 async for message in channel.listen():
                     if message["type"] == "message":
-                        yield message["data"].decode()
+                        yield message["data"].decode(errors="replace")  # anybody may publish there
 
     def close(self) -> None:
         """Close the connections."""

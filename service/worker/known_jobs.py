@@ -4,7 +4,7 @@ A task that is left stays queued, and its message is sent again after some secon
 worker takes it that can do it. What is not claimed costs no attempt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from service.errors import CardInvalid, ModelUnknown
@@ -20,14 +20,15 @@ ASKED: Final = frozenset(
 )
 
 
-def not_ours(kind: str, analysis: Analysis, workers: Sequence[LiveWorker]) -> str | None:
-    """Say why a task is better left to others; None if it is not. `workers` are those that live."""
+def not_ours(kind: str, analysis: Analysis, workers: Callable[[], Sequence[LiveWorker]]) -> str | None:
+    """Say why a task is better left to others; None if it is not. `workers` finds those that live, where it matters."""
     if kind not in get_args(Kind):
         return f"this release knows no task of kind {kind}"
     if unknown := sorted(_asked(analysis.request) - ASKED):
         return f"this release cannot do what is asked for: {', '.join(unknown)}"
-    loaded = any(worker.models.get(analysis.model) == analysis.model_sha256 for worker in workers)
-    if loaded and not _has(analysis.model, analysis.model_sha256):
+    if _has(analysis.model, analysis.model_sha256):
+        return None
+    if any(worker.models.get(analysis.model) == analysis.model_sha256 for worker in workers()):
         return f"another worker has the weights of {analysis.model} that are asked for"
     return None
 

@@ -7,7 +7,7 @@ checksum, and the job store says which one counts.
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -39,11 +39,11 @@ from service.region import region_of
 from service.report import Report
 from service.slide import Slide
 from service.store.analyses import Analyses, Claim
-from service.store.database import open_database
+from service.store.database import open_database, reading
 from service.store.logs import hiding
+from service.store.migrations import is_behind
 from service.store.records import Analysis, Problem
 from service.store.results import ARRAYS, remove_leftovers, write_result
-from service.store.schema_version import is_behind
 from service.store.settings import Settings
 from service.store.slides import find_slide, is_reference, open_stored
 from service.store.storage import Storage
@@ -81,8 +81,9 @@ class Runner:
     def __init__(self, settings: Settings, stopping: Callable[[], bool]) -> None:
         self._settings, self._stopping = settings, stopping
         self._analyses = Analyses(open_database(settings.database, migrate=False))
-        if is_behind(self._analyses.engine):
-            raise SettingsInvalid("the database is of an earlier release; `mitosis migrate` brings it up to date")
+        with reading(self._analyses.engine) as connection:
+            if is_behind(connection):
+                raise SettingsInvalid("the database is of an earlier release; `mitosis migrate` brings it up to date")
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
@@ -107,8 +108,7 @@ class Runner:
             log.warning("task left: the database does not answer", reason=error)
 
     def _run(self, task_id: str) -> None:
-        workers = live_workers(self._analyses.engine)
-        claim = self._analyses.claim(task_id, lambda kind, analysis: self._is_ours(kind, analysis, workers))
+        claim = self._analyses.claim(task_id, self._is_ours)
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(analysis_id=claim.analysis.id), hiding(*self._names(claim)):
@@ -125,8 +125,8 @@ class Runner:
                 self._report(claim, error)
             self._send_next(claim)
 
-    def _is_ours(self, kind: str, analysis: Analysis, workers: Sequence[LiveWorker]) -> bool:
-        reason = not_ours(kind, analysis, workers)
+    def _is_ours(self, kind: str, analysis: Analysis) -> bool:
+        reason = not_ours(kind, analysis, lambda: live_workers(self._analyses.engine))
         if reason is not None:
             log.warning("task left to another worker", analysis_id=analysis.id, reason=reason)
         return reason is None

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 
 def upgrade(connection: Connection) -> None:
     """Bring the tables to the newest revision. Raises SettingsInvalid where they are of a newer release."""
-    if is_up_to_date(connection):
+    if revision_of(connection) == _revisions()[-1]:
         return
     import alembic.command
     from alembic.util.exc import CommandError
@@ -28,12 +28,21 @@ def upgrade(connection: Connection) -> None:
         ) from error
 
 
-def is_up_to_date(connection: Connection) -> bool:
-    """Tell whether the tables are of the newest revision; its file's name begins with it."""
+def revision_of(connection: Connection) -> str | None:
+    """Read the revision that the tables are of; None where there are none."""
     if not inspect(connection).has_table("alembic_version"):
-        return False
-    newest = max(path.name[:4] for path in (FOLDER / "versions").glob("[0-9]*.py"))
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [newest]
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def is_behind(connection: Connection) -> bool:
+    """Tell whether the tables are those of an earlier release; of a later one, all that this one uses is there."""
+    return revision_of(connection) in _revisions()[:-1]
+
+
+def _revisions() -> list[str]:
+    """List all revisions, in their order: a file's name begins with its own."""
+    return sorted(path.name[:4] for path in (FOLDER / "versions").glob("[0-9]*.py"))
 
 
 def alembic_config(connection: Connection) -> "alembic.config.Config":
