@@ -17,6 +17,7 @@ from service.cli.train import (
     Data,
     ImageNet,
     Mpp,
+    Quiet,
     Recipe,
     Threads,
     TrainingBar,
@@ -50,6 +51,7 @@ def ablate_command(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where table, figure and a folder for each run go.")],
     validation: Cases,
+    quiet: Quiet = None,
     recipe: Recipe = None,
     changes: Changes = None,
     mpp: Mpp = None,
@@ -70,11 +72,12 @@ def ablate_command(
 
     chosen = ablation.select(only)
     settings = read_recipe(recipe, changes or (), {"select": "auc"})
-    split = read_split(data, mpp, validation)
+    quiet = quiet or []
+    split = read_split(data, mpp, validation, quiet)
     make_folder(out)
     use_threads(threads)
     with TrainingBar(settings.batch) as bar:
-        setup = TrainingSetup(settings, imagenet, device, resume, data_facts(data), bar)
+        setup = TrainingSetup(settings, imagenet, device, resume, data_facts([*data, *quiet]), bar)
         found = _ablate(split, out, setup, chosen, bar)
     console = Console()
     console.print(measured_table(found))

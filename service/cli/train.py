@@ -120,14 +120,14 @@ def train_command(
     from service.training.train import TrainingSetup, train
 
     settings = read_recipe(recipe, changes or ())
-    fields, validation_fields = read_split(data, mpp, validation)
-    fields += read_quiet(quiet or ())
+    quiet = quiet or []
+    fields, validation_fields = read_split(data, mpp, validation, quiet)
     make_folder(out)
     use_threads(threads)
     with TrainingBar(settings.batch) as bar:
         every = [*fields, *validation_fields]
         loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
-        setup = TrainingSetup(settings, imagenet, device, resume, data_facts([*data, *(quiet or ())]), bar)
+        setup = TrainingSetup(settings, imagenet, device, resume, data_facts([*data, *quiet]), bar)
         train(loaded[: len(fields)], loaded[len(fields) :], out, setup, threshold)
 
 
@@ -151,15 +151,12 @@ def each_mpp(data: Sequence[Path], mpp: Sequence[float] | None) -> list[float | 
     return [*mpp] if mpp else [None] * len(data)
 
 
-def read_quiet(folders: Sequence[Path]) -> "list[Field]":
-    """Read the fields of tissue almost without mitoses; each folder says its own um per pixel. Raises DataInvalid."""
-    from service.training.fields import read_fields
-
-    return [field for folder in folders for field in read_fields(folder, quiet=True)]
-
-
-def read_split(data: Sequence[Path], mpp: Sequence[float] | None, validation: str) -> "tuple[list[Field], list[Field]]":
+def read_split(
+    data: Sequence[Path], mpp: Sequence[float] | None, validation: str, quiet: Sequence[Path] = ()
+) -> "tuple[list[Field], list[Field]]":
     """Read the fields of all folders: those to train on, and those of the validation cases (by commas).
+
+    Those of tissue almost without mitoses, of which each folder says its own um per pixel, are trained on.
 
     Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
     """
@@ -168,4 +165,5 @@ def read_split(data: Sequence[Path], mpp: Sequence[float] | None, validation: st
     fields = [
         field for folder, own in zip(data, each_mpp(data, mpp), strict=True) for field in read_fields(folder, own)
     ]
-    return split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])
+    training, held_out = split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])
+    return [*training, *(field for folder in quiet for field in read_fields(folder, quiet=True))], held_out

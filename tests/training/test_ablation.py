@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from service.cli.ablate import measured_table, write_ablation
 from service.cli.app import app
 from service.errors import DataInvalid, ParameterInvalid
+from service.model_card import read_card
 from service.training.ablation import CONFIGURATIONS, Measured, ablate, read_measured, select
 from service.training.fields import read_fields
 from service.training.figures import stages_plot
@@ -319,3 +320,16 @@ def test_a_case_is_trained_on_or_measured_on(loaded: dict[str, list[LoadedField]
         list(ablate(loaded["A"], loaded["A"], tmp_path, TrainingSetup(settings(1)), select("instance-max-1")))
     with pytest.raises(ParameterInvalid):
         select("instance-max-5")
+
+
+def test_quiet_tissue_is_trained_on_and_never_measured_on(data: Path, tmp_path: Path) -> None:
+    quiet = tmp_path / "quiet"
+    (quiet / "images").mkdir(parents=True)
+    Image.fromarray(draw_tissue(320, 320, 9)).save(quiet / "images" / "Q1.png")
+    (quiet / "frames.csv").write_text("frame,case,width,height,mpp\nQ1,Q,320,320,0.25\n")
+    (quiet / "mitoses.csv").write_text("frame,x,y\n")
+    done = run(data, tmp_path / "out", quiet=quiet, only="instance-max-1", quiet_share=0.5)
+    assert done.exit_code == 0, done.output
+    card = read_card(tmp_path / "out" / "instance-max-1")
+    assert (card.training["cases"], card.training["validation_cases"]) == (["A", "C", "Q"], ["B"])
+    assert card.training_data == [data.name, "quiet"]

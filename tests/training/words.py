@@ -1,6 +1,19 @@
 """Options of the training commands, as words of the command line."""
 
-OPTIONS = {"data", "out", "validation", "fold", "only", "crops", "imagenet", "recipe", "id", "licence", "data_note"}
+OPTIONS = {
+    "data",
+    "out",
+    "quiet",
+    "validation",
+    "fold",
+    "only",
+    "crops",
+    "imagenet",
+    "recipe",
+    "id",
+    "licence",
+    "data_note",
+}
 
 
 def as_words(name: str, value: object) -> tuple[str, str]:
