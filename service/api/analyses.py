@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterable, Mapping
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -121,7 +121,7 @@ async def submit(
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         if analysis.status == "succeeded":
             return await report_of(state, caller, analysis, response.headers)
-    return AnalysisStatus.of(analysis, state.settings.second_reading)
+    return state.shown(analysis)
 
 
 async def _uploaded(request: Request, state: State, caller: Caller) -> tuple[StoredSlide, dict[str, Any]]:
@@ -200,43 +200,20 @@ def queue(
 
 
 @router.get("", summary="List analyses: search, filter, sort", responses=problems(RequestInvalid))
-def list_analyses(
-    state: StateOf,
-    caller: Reader,
-    asked: Annotated[ListRequest, Query()],
-) -> AnalysisList:
+def list_analyses(state: StateOf, caller: Reader, asked: Annotated[ListRequest, Query()]) -> AnalysisList:
     """List analyses of the caller's tenant; `next_cursor` goes on where a page ends, with the same sort and filters."""
-    filters: Filters = {
-        "status": asked.status,
-        "accession_number": asked.accession_number,
-        "held": asked.held,
-        "signed": asked.signed,
-        "signed_readings": asked.signed_readings,
-        "slide_id": asked.slide_id,
-        "search": asked.search,
-    }
-    mode = state.settings.second_reading
-    page = find_page(
-        state.engine,
-        caller.tenant,
-        filters,
-        sort=asked.sort,
-        limit=asked.limit,
-        cursor=asked.cursor,
-        blinded=mode == "blinded",
-    )
-    return AnalysisList.of(page, mode, of_slides(state, caller, page.analyses))
-
-
-def of_slides(state: State, caller: Caller, found: Sequence[Analysis]) -> dict[str, int]:
-    """Count the analyses that there are of each of these ones' slides."""
-    return count_of_slides(state.engine, caller.tenant, [each.slide_id for each in found])
+    place = {"sort", "limit", "cursor"}
+    filters, blinded = cast("Filters", asked.model_dump(exclude=place)), state.settings.second_reading == "blinded"
+    page = find_page(state.engine, caller.tenant, filters, **asked.model_dump(include=place), blinded=blinded)
+    counts = count_of_slides(state.engine, caller.tenant, [each.slide_id for each in page.analyses])
+    found = [state.shown(each, counts.get(each.slide_id)) for each in page.analyses]
+    return AnalysisList(analyses=found, next_cursor=page.cursor, limited=page.limited)
 
 
 @router.get("/{analysis_id}", summary="Where an analysis stands", responses=problems(NotFound))
 def get_analysis(analysis_id: str, state: StateOf, caller: Reader) -> AnalysisStatus:
     """Return `status`, `progress`, and the `error` of one that failed."""
-    return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant), state.settings.second_reading)
+    return state.shown(state.analyses.get(analysis_id, caller.tenant))
 
 
 def _followed(
@@ -268,7 +245,7 @@ async def follow(
     shown: Mapping[str, Any] | None = None
     wait_s, seen = FIRST_EVENT_S, analysis
     while True:
-        now = AnalysisStatus.of(seen, state.settings.second_reading).model_dump(mode="json")
+        now = state.shown(seen).model_dump(mode="json")
         if now != shown:
             yield ServerSentEvent(data=now, event="status", id=seen.status)
             shown, wait_s = now, FIRST_EVENT_S  # a small analysis is over in no time
@@ -292,7 +269,7 @@ async def follow(
 def delete(analysis_id: str, state: StateOf, caller: Submitter) -> Any:
     """Cancel one that is queued or running, within seconds; delete one that has ended, but not its slide."""
     if state.analyses.cancel(analysis_id, caller.tenant):
-        return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant), state.settings.second_reading)
+        return state.shown(state.analyses.get(analysis_id, caller.tenant))
     state.analyses.delete(analysis_id, caller.tenant)
     state.storage.delete_result(analysis_id)
     return Response(status_code=204)

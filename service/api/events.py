@@ -8,11 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.analyses import of_slides
 from service.api.auth import Reader, look_again
-from service.api.schemas import AnalysisStatus
 from service.api.state import StateOf
-from service.store.work_list import Page, find_page
+from service.store.work_list import Page, count_of_slides, find_page
 from service.store.workers import live_workers
 
 WATCHED = 100  # the newest
@@ -35,9 +33,10 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
 
     def look() -> tuple[Page, Mapping[str, int], int]:
         page = find_page(state.engine, caller.tenant, {}, limit=WATCHED)
-        return page, of_slides(state, caller, page.analyses), len(live_workers(state.engine))
+        counts = count_of_slides(state.engine, caller.tenant, [each.slide_id for each in page.analyses])
+        return page, counts, len(live_workers(state.engine))
 
-    ends_at, first, mode = time.monotonic() + STREAM_S, True, state.settings.second_reading
+    ends_at, first = time.monotonic() + STREAM_S, True
     while time.monotonic() < ends_at:
         seen = await look_again(request, caller, look)
         if seen is None:
@@ -45,10 +44,10 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
         page, counts, alive = seen
         if alive != workers:
             yield ServerSentEvent(data={"alive": alive}, event="workers")
-        found, following, workers = page.analyses, page.cursor, alive
+        following, workers = page.cursor, alive
         now: dict[str, Mapping[str, Any]] = {}
-        for each in reversed(found):
-            now[each.id] = AnalysisStatus.of(each, mode, counts.get(each.slide_id)).model_dump(mode="json")
+        for each in reversed(page.analyses):
+            now[each.id] = state.shown(each, counts.get(each.slide_id)).model_dump(mode="json")
             if shown.get(each.id) != now[each.id]:
                 yield ServerSentEvent(data=now[each.id], event="status")
         if following is None:  # else it may only have become too old to be watched

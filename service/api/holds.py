@@ -44,7 +44,7 @@ def release_result(analysis_id: str, state: StateOf, caller: Reviewer, asked: Re
     """End a hold: what waits is sent for the order that the analysis has; the same is not asked again."""
     by = Person(asked.reviewer, None, caller.key_id)
     release(state.engine, analysis_id, caller.tenant, asked.hold, by, asked.reason)
-    return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant), state.settings.second_reading)
+    return state.shown(state.analyses.get(analysis_id, caller.tenant))
 
 
 @router.post("/assignment", summary="Give a result to another order", responses=problems(NotFound, HoldChanged))
@@ -55,4 +55,4 @@ def assign_result(analysis_id: str, state: StateOf, caller: Reviewer, asked: Ass
     """
     by = Person(asked.reviewer, None, caller.key_id)
     assign(state.engine, analysis_id, caller.tenant, asked.order, asked.hold, by, asked.reason)
-    return AnalysisStatus.of(state.analyses.get(analysis_id, caller.tenant), state.settings.second_reading)
+    return state.shown(state.analyses.get(analysis_id, caller.tenant))

@@ -1,6 +1,5 @@
 """What the API takes and gives, beside the Report; unknown fields, NaN and booleans for numbers are refused."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +12,7 @@ from service.readings import SecondReadingMode
 from service.store.records import Analysis, Status
 from service.store.summaries import Summary
 from service.store.summaries import shown as shown_summary
-from service.store.work_list import Page, Sort
+from service.store.work_list import Sort
 from service.strict import StrictModel
 
 Pixels = Annotated[int, Field(ge=0, le=2**31)]
@@ -197,12 +196,6 @@ class AnalysisList(BaseModel):
     analyses: list[AnalysisStatus]
     next_cursor: str | None
     limited: Annotated[bool, Field(description="More fit than are searched or sorted; ask for fewer.")] = False
-
-    @classmethod
-    def of(cls, page: Page, mode: SecondReadingMode, of_slides: Mapping[str, int]) -> "AnalysisList":
-        """Describe a page of the list; `of_slides`: how many analyses each of its slides has."""
-        shown = [AnalysisStatus.of(each, mode, of_slides.get(each.slide_id)) for each in page.analyses]
-        return cls(analyses=shown, next_cursor=page.cursor, limited=page.limited)
 
 
 class ModelList(BaseModel):

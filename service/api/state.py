@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from service.api.ends import Ends
 from service.api.identity import Provider
+from service.api.schemas import AnalysisStatus
 from service.intake.sandbox import Sandbox
 from service.refusals import QueueUnavailable
 from service.store.analyses import Analyses
@@ -38,6 +39,10 @@ class State:
         """Find an analysis that succeeded, and its files. Raises NotFound, NotFinished."""
         analysis = self.analyses.get(analysis_id, tenant)
         return analysis, Result.of(self.engine, self.storage, analysis)
+
+    def shown(self, analysis: Analysis, of_slide: int | None = None) -> AnalysisStatus:
+        """Describe an analysis; `of_slide`: how many analyses its slide has, in lists."""
+        return AnalysisStatus.of(analysis, self.settings.second_reading, of_slide)
 
     def send(self, analysis_id: str) -> None:
         """Queue an analysis' tasks now; what the broker does not take, maintenance sends as soon as it does."""
