@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from service.errors import MitosisError
 from service.intake.accept import forget_uploads
 from service.intake.sandbox import Sandbox
-from service.interop.channels import Channel, channels, send_due
+from service.interop.channels import channels, send_due
 from service.interop.webhooks import post_due
 from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import audit, outbox, retention, summaries
@@ -42,27 +43,26 @@ class Maintenance:
     def __init__(
         self, settings: Settings, analyses: Analyses, broker: Broker, storage: Storage, sandbox: Sandbox
     ) -> None:
-        self._settings, self._analyses, self._broker, self._storage = settings, analyses, broker, storage
+        self._analyses, self._storage = analyses, storage
         self._retention = retention.Rounds(analyses.engine, settings)
         self._leases, self._messages = Leases(analyses, settings.lease_s), Messages(analyses, broker)
         self._stopping = threading.Event()
-        rounds: list[tuple[float, Callable[[], None]]] = [
-            (TICK_S, self._watch),
-            (TICK_S, self._messages.send),
-            (MESSAGES_S, self._send_lost),
-            (TICK_S, self._deliver),
-            (TICK_S, self._share_out),
-            (RETENTION_S, self.forget),
-            (LATE_S, self._audit),
-            (TICK_S, self._summarize),
-        ]
-        self._channels, self._sandbox = channels(settings), sandbox
-        rounds += [(TICK_S, self._sender(name, channel)) for name, channel in self._channels.items()]
+        engine, ways = analyses.engine, channels(settings)
+        rounds: dict[str, tuple[float, Callable[[], object]]] = {
+            "watch": (TICK_S, self._watch),
+            "send": (TICK_S, self._messages.send),
+            "send_lost": (MESSAGES_S, self._send_lost),
+            "deliver": (TICK_S, partial(post_due, engine, settings)),
+            "share_out": (TICK_S, partial(outbox.share_out, engine, list(ways), settings.lis_tenant)),
+            "forget": (RETENTION_S, self.forget),
+            "audit": (LATE_S, partial(audit.write_late, engine)),
+            "summarize": (TICK_S, partial(summaries.fill, engine, storage)),
+        }
+        for name, channel in ways.items():  # each alone: one that hangs does not hold up the others
+            rounds[f"send_{name}"] = (TICK_S, partial(send_due, engine, storage, name, channel, sandbox.draw_now))
         self._threads = [
-            threading.Thread(
-                target=self._round, args=each, name=f"maintenance-{each[1].__name__.strip('_')}", daemon=True
-            )
-            for each in rounds
+            threading.Thread(target=self._round, args=(name, *each), name=f"maintenance-{name}", daemon=True)
+            for name, each in rounds.items()
         ]
 
     def start(self) -> None:
@@ -76,16 +76,16 @@ class Maintenance:
         for thread in self._threads:
             thread.join(5)
 
-    def _round(self, every_s: float, step: Callable[[], None]) -> None:
+    def _round(self, name: str, every_s: float, step: Callable[[], object]) -> None:
         while not self._stopping.wait(every_s):
             try:
                 step()
             except (DatabaseUnavailable, QueueUnavailable) as error:
-                log.warning("maintenance waits", step=step.__name__, reason=error)
+                log.warning("maintenance waits", step=name, reason=error)
             except (MitosisError, OSError) as error:
-                log.error("maintenance failed", step=step.__name__, reason=error)
+                log.error("maintenance failed", step=name, reason=error)
             except Exception:
-                log.exception("maintenance failed", step=step.__name__)  # and goes on: nothing else would
+                log.exception("maintenance failed", step=name)  # and goes on: nothing else would
 
     def _watch(self) -> None:
         if expired := self._leases.watch():
@@ -94,27 +94,6 @@ class Maintenance:
     def _send_lost(self) -> None:
         if lost := self._messages.send_lost():
             log.warning("the broker lost messages; they are sent again", messages=lost)
-
-    def _deliver(self) -> None:
-        post_due(self._analyses.engine, self._settings)
-
-    def _audit(self) -> None:
-        audit.write_late(self._analyses.engine)
-
-    def _summarize(self) -> None:
-        summaries.fill(self._analyses.engine, self._storage)
-
-    def _share_out(self) -> None:
-        outbox.share_out(self._analyses.engine, list(self._channels), self._settings.lis_tenant)
-
-    def _sender(self, name: str, channel: Channel) -> Callable[[], None]:
-        """Make a round for a channel alone: one that hangs does not hold up the others."""
-
-        def send() -> None:
-            send_due(self._analyses.engine, self._storage, name, channel, self._sandbox.draw_now)
-
-        send.__name__ = f"send_{name}"
-        return send
 
     def forget(self) -> None:
         """Delete what is old, unless the clock cannot be believed. Raises DatabaseUnavailable, OSError."""

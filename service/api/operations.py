@@ -116,38 +116,34 @@ class AnalysisMetrics(Collector):
             yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 0)
             return
         now = time.time()
-        yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 1)
-        yield _gauge("mitosis_analyses", "Analyses kept, by status", "status", statistics.by_status)
-        yield _gauge("mitosis_failures", "Failed analyses kept, by code", "code", statistics.failures)
         age = now - statistics.oldest_queued_at if statistics.oldest_queued_at else 0.0
-        yield GaugeMetricFamily("mitosis_oldest_queued_seconds", "Age of the analysis that waits longest", age)
-        yield GaugeMetricFamily("mitosis_patches_per_second", "Of all running analyses", statistics.patches_per_s)
-        yield GaugeMetricFamily("mitosis_workers", "Live workers", workers)
-        yield GaugeMetricFamily(
-            "mitosis_callbacks_waiting", "Callbacks not delivered yet", statistics.callbacks_waiting
-        )
-        yield GaugeMetricFamily("mitosis_results_damaged", "Results of which a stored file is damaged", damaged)
-        yield GaugeMetricFamily(
-            "mitosis_retention_refused",
-            "Whether nothing is deleted, as the clock cannot be believed",
-            int(row is not None and row.reason is not None),
-        )
-        waiting = {name: channel.waiting for name, channel in channels.items()}
-        refused = {name: channel.refused for name, channel in channels.items()}
-        parked = {name: channel.parked for name, channel in channels.items()}
+        stopped = row is not None and row.reason is not None
+        for name, told, number in (
+            ("database_up", "Whether the database answers", 1),
+            ("oldest_queued_seconds", "Age of the analysis that waits longest", age),
+            ("patches_per_second", "Of all running analyses", statistics.patches_per_s),
+            ("workers", "Live workers", workers),
+            ("callbacks_waiting", "Callbacks not delivered yet", statistics.callbacks_waiting),
+            ("results_damaged", "Results of which a stored file is damaged", damaged),
+            ("results_held", "Results that wait for a person to say whose they are", results_held),
+            ("orders_waiting", "Orders whose slide has not come", orders_waiting),
+            ("retention_refused", "Whether nothing is deleted, as the clock cannot be believed", int(stopped)),
+        ):
+            yield GaugeMetricFamily(f"mitosis_{name}", told, number)
         ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in channels.items()}
-        yield GaugeMetricFamily("mitosis_orders_waiting", "Orders whose slide has not come", orders_waiting)
-        yield _gauge("mitosis_outbox_waiting", "Results that wait to be sent, by channel", "channel", waiting)
-        yield _gauge("mitosis_outbox_refused", "Results that another system refused, by channel", "channel", refused)
-        yield _gauge("mitosis_outbox_parked", "Results that another system did not take, by channel", "channel", parked)
-        yield GaugeMetricFamily(
-            "mitosis_results_held", "Results that wait for a person to say whose they are", results_held
-        )
-        yield _gauge("mitosis_outbox_oldest_seconds", "Age of the result that waits longest", "channel", ages)
+        for name, label, told, numbers in (
+            ("analyses", "status", "Analyses kept, by status", statistics.by_status),
+            ("failures", "code", "Failed analyses kept, by code", statistics.failures),
+            ("outbox_waiting", "channel", "Results that wait to be sent", _of_each(channels, "waiting")),
+            ("outbox_refused", "channel", "Results that another system refused", _of_each(channels, "refused")),
+            ("outbox_parked", "channel", "Results that another system did not take", _of_each(channels, "parked")),
+            ("outbox_oldest_seconds", "channel", "Age of the result that waits longest", ages),
+        ):
+            family = GaugeMetricFamily(f"mitosis_{name}", told, labels=[label])
+            for value, number in numbers.items():
+                family.add_metric([value], number)
+            yield family
 
 
-def _gauge(name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, told, labels=[label])
-    for value, number in values.items():
-        family.add_metric([value], number)
-    return family
+def _of_each(channels: Mapping[str, outbox.OutboxStatistics], name: str) -> dict[str, int]:
+    return {channel: getattr(statistics, name) for channel, statistics in channels.items()}

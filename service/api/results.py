@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
@@ -14,9 +14,9 @@ from service.api.errors import problems
 from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
 from service.errors import SlideDamaged, StorageFull, StoredDamaged
-from service.export.formats import REPORT_FORMATS
+from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.export.ome_tiff import to_ome_tiff
-from service.intake.pictures import Picture
+from service.intake.pictures import Kind, Picture
 from service.interop.dicom_header import find_header
 from service.interop.result_maps import result_map, result_maps
 from service.interop.result_pdf import result_pdf
@@ -40,7 +40,12 @@ PNG: dict[int | str, dict[str, Any]] = {
 }
 
 # what of a result a picture is drawn of
-NEEDED = {"overlay": ("report", "tissue"), "heatmap": ("map",), "detection": ("report",), "thumbnail": ()}
+NEEDED: dict[Kind, tuple[str, ...]] = {
+    "overlay": ("report", "tissue"),
+    "heatmap": ("map",),
+    "detection": ("report",),
+    "thumbnail": (),
+}
 
 
 @router.get(
@@ -97,7 +102,7 @@ def _with_review(state: State, result: Result, entries: Sequence[Entry]) -> byte
 
 def _written(state: State, result: Result, version: ResultVersion, choice: Wanted) -> tuple[bytes, str]:
     """Write a version in a format; gives its media type too. Those that name a patient wait while that is not clear."""
-    if writer := next((each for name, each in REPORT_FORMATS.items() if name == choice.format), None):
+    if writer := REPORT_FORMATS.get(cast("ReportFormat", choice.format)):
         report = _told(state, result, version) if writer.decisions else version.report
         return writer.write(report), media_type(choice.format)
     if choice.format == "ome-tiff":
@@ -186,7 +191,7 @@ async def get_detection(
 
 
 async def _picture(
-    state: State, analysis: Analysis, result: Result | None, kind: str, if_none_match: str | None, number: int = 0
+    state: State, analysis: Analysis, result: Result | None, kind: Kind, if_none_match: str | None, number: int = 0
 ) -> Response:
     """Send a picture from the disk, drawn now in another process if it is not there."""
     folder = await on_disk(state.storage.result_folder, analysis.id)
@@ -199,7 +204,7 @@ async def _picture(
     return tagged(content, "image/png", if_none_match)
 
 
-def _needed(result: Result, kind: str) -> dict[str, str]:
+def _needed(result: Result, kind: Kind) -> dict[str, str]:
     """Find the files that a picture is drawn of; earlier releases kept no tissue, which is found again."""
     files = {each: str(result.path(each)) for each in NEEDED[kind] if result.has(each)}
     if kind == "heatmap" and not files:
@@ -207,7 +212,7 @@ def _needed(result: Result, kind: str) -> dict[str, str]:
     return files
 
 
-async def _drawn(state: State, analysis: Analysis, result: Result | None, kind: str, number: int) -> bytes:
+async def _drawn(state: State, analysis: Analysis, result: Result | None, kind: Kind, number: int) -> bytes:
     """Draw a picture. Raises as `Sandbox.draw`, and as `Result.has` for what it is drawn of."""
     stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
     files = await on_disk(_needed, result, kind) if result else {}

@@ -4,14 +4,14 @@ import multiprocessing
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn, track
 from rich.text import Text
 
 from service.cli.failures import complain
@@ -34,6 +34,8 @@ from service.readers.slide_folders import slides_in
 
 # what every slide of a run would end with: the model is loaded with the first
 OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable, DeviceFailed)
+
+T = TypeVar("T")
 
 FormatOption = Annotated[ReportFormat, typer.Option("--format", help="What to write.")]
 
@@ -166,6 +168,11 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=stderr, disable=not (alone and stderr.is_terminal)) as bar:
         task = bar.add_task(name, total=0)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def tracked(items: Sequence[T], title: str) -> Iterable[T]:
+    """Go through items, with a bar on a terminal's standard error."""
+    return track(items, title, console=stderr, disable=not stderr.is_terminal)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-from rich.console import Console
 
 from service.cli.options import Device
 from service.cli.train import (
@@ -72,7 +71,7 @@ def cross_validate_command(
     from service.model_card import find_model
     from service.training.crops import read_crops
     from service.training.cross_validation import laboratory_folds, plan_folds, refuse_left_behind
-    from service.training.cross_validation_report import write_study
+    from service.training.cross_validation_report import print_study, write_study
     from service.training.final_model import FINAL, Provenance, card_facts, train_final
     from service.training.held_out_file import write_held_out
     from service.training.patches import load_fields
@@ -94,7 +93,7 @@ def cross_validate_command(
         setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar, begin)
         study = _cross_validate(sources, loaded, folds, setup, bar, read_crops(crops) if crops else [])
     written = [*write_study(study, folds, out), write_held_out(study, out)]
-    _print(study)
+    print_study(study)
     if not no_final:
         facts = card_facts(sources, study, Provenance(model_id, licence, data_note))
         with TrainingBar(settings.batch) as bar:
@@ -152,14 +151,3 @@ def _cross_validate(
     laboratories = findings(found, folds)
     chosen = (own.threshold_rule, own.judge, setup.settings)
     return Study(found.cases, rules, *chosen, found.calibration, laboratories, found.quiet)
-
-
-def _print(study: "Study") -> None:
-    from service.training.cross_validation_report import case_table, laboratory_table, rule_table, sentences
-
-    console = Console()
-    console.print(case_table(study))
-    console.print(rule_table(study))
-    if study.laboratories:
-        console.print(laboratory_table(study))
-    console.print(*sentences(study), sep="\n", soft_wrap=True, highlight=False)

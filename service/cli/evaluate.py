@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
+from service.cli.console import tracked
 from service.cli.options import Arithmetic, Model, Precision, Threshold
 from service.errors import FileMissing, ParameterInvalid
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
@@ -60,9 +60,7 @@ def _from_model(
 
     detector = Detector.load(model or DEFAULT_MODEL, precision=precision)
     card = detector.card
-    stderr = Console(stderr=True)
-    progress = track(fields, "Fields", console=stderr, disable=not stderr.is_terminal)
-    examined = [examine(field, detector, halo_px=halo_px) for field in progress]
+    examined = [examine(field, detector, halo_px=halo_px) for field in tracked(fields, "Fields")]
     about = {"source": "model", "model": card.id, "sha256": card.sha256, "threshold": card.threshold}
     return examined, about | {"halo_px": halo_px, "precision": detector.backend.precision}
 

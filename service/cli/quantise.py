@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
 
+from service.cli.console import tracked
 from service.cli.options import Model
 from service.errors import ParameterInvalid
 
@@ -37,13 +37,11 @@ def quantise_command(
     chosen = [fields[place] for place in np.unique(np.linspace(0, len(fields) - 1, most).round().astype(int))]
     if len(chosen) < 2:
         raise ParameterInvalid("one field to measure on and one to compare on are needed")
-    stderr = Console(stderr=True)
-    measured = track(chosen[::2], "Ranges", console=stderr, disable=not stderr.is_terminal)
-    int8 = Int8(weights_sha256=loaded.card.sha256, ranges=measured_ranges(loaded, measured))
+    int8 = Int8(weights_sha256=loaded.card.sha256, ranges=measured_ranges(loaded, tracked(chosen[::2], "Ranges")))
     quantised = replace(loaded, card=loaded.card.model_copy(update={"int8": int8}))
     detectors = Detector(loaded, device="cpu"), Detector(quantised, device="cpu", precision="int8")
     comparison = Comparison()
-    for each in track(chosen[1::2], "Both", console=stderr, disable=not stderr.is_terminal):
+    for each in tracked(chosen[1::2], "Both"):
         first, second = (examine(each, detector) for detector in detectors)
         comparison.add(first, second, loaded.card.threshold)
     ratio = speed_ratio(next(iter(tiles_of(chosen[0], loaded))), *(detector.backend for detector in detectors))

@@ -4,7 +4,6 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from service.errors import DataInvalid
 from service.model_card import DEFAULT_MODEL, find_model, read_card
@@ -16,13 +15,7 @@ def recount_command(
     ] = DEFAULT_MODEL,
 ) -> None:
     """Compute a model's figures again, of the counts and scores kept beside its weights, and compare its card."""
-    from service.training.cross_validation_report import (
-        card_figures,
-        case_table,
-        laboratory_table,
-        rule_table,
-        sentences,
-    )
+    from service.training.cross_validation_report import card_figures, print_study
     from service.training.held_out_file import HELD_OUT, differences, read_held_out
     from service.training.recipe import TrainingSettings
 
@@ -33,12 +26,7 @@ def recount_command(
         note = said.get("held_out_note") or "it was made before they were kept, or by `mitosis train`"
         raise DataInvalid(f"{card.id} has no {HELD_OUT}, of which its figures could be computed: {note}")
     study = read_held_out(folder, TrainingSettings.model_validate(said["training"]["settings"]))
-    console = Console()
-    console.print(case_table(study))
-    console.print(rule_table(study))
-    console.print(*sentences(study), sep="\n", soft_wrap=True, highlight=False)
-    if study.laboratories:
-        console.print(laboratory_table(study))
+    print_study(study)
     found = json.loads(json.dumps(card_figures(study)))
     every = card.model_dump(mode="json")
     if wrong := differences({name: every.get(name) for name in found}, found):

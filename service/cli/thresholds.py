@@ -6,8 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
+from service.cli.console import tracked
 from service.cli.options import Model, Precision
 from service.errors import ParameterInvalid
 
@@ -43,10 +43,8 @@ def thresholds_command(
     training = (detector.card.model_extra or {}).get("training", {})
     if seen := sorted(cases & set(training.get("cases", []))):
         raise ParameterInvalid(f"{detector.card.id} was trained on {', '.join(seen)}: leave them out")
-    stderr = Console(stderr=True)
-    progress = track([*fields.items()], "Quiet tissue", console=stderr, disable=not stderr.is_terminal)
     found: dict[tuple[str, str], list[ExaminedField]] = defaultdict(list)
-    for source, own in progress:
+    for source, own in tracked([*fields.items()], "Quiet tissue"):
         for field in own:
             found[source, field.case].append(examine(field, detector))
     held_out = [HeldOutCase.of(1, source, examined) for (source, _), examined in found.items()]

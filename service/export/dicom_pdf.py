@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from service.export import codes
-from service.export.dicom_instance import instance_uid, series_uid, written
+from service.export.dicom_instance import coded, instance_uid, series_uid, written
 from service.export.dicom_source import check_order, checked, highdicom
 from service.order import Confirmation, Order
 from service.report import Report
@@ -28,14 +28,14 @@ def to_encapsulated_pdf(
     version: tuple[int, int] = (0, 0),
 ) -> bytes:
     """Write a DICOM file that holds a PDF; `version`: revision and moves. Raises as `to_structured_report`."""
-    highdicom()
+    hd = highdicom()
     from pydicom import Dataset, FileMetaDataset
     from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
     image = checked(report, source)
     check_order(order, image)
-    issued = confirmed.at if confirmed else report.analysis.created_at
-    document = Dataset()
+    document, slide = Dataset(), Dataset()
+    slide.ReferencedSOPClassUID, slide.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
     for keyword in COPIED:
         setattr(document, keyword, image.get(keyword, ""))
     document.SpecificCharacterSet = "ISO_IR 192"
@@ -56,28 +56,11 @@ def to_encapsulated_pdf(
     document.VerificationFlag = "VERIFIED" if confirmed else "UNVERIFIED"
     document.AcquisitionDateTime = report.analysis.created_at.strftime("%Y%m%d%H%M%S%z")
     document.DocumentTitle = codes.REPORT[0].meaning[:64]
-    document.ConceptNameCodeSequence = [_concept()]
-    document.SourceInstanceSequence = [_reference(image)]
+    document.ConceptNameCodeSequence = [coded(hd, codes.REPORT[0])]
+    document.SourceInstanceSequence = [slide]
     document.MIMETypeOfEncapsulatedDocument = "application/pdf"
     document.EncapsulatedDocument = pdf + bytes(len(pdf) % 2)
     document.EncapsulatedDocumentLength = len(pdf)
     document.file_meta = FileMetaDataset()
     document.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return written(document, issued, image)
-
-
-def _concept() -> "Dataset":
-    from pydicom import Dataset
-
-    code, item = codes.REPORT[0], Dataset()
-    item.CodeValue, item.CodeMeaning = code.value, code.meaning[:64]
-    item.CodingSchemeDesignator = code.system.designator
-    return item
-
-
-def _reference(image: "Dataset") -> "Dataset":
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
-    return item
+    return written(document, confirmed.at if confirmed else report.analysis.created_at, image)

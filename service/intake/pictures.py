@@ -1,10 +1,10 @@
 """The pictures of an analysis as files, by name: what `service.intake.sandbox` draws in a process of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
@@ -18,15 +18,17 @@ from service.render import Marked
 from service.report import Report
 from service.slide import Slide, open_slide
 
+Kind: TypeAlias = Literal["thumbnail", "overlay", "heatmap", "detection", "hotspot", "gallery"]
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture to draw, as JSON can say it: a key of KINDS, a slide, what came of it; `number` is a detection's id.
+    """A picture to draw, as JSON can say it: its kind, a slide, what came of it; `number` is a detection's id.
 
     Pictures of what was signed are told what they show: a hot-spot (`CirclePlace`), and figures with their numbers.
     """
 
-    kind: str
+    kind: Kind
     location: Location
     name: str
     mpp: float | None = None
@@ -42,46 +44,28 @@ def draw(picture: Picture, out: Path) -> None:
     """Draw into a file, PNG or JPEG by its name. Raises as `open_slide`, `Slide.read` and `write_whole`."""
     options = {"format": "JPEG", "quality": 90} if out.suffix == ".jpg" else {"format": "PNG"}
     with open_slide(picture.location, mpp=picture.mpp, name=picture.name) as slide:
-        drawn = KINDS[picture.kind](slide, picture)
+        drawn = _drawn(slide, picture)
         slide.require_unchanged()
         write_whole(out, partial(drawn.save, **options))
 
 
-def _thumbnail(slide: Slide, _: Picture) -> Image.Image:
-    return Image.fromarray(slide.thumbnail(render.LONGEST_PX))
-
-
-def _overlay(slide: Slide, picture: Picture) -> Image.Image:
-    # "": an analysis of a release that kept none
-    quality = QualityMap.load(Path(picture.tissue)) if picture.tissue else assess_quality(slide)
-    return render.overlay(slide, _report(picture), quality.examinable)
-
-
-def _heat_map(slide: Slide, picture: Picture) -> Image.Image:
-    return render.heat_map(slide, ProbabilityMap.load(Path(picture.map)))
-
-
-def _detection(slide: Slide, picture: Picture) -> Image.Image:
-    return render.crop(slide, next(each for each in _report(picture).detections if each.id == picture.number))
-
-
-def _hot_spot(slide: Slide, picture: Picture) -> Image.Image:
-    return render.hot_spot(slide, CirclePlace.model_validate(picture.spot), [Marked(*each) for each in picture.points])
-
-
-def _gallery(slide: Slide, picture: Picture) -> Image.Image:
-    return render.gallery(slide, [Marked(*each) for each in picture.points])
+def _drawn(slide: Slide, picture: Picture) -> Image.Image:
+    marked = [Marked(*each) for each in picture.points]
+    match picture.kind:
+        case "thumbnail":
+            return Image.fromarray(slide.thumbnail(render.LONGEST_PX))
+        case "overlay":  # no `tissue`: an analysis of a release that kept none
+            quality = QualityMap.load(Path(picture.tissue)) if picture.tissue else assess_quality(slide)
+            return render.overlay(slide, _report(picture), quality.examinable)
+        case "heatmap":
+            return render.heat_map(slide, ProbabilityMap.load(Path(picture.map)))
+        case "detection":
+            return render.crop(slide, next(each for each in _report(picture).detections if each.id == picture.number))
+        case "hotspot":
+            return render.hot_spot(slide, CirclePlace.model_validate(picture.spot), marked)
+        case "gallery":
+            return render.gallery(slide, marked)
 
 
 def _report(picture: Picture) -> Report:
     return Report.model_validate_json(Path(picture.report).read_bytes())
-
-
-KINDS: dict[str, Callable[[Slide, Picture], Image.Image]] = {
-    "thumbnail": _thumbnail,
-    "overlay": _overlay,
-    "heatmap": _heat_map,
-    "detection": _detection,
-    "hotspot": _hot_spot,
-    "gallery": _gallery,
-}

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from service.activity_report import CirclePlace
 from service.errors import MitosisError
 from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
-from service.intake.pictures import Picture
+from service.intake.pictures import Kind, Picture
 from service.interop.result_version import ResultVersion
 from service.refusals import DatabaseUnavailable
 from service.store.results import Result, keep_copy, kept_copy
@@ -21,11 +21,12 @@ Draw = Callable[[Picture, Path], None]
 
 def result_pdf(engine: Engine, storage: Storage, version: ResultVersion, draw: Draw) -> bytes:
     """Write the PDF of a version; without pictures where its slide is gone. Raises FormatUnavailable, NotFinished."""
-    pictures = Pictures(*(_picture(engine, storage, version, kind, draw) for kind in ("hotspot", "gallery")))
+    kinds: tuple[Kind, Kind] = ("hotspot", "gallery")
+    pictures = Pictures(*(_picture(engine, storage, version, kind, draw) for kind in kinds))
     return to_pdf(version.report, version.order, version.status, pictures, confirmed=version.confirmed)
 
 
-def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: str, draw: Draw) -> bytes | None:
+def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: Kind, draw: Draw) -> bytes | None:
     spot, figures = version.report.mai.hotspot, counted_figures(version.report)
     if not figures or not isinstance(spot, CirclePlace):
         return None

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from service.errors import DataInvalid
@@ -318,6 +319,16 @@ def _rule_row(study: Study, outcome: RuleOutcome) -> list[str]:
         *(shown(between.get(name)) for name in ("mean", "sd", "min")),
         shown(known(pooled(outcome.at_threshold).f1)),
     ]
+
+
+def print_study(study: Study) -> None:
+    """Print all tables, and what they mean."""
+    console = Console()
+    console.print(case_table(study))
+    console.print(rule_table(study))
+    if study.laboratories:
+        console.print(laboratory_table(study))
+    console.print(*sentences(study), sep="\n", soft_wrap=True, highlight=False)
 
 
 def sentences(study: Study) -> list[str]:
