@@ -25,7 +25,6 @@ from service.errors import SettingsInvalid
 from service.hosts import is_loopback
 from service.refusals import ProviderUnavailable, ScopeMissing, TokenExpired, TokenInvalid
 from service.store.keys import NAMES, SCOPES
-from service.store.sessions import group_of
 from service.store.settings import Settings
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -53,16 +52,16 @@ class Person:
     name: str
     tenant: str
     scopes: frozenset[str]
-    group: str  # of the sessions that end with the provider's own one; empty where it did not name that (`sid`)
+    session: str | None  # hash of the provider's own one (`sid`), with which those here end; None: it did not name it
 
 
 @dataclass(frozen=True, slots=True)
 class Logout:
-    """The sessions that a provider has ended: an account's (`id` as a person's), those of one group, or both in one."""
+    """The sessions that a provider has ended: an account's, those of one of its own sessions, or both in one."""
 
     number: str  # of this message, and of no other
-    id: str | None
-    group: str | None
+    id: str | None  # as a person's
+    session: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +194,7 @@ class Provider:
             raise TokenInvalid("this token lacks jti or iat, by which one is known that is sent again")
         if time.time() - claims["iat"] > LOGOUT_S + SKEW_S:
             raise TokenExpired("this token was made too long ago")
-        number = hashlib.sha256(f"logout\n{self.issuer}\n{jti}".encode("utf-8", "replace")).hexdigest()
-        return Logout(number, self._id(sub) if sub else None, self._group(sid) if sid else None)
+        return Logout(self._digest(jti, "logout\n"), sub and self._id(sub), sid and self._digest(sid))
 
     def _verified(self, token: str, audience: str) -> Mapping[str, Any]:
         """Check a token that names somebody as `_believed` does; gives its claims."""
@@ -245,14 +243,14 @@ class Provider:
         names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))
         name = next(each for each in names if isinstance(each, str) and each)
         sid = claims.get("sid")
-        group = self._group(sid) if isinstance(sid, str) and sid else ""
-        return Person(self._id(claims["sub"]), name[:255], tenant, scopes, group)
+        session = self._digest(sid) if isinstance(sid, str) and sid else None
+        return Person(self._id(claims["sub"]), name[:255], tenant, scopes, session)
 
     def _id(self, sub: str) -> str:
-        return PERSON + hashlib.sha256(f"{self.issuer}\n{sub}".encode("utf-8", "replace")).hexdigest()[:14]
+        return PERSON + self._digest(sub)[:14]
 
-    def _group(self, sid: str) -> str:
-        return group_of(f"{self.issuer}\n{sid}")
+    def _digest(self, name: str, kind: str = "") -> str:
+        return hashlib.sha256(f"{kind}{self.issuer}\n{name}".encode("utf-8", "replace")).hexdigest()
 
     def _claimed(self, claims: Mapping[str, Any]) -> Any:
         """Look for the roles: by the claim's whole name, or by its steps (`realm_access.roles`)."""

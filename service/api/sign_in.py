@@ -118,7 +118,7 @@ def log_out(state: StateOf, asked: Annotated[LogoutToken, Form()]) -> None:
     except (TokenInvalid, TokenExpired) as error:
         log.warning("a logout was refused", code=error.code, reason=error)
         raise LogoutRefused(str(error)) from error
-    ended = sessions.end_told(state.engine, told.number, told.id, told.group)
+    ended = sessions.end_told(state.engine, told.number, told.id, told.session)
     if ended is None:
         log.warning("a logout was refused", code=LogoutRefused.code, reason="sent again")
         raise LogoutRefused("this token was sent before")
@@ -128,7 +128,7 @@ def log_out(state: StateOf, asked: Annotated[LogoutToken, Form()]) -> None:
 def _begin(state: State, provider: Provider, code: str, attempt: Attempt) -> str:
     person = provider.finish(code, attempt)
     key = keys.admit(state.engine, person.id, person.name, person.tenant, person.scopes)
-    return sessions.begin_of(state.engine, key, person.group)
+    return sessions.begin_of(state.engine, key, person.session)
 
 
 def _attempt(request: Request, given: str) -> Attempt:

@@ -202,6 +202,7 @@ sessions = Table(
     Column("sha256", String(64), primary_key=True),
     Column("key_id", String(16), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
     Column("ends_at", Float, nullable=False),
+    Column("provider_session", String(64)),  # hash of the OpenID provider's own session, where it named that
 )
 
 workers = Table(

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, insert, select
 
 from service.refusals import KeyRequired
 from service.store import keys, sessions
-from service.store.database import open_database, reading
+from service.store.database import open_database, reading, writing
 from service.store.database import sessions as table
+from service.store.schema_version import downgrade
 
 
 @pytest.fixture
@@ -85,3 +86,21 @@ def test_the_database_holds_no_secret(engine: Engine, tmp_path: Path) -> None:
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert session.encode() not in stored
     assert secret.encode() not in stored
+
+
+def test_sessions_go_over_to_the_next_tables_and_back_but_those_that_only_one_could_end(url: str) -> None:
+    engine = open_database(url)
+    key_id, secret = keys.create(engine, "Somebody", "lab", ("read",))
+    key = keys.find(engine, secret)
+    assert key is not None
+    plain, of_provider = sessions.begin(engine, secret), sessions.begin_of(engine, key, "a" * 64)
+    downgrade(engine, "0008")
+    with writing(engine) as connection:  # as 0008 knew one of the provider's
+        connection.execute(insert(table).values(sha256=f"{'b' * 20}-{'c' * 43}", key_id=key_id, ends_at=4e9))
+    engine.dispose()
+    again = open_database(url)
+    with reading(again) as connection:
+        assert len(connection.execute(select(table.c.sha256)).all()) == 1
+    assert sessions.find(again, plain) is not None
+    assert sessions.find(again, of_provider) is None
+    again.dispose()
