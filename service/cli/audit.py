@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from service.cli.options import DataDir
+from service.cli.options import DataDir, command_group
 from service.cli.stores import open_stores, record_command
 
 if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
@@ -14,12 +14,7 @@ if TYPE_CHECKING:  # the database is imported when a command runs, not when its 
 
     from service.store.audit import AuditEntry
 
-audit_app = typer.Typer(
-    name="audit",
-    help="Who looked at which result, and who changed what.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+audit_app = command_group("audit", "Who looked at which result, and who changed what.")
 
 
 @audit_app.command("export")

@@ -4,12 +4,10 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import DataDir
+from service.cli.options import DataDir, command_group
 from service.cli.stores import open_stores, record_command
 
-keys_app = typer.Typer(
-    name="keys", help="Bearer keys of the service.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+keys_app = command_group("keys", "Bearer keys of the service.")
 
 
 @keys_app.command("create")

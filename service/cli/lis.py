@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from service.cli.options import DataDir, Key
+from service.cli.options import DataDir, Key, command_group
 from service.cli.stores import open_stores, record_command
 from service.errors import ParameterInvalid
 
@@ -15,12 +15,11 @@ if TYPE_CHECKING:  # the database is imported when a command runs, not when its 
 
     from service.review import Reviewer
 
-lis_app = typer.Typer(
-    name="lis", help="Orders in and results out, by HL7.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+lis_app = command_group("lis", "Orders in and results out, by HL7.")
 
 PersonName = Annotated[str, typer.Option("--name", metavar="NAME", help="Who decides: Family, Given.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
+Hold = Annotated[str, typer.Argument(metavar="HOLD", help="As `held` shows it.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `queue` shows it.")]
 
 
@@ -127,7 +126,7 @@ def held_command(data_dir: DataDir = None) -> None:
 
 @lis_app.command("release")
 def release_command(
-    hold: Annotated[str, typer.Argument(metavar="HOLD", help="As `held` shows it.")],
+    hold: Hold,
     name: PersonName,
     reason: Reason,
     key: Key = None,
@@ -144,7 +143,7 @@ def release_command(
 
 @lis_app.command("assign")
 def assign_command(
-    hold: Annotated[str, typer.Argument(metavar="HOLD", help="As `held` shows it.")],
+    hold: Hold,
     order: Annotated[str, typer.Argument(metavar="ORDER", help="As `held` or `orders` shows it.")],
     name: PersonName,
     reason: Reason,

@@ -7,12 +7,21 @@ import typer
 
 from service.order import Priority as AnalysisPriority
 
+
+def command_group(name: str, about: str) -> typer.Typer:
+    """Make a group of commands."""
+    return typer.Typer(name=name, help=about, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
 RegionOption = Annotated[
     Optional[str],
     typer.Option(metavar="X,Y,W,H|FILE", help="Only this part: level-0 px, or outlines (GeoJSON, DSA, ASAP)."),
 ]
 ExcludeOption = Annotated[Optional[str], typer.Option(metavar="X,Y,W,H|FILE", help="Not this part; as --region.")]
 Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it or is wrong.")]
+FieldMpp = Annotated[
+    Optional[list[float]], typer.Option(help="Um per pixel where the data do not say it: one for all, or one each.")
+]
 Threshold = Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")]
 Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]
 

@@ -2,22 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 
 from service.cli.console import tracked
-from service.cli.options import Model
+from service.cli.options import FieldMpp, Model
 from service.errors import ParameterInvalid
 
 
 def quantise_command(
     data: Annotated[list[Path], typer.Option(metavar="DIR", help="Labelled fields; several folders may be given.")],
-    mpp: Annotated[
-        Optional[list[float]], typer.Option(help="Um per pixel where the data do not say it: one for all, or one each.")
-    ] = None,
+    mpp: FieldMpp = None,
     model: Model = None,
     most: Annotated[int, typer.Option(min=2, help="Fields to look at, spread over all.")] = 60,
     write: Annotated[bool, typer.Option("--write", help="Keep the ranges, and the outcome, in the card.")] = False,

@@ -4,12 +4,10 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import DataDir
+from service.cli.options import DataDir, command_group
 from service.cli.stores import open_stores, record_command
 
-retention_app = typer.Typer(
-    name="retention", help="What is deleted because it is old.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+retention_app = command_group("retention", "What is deleted because it is old.")
 
 
 @retention_app.command("show")

@@ -34,9 +34,8 @@ class CaseCount:
 
 def agreement_of(evaluation: "Evaluation") -> dict[str, Any]:
     """Give the agreement of an evaluation's cases as JSON values; what is undefined is None."""
-    return agreement(
-        [CaseCount(case.mitoses, case.counts.tp + case.counts.fp, case.area_mm2) for case in evaluation.cases]
-    )
+    cases = evaluation.cases
+    return agreement([CaseCount(case.mitoses, case.counts.tp + case.counts.fp, case.area_mm2) for case in cases])
 
 
 def agreement(cases: Sequence[CaseCount]) -> dict[str, Any]:

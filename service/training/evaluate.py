@@ -126,11 +126,8 @@ class ExaminedField:
         columns, rows = (max(1, math.floor(length / PATCH_PX + 1 - SMALLEST_PATCH)) for length in size)
         scores, labels = np.zeros((rows, columns)), np.zeros((rows, columns), bool)
         for grid, (places, values) in ((scores, self._evidence()), (labels, (self.field.mitoses, True))):
-            column, row = np.floor_divide((places + 0.5) / self.scale - 0.5, PATCH_PX).astype(int).T
-            column, row = (
-                np.maximum(column, 0),
-                np.maximum(row, 0),
-            )  # px 0 of the field lies half a px before model px 0
+            found = np.floor_divide((places + 0.5) / self.scale - 0.5, PATCH_PX).astype(int)
+            column, row = found.clip(0).T  # px 0 of the field lies half a px before model px 0
             inside = (column < columns) & (row < rows)
             np.maximum.at(grid, (row[inside], column[inside]), np.broadcast_to(values, inside.shape)[inside])
         return scores.ravel(), labels.ravel()

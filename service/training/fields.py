@@ -73,10 +73,9 @@ def read_fields(folder: str | Path, mpp: float | None = None, *, quiet: bool = F
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataInvalid(f"{folder}: no such folder")
+        refuse(folder, None, "no such folder")
     name = folder.resolve().name
-    fields = _read_layout(folder, mpp)
-    return [replace(each, laboratory=each.laboratory or name, quiet=quiet) for each in fields]
+    return [replace(each, laboratory=each.laboratory or name, quiet=quiet) for each in _read_layout(folder, mpp)]
 
 
 def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
@@ -84,22 +83,18 @@ def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
         return read_plain(folder, mpp)
     annotations = [path for path in sorted(folder.glob("*.json")) if _is_midog(path)]
     if len(annotations) > 1:
-        raise DataInvalid(
-            f"{folder}: several annotation files ({', '.join(path.name for path in annotations)}); leave one"
-        )
+        refuse(folder, None, f"several annotation files ({', '.join(path.name for path in annotations)}); leave one")
     if annotations:
         return read_midog(folder, annotations[0], mpp)
     if next(_tupac_images(folder), None) is not None:
         return read_tupac16(folder, mpp=mpp or TUPAC16_MPP)
     if any(map(_annotations_beside, plain_images(folder).values())):
         return read_annotated(folder, mpp)
-    raise DataInvalid(
-        f"{folder}: no frames.csv, no MIDOG annotations (*.json), no TUPAC16 images (NN/MM.tif), and no image with "
-        f"annotations beside it (IMAGE{', IMAGE'.join(SUFFIXES)})"
-    )
+    what = f"and no image with annotations beside it (IMAGE{', IMAGE'.join(SUFFIXES)})"
+    raise DataInvalid(f"{folder}: no frames.csv, no MIDOG annotations (*.json), no TUPAC16 images (NN/MM.tif), {what}")
 
 
-def read_plain(folder: Path, mpp: float | None = None) -> list[Field]:
+def read_plain(folder: Path, mpp: float | None) -> list[Field]:
     """Read the plain layout: frames.csv, mitoses.csv, images/; a frame's own `mpp` column comes before the caller's."""
     mitoses_file, uncertain_file, frames_file = (folder / f"{name}.csv" for name in ("mitoses", "uncertain", "frames"))
     images = plain_images(folder / "images")
@@ -334,7 +329,7 @@ def select_fields(folders: Sequence[Path], mpp: Sequence[float], cases: str | No
     """Read the fields of all folders, or of some cases of them (by commas). Raises as `read_fields` does."""
     if len(mpp) not in (0, 1, len(folders)):
         raise ParameterInvalid(f"{len(mpp)} --mpp for {len(folders)} --data: give one for all, or one each")
-    each_mpp: list[float | None] = [*mpp] * (len(folders) if len(mpp) == 1 else 1) or [None] * len(folders)
+    each_mpp: Sequence[float | None] = [*mpp] * len(folders) if len(mpp) == 1 else mpp or [None] * len(folders)
     sets = {str(folder): read_fields(folder, own) for folder, own in zip(folders, each_mpp, strict=True)}
     refuse_shared_cases(sets)
     fields = [field for part in sets.values() for field in part]

@@ -9,6 +9,7 @@ All figures of the model's card come of it (`mitosis recount`), without the imag
 
 import json
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +108,10 @@ def _kept(case: HeldOutCase, others: Sequence[float]) -> KeptCase:
         mitoses=case.mitoses,
         area_mm2=case.evaluation.area_mm2,
         counts=np.stack([curve.tp, curve.fp, curve.fn], 1).tolist(),
-        at={repr(at): [*_numbers(case.localise(at))] for at in others},
+        at={repr(at): list(astuple(case.localise(at))) for at in others},
         patch_scores=image.scores.tolist(),
         patch_labels=image.labels.astype(int).tolist(),
     )
-
-
-def _numbers(counts: Localisation) -> tuple[int, int, int]:
-    return counts.tp, counts.fp, counts.fn
 
 
 def read_held_out(folder: Path, settings: TrainingSettings) -> Study:

@@ -14,7 +14,7 @@ import numpy as np
 from service.model_card import OperatingPoint
 from service.training.crops import CropScore
 from service.training.held_out_cases import HeldOutCase, patients
-from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured
+from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured, pooled
 
 FIRE_BESIDE = 0.02  # of the crops
 CALLS_PER_MM2 = 1.0
@@ -66,18 +66,17 @@ class LaboratoryFindings:
         cases = recalls(self.crops, threshold) if threshold is not None else []
         return {
             "threshold": threshold,
-            "recall": known(sum(cases, Localisation(0, 0, 0)).recall),
+            "recall": known(pooled(cases).recall),
             "recall_interval": bootstrap_interval(cases, "recall"),
         }
 
     def as_json(self, threshold: float) -> dict[str, Any]:
         """Give all figures: at a threshold that others chose, and at those that this laboratory's own data name."""
+        found = [case.localise(threshold) for case in self.fields]
         return {
             "laboratory": self.laboratory,
             "cases": len({crop.case for crop in self.crops} | {case.case for case in self.fields}),
-            "fields": measured([case.localise(threshold) for case in self.fields], patients(self.fields))
-            if self.fields
-            else None,
+            "fields": measured(found, patients(self.fields)) if found else None,
             "crops": self._crops_json(threshold) if self.crops else None,
             "quiet": calls(self.quiet, threshold),
         }
@@ -117,7 +116,7 @@ def operating_points(crops: Sequence[CropScore], quiet: Sequence[HeldOutCase], o
         points.append(
             OperatingPoint(
                 threshold=threshold,
-                recall=round(sum(found, Localisation(0, 0, 0)).recall, 4),
+                recall=round(pooled(found).recall, 4),
                 recall_interval=bootstrap_interval(found, "recall"),
                 calls_per_mm2=calls(quiet, threshold)["all"]["calls_per_mm2"],
             )

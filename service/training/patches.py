@@ -296,50 +296,48 @@ class PatchSource:
 
     def _positive(self, rng: np.random.Generator, case: str) -> tuple[int, Placement]:
         index, mitosis = self.positives[case][int(rng.integers(len(self.positives[case])))]
-        placement = self._around(rng, index, mitosis, wanted=True)
-        if placement is not None:
-            return index, placement
-        field = self.fields[index]  # near a corner: upright, pushed into the field
-        half = self.size_px / 2
-        centre = np.clip(mitosis, half - 0.5, field.size - half - 0.5)
-        return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
+        placement = self._placed(rng, index, mitosis, wanted=True)
+        if placement is None:  # near a corner: upright, pushed into the field
+            placement = self._upright(rng, np.clip(mitosis, *self._centres(index, self.size_px / 2)))
+        return index, placement
 
     def _negative(self, rng: np.random.Generator, indices: Sequence[int]) -> tuple[int, Placement]:
         if rng.random() < self.hard_negatives.share and (self.fields[indices[0]].quiet or not self.quiet_share):
             hard = self.hard_negatives.draw(rng, indices)
-            placement = hard and self._around(rng, *hard, wanted=False)
+            placement = hard and self._placed(rng, *hard, wanted=False)
             if hard and placement:
                 return hard[0], placement
         weights = self.areas[[*indices]]
         index = indices[int(rng.choice(len(indices), p=weights / weights.sum()))]
-        for tried in range(TRIES):
-            orientation = draw_orientation(rng, self.augmentation, exact=tried > TRIES // 2)
-            low, high = self._centres(index, orientation.reach(self.size_px))
-            if (low > high).any():
-                continue
-            placement = Placement.snapped(rng.uniform(low, high), orientation, self.size_px)
-            if placement.label(self.fields[index].doubtful, self.augmentation.margin_px) is False:
-                return index, placement
-        centre = self.free[index][int(rng.integers(len(self.free[index])))]
-        return index, Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
+        placement = self._placed(rng, index, None, wanted=False)
+        if placement is None:
+            placement = self._upright(rng, self.free[index][int(rng.integers(len(self.free[index])))])
+        return index, placement
 
-    def _around(
-        self, rng: np.random.Generator, index: int, point: npt.NDArray[np.float64], *, wanted: bool
+    def _upright(self, rng: np.random.Generator, centre: npt.NDArray[np.float64]) -> Placement:
+        return Placement.snapped(centre, draw_orientation(rng, self.augmentation, exact=True), self.size_px)
+
+    def _placed(
+        self, rng: np.random.Generator, index: int, point: npt.NDArray[np.float64] | None, *, wanted: bool
     ) -> Placement | None:
-        """Place a patch with a point (model px) anywhere inside but near its border, wholly within the field; or None.
+        """Place a patch wholly within a field, with a point (model px) anywhere inside but near its border; or None.
 
         The place is drawn evenly among those that fit: pushing it in from the border would pile patches up there.
         """
+        field = self.fields[index]
+        marked = field.mitoses if wanted else field.doubtful
         reach = self.size_px / 2 - self.augmentation.margin_px
         for tried in range(TRIES):
             orientation = draw_orientation(rng, self.augmentation, exact=tried > TRIES // 2)
             low, high = self._centres(index, orientation.reach(self.size_px))
-            centre = point - orientation.matrix @ rng.uniform(-reach, reach, 2)
+            if point is None and (low > high).any():
+                continue
+            centre = (
+                rng.uniform(low, high) if point is None else point - orientation.matrix @ rng.uniform(-reach, reach, 2)
+            )
             if (centre < low).any() or (centre > high).any():
                 continue
             placement = Placement.snapped(centre, orientation, self.size_px)
-            field = self.fields[index]
-            marked = field.mitoses if wanted else field.doubtful
             if placement.label(marked, self.augmentation.margin_px) is wanted:
                 return placement
         return None
