@@ -77,7 +77,11 @@ class Backend:
 
 def on_gpu(device: Device) -> bool:
     """Tell whether to compute on a GPU; "auto" does where there is one. Raises DeviceUnavailable."""
-    found = device != "cpu" and _driver() and _cuda()
+    found = device != "cpu" and _driver()
+    if found:
+        import torch
+
+        found = torch.cuda.is_available()
     if device == "cuda" and not found:
         raise DeviceUnavailable(
             "no CUDA device here; use --device cpu, or install a driver and a CUDA build of PyTorch"
@@ -92,12 +96,6 @@ def _driver() -> bool:
     except OSError:
         return False
     return True
-
-
-def _cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:

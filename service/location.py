@@ -77,15 +77,13 @@ class HeldSlide:
         if isinstance(self.path, str):
             return ConfinedThreads(self.readable)
         with readable(self.path):
-            return ConfinedThreads(self.readable, links=self.path.is_dir() or _is_dicom_file(self.path))
+            return ConfinedThreads(
+                self.readable, links=self.path.is_dir() or (self.path.is_file() and is_dicom(self.path))
+            )
 
     def said(self, text: str) -> str:
         """Leave out of a message where the slide is held."""
         return text.replace(self._above, "") if self._above else text
-
-
-def _is_dicom_file(path: Path) -> bool:
-    return path.is_file() and is_dicom(path)
 
 
 def ask_held(location: Location, function: Callable[[Path], T]) -> T:

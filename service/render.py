@@ -55,9 +55,9 @@ def overlay(slide: Slide, report: Report, tissue: TissueMask, longest_px: int = 
     return _captioned(picture, _caption(report), scale * report.slide.mpp[0])
 
 
-def heat_map(slide: Slide, probabilities: ProbabilityMap, longest_px: int = LONGEST_PX) -> Image.Image:
+def heat_map(slide: Slide, probabilities: ProbabilityMap) -> Image.Image:
     """Draw the slide in grey with the probability map over it; each pixel shows the highest probability in it."""
-    thumbnail = slide.thumbnail(longest_px)
+    thumbnail = slide.thumbnail(LONGEST_PX)
     scale = slide.width / thumbnail.shape[1]
     lattice = probabilities.lattice
     strongest = np.zeros(thumbnail.shape[:2], np.float32)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -30,9 +30,7 @@ NICE = 10  # the gateway answers before the workers compute
 log = structlog.get_logger(__name__)
 
 
-def serve_all(
-    settings: Settings, host: str, port: int, workers: int, on_listening: Callable[[str], None] | None = None
-) -> None:
+def serve_all(settings: Settings, host: str, port: int, workers: int) -> None:
     """Serve until told to stop (SIGINT, SIGTERM); then running analyses are handed back, and go on at the next start.
 
     Raises SettingsInvalid, OutputUnwritable, QueueUnavailable, DatabaseUnavailable, WeightsDamaged.
@@ -62,7 +60,7 @@ def serve_all(
             workers=workers,
             model=settings.model,
         )
-        serve(create_app(settings), host, port, on_listening=on_listening)
+        serve(create_app(settings), host, port)
 
 
 @contextmanager

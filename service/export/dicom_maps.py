@@ -121,24 +121,19 @@ def _looked_at(probabilities: ProbabilityMap) -> tuple[slice, slice]:
 def _place(hd: Any, image: "Dataset", first_px: tuple[float, float], pixel_px: tuple[float, float]) -> dict[str, Any]:
     """Say where pixels lie: the centre of the first, and how wide and high each is, in level-0 px from the corner."""
     (origin_mm,) = slide_mm(image, np.array([first_px], float))
-    rows_mm, columns_mm = (
-        float(each) for each in image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
-    )
+    measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    rows_mm, columns_mm = (float(each) for each in measures.PixelSpacing)
+    thickness_mm = float(measures.get("SliceThickness") or 0.001)
     slide = hd.CoordinateSystemNames.SLIDE
     spacing_mm = (rows_mm * pixel_px[1], columns_mm * pixel_px[0])
     return {
-        "pixel_measures": hd.PixelMeasuresSequence(pixel_spacing=spacing_mm, slice_thickness=_thickness_mm(image)),
+        "pixel_measures": hd.PixelMeasuresSequence(pixel_spacing=spacing_mm, slice_thickness=thickness_mm),
         "plane_orientation": hd.PlaneOrientationSequence(slide, [float(each) for each in image.ImageOrientationSlide]),
         "plane_positions": [hd.PlanePositionSequence(slide, origin_mm.tolist(), (1, 1))],
         "tile_pixel_array": True,
         "tile_size": (TILE_PX, TILE_PX),
         "dimension_organization_type": "TILED_SPARSE",
     }
-
-
-def _thickness_mm(image: "Dataset") -> float:
-    measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    return float(measures.get("SliceThickness") or 0.001)
 
 
 def _made(kind: Any, *facts: Any, **more: Any) -> Any:

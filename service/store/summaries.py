@@ -9,6 +9,7 @@ the rest, and `shown` chooses. So nobody sees more where the setting was another
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -125,16 +126,13 @@ def fill(engine: Engine, storage: Storage) -> int:
         entries = Reviews(engine).entries(analysis_id)
         revision = revision_of(entries)
         try:
-            keep(engine, analysis_id, revision, _summary(engine, storage, analysis_id, entries))
+            with reading(engine) as connection:
+                result = Result.of(engine, storage, find_analysis(connection, analysis_id))
+            summary = summarize(result.report(), entries, partial(counted, result))
+            keep(engine, analysis_id, revision, summary)
         except NotFound:  # deleted meanwhile
             continue
         except (StoredDamaged, NotFinished) as error:
             log.warning("a result has no line in the list", analysis_id=analysis_id, reason=error)
             keep(engine, analysis_id, revision, None)
     return len(ids)
-
-
-def _summary(engine: Engine, storage: Storage, analysis_id: str, entries: Sequence[Entry]) -> KeptSummary:
-    with reading(engine) as connection:
-        result = Result.of(engine, storage, find_analysis(connection, analysis_id))
-    return summarize(result.report(), entries, lambda each: counted(result, each))

@@ -88,7 +88,10 @@ def concordance(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64])
 def _class(
     definition: CountDefinition, marked: npt.NDArray[np.float64], found: npt.NDArray[np.float64]
 ) -> dict[str, Any]:
-    by_people, by_machine = (_classes(definition, densities) for densities in (marked, found))
+    by_people, by_machine = (
+        np.searchsorted(definition.cutoffs, densities * definition.area_mm2, side="right")
+        for densities in (marked, found)
+    )
     count = len(definition.cutoffs) + 1
     drawn = np.random.default_rng(0).integers(len(marked), size=(RESAMPLES, len(marked)))
     resampled = [kappa(by_people[each], by_machine[each], count) for each in drawn]
@@ -99,10 +102,6 @@ def _class(
         "kappa_interval": percentile_interval(known) if len(marked) >= LEAST_CASES and known else None,
         "weighted_kappa": kappa(by_people, by_machine, count, linear=True),
     }
-
-
-def _classes(definition: CountDefinition, densities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    return np.searchsorted(definition.cutoffs, densities * definition.area_mm2, side="right")
 
 
 def kappa(

@@ -303,7 +303,10 @@ def evaluate(examined: Sequence[ExaminedField], threshold: float) -> Evaluation:
     if not floor <= threshold < 1 or threshold == 0:
         raise ParameterInvalid(f"threshold {threshold:g} is not between {floor:g} (nothing is known below) and 1")
     mapped = all(each.probabilities is not None for each in examined)
-    thresholds = [at for at in THRESHOLDS if at >= floor] if mapped else _scores(examined, floor)
+    scored = (figure.score for each in examined for figure in each.figures)
+    thresholds = (
+        [at for at in THRESHOLDS if at >= floor] if mapped else sorted({floor, *(at for at in scored if at > floor)})
+    )
     names = sorted({each.field.case for each in examined})
     cases = [
         _evaluate_case(name, [each for each in examined if each.field.case == name], threshold, thresholds)
@@ -341,8 +344,3 @@ def _evaluate_case(
         pooled(each.localise(threshold) for each in examined),
         curve,
     )
-
-
-def _scores(examined: Sequence[ExaminedField], floor: float) -> list[float]:
-    """Give every score that occurs, and the lowest at which anything is known; rising."""
-    return sorted({floor, *(figure.score for each in examined for figure in each.figures if figure.score >= floor)})

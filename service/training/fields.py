@@ -87,7 +87,7 @@ def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
     if annotations:
         return read_midog(folder, annotations[0], mpp)
     if next(_tupac_images(folder), None) is not None:
-        return read_tupac16(folder, mpp=mpp or TUPAC16_MPP)
+        return read_tupac16(folder, mpp or TUPAC16_MPP)
     if any(map(_annotations_beside, plain_images(folder).values())):
         return read_annotated(folder, mpp)
     what = f"and no image with annotations beside it (IMAGE{', IMAGE'.join(SUFFIXES)})"
@@ -137,10 +137,9 @@ def _plain_points(path: Path, names: Collection[str]) -> dict[str, list[tuple[in
     return points
 
 
-def read_tupac16(folder: Path, labels: Path | None = None, mpp: float = TUPAC16_MPP) -> list[Field]:
+def read_tupac16(folder: Path, mpp: float = TUPAC16_MPP) -> list[Field]:
     """Read the TUPAC16 auxiliary layout; labels beside the images, or in a folder of their own."""
-    own = folder / TUPAC16_LABELS
-    labels = labels or (own if own.is_dir() else None)
+    labels = own if (own := folder / TUPAC16_LABELS).is_dir() else None
     fields, seen = [], set()
     for path in _tupac_images(folder):
         case = path.parent.name

@@ -1,5 +1,7 @@
 """Figures of evaluations: curves, the fields as in the paper's Figure 4, every mistake as a crop; Figure 3."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
@@ -161,12 +163,8 @@ def _with_legend(picture: Image.Image, marks: Sequence[Mark], caption: str) -> I
 def most_to_see(examined: Sequence[ExaminedField], threshold: float, count: int) -> list[ExaminedField]:
     """Choose the fields with the most figures of any kind, from as many cases as there are, the most first."""
     fullest = sorted(examined, key=lambda each: (-len(each.marks(threshold)), each.field.name))
-    rank = {id(each): _rank_in_case(each, fullest) for each in fullest}
-    return sorted(fullest, key=lambda each: rank[id(each)])[:count]
-
-
-def _rank_in_case(examined: ExaminedField, fullest: Sequence[ExaminedField]) -> int:
-    return [each for each in fullest if each.field.case == examined.field.case].index(examined)
+    ranks: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)  # in its case
+    return sorted(fullest, key=lambda each: next(ranks[each.field.case]))[:count]
 
 
 def mistakes(examined: Sequence[ExaminedField], threshold: float, kind: Kind) -> list[tuple[ExaminedField, Mark]]:

@@ -137,12 +137,12 @@ def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> di
     }
 
 
-def _auc_interval(cases: Sequence[HeldOutCase], seed: int = 0) -> tuple[float, float] | None:
+def _auc_interval(cases: Sequence[HeldOutCase]) -> tuple[float, float] | None:
     """Compute percentiles as `bootstrap_interval`, over cases drawn with replacement, where both classes are drawn."""
     units = [[cases[index] for index in own] for own in groups(len(cases), patients(cases))]
     if len(units) < 2:
         return None
-    drawn = np.random.default_rng(seed).integers(len(units), size=(RESAMPLES, len(units)))
+    drawn = np.random.default_rng(0).integers(len(units), size=(RESAMPLES, len(units)))
     resampled = ([case for row in rows for case in units[row]] for rows in drawn.tolist())
     values = [value for each in resampled if (value := all_patches(each).auc) is not None]
     return percentile_interval(values) if values else None

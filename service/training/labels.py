@@ -27,8 +27,10 @@ from service.slide import Box, Rgb, Slide
 
 Where: TypeAlias = Literal["hotspot", "region", "slide"]
 Layout: TypeAlias = Literal["plain", "midog"]
+Rows: TypeAlias = dict[str, list[dict[str, Any]]]
 
 MOST_PX = 20_000  # of a field's side
+KINDS = {"accepted": "mitoses", "rejected": "imposters", None: "uncertain"}  # of marks, by what was decided
 COLUMNS = ("frame", "x", "y", "reviewer", "at", "origin", "score", "reason")
 
 
@@ -39,7 +41,7 @@ class ReviewedField:
     name: str
     pixels: Rgb  # (H, W, 3)
     mpp: float
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by kind: mitoses, imposters, uncertain
+    rows: Rows = field(default_factory=lambda: {kind: [] for kind in KINDS.values()})  # by kind
 
 
 def cut_field(report: Report, slide: Slide, where: Where) -> ReviewedField:
@@ -50,11 +52,9 @@ def cut_field(report: Report, slide: Slide, where: Where) -> ReviewedField:
         raise DataInvalid(f"{slide.name}: nobody has reviewed it")
     box = _box(report, slide, where)
     found = ReviewedField(Path(slide.name).stem, slide.read(box), math.sqrt(math.prod(report.slide.mpp)))
-    found.rows.update({"mitoses": [], "imposters": [], "uncertain": []})
     for figure in report.review.detections:
         if box.contains(figure.x, figure.y):
-            kind = {"accepted": "mitoses", "rejected": "imposters", None: "uncertain"}[figure.decision]
-            found.rows[kind].append(_row(found.name, figure, box))
+            found.rows[KINDS[figure.decision]].append(_row(found.name, figure, box))
     return found
 
 
@@ -102,7 +102,7 @@ def write_labels(fields: Iterable[ReviewedField], folder: Path, layout: Layout) 
     if any(path for path in folder.iterdir() if path.name != "images") or any((folder / "images").iterdir()):
         raise DataInvalid(f"{folder}: is not empty; choose another place")
     frames: list[dict[str, Any]] = []
-    rows: dict[str, list[dict[str, Any]]] = {"mitoses": [], "imposters": [], "uncertain": []}
+    rows: Rows = {kind: [] for kind in KINDS.values()}
     for each in fields:
         if each.name in [frame["frame"] for frame in frames]:
             raise DataInvalid(f"two reports are of slides called {each.name}")
@@ -122,7 +122,7 @@ def write_labels(fields: Iterable[ReviewedField], folder: Path, layout: Layout) 
     return {kind: len(own) for kind, own in rows.items()}
 
 
-def _midog(frames: Sequence[dict[str, Any]], rows: dict[str, list[dict[str, Any]]]) -> bytes:
+def _midog(frames: Sequence[dict[str, Any]], rows: Rows) -> bytes:
     numbers = {frame["frame"]: number for number, frame in enumerate(frames, start=1)}
     marks = [(MITOSIS, row) for row in rows["mitoses"]] + [(IMPOSTER, row) for row in rows["imposters"]]
     content = {

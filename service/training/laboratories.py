@@ -102,7 +102,10 @@ def calls(quiet: Sequence[HeldOutCase], threshold: float) -> dict[str, Any]:
     """Measure the calls per mm2 on quiet tissue that are none of its marked figures, by source and in all."""
     sources = {case.source: [each for each in quiet if each.source == case.source] for case in quiet}
     return {
-        source: {"area_mm2": round(_area(cases), 4), "calls_per_mm2": round(_calls(cases, threshold) / _area(cases), 3)}
+        source: {
+            "area_mm2": round(_area(cases), 4),
+            "calls_per_mm2": round(pooled(case.localise(threshold) for case in cases).fp / _area(cases), 3),
+        }
         for source, cases in ({**sources, "all": list(quiet)} if quiet else {}).items()
     }
 
@@ -135,7 +138,3 @@ def quiet_threshold(quiet: Sequence[HeldOutCase], per_mm2: float) -> float | Non
 
 def _area(cases: Sequence[HeldOutCase]) -> float:
     return sum(case.evaluation.area_mm2 for case in cases)
-
-
-def _calls(cases: Sequence[HeldOutCase], threshold: float) -> int:
-    return sum(case.localise(threshold).fp for case in cases)

@@ -54,6 +54,8 @@ T = TypeVar("T")
 
 FREE_STEP_PX = 50  # grid on which a field is searched for places without a mitosis
 TRIES = 48  # draws of a place before the fallback that always fits
+LOADERS = 2  # threads that read fields
+AHEAD = 2  # batches that are made before they are asked for
 BUCKET_PX = 64  # two hard negatives closer than this are one
 
 
@@ -85,7 +87,6 @@ def load_fields(
     fields: Sequence[Field],
     mpp: float,
     scope: StainScope = "field",
-    threads: int = 2,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[LoadedField]:
     """Read fields into memory at `mpp` and estimate their stains, each field's own or, by "case", one for its case.
@@ -104,7 +105,7 @@ def load_fields(
 
     loaded: list[LoadedField] = []
     of_case: dict[str, list[StainMatrix | None]] = defaultdict(list)
-    with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
+    with ThreadPoolExecutor(LOADERS, thread_name_prefix="loader") as pool:
         for done, (field, windows) in enumerate(pool.map(load, fields), start=1):
             loaded.append(field)
             of_case[field.case] += windows
@@ -347,9 +348,9 @@ class PatchSource:
         return np.full(2, reach - 0.5), self.fields[index].size - reach - 0.5
 
 
-def prefetched(draw: Callable[[int], T], count: int, ahead: int = 2) -> Iterator[T]:
-    """Give `draw(0)` ... `draw(count - 1)`, made by a background thread that stays up to `ahead` in front."""
-    ready: queue.Queue[T | BaseException] = queue.Queue(ahead)
+def prefetched(draw: Callable[[int], T], count: int) -> Iterator[T]:
+    """Give `draw(0)` ... `draw(count - 1)`, made by a background thread that stays up to AHEAD in front."""
+    ready: queue.Queue[T | BaseException] = queue.Queue(AHEAD)
     stopped = threading.Event()
 
     def work() -> None:

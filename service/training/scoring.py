@@ -122,12 +122,7 @@ def percentile_interval(values: Scores | Sequence[float]) -> tuple[float, float]
 
 
 def bootstrap_interval(
-    cases: Sequence[Localisation],
-    measure: Measure = "f1",
-    together: Sequence[str] | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    cases: Sequence[Localisation], measure: Measure = "f1", together: Sequence[str] | None = None
 ) -> tuple[float, float] | None:
     """Compute the percentile interval (95 %) of a measure of the pooled counts, over cases drawn with replacement.
 
@@ -138,7 +133,7 @@ def bootstrap_interval(
     if len(cases) < 2:
         return None
     counts = np.array([(case.tp, case.fp, case.fn) for case in cases])
-    drawn = np.random.default_rng(seed).integers(len(cases), size=(resamples, len(cases)))
+    drawn = np.random.default_rng(0).integers(len(cases), size=(RESAMPLES, len(cases)))
     tp, fp, fn = counts[drawn].sum(1).T
     above, below = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}[measure]
     defined = below > 0

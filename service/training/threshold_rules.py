@@ -5,7 +5,7 @@ nested: for every fold the threshold comes from the other folds alone and is app
 neither trained the network nor chose the threshold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -69,35 +69,15 @@ def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase
         return quiet_threshold(quiet, CALLS_PER_MM2)
     if not any(case.mitoses for case in cases):
         return None
-    return _CHOICES[rule](cases)
-
-
-def _youden(cases: Sequence[HeldOutCase]) -> float | None:
-    point = all_patches(cases).operating_point
-    return None if point is None else min(max(point, LOWEST), HIGHEST)
-
-
-def _pooled_f1(cases: Sequence[HeldOutCase]) -> float:
-    return _highest(cases, _f1(cases))
-
-
-def _smooth_f1(cases: Sequence[HeldOutCase]) -> float:
-    f1 = _f1(cases)
-    window = np.ones(2 * NEIGHBOURS + 1)
-    neighbours = np.convolve(np.ones(len(f1)), window, "same")  # fewer at both ends
-    return _highest(cases, np.convolve(f1, window, "same") / neighbours)
-
-
-def _case_f1(cases: Sequence[HeldOutCase]) -> float:
-    return _highest(cases, np.mean([_f1([case]) for case in cases if case.mitoses], axis=0))
-
-
-_CHOICES: dict[Rule, Callable[[Sequence[HeldOutCase]], float | None]] = {
-    "youden": _youden,
-    "f1": _pooled_f1,
-    "smooth-f1": _smooth_f1,
-    "case-f1": _case_f1,
-}
+    if rule == "youden":
+        point = all_patches(cases).operating_point
+        return None if point is None else min(max(point, LOWEST), HIGHEST)
+    if rule == "case-f1":
+        return _highest(cases, np.mean([_f1([case]) for case in cases if case.mitoses], axis=0))
+    f1, window = _f1(cases), np.ones(2 * NEIGHBOURS + 1)
+    if rule == "smooth-f1":
+        f1 = np.convolve(f1, window, "same") / np.convolve(np.ones(len(f1)), window, "same")  # fewer at both ends
+    return _highest(cases, f1)
 
 
 def _f1(cases: Sequence[HeldOutCase]) -> Scores:
