@@ -1,10 +1,10 @@
 """The report's warnings: what a reader of the counts should know, each with a stable code."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from service.mitotic_activity import ActivityCounts, MitoticScore
 from service.plan import Plan
-from service.quality import QualityFacts
 from service.slide import Slide
 from service.tiling import PATCH_PX
 
@@ -17,64 +17,46 @@ MUCH = 0.1  # of the tissue
 
 def report_warnings(slide: Slide, plan: Plan, counts: ActivityCounts) -> list[tuple[str, str]]:
     """List code and message of each warning that applies, in a fixed order."""
-    parameters, stain = plan.parameters, plan.stain
-    estimates = [each for each in stain.estimates if each is not None]
-    left_out_mm2 = plan.sections.tissue.examined(parameters.region)[1] - plan.examined_mm2
-    lattice = parameters.lattice
-    mpp, claimed = parameters.mpp, slide.claimed_mpp
-    examined_mm2 = plan.examined_mm2
-    candidates = (
-        (
-            max(mpp) > X20_MPP,
-            "low-magnification",
-            f"{max(mpp):.3g} um per pixel is about x20; the model was made for x40 and misses figures",
-        ),
-        (
-            slide.mpp_source == "objective-power",
-            "mpp-from-objective",
-            f"um per pixel was taken from the objective (x{slide.objective_power:g}), not measured"
-            if slide.objective_power
-            else "",
-        ),
-        (
-            slide.mpp_source == "request"
-            and claimed is not None
-            and max(claimed[0] / mpp[0], mpp[0] / claimed[0]) > 1.1,
-            "mpp-overridden",
-            f"the slide says {claimed[0]:.4g} um per pixel, the request {mpp[0]:.4g}" if claimed else "",
-        ),
-        (
-            min(slide.width / lattice.scale[0], slide.height / lattice.scale[1]) < PATCH_PX,
-            "smaller-than-patch",
-            f"the image is smaller than a patch of {PATCH_PX} px and was padded with white",
-        ),
-        (
-            stain.wanted and any(each.typical is None for each in estimates),
-            "stain-not-normalised",
-            "the stains could not be estimated{}; the pixels were analysed as they are".format(
-                "" if len(estimates) == 1 else " on every section"
-            ),
-        ),
-        *((True, "stain-unusual", message) for message in _unusual(plan)),
-        (
-            left_out_mm2 > 0,
-            "stain-not-he",
-            f"{left_out_mm2:.2f} mm2 of tissue does not look stained with H&E and was left out",
-        ),
-        (
-            plan.quality_facts.examinable_fraction is None,
-            "no-tissue",
-            "no stained tissue was found; nothing was analysed",
-        ),
-        (
-            examined_mm2 > 0 and not counts.index.area_sufficient,
-            "area-insufficient",
-            _too_little(counts.index, examined_mm2),
-        ),
-        *((True, "window-spans-sections", message) for message in _spanning((counts.index, *counts.scores))),
-        *_hindrances(plan.quality_facts, examined_mm2),
-    )
-    return [*slide.warnings, *((code, message) for applies, code, message in candidates if applies)]
+    sources = (_of_pixels(slide, plan), _of_stains(plan), _of_area(plan, counts), _hindrances(plan))
+    return [*slide.warnings, *chain.from_iterable(sources)]
+
+
+def _of_pixels(slide: Slide, plan: Plan) -> Iterator[tuple[str, str]]:
+    mpp, claimed, scale = plan.parameters.mpp, slide.claimed_mpp, plan.parameters.lattice.scale
+    if max(mpp) > X20_MPP:
+        what = f"{max(mpp):.3g} um per pixel is about x20; the model was made for x40 and misses figures"
+        yield "low-magnification", what
+    if slide.mpp_source == "objective-power":
+        what = f"um per pixel was taken from the objective (x{slide.objective_power:g}), not measured"
+        yield "mpp-from-objective", what
+    if slide.mpp_source == "request" and claimed and max(claimed[0] / mpp[0], mpp[0] / claimed[0]) > 1.1:
+        yield "mpp-overridden", f"the slide says {claimed[0]:.4g} um per pixel, the request {mpp[0]:.4g}"
+    if min(slide.width / scale[0], slide.height / scale[1]) < PATCH_PX:
+        what = f"the image is smaller than a patch of {PATCH_PX} px and was padded with white"
+        yield "smaller-than-patch", what
+
+
+def _of_stains(plan: Plan) -> Iterator[tuple[str, str]]:
+    estimates = [each for each in plan.stain.estimates if each is not None]
+    if plan.stain.wanted and any(each.typical is None for each in estimates):
+        where = "" if len(estimates) == 1 else " on every section"
+        what = f"the stains could not be estimated{where}; the pixels were analysed as they are"
+        yield "stain-not-normalised", what
+    for message in _unusual(plan):
+        yield "stain-unusual", message
+    left_out_mm2 = plan.sections.tissue.examined(plan.parameters.region)[1] - plan.examined_mm2
+    if left_out_mm2 > 0:
+        what = f"{left_out_mm2:.2f} mm2 of tissue does not look stained with H&E and was left out"
+        yield "stain-not-he", what
+
+
+def _of_area(plan: Plan, counts: ActivityCounts) -> Iterator[tuple[str, str]]:
+    if plan.quality_facts.examinable_fraction is None:
+        yield "no-tissue", "no stained tissue was found; nothing was analysed"
+    if plan.examined_mm2 > 0 and not counts.index.area_sufficient:
+        yield "area-insufficient", _too_little(counts.index, plan.examined_mm2)
+    for message in _spanning((counts.index, *counts.scores)):
+        yield "window-spans-sections", message
 
 
 def _unusual(plan: Plan) -> Iterator[str]:
@@ -116,27 +98,18 @@ def _spanning(found: Sequence[MitoticScore]) -> Iterator[str]:
         )
 
 
-def _hindrances(facts: QualityFacts, examined_mm2: float) -> list[tuple[bool, str, str]]:
-    """List the warnings of what cannot be examined, and whether they apply."""
+def _hindrances(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Warn of what cannot be examined."""
+    facts = plan.quality_facts
     pen_mm2, blurred_mm2, folds_mm2 = facts.pen_on_tissue_mm2, facts.out_of_focus_mm2, facts.folds_mm2
-    notable_mm2 = NOTABLE * (examined_mm2 + pen_mm2 + blurred_mm2 + folds_mm2)
+    notable_mm2 = NOTABLE * (plan.examined_mm2 + pen_mm2 + blurred_mm2 + folds_mm2)
     fraction = 1.0 if facts.examinable_fraction is None else facts.examinable_fraction
-    return [
-        (
-            pen_mm2 > notable_mm2,
-            "pen-on-tissue",
-            f"pen, ink or pigment hides {pen_mm2:.2f} mm2 among the tissue, which was not examined",
-        ),
-        (
-            blurred_mm2 > notable_mm2,
-            "out-of-focus",
-            f"{blurred_mm2:.2f} mm2 of tissue is so far out of focus that most of its mitoses would be missed, "
-            "and was not examined; scan the slide again",
-        ),
-        (
-            fraction < 1 - MUCH,
-            "area-not-examinable",
-            f"{1 - fraction:.0%} of the tissue cannot be examined: {pen_mm2:.2f} mm2 below ink, "
-            f"{blurred_mm2:.2f} out of focus, {folds_mm2:.2f} in folds",
-        ),
-    ]
+    if pen_mm2 > notable_mm2:
+        what = f"pen, ink or pigment hides {pen_mm2:.2f} mm2 among the tissue, which was not examined"
+        yield "pen-on-tissue", what
+    if blurred_mm2 > notable_mm2:
+        lost = "of tissue is so far out of focus that most of its mitoses would be missed, and was not examined"
+        yield "out-of-focus", f"{blurred_mm2:.2f} mm2 {lost}; scan the slide again"
+    if fraction < 1 - MUCH:
+        parts = f"{pen_mm2:.2f} mm2 below ink, {blurred_mm2:.2f} out of focus, {folds_mm2:.2f} in folds"
+        yield "area-not-examinable", f"{1 - fraction:.0%} of the tissue cannot be examined: {parts}"
