@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from hypothesis import settings
 from PIL import Image
 
 from service.hosts import is_public
+from tests.deployment.programs import PostgreSQL
+from tests.deployment.stack import postgres
 from tests.drawn import dense_crop
 
 FIELD_MPP = 0.25
@@ -54,6 +57,18 @@ def mitoses_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("field") / "field.png"
     Image.fromarray(dense_crop(700, 700)[0]).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgreSQL) -> str:
+    """The URL of a database of PostgreSQL without tables."""
+    return postgresql_server.create(f"of-{uuid.uuid4()}")
 
 
 @pytest.fixture

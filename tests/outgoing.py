@@ -22,12 +22,13 @@ from service.order import Order
 from service.report import Report
 from service.store import outbox
 from service.store.analyses import Analyses
-from service.store.database import open_database, reading, review_entries, writing
 from service.store.database import outbox as table
+from service.store.database import reading, review_entries, writing
 from service.store.records import Submission
 from service.store.results import write_result
 from service.store.settings import Settings, load_settings
 from service.store.storage import Storage
+from tests.databases import job_store
 from tests.export.hospital import ORDER, report_of
 
 
@@ -142,7 +143,7 @@ async def _serve(found: Lis) -> Any:
 @contextmanager
 def service_in(folder: Path) -> Iterator[Service]:
     """A service with an empty job store in a folder."""
-    engine = open_database(f"sqlite:///{folder / 'jobs.sqlite3'}")
+    engine = job_store(folder)
     try:
         yield Service(engine, Storage(folder), Analyses(engine), load_settings(data_dir=folder))
     finally:

@@ -20,7 +20,7 @@ from service.store.analyses import Analyses
 from service.store.database import open_database, review_entries, writing
 from service.store.records import Analysis, Submission
 from service.store.reviews import Reviews
-from tests.deployment.stack import postgres
+from tests.databases import job_store
 from tests.export.hospital import MPP, report_of
 from tests.test_review import REPORT, TISSUE
 
@@ -29,7 +29,7 @@ ANNA, BORIS, CLARA = (Reviewer(name, None, None) for name in ("Meyer, Anna", "Iv
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     yield engine
     engine.dispose()
 
@@ -200,11 +200,10 @@ def test_two_at_once_are_never_refused(engine: Engine) -> None:
     both_at_once(engine)
 
 
-def test_two_at_once_are_never_refused_on_postgresql() -> None:
-    with postgres() as server:
-        engine = open_database(server.url)
-        both_at_once(engine)
-        engine.dispose()
+def test_two_at_once_are_never_refused_on_postgresql(postgresql: str) -> None:
+    engine = open_database(postgresql)
+    both_at_once(engine)
+    engine.dispose()
 
 
 def test_a_report_without_figures_can_be_read_by_two(engine: Engine) -> None:

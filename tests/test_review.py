@@ -28,7 +28,7 @@ from service.store.database import open_database, outbox, reading, writing
 from service.store.records import Analysis, Submission
 from service.store.reviews import Reviews
 from service.tissue import WHOLE, TissueMask
-from tests.deployment.stack import postgres
+from tests.databases import job_store
 from tests.export.hospital import MPP, SIZE, report_of
 from tests.test_hot_spots import brute_force_discs
 
@@ -279,7 +279,7 @@ def test_a_later_program_does_not_count_anew_what_was_signed() -> None:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     found.dispose()
 
@@ -332,16 +332,15 @@ def test_of_many_at_once_one_is_first(engine: Engine, analysis: Analysis) -> Non
     race(engine, analysis)
 
 
-def test_of_many_at_once_one_is_first_on_postgresql() -> None:
-    with postgres() as server:
-        engine = open_database(server.url)
-        analysis = submitted(engine)
-        race(engine, analysis)
-        kept = Reviews(engine).sign(analysis, REPORT, TISSUE, 1, BY)
-        assert Reviews(engine).entries(analysis.id) == kept
-        assert [entry.action for entry in audit.entries(engine)] == ["change_detections", "sign"]
-        audit.verify(audit.entries(engine))
-        engine.dispose()
+def test_of_many_at_once_one_is_first_on_postgresql(postgresql: str) -> None:
+    engine = open_database(postgresql)
+    analysis = submitted(engine)
+    race(engine, analysis)
+    kept = Reviews(engine).sign(analysis, REPORT, TISSUE, 1, BY)
+    assert Reviews(engine).entries(analysis.id) == kept
+    assert [entry.action for entry in audit.entries(engine)] == ["change_detections", "sign"]
+    audit.verify(audit.entries(engine))
+    engine.dispose()
 
 
 def race(engine: Engine, analysis: Analysis) -> None:

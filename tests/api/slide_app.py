@@ -29,6 +29,7 @@ from service.store.logs import set_up_logs
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
+from tests.databases import job_store
 
 ALONE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 PROBLEM = "application/problem+json"
@@ -77,7 +78,7 @@ class Gateway:
         return int(self.url.rpartition(":")[2])
 
     def client(self, **headers: str) -> httpx.Client:
-        return httpx.Client(base_url=self.url, trust_env=False, timeout=60, headers=headers)
+        return httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=60, headers=headers)
 
     def left_behind(self) -> list[str]:
         """Names of what lies in the folder of incoming uploads."""
@@ -96,6 +97,8 @@ def gateway(data_dir: Path, *, stall_s: float = 30.0, port: int = 0, **settings:
     """A gateway that answers; `settings` as in MITOSIS_..."""
     command = [sys.executable, "-m", "tests.api.slide_app", str(data_dir), str(port), str(stall_s)]
     data_dir.mkdir(parents=True, exist_ok=True)
+    if "database_url" not in settings:
+        job_store(data_dir).dispose()
     with (data_dir / "gateway.log").open("a") as log:
         process = subprocess.Popen(
             [*command, json.dumps(settings)], stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | ALONE
@@ -108,6 +111,12 @@ def gateway(data_dir: Path, *, stall_s: float = 30.0, port: int = 0, **settings:
     finally:
         process.kill()
         process.communicate()
+
+
+def as_key(client: httpx.Client, secret: str) -> httpx.Client:
+    """A client of the same gateway that has a key."""
+    headers = {"Authorization": f"Bearer {secret}"}
+    return httpx.Client(base_url=client.base_url, trust_env=False, verify=False, timeout=60, headers=headers)
 
 
 def problem(response: httpx.Response) -> tuple[int, str]:

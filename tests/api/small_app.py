@@ -34,9 +34,9 @@ from service.api.middleware import add_middleware
 from service.api.server import Limits, serve
 from service.errors import ResolutionUnknown, WeightsDamaged
 from service.refusals import NotFound
-from service.store.database import open_database
 from service.store.logs import set_up_logs
 from service.store.settings import load_settings
+from tests.databases import job_store
 
 router = APIRouter()
 served = {"cancelled": 0}
@@ -145,9 +145,7 @@ async def _database_closed(app: FastAPI) -> AsyncIterator[None]:
 def small_app(data_dir: Path, **settings: Any) -> FastAPI:
     known = load_settings(data_dir=data_dir, **settings)
     app = FastAPI(title="Small", docs_url=None, redoc_url=None, lifespan=_database_closed)
-    app.state.service = SimpleNamespace(
-        settings=known, engine=open_database(known.database), provider=Provider.of(known)
-    )
+    app.state.service = SimpleNamespace(settings=known, engine=job_store(data_dir), provider=Provider.of(known))
     for each in (router, session.router, sign_in.router):
         app.include_router(each)
     add_handlers(app)
@@ -165,9 +163,12 @@ def client_of(app: FastAPI) -> Iterator[httpx.Client]:
     limit = time.monotonic() + 20
     while not server.started and time.monotonic() < limit:
         time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client, capture_logs():
+        with (
+            httpx.Client(base_url=url, trust_env=False, verify=False, timeout=20) as client,
+            capture_logs(),
+        ):
             yield client
     finally:
         server.should_exit = True

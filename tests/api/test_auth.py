@@ -12,9 +12,9 @@ from service.api.auth import EVERYBODY, Caller, refuse_open_listener
 from service.errors import SettingsInvalid
 from service.hosts import is_loopback
 from service.store import keys
-from service.store.database import open_database
 from tests.api.small_app import client_of, small_app
 from tests.api.test_errors import assert_problem
+from tests.databases import job_store
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_with_a_key_any_name_will_do(client: Client, engine: Engine) -> None:
     ],
 )
 def test_an_open_listener_needs_a_key(tmp_path: Path, host: str, local: bool) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     assert is_loopback(host) == local
     if local:
         refuse_open_listener(host, engine)

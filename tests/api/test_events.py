@@ -18,18 +18,19 @@ from service.intake.sandbox import Sandbox
 from service.store import keys
 from service.store.analyses import Analyses
 from service.store.database import analyses as table
-from service.store.database import open_database, writing
+from service.store.database import writing
 from service.store.records import Submission
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
+from tests.databases import job_store
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     settings = load_settings(data_dir=tmp_path)
-    engine = open_database(settings.database)
+    engine = job_store(tmp_path)
     try:
         with Sandbox() as sandbox:
             yield State(settings, engine, Storage(tmp_path), Analyses(engine), Broker(settings), sandbox)

@@ -17,13 +17,13 @@ from service.intake.sandbox import Sandbox
 from service.interop.fhir_served import PARTS
 from service.store import keys
 from service.store.analyses import Analyses
-from service.store.database import open_database
 from service.store.records import Submission
 from service.store.results import write_result
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
+from tests.databases import job_store
 from tests.export.hospital import report_of
 
 PLACER = {"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "PLAC"}]}}
@@ -60,7 +60,7 @@ REQUEST = {
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     settings = load_settings(data_dir=tmp_path)
-    engine = open_database(settings.database)
+    engine = job_store(tmp_path)
     yield State(settings, engine, Storage(tmp_path), Analyses(engine), Broker(settings), Sandbox())
     engine.dispose()
 

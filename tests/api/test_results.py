@@ -35,7 +35,7 @@ from service.quality import QualityMap
 from service.refusals import FormatUnavailable
 from service.report import Report
 from service.store.analyses import Analyses
-from service.store.database import open_database, review_entries, writing
+from service.store.database import review_entries, writing
 from service.store.records import Submission
 from service.store.results import Result, write_result
 from service.store.settings import load_settings
@@ -45,6 +45,7 @@ from service.tiling import Lattice, cover
 from service.tissue import TissueMask
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
+from tests.databases import job_store
 from tests.dicom_slide import BASE, write_dicom_slide
 from tests.export.hospital import ORDER, report_of
 from tests.slides import draw_tissue, write_pyramid
@@ -57,7 +58,7 @@ RELATED = 'multipart/related; type="application/dicom"'
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     folder = tmp_path_factory.mktemp("data")
     settings = load_settings(data_dir=folder, hl7_sender="mitosis^lab")
-    engine = open_database(settings.database)
+    engine = job_store(folder)
     with Sandbox() as sandbox:
         yield State(
             settings, engine, Storage(folder, [str(folder.parent)]), Analyses(engine), Broker(settings), sandbox

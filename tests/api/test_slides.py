@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,9 +16,10 @@ import pytest
 
 from service.store import keys
 from service.store.analyses import Analyses
-from service.store.database import open_database
 from service.store.records import Submission
-from tests.api.slide_app import Gateway, gateway, problem
+from tests.api.slide_app import Gateway, as_key, gateway, problem, slide_app
+from tests.api.small_app import client_of
+from tests.databases import job_store
 from tests.disks import fill, small_disk
 from tests.slides import draw_tissue, write_svs
 from tests.zips import write_zip, zip_folder
@@ -272,7 +273,7 @@ def test_a_killed_gateway_leaves_no_part_of_a_slide(tmp_path: Path, slide: bytes
 
 def test_a_slide_stays_while_an_analysis_needs_it(served: Gateway, http: httpx.Client, slide: bytes) -> None:
     stored = http.put("/v1/slides/needed.svs", content=slide).json()
-    engine = open_database(f"sqlite:///{served.data_dir / 'jobs.sqlite3'}")
+    engine = job_store(served.data_dir)
     analyses = Analyses(engine)
     submission = Submission("default", stored["slide_id"], stored["name"], {"parts": None}, "model", "0" * 64)
     analysis, _ = analyses.submit(submission)
@@ -283,19 +284,18 @@ def test_a_slide_stays_while_an_analysis_needs_it(served: Gateway, http: httpx.C
 
 
 def test_another_tenants_slide_is_unknown(tmp_path: Path, slide: bytes) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     secrets = [keys.create(engine, "key", tenant, ["read", "submit"])[1] for tenant in ("lab", "other")]
     engine.dispose()
-    with gateway(tmp_path) as running:
-        lab, other = (running.client(Authorization=f"Bearer {secret}") for secret in secrets)
-        with lab, other, running.client() as nobody:
-            place = lab.put("/v1/slides/a.svs", content=slide).headers["location"]
-            for method in ("GET", "DELETE"):
-                assert problem(other.request(method, place)) == (404, "not-found")
-                assert problem(nobody.request(method, place)) == (401, "key-required")
-            assert other.put("/v1/slides/a.svs", content=slide).headers["location"] != place
-            assert lab.get(place).status_code == 200
-            assert problem(nobody.put("/v1/slides/a.svs", content=slide)) == (401, "key-required")
+    with client_of(slide_app(tmp_path)) as nobody, ExitStack() as stack:
+        lab, other = (stack.enter_context(as_key(nobody, secret)) for secret in secrets)
+        place = lab.put("/v1/slides/a.svs", content=slide).headers["location"]
+        for method in ("GET", "DELETE"):
+            assert problem(other.request(method, place)) == (404, "not-found")
+            assert problem(nobody.request(method, place)) == (401, "key-required")
+        assert other.put("/v1/slides/a.svs", content=slide).headers["location"] != place
+        assert lab.get(place).status_code == 200
+        assert problem(nobody.put("/v1/slides/a.svs", content=slide)) == (401, "key-required")
 
 
 # A part of a body

@@ -4,6 +4,7 @@ import base64
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +16,10 @@ from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
 from service.store import keys
-from service.store.database import open_database
-from tests.api.slide_app import Gateway, gateway, problem
+from tests.api.slide_app import Gateway, as_key, problem, slide_app
+from tests.api.small_app import client_of
 from tests.api.tus import BYTES, CHUNK, TUS, assert_stored, begin, offset_of, part_of, patch
+from tests.databases import job_store
 from tests.zips import write_zip
 
 # The protocol
@@ -189,18 +191,17 @@ def test_unknown_uploads_are_unknown(http: httpx.Client, name: str) -> None:
 
 
 def test_another_tenants_upload_is_unknown(tmp_path: Path, slide: bytes) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     secrets = [keys.create(engine, "key", tenant, ["read", "submit"])[1] for tenant in ("lab", "other")]
     engine.dispose()
-    with gateway(tmp_path) as running:
-        lab, other = (running.client(Authorization=f"Bearer {secret}") for secret in secrets)
-        with lab, other, running.client() as nobody:
-            place = begin(lab, len(slide))
-            assert other.head(place, headers=TUS).status_code == 404
-            for response in (other.get(place), patch(other, place, 0, slide[:9]), other.delete(place, headers=TUS)):
-                assert problem(response) == (404, "not-found")
-            assert problem(patch(nobody, place, 0, slide[:9])) == (401, "key-required")
-            assert "slide-id" in patch(lab, place, 0, slide).headers
+    with client_of(slide_app(tmp_path)) as nobody, ExitStack() as stack:
+        lab, other = (stack.enter_context(as_key(nobody, secret)) for secret in secrets)
+        place = begin(lab, len(slide))
+        assert other.head(place, headers=TUS).status_code == 404
+        for response in (other.get(place), patch(other, place, 0, slide[:9]), other.delete(place, headers=TUS)):
+            assert problem(response) == (404, "not-found")
+        assert problem(patch(nobody, place, 0, slide[:9])) == (401, "key-required")
+        assert "slide-id" in patch(lab, place, 0, slide).headers
 
 
 # Another's client

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.cli.health import gateway_lives, lis_lives, worker_lives
-from service.store.database import open_database
 from service.store.workers import LiveWorker, announce, retire
+from tests.databases import job_store
 from tests.deployment.programs import free_port
 
 
@@ -42,7 +42,7 @@ def test_a_listener_lives_where_it_listens() -> None:
 def test_a_worker_lives_while_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MITOSIS_DATA_DIR", str(tmp_path))
     assert not worker_lives(), "there is no database"
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     announce(engine, LiveWorker("elsewhere:1", {}, "cpu"))
     assert not worker_lives()
     announce(engine, LiveWorker(f"{socket.gethostname()}:1", {}, "cpu"))

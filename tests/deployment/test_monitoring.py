@@ -13,10 +13,10 @@ from service.api.operations import AnalysisMetrics
 from service.api.state import State
 from service.errors import MitosisError
 from service.store.analyses import Analyses
-from service.store.database import open_database
 from service.store.settings import Settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
+from tests.databases import job_store
 from tests.deployment.compose import ROOT
 from tests.deployment.programs import program
 
@@ -35,7 +35,7 @@ def expressions() -> list[str]:
 def exposed(tmp_path: Path) -> set[str]:
     """What /metrics names."""
     settings = Settings(data_dir=tmp_path)
-    engine, broker = open_database(settings.database), Broker(settings)
+    engine, broker = job_store(tmp_path), Broker(settings)
     state = State(settings, engine, Storage(tmp_path), Analyses(engine), broker, None)  # type: ignore[arg-type]
     names = {metric.name for metric in AnalysisMetrics(state).collect()}
     broker.close()

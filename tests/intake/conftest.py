@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.intake.sandbox import Sandbox
-from service.store.database import open_database
 from service.store.storage import Storage
+from tests.databases import job_store
 from tests.intake.stores import Stores
 
 
@@ -19,6 +19,6 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def stores(tmp_path: Path, sandbox: Sandbox) -> Iterator[Stores]:
-    engine = open_database(f"sqlite:///{tmp_path / 'data' / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path / "data")
     yield Stores(engine, Storage(tmp_path / "data"), sandbox)
     engine.dispose()

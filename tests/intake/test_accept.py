@@ -20,10 +20,11 @@ from service.intake.sandbox import Sandbox
 from service.refusals import NotFinished, NotFound
 from service.slide import Box, open_slide
 from service.store.analyses import Analyses
-from service.store.database import open_database, slides
+from service.store.database import slides
 from service.store.records import Submission
 from service.store.slides import StoredSlide, delete_slide, find_slide, forget_slides, open_stored
 from service.store.storage import Incoming, Storage, part_path
+from tests.databases import job_store
 from tests.disks import small_disk
 from tests.intake.stores import DAY_S, Stores
 from tests.slides import draw_tissue, write_svs
@@ -87,7 +88,7 @@ def test_equal_content_is_stored_once_and_a_row_for_each_name_and_tenant(stores:
 
 
 def upload_elsewhere(folder: Path, content: bytes, names: list[str]) -> None:
-    engine = open_database(f"sqlite:///{folder / 'jobs.sqlite3'}")
+    engine = job_store(folder)
     with Sandbox() as sandbox:
         stores = Stores(engine, Storage(folder), sandbox)
         for name in names:
@@ -118,7 +119,7 @@ def test_an_upload_whose_file_was_lost_is_stored_again(stores: Stores, tmp_path:
 
 def test_a_full_disk_keeps_nothing_of_an_upload(sandbox: Sandbox, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "size=4m,nr_inodes=14") as disk:
-        engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+        engine = job_store(tmp_path)
         stores = Stores(engine, Storage(disk), sandbox)
         fillers = [disk / f"filler{number}" for number in range(5)]
         for filler in fillers:

@@ -27,12 +27,13 @@ from sqlalchemy import select
 from service.interop.mllp import Peer
 from service.quality import QualityMap
 from service.store.analyses import Analyses
-from service.store.database import open_database, outbox, reading, tasks
+from service.store.database import outbox, reading, tasks
 from service.store.results import write_result
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.tissue import TissueMask
 from service.worker.embedded_valkey import EmbeddedValkey
+from tests.databases import job_store
 from tests.export.hospital import report_of
 from tests.lis import message
 from tests.slides import draw_tissue, write_svs
@@ -117,14 +118,15 @@ class Site:
         self.valkey.start()
         given |= {"broker_url": f"redis+socket://{socket_path}"} | settings
         self.environment = os.environ | {f"MITOSIS_{name.upper()}": value for name, value in given.items()}
-        self.engine = open_database(load_settings(data_dir=self.data).database)
+        self.engine = job_store(self.data)
         self.analyses, self.storage = Analyses(self.engine), Storage(self.data)
         self.start()
 
     def start(self) -> None:
         self.gateway = self._run("api", "--port", "0")
         self.listener = self._run("lis", "listen", "--port", "0")
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._port_of('api')}", timeout=60, trust_env=False)
+        url = f"http://127.0.0.1:{self._port_of('api')}"
+        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False, verify=False)
         self.orders = Peer("127.0.0.1", self._port_of("lis"))
 
     def _run(self, *words: str) -> subprocess.Popen[bytes]:

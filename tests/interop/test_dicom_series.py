@@ -21,10 +21,10 @@ from service.interop.dicom_series import accept_series, fetch_series, series_url
 from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import SourceUnavailable, UploadTooLarge
 from service.slide import Box, open_slide
-from service.store.database import open_database
 from service.store.settings import Settings
 from service.store.slides import open_stored
 from service.store.storage import Storage
+from tests.databases import job_store
 from tests.dicom_slide import BASE, CONTAINER, LABEL, SERIES, STUDY, write_dicom_slide
 from tests.export.dicom_objects import structured_report
 from tests.orthanc import Orthanc
@@ -50,7 +50,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory, slide: Path) -> Iterator[O
 def accepted(folder: Path, uri: str, **given: Any) -> Any:
     """The slide of a series as the gateway takes it, with its pixels, and what is left in the data directory."""
     settings = Settings(data_dir=folder, **given)
-    engine, storage = open_database(settings.database), Storage(folder)
+    engine, storage = job_store(folder), Storage(folder)
     url = series_url(uri, settings)
     assert url
     try:

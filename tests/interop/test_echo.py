@@ -21,9 +21,10 @@ from service.interop.hl7_answers import answer
 from service.order import ReceivedOrder
 from service.store import holds
 from service.store.analyses import Analyses
-from service.store.database import analyses, open_database, orders, reading, writing
+from service.store.database import analyses, orders, reading, writing
 from service.store.orders import Sent, take
 from service.store.records import Submission
+from tests.databases import job_store
 from tests.export.hospital import report_of
 from tests.lis import code_of, message
 
@@ -52,7 +53,7 @@ specimen = st.builds("{}^{}".format, maybe, word)
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path_factory.mktemp('echo') / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path_factory.mktemp("echo"))
     with capture_logs():
         yield engine
     engine.dispose()

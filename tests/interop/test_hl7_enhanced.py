@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from service.interop.hl7_answers import answers
-from service.store.database import open_database
+from tests.databases import job_store
 from tests.lis import PID, checked, code_of, message, order
 
 PLACED, FAULTY, FOREIGN = [PID, *order()], [PID, "ORC|??|1"], [PID]
@@ -17,7 +17,7 @@ PLACED, FAULTY, FOREIGN = [PID, *order()], [PID, "ORC|??|1"], [PID]
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path_factory.mktemp('enhanced') / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path_factory.mktemp("enhanced"))
     with capture_logs():
         yield engine
     engine.dispose()

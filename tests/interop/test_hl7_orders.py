@@ -21,13 +21,14 @@ from service.order import Order, ReceivedOrder
 from service.store.analyses import Analyses
 from service.store.database import messages, open_database, orders, reading
 from service.store.records import Analysis, Submission
+from tests.databases import job_store
 from tests.export.hospital import NASTY, report_of
 from tests.lis import PID, checked, code_of, message, order
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     with capture_logs():
         yield engine
     engine.dispose()

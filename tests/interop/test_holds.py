@@ -11,7 +11,7 @@ from service.client.packing import packed
 from service.refusals import KeyRequired, ScopeMissing
 from service.store import keys
 from service.store.audit import entries
-from service.store.database import open_database
+from tests.databases import job_store
 from tests.dicom_slide import write_dicom_slide
 from tests.interop.site import ANNA, BERTA, Site, field, order, patients, result_of
 from tests.slides import draw_tissue
@@ -157,7 +157,7 @@ def test_a_second_order_for_a_result_that_was_told_is_for_a_person_too(site: Sit
 
 
 def test_only_keys_that_may_review_decide(tmp_path: Path) -> None:
-    engine: Engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine: Engine = job_store(tmp_path)
     assert (_reviewer(engine, "default", "A", None).key_id or "").startswith("command line")
     _, reader = keys.create(engine, "ehr", "default", ["read", "submit"])
     key_id, reviewer = keys.create(engine, "pathologist", "default", ["review"])

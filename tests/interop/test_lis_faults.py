@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import select
 
 from service.interop.mllp import END, START
-from service.store.database import open_database, orders, reading
+from service.store.database import orders, reading
+from tests.databases import job_store
 from tests.interop.test_mllp import Listening, read_answer
 from tests.lis import code_of, message, order
 
@@ -46,7 +47,7 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
 
 
 def stored(listening: Listening) -> list[Any]:
-    engine = open_database(f"sqlite:///{listening.folder / 'data' / 'jobs.sqlite3'}")
+    engine = job_store(listening.folder / "data")
     with reading(engine) as connection:
         found = connection.execute(select(orders)).all()
     engine.dispose()

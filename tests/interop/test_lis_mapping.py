@@ -17,8 +17,9 @@ from service.interop.hl7_message import moment, read_header
 from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender, read_mapping
 from service.order import ReceivedOrder
 from service.store.analyses import Analyses
-from service.store.database import open_database, orders, reading
+from service.store.database import orders, reading
 from service.store.records import Submission
+from tests.databases import job_store
 from tests.export.hospital import report_of
 from tests.interop.test_mllp import Listening
 from tests.lis import code_of, message, order
@@ -122,7 +123,7 @@ def mapping(tmp_path: Path) -> LisMapping:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     with capture_logs():
         yield engine
     engine.dispose()

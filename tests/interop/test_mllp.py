@@ -24,7 +24,8 @@ from structlog.testing import capture_logs
 from service.errors import SettingsInvalid
 from service.interop.delivery_errors import DeliveryFailed
 from service.interop.mllp import END, START, Listener, Peer, networks
-from service.store.database import open_database, orders, reading
+from service.store.database import orders, reading
+from tests.databases import job_store
 from tests.lis import PID, checked, code_of, message, order
 
 
@@ -58,7 +59,7 @@ class Listening:
         return Peer("127.0.0.1", self.port).ask(content)
 
     def orders(self) -> int:
-        engine = open_database(f"sqlite:///{self.folder / 'data' / 'jobs.sqlite3'}")
+        engine = job_store(self.folder / "data")
         with reading(engine) as connection:
             count = connection.execute(select(func.count()).select_from(orders)).scalar_one()
         engine.dispose()

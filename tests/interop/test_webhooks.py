@@ -21,8 +21,9 @@ from service.interop import webhooks as callbacks
 from service.interop.webhooks import check_settings, check_url, post_due
 from service.store.callback_queue import BACKOFF_S, enqueue
 from service.store.database import callbacks as table
-from service.store.database import open_database, reading, writing
+from service.store.database import reading, writing
 from service.store.settings import Settings, load_settings
+from tests.databases import job_store
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = json.dumps({"type": "analysis.succeeded", "data": {"id": "ä1"}})
@@ -84,7 +85,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     found.dispose()
 

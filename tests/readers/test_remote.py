@@ -14,9 +14,9 @@ from service.intake.sandbox import Sandbox
 from service.location import Location
 from service.refusals import SourceUnavailable
 from service.slide import Box, open_slide
-from service.store.database import open_database
 from service.store.slides import open_stored
 from service.store.storage import Storage
+from tests.databases import job_store
 from tests.intake.stores import Stores
 from tests.object_storage import BUCKET, ObjectStorage, running_storage
 from tests.slides import damage_tile, draw_tissue, pyramid_of, write_pyramid
@@ -113,7 +113,7 @@ def test_what_is_missing_damaged_or_no_slide_is_said(storage: ObjectStorage, pat
 
 
 def test_a_reference_below_a_root_is_remembered_and_opened(path: Path, tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'data' / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path / "data")
     with Sandbox() as sandbox:
         stores = Stores(engine, Storage(tmp_path / "data"), sandbox)
         stored = stores.referred(URL, f"s3://{BUCKET}/lab")

@@ -18,9 +18,10 @@ from sqlalchemy import select, update
 from service.errors import RequestInvalid
 from service.refusals import IdempotencyConflict, NotFound
 from service.store.analyses import MAX_ATTEMPTS, Analyses, Claim
-from service.store.database import callbacks, open_database, reading, tasks, writing
+from service.store.database import callbacks, reading, tasks, writing
 from service.store.records import Analysis, Submission
 from service.store.retention import Limits, forget_results
+from tests.databases import job_store
 
 SUBMISSION = Submission("lab", "slide", "slide.svs", {"parts": None}, "model", "0" * 64)
 PROBLEM = {"code": "slide-damaged", "detail": "it is damaged"}
@@ -28,7 +29,7 @@ PROBLEM = {"code": "slide-damaged", "detail": "it is damaged"}
 
 @pytest.fixture
 def analyses(tmp_path: Path) -> Iterator[Analyses]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     yield Analyses(engine)
     engine.dispose()
 
@@ -243,7 +244,7 @@ class JobStore(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        self.analyses = Analyses(open_database(f"sqlite:///{self.folder.name}/analyses.sqlite3"))
+        self.analyses = Analyses(job_store(Path(self.folder.name)))
         self.ids: list[str] = []
         self.ended: dict[str, tuple[str, str | None]] = {}
         self.claims: list[Claim] = []

@@ -20,7 +20,7 @@ from service.refusals import DatabaseUnavailable
 from service.store import audit
 from service.store.audit import AuditEntry, entries, record, verify, write_late
 from service.store.database import audit_entries, open_database, reading, writing
-from tests.deployment.stack import postgres
+from tests.databases import job_store
 from tests.disks import fill, small_disk
 
 AT_ONCE, EACH = 6, 15
@@ -29,7 +29,7 @@ BREAK = "CREATE TRIGGER broken BEFORE INSERT ON audit_entries BEGIN SELECT RAISE
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     found.dispose()
 
@@ -139,16 +139,15 @@ def test_writers_at_once_do_not_fork_the_chain_on_sqlite(engine: Engine) -> None
     check_filled(engine)
 
 
-def test_writers_at_once_do_not_fork_the_chain_on_postgresql() -> None:
-    with postgres() as server:
-        engine = open_database(server.url)
-        fill_at_once(engine)
-        check_filled(engine)
-        written(engine, 1)  # texts of every kind come back as they were hashed
-        verify(entries(engine))
-        record(engine, "lab", "key", "get\x00", "\ud800" + "x" * 300)
-        assert [entry.object for entry in entries(engine)][-1] == "?" + "x" * 254
-        engine.dispose()
+def test_writers_at_once_do_not_fork_the_chain_on_postgresql(postgresql: str) -> None:
+    engine = open_database(postgresql)
+    fill_at_once(engine)
+    check_filled(engine)
+    written(engine, 1)  # texts of every kind come back as they were hashed
+    verify(entries(engine))
+    record(engine, "lab", "key", "get\x00", "\ud800" + "x" * 300)
+    assert [entry.object for entry in entries(engine)][-1] == "?" + "x" * 254
+    engine.dispose()
 
 
 WRITER = """
@@ -261,7 +260,7 @@ def test_what_a_full_disk_undid_is_not_gone_on_with(tmp_path: Path) -> None:
 
 def test_the_command_exports_and_verifies(tmp_path: Path) -> None:
     data = ["--data-dir", str(tmp_path)]
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     chain = written(engine, 3)
     runner = CliRunner()
     exported = runner.invoke(app, ["audit", "export", "--after", "1", *data])

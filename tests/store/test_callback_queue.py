@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import Engine, Row, select
 
 from service.store.callback_queue import BACKOFF_S, claim, enqueue, settle
-from service.store.database import callbacks, open_database, reading, writing
+from service.store.database import callbacks, reading, writing
+from tests.databases import job_store
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     found.dispose()
 

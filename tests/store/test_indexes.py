@@ -13,13 +13,14 @@ from sqlalchemy import Engine, event
 
 from service.store import outbox
 from service.store.analyses import Analyses
-from service.store.database import metadata, open_database
+from service.store.database import metadata
 from service.store.holds import count_held, held_results
 from service.store.results import count_damaged
 from service.store.slides import list_slides
 from service.store.storage import Storage
 from service.store.summaries import fill
 from service.store.work_list import SORTS, as_cursor, count_of_slides, find_page
+from tests.databases import job_store
 
 CURSOR = as_cursor(1.7e9, "x")
 ASKED: dict[str, Callable[[Analyses], object]] = {
@@ -53,7 +54,7 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     yield engine
     engine.dispose()
 

@@ -12,12 +12,12 @@ from service.cli import app as cli
 from service.errors import ParameterInvalid
 from service.refusals import NotFound
 from service.store import keys
-from service.store.database import open_database
+from tests.databases import job_store
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     found.dispose()
 

@@ -32,6 +32,7 @@ from service.store.results import (
 from service.store.storage import Storage
 from service.tiling import Lattice
 from service.tissue import TissueMask
+from tests.databases import job_store
 from tests.export.hospital import report_of
 
 SIZE = (1200, 900)
@@ -54,7 +55,7 @@ class Stored:
 
     def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder, self.storage = folder, Storage(folder)
-        self.engine: Engine = open_database(database or f"sqlite:///{folder / 'jobs.sqlite3'}")
+        self.engine: Engine = open_database(database) if database else job_store(folder)
         self.analyses = Analyses(self.engine)
 
     def succeeded(self, *, checksums: bool = True) -> Result:

@@ -24,6 +24,7 @@ from service.store.schema_version import downgrade
 from service.store.settings import Settings, load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
+from tests.databases import job_store
 
 MANY = 3 * retention.PAGE + 1
 
@@ -46,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    engine = opened(settings.database)
+    engine = job_store(settings.data_dir)
     yield engine
     engine.dispose()
 

@@ -11,11 +11,12 @@ from service.store import keys, sessions
 from service.store.database import open_database, reading, writing
 from service.store.database import sessions as table
 from service.store.schema_version import downgrade
+from tests.databases import job_store
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     found.dispose()
 

@@ -9,16 +9,16 @@ from sqlalchemy import Engine
 from service.slide import open_slide
 from service.store import audit
 from service.store.analyses import Analyses
-from service.store.database import open_database
 from service.store.records import Submission
 from service.store.slides import SlideRow, StoredSlide, check_slides, list_slides, remember_slide
 from service.store.storage import Storage
+from tests.databases import job_store
 from tests.slides import draw_tissue, write_svs
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     yield engine
     engine.dispose()
 

@@ -16,6 +16,7 @@ from service.store.database import open_database, writing
 from service.store.records import Submission, folded
 from service.store.schema_version import downgrade
 from service.store.work_list import SORTS, Filters, Sort, count_of_slides, find_page
+from tests.databases import job_store
 
 SUBMISSION = Submission("lab", "slide-1", "slide.svs", {"parts": None}, "model", "0" * 64)
 KNOWN: list[tuple[str, str | None, int | None, bool | None]] = [  # name, accession, MAI, signed
@@ -29,7 +30,7 @@ KNOWN: list[tuple[str, str | None, int | None, bool | None]] = [  # name, access
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    engine = job_store(tmp_path)
     for name, accession, mai, signed in KNOWN:
         submit(engine, name, accession, mai=mai, signed=signed)
     yield engine

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from service.store.database import open_database, workers, writing
+from service.store.database import workers, writing
 from service.store.workers import GONE_S, LiveWorker, announce, live_workers, retire
+from tests.databases import job_store
 
 ONE = LiveWorker("host:1", {"model": "0" * 64}, "cpu")
 OTHER = LiveWorker("host:2", {}, "cuda")
@@ -18,7 +19,7 @@ OTHER = LiveWorker("host:2", {}, "cuda")
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr("service.store.workers.SEEN_EVERY_S", 0.05)
-    found = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    found = job_store(tmp_path)
     yield found
     retire(found, ONE.id)
     retire(found, OTHER.id)

@@ -17,7 +17,7 @@ from service.api.viewer import add_viewer
 from service.intake.sandbox import Sandbox
 from service.store.analyses import Analyses
 from service.store.database import analyses as table
-from service.store.database import open_database, writing
+from service.store.database import writing
 from service.store.records import Submission
 from service.store.settings import load_settings
 from service.store.slides import SlideRow, list_slides, remember_slide
@@ -25,6 +25,7 @@ from service.store.storage import Storage
 from service.store.summaries import Summary
 from service.worker.broker import Broker
 from tests.api.small_app import client_of
+from tests.databases import job_store
 from tests.web.conftest import SEEN_S, until
 from tests.web.test_accessibility import violations
 from tests.worker.conftest import embedded
@@ -52,7 +53,7 @@ SUMMARY = Summary(
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     folder = tmp_path_factory.mktemp("listed")
     settings = load_settings(data_dir=folder, requests_per_minute=10**6)
-    engine = open_database(settings.database)
+    engine = job_store(folder)
     valkey = embedded(settings)
     valkey.start()
     with Sandbox() as sandbox:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from service.store.analyses import Analyses, Claim
-from service.store.database import open_database
 from service.store.records import Submission
 from service.store.settings import Settings
 from service.worker.broker import Broker
 from service.worker.embedded_valkey import EmbeddedValkey
+from tests.databases import job_store
 
 SUBMISSION = Submission("lab", "slide", "slide.svs", {}, "model", "0" * 64)
 
@@ -37,7 +37,7 @@ def broker(settings: Settings) -> Iterator[Broker]:
 
 @pytest.fixture
 def analyses(settings: Settings) -> Iterator[Analyses]:
-    engine = open_database(settings.database)
+    engine = job_store(settings.data_dir)
     yield Analyses(engine)
     engine.dispose()
 

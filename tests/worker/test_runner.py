@@ -21,7 +21,7 @@ from service.report import Report
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
 from service.store.analyses import MAX_ATTEMPTS, Analyses
-from service.store.database import analyses, open_database, reading, tasks, writing
+from service.store.database import analyses, reading, tasks, writing
 from service.store.logs import without_secrets
 from service.store.records import Submission
 from service.store.results import Result
@@ -29,6 +29,7 @@ from service.store.settings import Settings
 from service.store.slides import SlideRow, StoredSlide, remember_slide
 from service.store.storage import Storage
 from service.worker.runner import Runner
+from tests.databases import job_store
 
 REGION = {"x": 200, "y": 200, "width": 2200, "height": 1700}
 
@@ -41,7 +42,7 @@ class Laboratory:
         database_url, roots = f"sqlite:///{folder / 'jobs.sqlite3'}", (str(folder / "archive"),)
         settings = self.settings = Settings(data_dir=folder, database_url=database_url, roots=roots)
         self.storage = Storage(folder)
-        self.analyses = Analyses(open_database(settings.database))
+        self.analyses = Analyses(job_store(folder))
         self.slide = self._store(draw_sample_slide(folder / "sample.tif", width=2600, height=2200).path)
         self.workers = [Runner(settings, lambda: False) for _ in range(2)]
         self.sha256 = Detector.load().card.sha256
