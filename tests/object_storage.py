@@ -69,7 +69,7 @@ class ObjectStorage:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/moto-api/", trust_env=False).is_success
+            return httpx.get(f"{self.url}/moto-api/", trust_env=False, verify=False).is_success
         except httpx.TransportError:
             return False
 

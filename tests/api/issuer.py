@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,12 +19,18 @@ from joserfc.jwk import KeySet, RSAKey
 CLIENT, AUDIENCE = "mitosis", "https://mitosis.test/api"
 
 
+@cache
+def own_key(kid: str) -> RSAKey:
+    """The issuers' key of that name; it takes a while to make one."""
+    return RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
+
+
 class Issuer:
     """What it publishes, and what was asked of it."""
 
     def __init__(self, url: str) -> None:
         self.url, self.asked, self.down = url, Counter[str](), False
-        self.keys = [RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})]
+        self.keys = [own_key("first")]
         self.authorized: dict[str, dict[str, list[str]]] = {}  # by code: the request for it
         self.more: dict[str, Any] = {}  # claims of the next ID token
         self.userinfo: dict[str, Any] = {}
@@ -37,7 +44,7 @@ class Issuer:
 
     def rotate(self) -> None:
         """Publish another key instead."""
-        self.keys = [RSAKey.generate_key(2048, {"kid": "second", "use": "sig"})]
+        self.keys = [own_key("second")]
 
     def authorize(self, url: str) -> str:
         """Let somebody in who was sent here; gives the code."""

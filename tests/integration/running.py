@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import select
+
+from service.store.database import analyses, open_database, tasks, writing
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -31,7 +36,7 @@ class Running:
         self.environment = os.environ | {f"MITOSIS_{name.upper()}": value for name, value in settings.items()}
         self.log = log or data_dir.with_name(f"{data_dir.name}.log")
         self.port = 0
-        self.http = httpx.Client()
+        self.http = httpx.Client(verify=False)
 
     def start(self, *, ready: bool = True) -> "Running":
         """Start, and wait until it listens (and a worker is ready)."""
@@ -56,7 +61,7 @@ class Running:
             os.sched_setaffinity(self.process.pid, self.cores)
         self.wait_until(lambda: "Listening on " in self.log.read_text())
         self.port = int(self.log.read_text().split("Listening on http://127.0.0.1:")[1].split()[0])
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, verify=False)
         if ready:
             self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 90, every_s=0.2)
 
@@ -103,6 +108,19 @@ class Running:
         """The analysis, once it has ended."""
         self.wait_until(lambda: self.get(analysis_id)["status"] in ENDED, seconds)
         return self.get(analysis_id)
+
+    def again(self, analysis_id: str) -> str:
+        """Another analysis with the result of one that is done, which nobody has looked at; nothing is computed."""
+        another, results = str(uuid.uuid4()), self.data_dir / "results"
+        shutil.copytree(results / analysis_id, results / another)
+        engine = open_database(f"sqlite:///{self.data_dir / 'jobs.sqlite3'}", migrate=False)
+        with writing(engine) as connection:
+            (row,) = connection.execute(select(analyses).filter_by(id=analysis_id)).mappings()
+            connection.execute(analyses.insert(), {**row, "id": another, "created_at": time.time()})
+            for task in connection.execute(select(tasks).filter_by(analysis_id=analysis_id)).mappings():
+                connection.execute(tasks.insert(), {**task, "id": str(uuid.uuid4()), "analysis_id": another})
+        engine.dispose()
+        return another
 
     def report(self, analysis_id: str) -> dict[str, Any]:
         """Its report, without what differs between two runs."""

@@ -117,8 +117,8 @@ def test_candidates_are_below_the_threshold_and_no_detections(server: Running, a
         assert (answer.status_code, answer.json()["code"]) == (422, "request-invalid")
 
 
-def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, slide: Path) -> None:
-    analysis_id = analyzed(server, slide)
+def test_a_review_from_the_first_decision_to_an_amended_result(server: Running, analysis_id: str) -> None:
+    analysis_id = server.again(analysis_id)
     machine = look(server, analysis_id)
     total = machine["counts"]["total"]
     [candidate, *_] = look(server, analysis_id, candidates_from=0.1)["candidates"]
@@ -191,8 +191,8 @@ def signed_version(server: Running, analysis_id: str) -> tuple[Report, ResultSta
     return signed_report(result.report(), entries)
 
 
-def test_of_two_reviewers_the_second_is_told(server: Running, slide: Path) -> None:
-    analysis_id = analyzed(server, slide)
+def test_of_two_reviewers_the_second_is_told(server: Running, analysis_id: str) -> None:
+    analysis_id = server.again(analysis_id)
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda name: change(server, analysis_id, 0, reject(1), name=name), ["A, A", "B, B"]))
     first, second = sorted(answers, key=lambda answer: answer.status_code)
@@ -204,15 +204,15 @@ def test_of_two_reviewers_the_second_is_told(server: Running, slide: Path) -> No
     assert change(server, analysis_id, found["revision"], reject(2), name="B, B").status_code == 200
 
 
-def test_a_signature_is_of_what_was_seen(server: Running, slide: Path) -> None:
-    analysis_id = analyzed(server, slide)
+def test_a_signature_is_of_what_was_seen(server: Running, analysis_id: str) -> None:
+    analysis_id = server.again(analysis_id)
     assert change(server, analysis_id, 0, reject(1)).status_code == 200
     assert sign(server, analysis_id, 0).status_code == 412
     assert look(server, analysis_id)["status"] == "preliminary"
 
 
-def test_everything_rejected_is_a_result_of_none(server: Running, slide: Path) -> None:
-    analysis_id = analyzed(server, slide)
+def test_everything_rejected_is_a_result_of_none(server: Running, analysis_id: str) -> None:
+    analysis_id = server.again(analysis_id)
     numbers = [each["id"] for each in look(server, analysis_id)["detections"]]
     found = change(server, analysis_id, 0, *(reject(number) for number in numbers)).json()
     assert (found["counts"]["total"], found["mai"]["count"], found["mai"]["hotspot"]) == (0, 0, None)

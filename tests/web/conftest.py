@@ -86,9 +86,9 @@ def executable() -> str:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium(executable: str) -> Iterator[Any]:
-    """For one file only: while the driver runs, so does its event loop, and other tests have loops of their own."""
+    """For this folder only: while the driver runs, so does its event loop, and other tests have loops of their own."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
@@ -164,11 +164,12 @@ def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def shown(service: Service, slide: Path, open_page: Callable[..., Any]) -> Callable[..., Any]:
-    """`shown()`: a page with a new analysis of the slide, its review loaded; gives page and analysis."""
+def shown(request: pytest.FixtureRequest, service: Service, open_page: Callable[..., Any]) -> Callable[..., Any]:
+    """`shown()`: a page with an analysis of the slide that is this test's alone; gives page and analysis."""
 
     def show(analysis: dict[str, Any] | None = None, name: str = "Family, Given", **options: Any) -> Any:
-        analysis = analysis or service.analysed(slide)
+        running = service.running
+        analysis = analysis or running.get(running.again(request.getfixturevalue("analysis")["id"]))
         page = open_page(f"#analysis={analysis['id']}", **options)
         page.evaluate("name => localStorage.setItem('mitosis-reviewer', name)", name)
         page.wait_for_selector(".figure")
