@@ -17,8 +17,8 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/mitosis demo --out demo
 
-# more workers than cores, since tests wait; in the order of the files: by default those with few tests come last, and
-# they are the long ones
+# more workers than cores, since tests wait; in the order of tests/conftest.py: by default files with few tests come
+# last, and they are the long ones
 test: setup
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -1,11 +1,13 @@
-"""What several tests need."""
+"""What several tests need, and which tests run where."""
 
+import gc
 import os
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,11 +24,52 @@ settings.register_profile("ci", derandomize=True)  # a submission is judged on t
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-# Workers of xdist take a core each before torch and OpenVINO count them: two libraries with two threads each on two
-# cores spend their time waiting for one another.
+# The first workers of xdist take a core each before torch and OpenVINO count them: two libraries with two threads each
+# on two cores spend their time waiting for one another. One more takes whatever core has nothing to do.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+    cores, number = sorted(os.sched_getaffinity(0)), int(worker[2:])
+    if number < len(cores):
+        os.sched_setaffinity(0, {cores[number]})
+
+# What waits for others or takes long comes first, so that something is left to do beside it, and after it.
+FIRST = ("web", "integration", "chaos", "training", "interop", "worker")
+# Files that share a service, which each worker of xdist would start anew.
+TOGETHER = {
+    "the viewer's service": ("tests/web/",),
+    "one service": tuple(f"tests/integration/test_{name}" for name in ("client", "contract", "submit", "waiting")),
+    "one site": ("tests/interop/test_holds.py", "tests/interop/test_patients.py"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"tests/{folder}": place for place, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0].rpartition("/")[0], len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, with the files of TOGETHER as one."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return next((what for what, files in TOGETHER.items() if file.startswith(files)), file)
+
+    return Together(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import all without looking for garbage, and look through none of it later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

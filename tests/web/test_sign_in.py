@@ -24,9 +24,9 @@ def page(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
         service.port = port
         try:
             service.start(ready=False)
-            opened = chromium.new_page()
-            opened.goto(f"{url}/#slide=none")
-            yield opened
+            with chromium.new_page() as opened:
+                opened.goto(f"{url}/#slide=none")
+                yield opened
         finally:
             service.stop()
 
