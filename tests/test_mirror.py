@@ -75,7 +75,6 @@ WITHOUT = {
     "interop/delivery_errors": FACTS,
     "interop/dicom_header": "of a slide that is gone: api/test_results.py",
     "interop/fhir_echo": "what came is read back: interop/test_echo.py, api/test_fhir.py",
-    "interop/fhir_orders": "orders as others ask for them: api/test_fhir.py",
     "interop/hl7_answers": "orders by HL7: interop/test_hl7_orders.py",
     "interop/hl7_identifiers": "orders by HL7: interop/test_hl7_orders.py, interop/test_patients.py",
     "interop/hl7_message": "orders by HL7: interop/test_hl7_orders.py",

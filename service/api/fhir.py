@@ -124,11 +124,10 @@ async def _json(request: Request) -> bytes:
 def _take(state: State, caller: Caller, content: bytes) -> list[tuple[Resource, bool]]:
     """Do what orders ask; gives each as it is known now, and whether it was known before."""
     sent = Sent(caller.tenant, "fhir", f"key {caller.key_id or 'none'}")
-    asked, known = read_requests(content, sent.sender), []
+    asked = read_requests(content, sent.sender)
     with writing(state.engine) as connection:
-        for each in asked:
-            known.append(bool(orders.rows_of(connection, sent, each)))
-            said = orders.take(connection, sent, each)
+        known = [bool(orders.rows_of(connection, sent, each)) for each in asked]
+        for each, said in zip(asked, orders.take_all(connection, sent, asked), strict=True):
             if said in REFUSED:
                 raise (NotFound if said == "unknown" else OrderConflict)(f"order {each.number[:64]}: {REFUSED[said]}")
         found = [to_service_request(orders.rows_of(connection, sent, each)) for each in asked]

@@ -26,7 +26,7 @@ from service.errors import SettingsInvalid, StoredDamaged
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
-from service.interop.hl7_message import MessageRejected, read_message
+from service.interop.hl7_message import BYTE_ORDER_MARK, Message, MessageRejected, read_message
 from service.interop.mllp import Peer
 from service.interop.result_maps import result_maps
 from service.interop.result_pdf import Draw, result_pdf
@@ -186,7 +186,7 @@ def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
 def _judge(answer: bytes, key: str) -> None:
     """Raise DeliveryFailed or DeliveryRejected, unless an acknowledgement of this very message accepts it."""
     try:
-        segments = {each.name: each for each in reversed(read_message(answer).segments)}
+        segments = {each.name: each for each in reversed(_read(answer).segments)}
     except MessageRejected as error:
         raise DeliveryFailed(f"the answer is no HL7 message: {error}") from error
     said = segments.get("MSA")
@@ -198,6 +198,18 @@ def _judge(answer: bytes, key: str) -> None:
     words = [said.text(3)] + [segments["ERR"].text(number) for number in (3, 7, 8) if "ERR" in segments]
     reason = f"the receiver answered {code or 'nothing'}: {'; '.join(word for word in words if word)}"[:500]
     raise DeliveryRejected(reason) if code in ("AR", "CR") else DeliveryDeclined(reason)
+
+
+def _read(answer: bytes) -> Message:
+    """Read an acknowledgement, whatever characters it says it has: what counts of it is ASCII. Raises MessageRejected.
+
+    Else one umlaut in its words would make every result wait that was filed already.
+    """
+    answer = answer.removeprefix(BYTE_ORDER_MARK)
+    try:
+        return read_message(answer)
+    except MessageRejected:
+        return read_message(answer, override="8859/1")
 
 
 def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, settings: Settings) -> None:

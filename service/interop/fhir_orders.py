@@ -11,6 +11,7 @@ named by its identifier only, or its type is SNOMED CT's slide, that is the slid
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ CONTROLS: Final[dict[str, Control]] = {
 }
 INTENTS: Final = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 SYSTEMS: Final = {each.uri: each.designator for each in (codes.LOINC, codes.SNOMED, codes.LOCAL)}
+REQUESTERS: Final = ("Practitioner", "PractitionerRole", "Organization", "Patient", "RelatedPerson", "Device")
 ENTRIES: Final = 1000
 NAME_USES: Final = ("official", "usual", "")
 
@@ -42,13 +44,14 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     """Read a sender's ServiceRequest, or all of them in a Bundle. Raises RequestInvalid, FormatUnavailable."""
     resource = _parsed(content)
     if resource["resourceType"] == "ServiceRequest":
-        return [_request(resource, _Known([]), sender)]
+        return [_request(resource, _Known([]).of("", resource), sender)]
     entries = resource.get("entry", [])
     known = _Known([(each.get("fullUrl", ""), each["resource"]) for each in entries if "resource" in each])
-    found = [each["resource"] for each in entries if each.get("resource", {}).get("resourceType") == "ServiceRequest"]
+    found = [each for each in entries if each.get("resource", {}).get("resourceType") == "ServiceRequest"]
     if not found or len(entries) > ENTRIES:
         raise RequestInvalid(f"a Bundle of orders holds ServiceRequests, in at most {ENTRIES} entries")
-    return [_request(each, known, sender) for each in found]
+    placed = [(each.get("fullUrl", ""), each["resource"]) for each in found]
+    return [_request(resource, known.of(url, resource), sender) for url, resource in placed]
 
 
 def _parsed(content: bytes) -> Resource:
@@ -69,27 +72,53 @@ def _parsed(content: bytes) -> Resource:
 
 
 class _Known:
-    """The resources that references may lead to."""
+    """The resources that references may lead to, with what they are called: by address, and by type and id."""
 
     def __init__(self, entries: Sequence[tuple[str, Resource]]) -> None:
-        self._by_reference = {url: resource for url, resource in entries if url}
-        named = [(f"{each.get('resourceType')}/{each.get('id')}", each) for _, each in entries]
-        self._by_reference |= {name: resource for name, resource in named if not name.endswith("/None")}
+        self._named: dict[str, list[tuple[str, Resource]]] = {}
+        for url, resource in entries:
+            for name in {url, f"{resource.get('resourceType')}/{resource.get('id')}"} - {""}:
+                self._named.setdefault(name, []).append((url, resource))
+        self._contained: dict[str, list[tuple[str, Resource]]] = {}
+        self._base = ""
 
-    def beside(self, resource: Resource) -> "_Known":
-        """With what is contained in a resource."""
-        known = _Known([])
-        inside = {f"#{each.get('id')}": each for each in resource.get("contained", [])}
-        known._by_reference = self._by_reference | inside
+    def of(self, url: str, resource: Resource) -> "_Known":
+        """Give what references of the resource at an address lead to: on its own server, or contained in it."""
+        known = copy(self)
+        known._contained = {}
+        for each in resource.get("contained", []):
+            known._contained.setdefault(f"#{each.get('id')}", []).append(("", each))
+        base, _, own = url.rpartition(f"/{resource['resourceType']}/")
+        known._base = f"{base}/" if own else ""
         return known
 
-    def find(self, reference: Mapping[str, Any] | None) -> Resource:
-        """Follow a reference; where it leads nowhere, give what it says itself: an identifier and a name."""
+    def _at(self, address: str) -> list[Resource]:
+        """List what an address may mean; what lies on another server than who says it, has none in common with it."""
+        if address.startswith("#"):
+            found = self._contained.get(address, [])
+        else:
+            found = self._named.get(self._base + address) or [
+                each
+                for each in self._named.get(address, [])
+                if each[0] == address or not (self._base and each[0].endswith(f"/{address}"))
+            ]
+        return [resource for _, resource in found]
+
+    def find(self, reference: Mapping[str, Any] | None, *kinds: str) -> Resource:
+        """Follow a reference; where it leads nowhere, give what it says itself: an identifier and a name.
+
+        Raises RequestInvalid where it leads to several resources, or to one of another kind.
+        """
         if not reference:
             return {}
-        found = self._by_reference.get(reference.get("reference", ""))
-        if found is not None:
-            return found
+        address = reference.get("reference", "")
+        found = self._at(address)
+        if len(found) > 1:
+            raise RequestInvalid(f"several resources are called {address[:100]}: which one is meant, is not clear")
+        if found and found[0].get("resourceType") not in kinds:
+            raise RequestInvalid(f"{address[:100]} is no {' or '.join(kinds)}")
+        if found:
+            return found[0]
         identifier = [reference["identifier"]] if "identifier" in reference else []
         return {"identifier": identifier, "text_name": reference.get("display", ""), "logical": True}
 
@@ -98,7 +127,6 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
     control = CONTROLS.get(resource.get("status", ""))
     if control is None or resource.get("intent") not in INTENTS:
         raise RequestInvalid(f"status must be one of {', '.join(CONTROLS)}, intent one of {', '.join(INTENTS)}")
-    known = known.beside(resource)
     identifiers = resource.get("identifier", [])
     typed = {_type(each): each for each in reversed(identifiers)}
     number = typed.get("PLAC") or typed.get("FILL") or _head(identifiers)
@@ -106,8 +134,8 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
     if not number and control == "cancel":
         raise RequestInvalid("a request that is revoked is known by its identifier")
     accession = typed.get("ACSN") or resource.get("requisition")
-    patient = known.find(resource.get("subject"))
-    requester = known.find(resource.get("requester"))
+    patient = known.find(resource.get("subject"), "Patient")
+    requester = known.find(resource.get("requester"), *REQUESTERS)
     common = {
         **_patient(patient),
         **_provider(known, requester),
@@ -128,7 +156,7 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         requester=filled(identifier=requester.get("identifier", []), display=common["ordering_provider"]),
         code=resource.get("code"),
     )
-    specimens = [known.find(each) for each in resource.get("specimen", [])] or [{}]
+    specimens = [known.find(each, "Specimen") for each in resource.get("specimen", [])] or [{}]
     orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
     if control != "cancel":
         for order in orders:
@@ -206,7 +234,7 @@ def _patient(patient: Resource) -> Resource:
 
 
 def _provider(known: _Known, requester: Resource) -> Resource:
-    found = known.find(requester.get("practitioner")) if "practitioner" in requester else requester
+    found = known.find(requester.get("practitioner"), "Practitioner") if "practitioner" in requester else requester
     return {"ordering_provider": _name(found), "ordering_provider_id": _value(_head(found.get("identifier")))}
 
 

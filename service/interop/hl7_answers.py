@@ -45,7 +45,7 @@ from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
 from service.refusals import DatabaseUnavailable
 from service.store.audit import record
 from service.store.database import messages, writing
-from service.store.orders import Control, Outcome, ProcessingId, Request, Sent, lock, rows_of, take
+from service.store.orders import Control, Outcome, ProcessingId, Request, Sent, lock, rows_of, take_all
 
 ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "ORM^O01": "ORR^O02^ORR_O02"}
 BY_SPECIMEN: Final = "OML^O33"
@@ -162,7 +162,7 @@ def _done(connection: Connection, message: Message, kind: str, sent: Sent, mappi
     requests = read_requests(message, sent.sender, mapping, by_specimen=by_specimen)
     if mapping.training_results and sent.processing_id != "P":
         requests = [(group, _marked(request, sent.processing_id)) for group, request in requests]
-    outcomes = [take(connection, sent, request) for _, request in requests]
+    outcomes = take_all(connection, sent, [request for _, request in requests])
     lines = [_patient(requests[0][0].patient)]
     shown = None
     for (group, request), outcome in zip(requests, outcomes, strict=True):

@@ -103,8 +103,10 @@ def _groups(message: Message, by_specimen: bool) -> list[Group]:
     found: list[Group] = []
     for segment in message.segments[1:]:
         specimens = group.specimens if group is not None and not by_specimen else shared
+        if segment.name in ("SPM", "SAC") and found and group is None and not by_specimen:
+            raise MessageRejected("AE", SEGMENT_SEQUENCE, segment.name, f"{segment.name} without an ORC before it")
         if segment.name == "PID":
-            patient = segment
+            patient, group, shared = segment, None, []  # nothing that was said before it is of this patient
         elif segment.name == "ORC":
             group = Group(segment, patient, shared if by_specimen else [])
             found.append(group)

@@ -43,6 +43,7 @@ from service.store.records import (
     find_analysis,
     find_statistics,
     folded,
+    storable,
 )
 from service.store.work_list import Filters, find_page
 
@@ -225,7 +226,7 @@ class Analyses:
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
-            self._end(connection, claim.analysis.id, "failed", error={**problem, "detail": _text(problem["detail"])})
+            self._end(connection, claim.analysis.id, "failed", error={**problem, "detail": storable(problem["detail"])})
             return True
 
     def retry(self, claim: Claim, problem: Problem) -> bool:
@@ -346,11 +347,6 @@ def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> di
 
 def _held(claim: Claim) -> Any:
     return and_(tasks.c.id == claim.task_id, tasks.c.lease == claim.lease, tasks.c.status == "running")
-
-
-def _text(told: str) -> str:
-    """Replace what PostgreSQL cannot read out of JSON again (NULs, half surrogates) in a library's words."""
-    return told.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _announcement(analysis: Analysis) -> str:

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import Connection, Engine, Row, insert, update
 
 from service.store.database import callbacks, writing
+from service.store.records import storable
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +39,9 @@ def settle(engine: Engine, row: Row[Any], failure: str | None, *, final: bool = 
     which = callbacks.c.id == row.id
     if failure is not None:  # a later try that succeeded meanwhile, in another process, is not undone
         which &= (callbacks.c.attempts == row.attempts + 1) & (callbacks.c.status == "waiting")
+    told = None if failure is None else storable(failure)
     with writing(engine) as connection:
-        connection.execute(update(callbacks).where(which).values(status=status, last_error=failure))
+        connection.execute(update(callbacks).where(which).values(status=status, last_error=told))
     tell = log.info if failure is None else log.error if over else log.warning
     tell(f"callback {status}", analysis_id=row.analysis_id, attempt=row.attempts + 1, reason=failure or None)
     return failure is None

@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, or_, select, update
@@ -33,6 +33,7 @@ Outcome = Literal["placed", "changed", "cancelled", "inactive", "known", "stale"
 ProcessingId = Literal["P", "T", "D"]  # production, training, debugging
 INACTIVE: Final = ("draft", "on-hold")  # nobody may act on these
 OPEN: Final = ("waiting", *INACTIVE)  # their slide has not come
+NAME_ALL: Final = ("change", *INACTIVE)  # requests after which an order has no other slides than they name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,23 @@ def slide_identifier(order: Order | None, name: str, pattern: str, container_id:
     if compiled is not None and (found := compiled.search(name)) and found["id"]:
         return str(found["id"])[:255]
     return container_id or (order.accession_number if order is not None else None)
+
+
+def take_all(connection: Connection, sent: Sent, requests: Sequence[Request]) -> list[Outcome]:
+    """Do all that a message asks, in its order; gives the outcome of each request.
+
+    Of an order's slides that it names in several places, it names all: a later place takes none of them back.
+    """
+    named: dict[tuple[str, str], tuple[ReceivedOrder, ...]] = {}
+    for each in requests:
+        if each.control in NAME_ALL:
+            named[each.number, each.assigner] = named.get((each.number, each.assigner), ()) + each.orders
+    return [
+        take(connection, sent, replace(each, orders=named[each.number, each.assigner]))
+        if each.control in NAME_ALL
+        else take(connection, sent, each)
+        for each in requests
+    ]
 
 
 def take(connection: Connection, sent: Sent, request: Request) -> Outcome:

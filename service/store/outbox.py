@@ -28,6 +28,7 @@ from service.errors import ParameterInvalid
 from service.refusals import DatabaseUnavailable, NotFound
 from service.store.clock import LONGEST_S, is_due
 from service.store.database import analyses, outbox, reading, review_entries, writing
+from service.store.records import storable
 
 EVERY = "every"  # the channel of an announcement
 TRY_S = 120.0  # longer than any try lasts: a withdrawal must not overtake what is under way
@@ -193,7 +194,8 @@ def settle(
     engine: Engine, row: Row[Any], status: str, error: str | None = None, delay_s: float = 0.0, **more: Any
 ) -> None:
     """Record how a try went; `delay_s`: until the next one, where it still waits."""
-    values = {"status": status, "last_error": error, "next_at": time.time() + delay_s, "silent": False, **more}
+    told = None if error is None else storable(error)
+    values = {"status": status, "last_error": told, "next_at": time.time() + delay_s, "silent": False, **more}
     with writing(engine) as connection:
         which = and_(outbox.c.id == row.id, outbox.c.status == "waiting")
         connection.execute(update(outbox).where(which).values(**values))

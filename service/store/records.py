@@ -90,6 +90,11 @@ def folded(text: str | None) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text or "").casefold())[:LONGEST_FOLDED]
 
 
+def storable(told: str) -> str:
+    """Replace what no database takes as text, or none gives back (NULs, half surrogates), in words of others."""
+    return told.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
 def find_analyses(connection: Connection, where: Any, limit: int, order: Any = NEWEST) -> list[Analysis]:
     """Find analyses, newest first unless another order is given, with the progress of their tasks."""
     rows = connection.execute(select(*STORED).where(where).order_by(*order).limit(limit)).all()

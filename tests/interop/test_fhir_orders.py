@@ -1,0 +1,83 @@
+"""References in FHIR orders: which Patient is meant is clear, or the order is refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from service.errors import RequestInvalid
+from service.interop.fhir_orders import read_requests
+
+Resource = dict[str, Any]
+
+
+def patient(number: str, name: str = "1", kind: str = "Patient") -> Resource:
+    return {"resourceType": kind, "id": name, "identifier": [{"system": "urn:oid:1.2.3", "value": number}]}
+
+
+def order(reference: str, **more: Any) -> Resource:
+    asked = {"resourceType": "ServiceRequest", "id": "9", "status": "active", "intent": "order"}
+    asked |= {"identifier": [{"system": "http://a/orders", "value": "950"}], "subject": {"reference": reference}}
+    return asked | {"specimen": [{"identifier": {"value": "S-1"}}]} | more
+
+
+def patient_of(*entries: tuple[str, Resource]) -> str | None:
+    """The patient's number in the order of a Bundle of resources at some addresses."""
+    written = [{"resource": each} | ({"fullUrl": url} if url else {}) for url, each in entries]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": written}
+    [request] = read_requests(json.dumps(bundle).encode(), "key k")
+    return request.orders[0].patient_id
+
+
+ANNA, BERTA = patient("1001"), patient("2002")
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_relative_reference_is_to_the_server_that_the_order_is_on(backwards: bool) -> None:
+    entries = [
+        ("http://a/fhir/ServiceRequest/9", order("Patient/1")),
+        ("http://a/fhir/Patient/1", ANNA),
+        ("http://b/fhir/Patient/1", BERTA),
+    ]
+    assert patient_of(*(reversed(entries) if backwards else entries)) == "1001"
+
+
+@pytest.mark.parametrize(
+    ("url", "reference", "addresses"),
+    [
+        ("urn:uuid:1", "urn:uuid:2", ("urn:uuid:2", "urn:uuid:3")),
+        ("", "http://a/Patient/1", ("http://a/Patient/1", "http://b/Patient/1")),
+        ("http://a/ServiceRequest/9", "http://b/Patient/1", ("http://b/Patient/1", "http://a/Patient/1")),
+        ("urn:uuid:1", "Patient/1", ("urn:uuid:2",)),
+        ("http://a/ServiceRequest/9", "Patient/1", ("urn:uuid:2", "http://b/Patient/1")),
+    ],
+)
+def test_a_reference_leads_to_what_is_called_so(url: str, reference: str, addresses: tuple[str, ...]) -> None:
+    others = zip(addresses, (ANNA, BERTA), strict=False)
+    assert patient_of((url, order(reference)), *others) == "1001"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [("", order("Patient/1")), ("", ANNA), ("", BERTA)],
+        [("urn:uuid:1", order("urn:uuid:2")), ("urn:uuid:2", ANNA), ("urn:uuid:2", BERTA)],
+        [("", order("#1", contained=[ANNA, BERTA]))],
+    ],
+)
+def test_two_resources_of_one_name_are_no_order(entries: list[tuple[str, Resource]]) -> None:
+    with pytest.raises(RequestInvalid, match="several resources are called"):
+        patient_of(*entries)
+
+
+@pytest.mark.parametrize("element", ["subject", "specimen", "requester"])
+def test_what_a_reference_leads_to_must_be_of_its_kind(element: str) -> None:
+    wrong = {"reference": "Group/1"}
+    asked = order("Patient/1") | {element: [wrong] if element == "specimen" else wrong}
+    with pytest.raises(RequestInvalid, match="Group/1 is no"):
+        patient_of(("", asked), ("", ANNA), ("", patient("7", kind="Group") | {"type": "person", "actual": True}))
+
+
+def test_a_patient_of_another_server_is_not_taken_for_ones_own() -> None:
+    with pytest.raises(RequestInvalid, match="needs the patient's identifier"):
+        patient_of(("http://a/ServiceRequest/9", order("Patient/1")), ("http://b/Patient/1", BERTA))

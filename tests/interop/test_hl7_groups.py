@@ -1,0 +1,95 @@
+"""Messages of several orders, specimens and patients: each part belongs to what it follows, and to nobody else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+from structlog.testing import capture_logs
+
+from service.interop.hl7_answers import answer
+from service.store.database import open_database, orders, reading
+from tests.lis import checked, code_of, message
+
+ANNA = "PID|1||1001^^^KIS^MR||Alt^Anna"
+BERTA = "PID|2||2002^^^KIS^MR||Berg^Berta"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    with capture_logs():
+        yield engine
+    engine.dispose()
+
+
+def send(engine: Engine, *segments: str, **given: str) -> bytes:
+    return answer(engine, message(*segments, **given).encode(), "default")
+
+
+def known(engine: Engine) -> dict[str, tuple[str, str]]:
+    """The status and the patient's number of each slide's order."""
+    with reading(engine) as connection:
+        rows = connection.execute(select(orders)).all()
+    return {row.identifier: (row.status, row.order.get("patient_id", "")) for row in rows}
+
+
+def control(number: str, what: str = "NW") -> str:
+    return f"ORC|{what}|{number}|F-{number}"
+
+
+def obr(number: str, place: int = 1) -> str:
+    return f"OBR|{place}|{number}|F-{number}|MAI^Mitosenzählung^L||||||||||||^Weiß^Käthe"
+
+
+def specimen(slide: str) -> list[str]:
+    return [f"SPM|1|P-{slide}||TISS^Tissue^HL70487", f"SAC|||{slide}"]
+
+
+@pytest.mark.parametrize("repeats_orc", [True, False], ids=["an ORC each", "several OBR under one ORC"])
+@pytest.mark.parametrize("what", ["XO", "RP"])
+def test_a_change_keeps_all_slides_that_its_message_names(engine: Engine, what: str, repeats_orc: bool) -> None:
+    def said(control_code: str, *slides: str) -> list[str]:
+        lines: list[str] = []
+        for place, slide in enumerate(slides, start=1):
+            lines += [control("950", control_code)] if repeats_orc or place == 1 else []
+            lines += [obr("950", place), *specimen(slide)]
+        return lines
+
+    send(engine, ANNA, *said("NW", "S-1", "S-2", "S-3"))
+    assert code_of(send(engine, ANNA, *said(what, "S-1", "S-2"))) == "AA"
+    assert {slide: status for slide, (status, _) in known(engine).items()} == {
+        "S-1": "waiting",
+        "S-2": "waiting",
+        "S-3": "cancelled",  # not named any more
+    }
+
+
+def test_orders_of_one_message_do_not_touch_each_others_slides(engine: Engine) -> None:
+    first = [control("950", "XO"), obr("950"), *specimen("S-1")]
+    second = [control("951", "XO"), obr("951"), *specimen("T-1")]
+    third = [control("950", "XO"), obr("950"), *specimen("S-2")]
+    said = checked(send(engine, ANNA, *first, *second, *third))
+    assert [str(segment[1]) for segment in said.segments("ORC")] == ["XR", "XR", "XR"]
+    assert {status for status, _ in known(engine).values()} == {"waiting"}
+    assert known(engine).keys() == {"S-1", "S-2", "T-1"}
+
+
+def test_each_patient_of_a_message_has_orders_of_their_own(engine: Engine) -> None:
+    first = [ANNA, control("950"), obr("950"), *specimen("S-1")]
+    send(engine, *first, BERTA, control("951"), obr("951"), *specimen("S-2"))
+    assert known(engine) == {"S-1": ("waiting", "1001"), "S-2": ("waiting", "2002")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "segments"),
+    [
+        ("OML^O21^OML_O21", [ANNA, control("950"), obr("950"), *specimen("S-1"), BERTA, *specimen("S-2")]),
+        ("OML^O21^OML_O21", [ANNA, control("950"), obr("950"), *specimen("S-1"), BERTA, obr("951")]),
+        ("OML^O33^OML_O33", [ANNA, *specimen("S-1"), control("950"), obr("950"), BERTA, control("951"), obr("951")]),
+    ],
+    ids=["a specimen before its order", "a test without an order", "an order without its specimen"],
+)
+def test_nothing_that_was_said_of_one_patient_is_of_the_next(engine: Engine, kind: str, segments: list[str]) -> None:
+    assert code_of(send(engine, *segments, kind=kind)) == "AE"
+    assert known(engine) == {}
