@@ -35,7 +35,7 @@ class Statement:
 class Conflict:
     """Why a result is held; its key is another one where anything that was compared is."""
 
-    code: Literal["patient-conflict", "accession-conflict", "container-conflict", "second-order"]
+    code: Literal["patient-conflict", "accession-conflict", "container-conflict", "second-order", "second-result"]
     detail: str
     key: str
     order_id: str | None = None
@@ -50,6 +50,12 @@ def second_order(order: Order, order_id: str) -> Conflict:
     """Make the conflict of an order that comes for a slide whose result was told for another one."""
     key = _key("second-order", order_id, identifiers_of(order))
     return Conflict("second-order", "another order for this slide came when its result was told", key, order_id)
+
+
+def second_result(analysis_id: str) -> Conflict:
+    """Make the conflict of a result for whose slide and order another one is signed, as it was analysed again."""
+    words = "another result of this slide is signed for this order"
+    return Conflict("second-result", words, _key("second-result", analysis_id))
 
 
 def _between(order: Order, said: Statement) -> list[Conflict]:

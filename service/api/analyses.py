@@ -264,12 +264,20 @@ async def follow(
     summary="Cancel an analysis, or delete one that has ended",
     response_model=AnalysisStatus,
     responses=problems(NotFound)
-    | {200: {"description": "It was queued or running, and is cancelled."}, 204: {"description": "It is deleted."}},
+    | {200: {"description": "It is cancelled, or had ended and is kept."}, 204: {"description": "It is deleted."}},
 )
-def delete(analysis_id: str, state: StateOf, caller: Submitter) -> Any:
-    """Cancel one that is queued or running, within seconds; delete one that has ended, but not its slide."""
-    if state.analyses.cancel(analysis_id, caller.tenant):
+def delete(
+    analysis_id: str,
+    state: StateOf,
+    caller: Submitter,
+    keep: Annotated[bool, Query(description="Only cancel: one that has ended meanwhile stays.")] = False,
+) -> Any:
+    """Cancel one that is queued or running, within seconds; delete one that has ended, but not its slide.
+
+    One that people have decided on is deleted with the scope `review` only.
+    """
+    if state.analyses.cancel(analysis_id, caller.tenant) or keep:
         return state.shown(state.analyses.get(analysis_id, caller.tenant))
-    state.analyses.delete(analysis_id, caller.tenant)
+    state.analyses.delete(analysis_id, caller.tenant, reviewed=caller.may("review"))
     state.storage.delete_result(analysis_id)
     return Response(status_code=204)

@@ -271,13 +271,8 @@ class Client:
 
     def cancel(self, analysis_id: str) -> AnalysisStatus:
         """Stop an analysis; one that has ended stays as it is. Raises NotFound."""
-        pauses = self._connection.pauses()
-        while not (analysis := self.get(analysis_id)).ended:
-            try:  # never blindly again: of an analysis that has ended, this would delete the result
-                self._connection.ask_once("DELETE", _path(analysis_id))
-            except TEMPORARY as error:
-                pause(pauses, error)
-        return analysis
+        asked = self._connection.ask("DELETE", _path(analysis_id), params={"keep": "true"})
+        return _parsed(AnalysisStatus, asked)
 
     def delete(self, analysis_id: str) -> None:
         """Forget an analysis and its result, cancelled first where it still runs; the slide stays. Raises NotFound."""

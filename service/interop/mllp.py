@@ -3,9 +3,11 @@
 Some leave out the <CR>, some send several messages in one frame: each gets its answers. With TLS, both sides may ask
 for a certificate of the other.
 
-The listener's patience: a connection may be idle for as long as it likes, a message that has begun has a minute, and
-so has the other side to take its answer. What precedes a message is skipped; a message that is too large gets the
-answer that its beginning gets, and ends the connection.
+The listener's patience: a message that has begun has a minute, and so has the other side to take its answer. A
+connection may be idle for as long as nobody else wants its place: those that a sender or a firewall has forgotten would
+keep everybody out, so the one that was idle longest gives way, and its sender, if it lives, connects again. What
+precedes a message is skipped; a message that is too large gets the answer that its beginning gets, and ends the
+connection.
 """
 
 import asyncio
@@ -58,6 +60,7 @@ class Listener:
         self._answers, self._too_large, self._allowed = answers, too_large, allowed
         self._max_bytes, self._message_s, self._max_connections = max_bytes, message_s, max_connections
         self._open: set[asyncio.Task[None]] = set()
+        self._idle: dict[asyncio.StreamWriter, None] = {}  # between two messages; the longest first
 
     async def listen(self, host: str, port: int, on_port: Callable[[int], None], tls: ssl.SSLContext | None) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -99,14 +102,24 @@ class Listener:
         if not any(plain in network for network in self._allowed):
             log.warning("connection refused: not in MITOSIS_LIS_ALLOW", peer=str(plain))
             return False
-        if len(self._open) > self._max_connections:
+        if len(self._open) > self._max_connections and not self._make_room():
             log.warning("connection refused: too many", connections=len(self._open))
             return False
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return True
 
+    def _make_room(self) -> bool:
+        """Close the connection that was idle longest; False where all are busy."""
+        longest = next(iter(self._idle), None)
+        if longest is None:
+            return False
+        del self._idle[longest]
+        longest.close()
+        log.warning("connection closed: it was idle, and there are too many", connections=len(self._open))
+        return True
+
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await _begins(reader):
+        while await self._begins(reader, writer):
             async with asyncio.timeout(self._message_s):
                 content, whole = await self._message(reader)
             for message in messages_in(content):
@@ -116,6 +129,14 @@ class Listener:
                     await writer.drain()
             if not whole:
                 return
+
+    async def _begins(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Wait for a message, and give way to others meanwhile."""
+        self._idle[writer] = None
+        try:
+            return await _begins(reader) and not writer.is_closing()
+        finally:
+            self._idle.pop(writer, None)
 
     async def _message(self, reader: asyncio.StreamReader) -> tuple[bytes, bool]:
         """Read the next message, or the beginning of one that is too large."""

@@ -26,10 +26,19 @@ from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, u
 
 from service.errors import WorkerLost
 from service.order import Priority
-from service.refusals import IdempotencyConflict, NotFound
+from service.refusals import IdempotencyConflict, NotFound, ScopeMissing
 from service.store.callback_queue import enqueue
 from service.store.clock import is_due, never_before
-from service.store.database import analyses, hold_lock, idempotency, reading, slides, tasks, writing
+from service.store.database import (
+    analyses,
+    hold_lock,
+    idempotency,
+    reading,
+    review_entries,
+    slides,
+    tasks,
+    writing,
+)
 from service.store.matching import match
 from service.store.orders import lock as lock_orders
 from service.store.outbox import announce
@@ -137,10 +146,17 @@ class Analyses:
             self._end(connection, analysis_id, "cancelled")
             return True
 
-    def delete(self, analysis_id: str, tenant: str) -> None:
-        """Forget an analysis that has ended. Raises NotFound."""
+    def delete(self, analysis_id: str, tenant: str, *, reviewed: bool = True) -> None:
+        """Forget an analysis that has ended.
+
+        Raises NotFound; ScopeMissing for one that people have decided on, unless `reviewed` ones may go.
+        """
         with writing(self.engine) as connection:
+            self._lock(connection, analysis_id)
             slide_id = find_analysis(connection, analysis_id, tenant).slide_id
+            decided = select(review_entries.c.revision).where(review_entries.c.analysis_id == analysis_id).limit(1)
+            if not reviewed and connection.execute(decided).first() is not None:
+                raise ScopeMissing("people have decided on this result: deleting it takes the scope 'review'")
             connection.execute(analyses.delete().where(analyses.c.id == analysis_id, analyses.c.status.not_in(LIVE)))
             others = select(analyses.c.id).where(analyses.c.tenant == tenant, analyses.c.slide_id == slide_id)
             mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id, ~others.exists())

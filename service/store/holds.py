@@ -17,7 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, update
 
 from service.order import Identifier, Order, ReceivedOrder
-from service.patient_gate import Conflict, Statement, conflicts, identifiers_of
+from service.patient_gate import Conflict, Statement, conflicts, identifiers_of, second_result
 from service.readings import OWN
 from service.refusals import HoldChanged, NotFound
 from service.review import Reviewer
@@ -48,7 +48,7 @@ def judge(connection: Connection, analysis_id: str, *, also: Iterable[Conflict] 
     row = _locked(connection, analysis_id)
     order = carried_order(row.request)
     accepted, before = set(row.accepted or ()), row.held or {}
-    found = [*conflicts(order, _statements(connection, row)), *also] if order != NO_ORDER else [*also]
+    found = [*_conflicts(connection, row, order), *also] if order != NO_ORDER else [*also]
     reasons = {each["key"]: each for each in before.get("reasons", ())}
     reasons |= {each.key: asdict(each) for each in found if each.key not in accepted}
     if reasons.keys() != {each["key"] for each in before.get("reasons", ())}:
@@ -57,6 +57,17 @@ def judge(connection: Connection, analysis_id: str, *, also: Iterable[Conflict] 
         connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=held))
         codes = sorted({each["code"] for each in reasons.values()})
         audit.record(connection, row.tenant, "patient gate", "hold_result", analysis_id, hold=name, reasons=codes)
+
+
+def _conflicts(connection: Connection, row: Row[Any], order: Order) -> list[Conflict]:
+    """Find why a result should not go out for an order: who names the patient, and what is signed for it already."""
+    same_slide = analyses.c.slide_id == row.slide_id
+    if order.container_id and order.container_id == row.slide_identifier:  # scanned again; a case has many slides
+        same_slide |= analyses.c.slide_identifier == order.container_id
+    same_order = and_(analyses.c.tenant == row.tenant, analyses.c.order_id.is_not_distinct_from(row.order_id))
+    others = select(analyses.c.id).where(same_order, same_slide, analyses.c.signed.is_(True), analyses.c.id != row.id)
+    signed = connection.execute(others.order_by(analyses.c.id)).scalars().all()
+    return [*conflicts(order, _statements(connection, row)), *map(second_result, signed)]
 
 
 def _locked(connection: Connection, analysis_id: str) -> Row[Any]:
@@ -168,7 +179,7 @@ def assign(
         give(connection, row, target, moved=True)
         _free_order(connection, row.order_id)
         now = _locked(connection, analysis_id)
-        found = conflicts(carried_order(now.request), _statements(connection, now))
+        found = _conflicts(connection, now, carried_order(now.request))
         before = {each["key"] for each in (row.held or {}).get("reasons", ())}
         accepted = sorted({*(row.accepted or ()), *before, *(each.key for each in found)})
         connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=None, accepted=accepted))

@@ -167,3 +167,29 @@ def test_only_keys_that_may_review_decide(tmp_path: Path) -> None:
         with pytest.raises(kind):
             _reviewer(engine, "default", "A", secret)
     engine.dispose()
+
+
+def test_a_slide_that_is_analysed_again_tells_nothing_over_what_is_signed(site: Site) -> None:
+    first = signed(site, "ORD-31", "S31-1", 31)
+    again = site.slide("S31-1", 31)
+    site.finish(again, count=3)
+    site.settle()
+    assert [field(each, "OBR", 25) for each in site.lis.of("ORD-31")] == ["P", "F"]
+    held = site.status(again)["held"]
+    assert [each["code"] for each in held["reasons"]] == ["second-result"]
+    site.sign(again)
+    assert site.status(again)["held"] == held
+    assert decide(site, again, "release", hold=held["id"]).status_code == 200
+    site.wait_until(lambda: len(site.lis.of("ORD-31")) == 4)
+    assert [field(each, "OBR", 25) for each in site.lis.of("ORD-31")][2:] == ["P", "F"]
+    assert site.status(first)["held"] is None
+
+
+def test_other_slides_of_a_case_are_told_beside_the_one_that_is_signed(site: Site) -> None:
+    site.tell(ANNA, *order("ORD-32", "", obr18="B26-32"))
+    for number, slide in ((32, "Case32-a"), (33, "Case32-b")):
+        analysis_id = site.slide(slide, number, order={"accession_number": "B26-32"})
+        site.finish(analysis_id)
+        site.sign(analysis_id)
+        now = site.status(analysis_id)
+        assert (now["held"], now["request"]["order"]["patient_id"]) == (None, "1001")

@@ -251,17 +251,40 @@ def test_a_message_that_does_not_end_is_not_waited_for_an_idle_peer_is() -> None
     assert listener(tried, message_s=0.5) == (b"", b"y")
 
 
-def test_there_are_only_so_many_connections() -> None:
+def test_there_are_only_so_many_connections_with_messages_under_way() -> None:
     def tried(port: int) -> tuple[bytes, bytes]:
         with connect(port) as first, connect(port) as second:
-            first.sendall(START + b"1" + END)
-            said = read_answer(first)
+            for peer in (first, second):
+                peer.sendall(START + b"0" + END)
+                assert read_answer(peer) == b"0"
+                peer.sendall(START + b"1")
+            time.sleep(0.5)  # until both have begun
             with connect(port) as third:
                 ended = third.recv(10)
-            second.sendall(START + b"2" + END)
-            return said + read_answer(second), ended
+            first.sendall(b"1" + END)
+            second.sendall(b"2" + END)
+            return read_answer(first) + read_answer(second), ended
 
-    assert listener(tried, max_connections=2) == (b"12", b"")
+    assert listener(tried, max_connections=2) == (b"1112", b"")
+
+
+def test_connections_that_a_sender_forgot_keep_nobody_out() -> None:
+    def tried(port: int) -> list[bytes]:
+        forgotten = [connect(port) for _ in range(2)]
+        for peer in forgotten:
+            peer.sendall(START + b"0" + END)
+            assert read_answer(peer) == b"0"
+        answers = []
+        for number in (b"1", b"2", b"3"):
+            forgotten.append(connect(port))
+            forgotten[-1].sendall(START + number + END)
+            answers.append(read_answer(forgotten[-1]))
+        ended = [peer.recv(10) for peer in forgotten[:3]]
+        for peer in forgotten:
+            peer.close()
+        return answers + ended
+
+    assert listener(tried, max_connections=2) == [b"1", b"2", b"3", b"", b"", b""]
 
 
 def test_too_large_is_said_at_once() -> None:

@@ -59,6 +59,7 @@ export const HOLD_WORDS = {
   "accession-conflict": "The accession is not clear",
   "container-conflict": "The slide is not clear",
   "second-order": "There is another order",
+  "second-result": "Another result is signed",
 };
 
 export const TUS_VERSION = "1.0.0";

@@ -50,7 +50,7 @@ export function createRow({ onProblem, onGone, showSlide }) {
     if (!cancels && !confirm(`Delete the analysis of ${slideName} with its result and review?`)) return;
     button.disabled = true;
     try {
-      await call(`v1/analyses/${id}`, { method: "DELETE" });
+      await call(`v1/analyses/${id}${cancels ? "?keep=true" : ""}`, { method: "DELETE" });
       announce(cancels ? "cancelled" : "deleted");
       if (!cancels) onGone(id);
     } catch (error) {
