@@ -54,6 +54,8 @@ DECLINED_S: Final = (
 )  # after each that was declined; then it is parked
 MANY: Final = 100  # at once; then the channel's turn is over
 ANSWER_S: Final = 60.0  # of a FHIR server
+MAX_ANSWER_BYTES: Final = 8 << 20  # of it: what is larger is not looked at
+XML_NAMESPACE: Final = b"http://hl7.org/fhir"
 REFUSED: Final = (400, 413, 422)
 AWAY: Final = (401, 403, 408, 429, 502, 503, 504)  # whatever were sent, it would be answered so
 
@@ -224,16 +226,19 @@ def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, settings: S
             httpx.Client(verify=ssl.create_default_context(), trust_env=False, timeout=10.0) as client,
             client.stream("POST", url, content=content, headers=headers) as answer,
         ):
-            if answer.is_success:
-                return
-            said = b""
+            said = bytearray()
             for chunk in answer.iter_bytes():
                 said += chunk
-                if len(said) > 1 << 20 or time.monotonic() > limit:
+                if len(said) > MAX_ANSWER_BYTES or time.monotonic() > limit:
                     break
+            else:
+                if answer.is_success:
+                    _check_taken(bytes(said))
+            if answer.is_success:
+                return
     except (httpx.HTTPError, OSError) as error:
         raise DeliveryFailed(f"{type(error).__name__}: {error}"[:500]) from error
-    reason = f"the server answered {answer.status_code}{_diagnosis(said)}"[:500]
+    reason = f"the server answered {answer.status_code}{_diagnosis(bytes(said))}"[:500]
     kinds = {**dict.fromkeys(REFUSED, DeliveryRejected), **dict.fromkeys(AWAY, DeliveryFailed)}
     raise kinds.get(answer.status_code, DeliveryDeclined)(reason)
 
@@ -248,6 +253,25 @@ def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     pdf = outgoing.pdf() if "dicom" in settings.result_pdf else None
     files = outgoing.version.dicom(header, pdf) | outgoing.maps(settings.dicom_maps)
     store(settings, list(files.values()))
+
+
+def _check_taken(content: bytes) -> None:
+    """Look at what a success says, if it says anything: pages of a login or a proxy are answered with 200, too.
+
+    Raises DeliveryFailed where it is not FHIR, DeliveryDeclined where an entry was not taken.
+    """
+    if not content.strip() or XML_NAMESPACE in content[:1000]:
+        return
+    try:
+        resource = json.loads(content)
+        entries = [str(each["response"]["status"]) for each in resource.get("entry", ()) if "response" in each]
+        known = bool(resource["resourceType"])
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise DeliveryFailed("what answered there speaks no FHIR: a proxy, or the wrong address")
+    if failed := [status for status in entries if not status.startswith("2")]:
+        raise DeliveryDeclined(f"the server did not take {len(failed)} of the resources: {failed[0]}"[:500])
 
 
 def _diagnosis(content: bytes) -> str:

@@ -70,26 +70,60 @@ def test_words_in_other_characters_do_not_change_what_an_answer_says(
     assert (row.status, row.silent) == (status, False)
 
 
-@pytest.mark.parametrize("words", ["\ud800", "a\0b", "\udcff" * 600])
-def test_words_that_no_database_takes_do_not_hold_up_the_channel(service: Service, words: str) -> None:
-    class Refuse(BaseHTTPRequestHandler):
+@contextmanager
+def fhir_server(service: Service, status: int, body: bytes) -> Iterator[None]:
+    """A server that answers every transaction so, and that the service sends to."""
+
+    class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(422)
+            self.send_response(status)
             self.end_headers()
-            issue = {"severity": "error", "code": "invalid", "diagnostics": words}
-            self.wfile.write(json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode())
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         service.settings = settings(data_dir=service.storage.folder, fhir_results=url)
-        service.succeeded(count=3)
-        service.succeeded(count=3)
-        assert service.deliver("fhir") == 2
+        yield
         server.shutdown()
+
+
+@pytest.mark.parametrize("words", ["\ud800", "a\0b", "\udcff" * 600])
+def test_words_that_no_database_takes_do_not_hold_up_the_channel(service: Service, words: str) -> None:
+    issue = {"severity": "error", "code": "invalid", "diagnostics": words}
+    service.succeeded(count=3)
+    service.succeeded(count=3)
+    with fhir_server(service, 422, json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode()):
+        assert service.deliver("fhir") == 2
     assert [row.status for row in service.rows()] == ["refused", "refused"]
     assert all("the server answered 422" in row.last_error and "\0" not in row.last_error for row in service.rows())
+
+
+def transaction_response(*statuses: str) -> bytes:
+    entries = [{"response": {"status": each}} for each in statuses]
+    return json.dumps({"resourceType": "Bundle", "type": "transaction-response", "entry": entries}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "silent"),
+    [
+        (b"", "delivered", False),
+        (transaction_response("200 OK", "201 Created"), "delivered", False),
+        (b'<Bundle xmlns="http://hl7.org/fhir"/>', "delivered", False),
+        (transaction_response("200 OK", "403 Forbidden"), "waiting", False),
+        (b"<html><title>Sign in</title></html>", "waiting", True),
+        (b'"ok"', "waiting", True),
+        (b'{"entry": [{"response": 1}], "resourceType": "Bundle"}', "waiting", True),
+        (b"[" * 100_000, "waiting", True),
+    ],
+)
+def test_a_success_is_one_only_where_fhir_is_spoken(service: Service, body: bytes, status: str, silent: bool) -> None:
+    service.succeeded(count=3)
+    with fhir_server(service, 200, body):
+        service.deliver("fhir")
+    [row] = service.rows()
+    assert (row.status, row.silent) == (status, silent)
