@@ -5,6 +5,7 @@ from typing import Annotated, Optional
 import typer
 
 from service.cli.console import stderr
+from service.cli.stores import record_command
 
 
 def migrate_command(
@@ -20,6 +21,7 @@ def migrate_command(
 
     engine = open_database(load_settings().database, migrate=down_to is None)
     if down_to is not None:
+        record_command(engine, "", "migrate_down", down_to, before=revision(engine))  # first: the log may go with it
         downgrade(engine, down_to)
     stderr.print(f"The database is of revision {revision(engine)}.")
     engine.dispose()

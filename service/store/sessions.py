@@ -55,8 +55,12 @@ def find(engine: Engine, secret: str) -> Key | None:
 
 def end(engine: Engine, secret: str) -> None:
     """End a session, if there is one. Raises DatabaseUnavailable."""
+    mine = sessions.c.sha256 == secret_sha256(secret)
+    people = select(keys_table.c.id, keys_table.c.tenant).join(sessions, sessions.c.key_id == keys_table.c.id)
     with writing(engine) as connection:
-        connection.execute(delete(sessions).where(sessions.c.sha256 == secret_sha256(secret)))
+        who = connection.execute(people.where(mine)).one_or_none()
+        if connection.execute(delete(sessions).where(mine)).rowcount and who is not None:
+            record(connection, who.tenant, who.id, "sign_out", "")
 
 
 def end_told(engine: Engine, number: str, key_id: str | None, provider_session: str | None) -> int | None:

@@ -7,7 +7,9 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, Inspector, inspect
 
+from service.cli.migrate import migrate_command
 from service.errors import SettingsInvalid
+from service.store.audit import entries
 from service.store.database import open_database, reading
 from service.store.migrations import alembic_config, is_behind
 from service.store.schema_version import downgrade, revision
@@ -71,3 +73,15 @@ def test_a_worker_starts_on_the_tables_of_a_later_release(engine: Engine) -> Non
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     assert revision(engine) == "9999"
     assert not behind(engine)
+
+
+def test_who_took_the_tables_back_stands_in_the_audit_log(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MITOSIS_DATA_DIR", str(tmp_path))
+    newest, earlier, *_ = revisions(engine)
+    migrate_command(down_to=earlier)
+    assert revision(engine) == earlier
+    [entry] = entries(engine)
+    assert (entry.action, entry.object, entry.detail) == ("migrate_down", earlier, {"before": newest})
+    assert entry.actor.startswith("command line, uid ")

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, func, insert, select
 
 from service.refusals import KeyRequired
 from service.store import keys, sessions
+from service.store.audit import entries
 from service.store.database import open_database, reading, writing
 from service.store.database import sessions as table
 from service.store.schema_version import downgrade
@@ -35,8 +36,11 @@ def test_a_session_is_its_keys_holder_until_it_ends(engine: Engine) -> None:
     found = sessions.find(engine, one)
     assert found is not None
     assert (found.id, found.tenant, found.scopes) == (key_id, "lab", {"read"})
-    sessions.end(engine, one)
+    for _ in range(2):
+        sessions.end(engine, one)
     sessions.end(engine, "none")
+    told = [(entry.action, entry.actor, entry.tenant) for entry in entries(engine)]
+    assert told == [(action, key_id, "lab") for action in ("sign_in", "sign_in", "sign_out")]
     assert sessions.find(engine, one) is None
     assert sessions.find(engine, other) is not None
 
