@@ -36,6 +36,10 @@ processes:
 
 {client}
 
+Commands that analyse keep what they compile for this CPU (3 to 12 MB each, six at most) in the folder that
+`MITOSIS_CACHE_DIR` names, `~/.cache/mitosis` unless it is set; empty: nothing is kept. Only files that the user of the
+command alone could have written are read, and only whole ones.
+
 Variables of other programs that the service heeds:
 
 | variable | what |
@@ -43,6 +47,7 @@ Variables of other programs that the service heeds:
 | `FORWARDED_ALLOW_IPS` | Addresses of the proxies whose word on a caller's address is believed; unset: none. |
 | `SSL_CERT_FILE` | Certificates of authorities, as PEM, for all connections that the service or its client opens. |
 | `OPENVINO_TELEMETRY` | `0` unless it is set: OpenVINO reports to nobody. |
+| `PYDANTIC_DISABLE_PLUGINS` | `__all__` unless it is set: pydantic looks for no plugins. |
 
 Variables of the Docker stack (ports, cores, folders) are in [deployment.md](deployment.md#install). What concerns the
 method is no setting: a model's facts are in its card (`model_weights/<id>/card.json`), and what a request may choose is

@@ -29,7 +29,8 @@ from service.weights import Model
 
 READERS = 2  # where the network needs the cores
 MOST_READERS = 16  # for a GPU; docs/performance.md says what each reads
-M_ARENA_MAX = -8  # of glibc's malloc.h
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
+LARGE = 1 << 20  # bytes
 MOST_STREAMS = 8  # each holds a tile's activations, some 60 MB
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -98,10 +99,15 @@ def _driver() -> bool:
     return True
 
 
-def load_backend(model: Model, device: Device = "auto", precision: Precision = "auto") -> Backend:
-    """Load the fastest backend at hand for a device. Raises DeviceUnavailable, DeviceFailed, CardInvalid."""
+def load_backend(
+    model: Model, device: Device = "auto", precision: Precision = "auto", cache: Path | None = None
+) -> Backend:
+    """Load the fastest backend at hand for a device; `cache`: the folder of what was compiled for a CPU before.
+
+    Raises DeviceUnavailable, DeviceFailed; on its first call the backend raises CardInvalid.
+    """
     if not on_gpu(device):
-        return _openvino_backend(model, precision)
+        return _openvino_backend(model, precision, cache)
     if precision == "int8":
         raise DeviceUnavailable("int8 is computed by CPUs alone; use --device cpu")
     import torch
@@ -123,20 +129,24 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _openvino_backend(model: Model, precision: Precision) -> Backend:
+def _openvino_backend(model: Model, precision: Precision, cache: Path | None) -> Backend:
     os.environ.setdefault("OPENVINO_TELEMETRY", "0")
     import openvino
 
+    from service.compiled_graph import compile_graph
     from service.network_input import network_input
-    from service.openvino_graph import build_graph
 
     _share_one_heap()
     core, card = openvino.Core(), model.card
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = _chosen(model, precision, native)
-    graph = build_graph(card, model.tensors, card.int8.ranges if card.int8 and precision == "int8" else None)
     kind = {"INFERENCE_PRECISION_HINT": "bf16" if native and precision != "float32" else "f32"}
-    streams = min(_cores(), MOST_STREAMS)
+    streams, depends_on = min(_cores(), MOST_STREAMS), [precision, cpu_flags()]
+
+    def build() -> Any:
+        from service.openvino_graph import build_graph
+
+        return build_graph(card, model.tensors, card.int8.ranges if card.int8 and precision == "int8" else None)
 
     def compiled(hints: dict[str, str]) -> Predict:
         """Compile when it is first called: most processes need one of the two."""
@@ -146,7 +156,7 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
         def predict(patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             with lock:
                 if not graphs:
-                    graphs.append(core.compile_model(graph, "CPU", kind | hints))
+                    graphs.append(compile_graph(core, build, card, kind | hints, depends_on, cache))
             if not hasattr(here, "request"):
                 here.request = graphs[0].create_infer_request()  # it serves one thread at a time
             pixels = here.request.get_input_tensor()
@@ -171,10 +181,12 @@ def _openvino_backend(model: Model, precision: Precision) -> Backend:
 def _share_one_heap() -> None:
     """Have glibc keep one heap for all threads: with one each, two streams and two readers held 80 MiB more.
 
-    What is allocated are few and large arrays, so threads hardly wait for one another.
+    What is allocated are few and large arrays, so threads hardly wait for one another. The large ones lie outside of
+    it and go back to the system when they are freed, or else glibc would come to keep them in it, with gaps between.
     """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _chosen(model: Model, precision: Precision, native: bool) -> Precision:
@@ -196,7 +208,13 @@ def _chosen(model: Model, precision: Precision, native: bool) -> Precision:
 
 def has_vnni() -> bool:
     """Tell whether the CPU adds 8-bit products in 32 bits."""
+    return "_vnni" in cpu_flags()
+
+
+def cpu_flags() -> str:
+    """List what the CPU can do; nothing where the system does not say it as Linux does."""
     try:
-        return "_vnni" in Path("/proc/cpuinfo").read_text()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import scipy
-import skimage
 
 from service.ink import EIGHT, Density, Mask
 from service.tissue import WHOLE, TissueMask
@@ -72,7 +71,7 @@ def _block_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _bands(mask: Mask, least_px: float) -> Mask:
     """Keep the connected parts of a mask that are long and narrow."""
-    labels = skimage.measure.label(mask, connectivity=2)
+    labels = scipy.ndimage.label(mask, EIGHT)[0]
     bands = np.zeros_like(mask)
     for number, place in enumerate(scipy.ndimage.find_objects(labels), start=1):  # `regionprops` is slow to import
         part = labels[place] == number

@@ -33,20 +33,27 @@ OnProgress = Callable[[int, int], None]  # patches done, patches in all
 class Detector:
     """A loaded model on a device. Knows nothing of vendors, queues or HTTP.
 
-    Raises as `load_model` and `load_backend` do.
+    `cache` is a folder that keeps what is compiled for a CPU. Raises as `load_model` and `load_backend` do.
     """
 
-    def __init__(self, model: Model, *, device: Device = "auto", precision: Precision = "auto") -> None:
+    def __init__(
+        self, model: Model, *, device: Device = "auto", precision: Precision = "auto", cache: Path | None = None
+    ) -> None:
         self.card = model.card
-        self.backend = load_backend(model, device, precision)
+        self.backend = load_backend(model, device, precision, cache)
         self.stride_px = model.card.architecture.stride_px
 
     @classmethod
     def load(
-        cls, model: str | Path = DEFAULT_MODEL, *, device: Device = "auto", precision: Precision = "auto"
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        cache: Path | None = None,
     ) -> "Detector":
         """Load a model by id or folder."""
-        return cls(load_model(model), device=device, precision=precision)
+        return cls(load_model(model), device=device, precision=precision, cache=cache)
 
     def predict(
         self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY

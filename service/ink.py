@@ -9,7 +9,6 @@ collections of fields, of which none is taken for ink.
 import numpy as np
 import numpy.typing as npt
 import scipy
-import skimage
 
 Density = npt.NDArray[np.float32]  # (h, w, 3), of red, green, blue over the glass
 Mask = npt.NDArray[np.bool_]  # (h, w)
@@ -60,7 +59,7 @@ def _unevenness(total: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def areas_of(mask: Mask) -> Mask:
     """Keep the connected parts of a mask (h, w) that have LEAST_PX."""
-    labels, count = skimage.measure.label(mask, connectivity=2, return_num=True)
+    labels, count = scipy.ndimage.label(mask, EIGHT)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= LEAST_PX
     large[0] = False
     return np.asarray(large[labels], bool)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy
-import skimage
 
+from service.ink import EIGHT
 from service.probability_map import ProbabilityMap
 from service.region import Region
 from service.tiling import Lattice
@@ -93,9 +93,7 @@ def _groups(cells: Map, threshold: float) -> Iterator[tuple[Map, int, int]]:
     high = cells >= threshold
     if not high.any():
         return
-    labels, _ = skimage.measure.label(
-        scipy.ndimage.binary_dilation(high, np.ones((3, 3))), connectivity=2, return_num=True
-    )
+    labels, _ = scipy.ndimage.label(scipy.ndimage.binary_dilation(high, EIGHT), EIGHT)
     for index, part in enumerate(scipy.ndimage.find_objects(labels), start=1):
         own = labels[part] == index
         yield np.where(own, cells[part], np.float32(0)), part[0].start, part[1].start
@@ -113,7 +111,7 @@ def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int
         last = top + rows_at_a_time >= cells.shape[0] - 1
         pixels = upsample(band, stride_px)
         pixels = pixels if last else pixels[:-1]
-        labels, found = skimage.measure.label(pixels >= threshold, connectivity=2, return_num=True)
+        labels, found = scipy.ndimage.label(pixels >= threshold, EIGHT)
         labels = np.where(labels > 0, labels + count, 0)
         if above is not None:
             links += _touching(above, labels[0])

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Self
 import numpy as np
 import numpy.typing as npt
 import scipy
-import skimage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.arrays import load_arrays, save_arrays
@@ -185,7 +184,7 @@ def _border(pixels: Rgb, ink: Mask) -> Mask:
     black: Mask = pixels.max(-1) <= DARKEST
     if not black.any():
         return black
-    labels = skimage.measure.label(black, connectivity=1)
+    labels, _ = scipy.ndimage.label(black)
     rim = np.ones(labels.shape, bool)
     rim[2:-2, 2:-2] = False  # the outermost px are mixed with the white beyond the slide
     reaching = np.unique(labels[rim])

@@ -16,8 +16,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import scipy
-import skimage
 
+from service.ink import EIGHT
 from service.slide import Box, Slide
 from service.stain import FEWEST_PIXELS, StainEstimate, StainMatrix, estimate_windows
 from service.tissue import WHOLE, TissueMask
@@ -86,7 +86,7 @@ class Sections:
     def of(cls, tissue: TissueMask) -> Self:
         """Find the sections of a slide's tissue."""
         mask = tissue.mask
-        pieces, count = skimage.measure.label(_without_gaps(tissue), connectivity=2, return_num=True)
+        pieces, count = scipy.ndimage.label(_without_gaps(tissue), EIGHT)
         areas = np.bincount(pieces[mask], minlength=count + 1) * tissue.pixel_mm2
         large = np.flatnonzero(areas >= LEAST_MM2)
         if len(large) < 2:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import scipy
-import skimage
 
 from service.ink import EIGHT, Density, Mask, find_ink
 from service.overview import MASK_UM, Overview
@@ -138,9 +137,7 @@ def _stained(density: Density) -> Mask:
     """Find the mask px with tissue in them, of which specks of dirt are none."""
     green = density[..., 1]
     excess = green - np.minimum(density[..., 0], density[..., 2])
-    labels, count = skimage.measure.label(
-        excess > np.maximum(STAINED, COLOURED * green), connectivity=2, return_num=True
-    )
+    labels, count = scipy.ndimage.label(excess > np.maximum(STAINED, COLOURED * green), EIGHT)
     kept = np.bincount(labels.ravel(), minlength=count + 1) >= SPECK_UM2 / MASK_UM**2
     kept[labels[excess >= STRONGLY_STAINED]] = True
     kept[0] = False

@@ -24,6 +24,8 @@ settings.register_profile("ci", derandomize=True)  # a submission is judged on t
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+os.environ.setdefault("MITOSIS_CACHE_DIR", "")  # commands under test leave nothing in the home of who tests
+
 # The first workers of xdist take a core each before torch and OpenVINO count them: two libraries with two threads each
 # on two cores spend their time waiting for one another. One more takes whatever core has nothing to do.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):

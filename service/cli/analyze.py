@@ -1,9 +1,11 @@
 """`mitosis analyze`: slides in, reports out; of many slides a table too, several at a time, and gone on from."""
 
 import gzip
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -263,11 +265,18 @@ def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto", precision
     """Load the detector, once; torch is imported only by commands that get this far."""
     from service.inference import Detector
 
-    return Detector.load(model, device=device, precision=precision)
+    return Detector.load(model, device=device, precision=precision, cache=compiled_graphs())
+
+
+def compiled_graphs() -> Path | None:
+    """Give the folder that keeps what is compiled; None where none is wanted or the user has no home."""
+    given = os.environ.get("MITOSIS_CACHE_DIR", "~/.cache/mitosis")
+    with suppress(RuntimeError):
+        return Path(given).expanduser() if given else None
+    return None
 
 
 def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictures: Pictures) -> Report:
-    from service import render
     from service.analysis import analyze as analyze_slide
     from service.plan import Plan
     from service.probability_map import ProbabilityMap
@@ -279,9 +288,13 @@ def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictu
         if saved:
             found = ProbabilityMap.load(saved)
             if pictures.heatmap:
+                from service import render
+
                 write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, format="PNG"))
             if pictures.map:
                 write_map(found, plan.parameters.mpp, pictures.map)
         if pictures.overlay:
+            from service import render
+
             write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
     return report

@@ -5,6 +5,8 @@ Exit 0: done. 2: bad input. 1: the installation is at fault. An error is one lin
 
 import gc
 import importlib
+import os
+import sys
 import warnings
 from collections import UserDict
 from functools import cache
@@ -15,6 +17,11 @@ from typer.core import TyperGroup
 
 from service import __version__
 from service.cli.failures import reported_errors
+
+# A command imports half a second of libraries. What they import of which no command makes use is left out: plugins of
+# pydantic (to look for any reads what is installed), and OpenVINO's converter with its telemetry.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]  # OpenVINO goes on without it
 
 # imports make what stays: to look through it again and again took a tenth of each start
 gc.set_threshold(10_000, 10, 10)

@@ -16,6 +16,7 @@ import shapely
 import tifffile
 from PIL import Image
 
+from service.cli.analyze import compiled_graphs
 from service.cli.processes import side_by_side
 from service.errors import WorkerLost
 from service.report import Report
@@ -154,3 +155,13 @@ def test_a_row_of_one_slide(slide: Path, tmp_path: Path) -> None:
     report = json.loads(mitosis("analyze", slide, "--table", tmp_path / "one.csv").stdout)
     (row,) = rows_of(tmp_path / "one.csv")
     assert (row["path"], row["analysis"]) == (str(slide), report["analysis"]["id"])
+
+
+def test_compiled_graphs_are_kept_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path.home()
+    folders = {"": None, "/graphs": Path("/graphs"), "~/graphs": home / "graphs", "~nobody-of-that-name/graphs": None}
+    for given, folder in folders.items():
+        monkeypatch.setenv("MITOSIS_CACHE_DIR", given)
+        assert compiled_graphs() == folder
+    monkeypatch.delenv("MITOSIS_CACHE_DIR")
+    assert compiled_graphs() == home / ".cache/mitosis"
