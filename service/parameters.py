@@ -9,7 +9,7 @@ from service.errors import ParameterInvalid, RegionInvalid, RegionOutside
 from service.mitotic_figures import MERGE_UM
 from service.model_card import ModelCard
 from service.overview import MASK_UM
-from service.region import Outline, Region, outline_of, region_json
+from service.region import Outline, Region, outline_of, region_json, region_of
 from service.slide import Box, Extent
 from service.tiling import PATCH_PX, Lattice
 
@@ -26,6 +26,18 @@ class AnalysisOptions(TypedDict, total=False):
     threshold: float | None
     halo_px: int | None
     any_stain: bool
+
+
+def options_of(request: Mapping[str, Any]) -> AnalysisOptions:
+    """Read what a request of the API, as the job store keeps it, asks of an analysis. Raises RegionInvalid."""
+    region, exclude = request.get("region"), request.get("exclude")
+    return {
+        "region": region and region_of(region),
+        "exclude": exclude and region_of(exclude),
+        "threshold": request.get("threshold"),
+        "halo_px": request.get("halo_px"),
+        "any_stain": request.get("any_stain", False),
+    }
 
 
 @dataclass(frozen=True, slots=True)

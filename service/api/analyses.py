@@ -38,9 +38,8 @@ from service.interop.dicom_series import accept_series, series_url
 from service.interop.webhooks import check_url
 from service.model_card import find_model, models, read_card
 from service.order import Order
-from service.parameters import Parameters
+from service.parameters import Parameters, options_of
 from service.refusals import IdempotencyConflict, NotFound, QueueUnavailable, SourceUnavailable
-from service.region import region_of
 from service.report import Report
 from service.slide import Extent
 from service.store.orders import slide_identifier
@@ -166,16 +165,7 @@ def queue(
     if url := options["callback_url"]:
         check_url(url, state.settings)
     try:
-        region, exclude = options["region"], options["exclude"]
-        Parameters.of(
-            Extent.of(stored.facts, stored.name, options["mpp"]),
-            card,
-            region=region and region_of(region),
-            exclude=exclude and region_of(exclude),
-            threshold=options["threshold"],
-            halo_px=options["halo_px"],
-            any_stain=options["any_stain"],
-        )
+        Parameters.of(Extent.of(stored.facts, stored.name, options["mpp"]), card, **options_of(options))
     except MitosisError as error:
         raise extended(error, slide_id=stored.id) from None  # the upload is kept: the request can be sent again alone
     order, label = Order.model_validate(options["order"]) if options["order"] else None, stored.facts.get("label")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
@@ -138,6 +138,12 @@ def refuse_foreign_origin(request: HTTPConnection) -> None:
     own = origin in (f"http://{host}", f"https://{host}") if origin else site == "same-origin"
     if not own:
         raise KeyRequired("pages of other sites are not served")
+
+
+def keep_session(response: Response, request: Request, secret: str) -> None:
+    """Have a browser keep its session's secret, in a cookie that no script can read."""
+    secure = request.url.scheme == "https"
+    response.set_cookie(SESSION_COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
 
 
 def _host(url: str) -> str | None:

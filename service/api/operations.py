@@ -14,7 +14,7 @@ from service.api.auth import caller
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
 from service.errors import MitosisError, StorageFull
-from service.interop.channels import configured
+from service.interop.channels import channels
 from service.model_card import models, read_card
 from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import outbox, retention
@@ -108,7 +108,7 @@ class AnalysisMetrics(Collector):
             statistics = self._state.analyses.statistics()
             workers = len(live_workers(self._state.engine))
             orders_waiting, results_held = count_waiting(self._state.engine), count_held(self._state.engine)
-            channels = outbox.statistics(self._state.engine, configured(self._state.settings))
+            found = outbox.statistics(self._state.engine, list(channels(self._state.settings)))
             damaged = count_damaged(self._state.engine)
             with reading(self._state.engine) as connection:
                 row = retention.state(connection)
@@ -130,13 +130,13 @@ class AnalysisMetrics(Collector):
             ("retention_refused", "Whether nothing is deleted, as the clock cannot be believed", int(stopped)),
         ):
             yield GaugeMetricFamily(f"mitosis_{name}", told, number)
-        ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in channels.items()}
+        ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in found.items()}
         for name, label, told, numbers in (
             ("analyses", "status", "Analyses kept, by status", statistics.by_status),
             ("failures", "code", "Failed analyses kept, by code", statistics.failures),
-            ("outbox_waiting", "channel", "Results that wait to be sent", _of_each(channels, "waiting")),
-            ("outbox_refused", "channel", "Results that another system refused", _of_each(channels, "refused")),
-            ("outbox_parked", "channel", "Results that another system did not take", _of_each(channels, "parked")),
+            ("outbox_waiting", "channel", "Results that wait to be sent", _of_each(found, "waiting")),
+            ("outbox_refused", "channel", "Results that another system refused", _of_each(found, "refused")),
+            ("outbox_parked", "channel", "Results that another system did not take", _of_each(found, "parked")),
             ("outbox_oldest_seconds", "channel", "Age of the result that waits longest", ages),
         ):
             family = GaugeMetricFamily(f"mitosis_{name}", told, labels=[label])
@@ -145,5 +145,5 @@ class AnalysisMetrics(Collector):
             yield family
 
 
-def _of_each(channels: Mapping[str, outbox.OutboxStatistics], name: str) -> dict[str, int]:
-    return {channel: getattr(statistics, name) for channel, statistics in channels.items()}
+def _of_each(found: Mapping[str, outbox.OutboxStatistics], name: str) -> dict[str, int]:
+    return {channel: getattr(statistics, name) for channel, statistics in found.items()}

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from service.api.auth import SESSION_COOKIE, identify, refuse_foreign_origin
+from service.api.auth import SESSION_COOKIE, identify, keep_session, refuse_foreign_origin
 from service.api.errors import problems
 from service.api.identity import PERSON
 from service.api.state import StateOf
@@ -68,9 +68,7 @@ async def sign_in(given: SignIn, request: Request, response: Response, state: St
     """Exchange a key for a session of twelve hours, in a cookie that no script can read."""
     refuse_foreign_origin(request)
     secret = await run_in_threadpool(sessions.begin, state.engine, given.key.strip())
-    response.set_cookie(
-        SESSION_COOKIE, secret, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
-    )
+    keep_session(response, request, secret)
 
 
 @router.delete(

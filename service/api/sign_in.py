@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
-from service.api.auth import SESSION_COOKIE
+from service.api.auth import keep_session
 from service.api.errors import problems
 from service.api.identity import Attempt, Provider
 from service.api.state import State, StateOf
@@ -97,8 +97,7 @@ async def come_back(
         answer = RedirectResponse(f"{VIEWER}#sign-in={problem.code}", 303)
     else:
         answer = RedirectResponse(VIEWER, 303)
-        secure = request.url.scheme == "https"
-        answer.set_cookie(SESSION_COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
+        keep_session(answer, request, secret)
     answer.delete_cookie(ATTEMPT_COOKIE, httponly=True, samesite="lax", path="/")
     return answer
 

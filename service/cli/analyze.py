@@ -33,7 +33,7 @@ from service.files import write_whole
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.parameters import AnalysisOptions
 from service.readers.opening import is_url
-from service.region import Region, parse_region
+from service.region import parse_region
 from service.report import Report
 from service.slide import Slide, open_slide
 
@@ -52,22 +52,8 @@ class Asked:
     precision: Arithmetic
     file_format: ReportFormat
     mpp: float | None
-    region: Region | None
-    exclude: Region | None
-    threshold: float | None
-    halo_px: int | None
-    any_stain: bool
+    options: AnalysisOptions
     resume: bool
-
-    def options(self, slide: CohortSlide) -> AnalysisOptions:
-        """Give what is asked of an analysis."""
-        return {
-            "region": slide.region or self.region,
-            "exclude": self.exclude,
-            "threshold": self.threshold,
-            "halo_px": self.halo_px,
-            "any_stain": self.any_stain,
-        }
 
 
 @dataclass(frozen=True)
@@ -146,9 +132,9 @@ def analyze_command(
     if table is not None:
         check_table(table)
     box, rest = (parse_region(each) if each is not None else None for each in (region, exclude))
-    asked = Asked(
-        model or DEFAULT_MODEL, device, precision, file_format, mpp, box, rest, threshold, halo, any_stain, resume
-    )
+    options: AnalysisOptions = {"region": box, "exclude": rest, "threshold": threshold, "halo_px": halo}
+    options["any_stain"] = any_stain
+    asked = Asked(model or DEFAULT_MODEL, device, precision, file_format, mpp, options, resume)
     files = report_files(slides, out, file_format, several)
     check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
     pieces = [
@@ -234,7 +220,7 @@ def one_by_one(pieces: list[Piece]) -> Iterator[tuple[Piece, Callable[[], tuple[
 def analyze_piece(piece: Piece) -> tuple[Row, bool]:
     """Analyse a slide and write its report, unless the one that is there already is that; give its row, and if so."""
     asked, slide = piece.asked, piece.slide
-    options = asked.options(slide)
+    options: AnalysisOptions = {**asked.options, "region": slide.region or asked.options["region"]}
     with open_slide(slide.path, mpp=slide.mpp or asked.mpp) as opened:
         opened.require_mpp()  # fails at once, where loading the model takes seconds
         if asked.resume and piece.file is not None:

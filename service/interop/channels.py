@@ -80,11 +80,6 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
     return found
 
 
-def configured(settings: Settings) -> list[str]:
-    """Name the channels that are configured. Raises SettingsInvalid."""
-    return list(channels(settings))
-
-
 def send_due(engine: Engine, storage: Storage, name: str, channel: Channel, draw: Draw) -> int:
     """Send what waits on a channel, in order, until nobody answers; gives how many were delivered or refused.
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import structlog
@@ -31,11 +30,10 @@ from service.errors import (
 )
 from service.hosts import guard_urls, listed_hosts
 from service.inference import Detector
-from service.parameters import AnalysisOptions
+from service.parameters import options_of
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.refusals import DatabaseUnavailable, NotFound, QueueUnavailable, SourceUnavailable
-from service.region import region_of
 from service.report import Report
 from service.slide import Slide
 from service.store.analyses import Analyses, Claim
@@ -148,7 +146,7 @@ class Runner:
         folder = self._storage.result_folder(claim.analysis.id)
         with self._open(claim) as slide:
             # made once: whoever else works on this slide, or goes on with it, finds it there
-            plan = Plan.load_or_make(folder / "plan.npz", slide, detector.card, **_options(claim.analysis.request))
+            plan = Plan.load_or_make(folder / "plan.npz", slide, detector.card, **options_of(claim.analysis.request))
             slide.require_unchanged()
             if claim.kind == "whole" and (totals := self._shares(claim, plan)):
                 self._analyses.split(claim, totals)
@@ -237,18 +235,6 @@ class Runner:
     def _open(self, claim: Claim) -> Slide:
         stored = find_slide(self._analyses.engine, claim.analysis.tenant, claim.analysis.slide_id)
         return open_stored(self._storage, stored, mpp=claim.analysis.request.get("mpp"))
-
-
-def _options(request: dict[str, Any]) -> AnalysisOptions:
-    """Read what an analysis was asked for."""
-    region, exclude = request.get("region"), request.get("exclude")
-    return {
-        "region": region and region_of(region),
-        "exclude": exclude and region_of(exclude),
-        "threshold": request.get("threshold"),
-        "halo_px": request.get("halo_px"),
-        "any_stain": request.get("any_stain", False),
-    }
 
 
 def _checkpoint(folder: Path, claim: Claim) -> Path:
