@@ -105,12 +105,7 @@ def _entries(state: State, analysis: Analysis, wanted: _Wanted, request: Request
     response_class=Response,
     responses=outcomes(NotFound, NotFinished, FormatUnavailable, ResultHeld) | FOUND,
 )
-def read(
-    kind: Part,
-    resource_id: str,
-    state: StateOf,
-    caller: Reader,
-) -> Response:
+def read(kind: Part, resource_id: str, state: StateOf, caller: Reader) -> Response:
     """Return one resource; the report has the analysis' id."""
     address = f"{kind}/{resource_id}"
     analysis_id = analysis_of(resource_id)

@@ -15,15 +15,7 @@ from service.api.state import State, StateOf
 from service.errors import StorageFull, StoredDamaged
 from service.intake.density import RAMP as DENSITY_RAMP
 from service.intake.density import densities, density_picture, density_place
-from service.intake.overlays import (
-    RAMP,
-    Ramp,
-    Reason,
-    heat_picture,
-    heat_place,
-    hindrance_outlines,
-    tissue_outline,
-)
+from service.intake.overlays import RAMP, Ramp, Reason, heat_picture, heat_place, hindrance_outlines, tissue_outline
 from service.readings import standing
 from service.refusals import NotFinished, NotFound
 from service.review import counted_places

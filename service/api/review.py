@@ -141,11 +141,7 @@ CHANGING = (
 )
 
 
-@router.get(
-    "/detections",
-    summary="Detections, decisions, counts",
-    responses=problems(*LOOKING) | TAGGED,
-)
+@router.get("/detections", summary="Detections, decisions, counts", responses=problems(*LOOKING) | TAGGED)
 def get_detections(
     analysis_id: str,
     state: StateOf,
@@ -183,9 +179,7 @@ def change_detections(
 
 
 @router.post(
-    "/signature",
-    summary="Vouch for the review as it stands",
-    responses=problems(*CHANGING, DisagreementsOpen) | TAGGED,
+    "/signature", summary="Vouch for the review as it stands", responses=problems(*CHANGING, DisagreementsOpen) | TAGGED
 )
 def sign(
     analysis_id: str,
@@ -208,14 +202,7 @@ def sign(
 
 
 @router.get("/hotspot", summary="The MAI in a window of one's own", responses=problems(*LOOKING))
-def get_hotspot(
-    analysis_id: str,
-    state: StateOf,
-    caller: Reader,
-    x: Centre,
-    y: Centre,
-    reviewer: Who = None,
-) -> Mai:
+def get_hotspot(analysis_id: str, state: StateOf, caller: Reader, x: Centre, y: Centre, reviewer: Who = None) -> Mai:
     """Count the window of the MAI round a place as the most active one is counted; nothing is kept of it."""
     result, entries = _look(state, caller, analysis_id, reviewer)
     return mai_at(result.report(), result.glass(), entries, x, y)

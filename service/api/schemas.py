@@ -59,8 +59,7 @@ class AnalysisOptions(StrictModel):
         bool, Field(description="Examine sections too that do not look stained with H&E; else `stain-not-he`.")
     ] = False
     parts: Annotated[
-        int | None,
-        Field(ge=1, le=MAX_PARTS, description="Share the slide between workers in so many parts."),
+        int | None, Field(ge=1, le=MAX_PARTS, description="Share the slide between workers in so many parts.")
     ] = None
 
 

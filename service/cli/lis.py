@@ -125,13 +125,7 @@ def held_command(data_dir: DataDir = None) -> None:
 
 
 @lis_app.command("release")
-def release_command(
-    hold: Hold,
-    name: PersonName,
-    reason: Reason,
-    key: Key = None,
-    data_dir: DataDir = None,
-) -> None:
+def release_command(hold: Hold, name: PersonName, reason: Reason, key: Key = None, data_dir: DataDir = None) -> None:
     """Send a held result for the order that it has; asks for a key of scope `review`."""
     from service.store.holds import find_held, release
 

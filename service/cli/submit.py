@@ -51,10 +51,7 @@ class ServiceBar(Progress):
 def submit_command(
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="Slides, images, DICOM folders, a folder, URIs, or a manifest.csv.",
-        ),
+        typer.Argument(metavar="FILE...", help="Slides, images, DICOM folders, a folder, URIs, or a manifest.csv."),
     ],
     server: Server = DEFAULT_SERVER,
     key: Key = None,

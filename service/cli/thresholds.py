@@ -17,8 +17,7 @@ def thresholds_command(
     quiet: Annotated[list[Path], typer.Option(metavar="DIR", help="Fields almost without mitoses. Repeatable.")],
     model: Model = None,
     second_look: Annotated[
-        Optional[float],
-        typer.Option(min=0, max=1, help="Look again from this on, 0: not; else as the card."),
+        Optional[float], typer.Option(min=0, max=1, help="Look again from this on, 0: not; else as the card.")
     ] = None,
     precision: Precision = "auto",
     write: Annotated[bool, typer.Option("--write", help="Keep the table, and the second look, in the card.")] = False,

@@ -80,9 +80,7 @@ def to_segmentation(glass: QualityMap, report: Report, order: Order, source: "Da
         segmented_property_type=coded(hd, codes.EXAMINED[-1]),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=report.software.name,
-            family=coded(hd, codes.MULTISPECTRAL),
-            version=report.software.version,
+            name=report.software.name, family=coded(hd, codes.MULTISPECTRAL), version=report.software.version
         ),
         tracking_uid=named_uid(f"examined {report.analysis.id}"),
         tracking_id="Examined tissue",

@@ -264,12 +264,7 @@ def _diagnostic_report(
 
 
 def _provenance(
-    name: str,
-    report: Report,
-    targets: list[Resource],
-    device: Resource,
-    issued: str,
-    confirmed: Confirmation | None,
+    name: str, report: Report, targets: list[Resource], device: Resource, issued: str, confirmed: Confirmation | None
 ) -> Resource:
     """Say who made and who confirmed this version; each version has its own."""
     agents: list[Resource] = [{"type": _concept((codes.ASSEMBLER,)), "who": _link(device)}]

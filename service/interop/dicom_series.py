@@ -192,8 +192,7 @@ class _Part:
         self._parser: MultipartParser | None = None
         if kind == b"multipart/related" and b"boundary" in options:
             self._parser = MultipartParser(
-                options[b"boundary"],
-                {"on_part_begin": self._begin, "on_part_data": self._data, "on_end": self._end},
+                options[b"boundary"], {"on_part_begin": self._begin, "on_part_data": self._data, "on_end": self._end}
             )
         elif kind != b"application/dicom":
             raise SourceUnavailable("the archive answers with something else than DICOM")

@@ -6,15 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from service.export import codes
-from service.export.fhir_order import (
-    Resource,
-    accession,
-    container,
-    filled,
-    number_of,
-    specimen_identifiers,
-    subject,
-)
+from service.export.fhir_order import Resource, accession, container, filled, number_of, specimen_identifiers, subject
 from service.interop.fhir_orders import SYSTEMS
 from service.order import OrderedService, ReceivedOrder, split_name
 from service.store.orders import INACTIVE

@@ -43,10 +43,7 @@ class ResultVersion:
     withdrawn: bool = False  # taken back from this order
 
     def fhir(
-        self,
-        settings: Settings,
-        bundle: Literal["transaction", "collection"] = "transaction",
-        pdf: bytes | None = None,
+        self, settings: Settings, bundle: Literal["transaction", "collection"] = "transaction", pdf: bytes | None = None
     ) -> bytes:
         """As a FHIR Bundle, with the PDF in it if there is one. Raises FormatUnavailable."""
         return to_fhir(

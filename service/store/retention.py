@@ -20,20 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    Table,
-    and_,
-    delete,
-    func,
-    insert,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, delete, func, insert, select, tuple_, update
 
 from service.errors import ParameterInvalid
 from service.store import audit, orders, outbox

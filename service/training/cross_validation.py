@@ -255,11 +255,7 @@ def write_judged(fold: Fold, judge: Judge) -> Path:
 
 
 def examine_held_out(
-    fold: Fold,
-    fields: Sequence[Field],
-    model: Path,
-    device: Device,
-    on_examined: OnExamined = lambda *_: None,
+    fold: Fold, fields: Sequence[Field], model: Path, device: Device, on_examined: OnExamined = lambda *_: None
 ) -> list[ExaminedField]:
     """Examine fields; the map of an image that the same network saw before is read, not computed.
 

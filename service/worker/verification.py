@@ -40,12 +40,7 @@ class Verification:
     notes: list[str]
 
 
-def verify(
-    engine: Engine,
-    storage: Storage,
-    analysis_id: str,
-    on_progress: "OnProgress | None" = None,
-) -> Verification:
+def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnProgress | None" = None) -> Verification:
     """Analyse again and compare.
 
     Raises NotFound, also where the slide was deleted; NotFinished, SourceForbidden; and as `open_slide`,
