@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -21,6 +21,7 @@ from service.slide import Rgb, Slide, open_slide
 ABOVE = 0.1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95))
 def test_every_cell_that_may_be_a_mitosis_belongs_to_one_candidate(seed: int, above: float) -> None:
     random = np.random.default_rng(seed)
