@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import scipy
+import skimage
 from PIL import Image, ImageDraw, ImageFont
 
 from service.activity_report import CirclePlace, GrownMai, Mai, window_words
@@ -71,7 +71,8 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap) -> Image.Image:
     strongest = scipy.ndimage.maximum_filter(
         strongest, size=max(1, round(lattice.stride_px * lattice.scale[0] / scale)) | 1
     )
-    strongest = scipy.ndimage.grey_dilation(strongest, footprint=_disc(max(2, thumbnail.shape[1] // 500)))
+    disc = skimage.morphology.disk(max(2, thumbnail.shape[1] // 500))
+    strongest = scipy.ndimage.grey_dilation(strongest, footprint=disc)
     grey = thumbnail.mean(-1, keepdims=True) * 0.6 + 100
     tinted = (np.clip(grey, 0, 255) * (1 - strongest[..., None] * (1 - HEAT))).astype(np.uint8)
     return _captioned(Image.fromarray(tinted), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
@@ -124,12 +125,6 @@ def _outline_tissue(thumbnail: Rgb, tissue: TissueMask, scale: float) -> None:
         rows[:, None], columns
     ]
     thumbnail[mask & ~scipy.ndimage.binary_erosion(mask, iterations=2, border_value=1)] = TISSUE
-
-
-def _disc(radius: int) -> npt.NDArray[np.bool_]:
-    offsets = np.arange(-radius, radius + 1)
-    disc: npt.NDArray[np.bool_] = offsets**2 + offsets[:, None] ** 2 <= radius**2
-    return disc
 
 
 def _ring(
