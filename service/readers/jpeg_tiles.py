@@ -2,9 +2,12 @@
 
 OpenSlide paints every tile through a compositor, which costs more than decoding it (measured: about 25 against 150
 megapixels a second). Where a level is nothing but a grid of JPEG tiles, they can be decoded straight into place.
-Whatever is unusual (other compressions and vendors, two pages of a level's size, missing tiles, any doubt of the
-decoder) is left to OpenSlide, which so stays the judge of what is damaged. And a second decoder is not believed: on
-opening, some tiles of each level are compared with OpenSlide's, and a level that differs has no short way.
+Whatever is unusual (other compressions and vendors, two pages of a level's size, missing tiles) is left to OpenSlide.
+And a second decoder is not believed: on opening, some tiles of each level are compared with OpenSlide's, and a level
+that differs has no short way.
+
+Of a stream that breaks off in the middle every decoder, OpenSlide's too, makes up the rest without a word: grey, or what
+was there before. So a stream of which the decoder says that part is lost is damage, whoever would read it.
 """
 
 import math
@@ -22,20 +25,30 @@ import scipy
 import simplejpeg
 import tifffile
 
+from service.box import Box
 from service.readers.stream_size import stream_size
 
 VENDORS = ("generic-tiff", "aperio")  # others place tiles with overlaps or in several areas
 LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
 CACHED_PIXELS = 1 << 23  # 24 MiB: neighbouring reads share tiles
-START, SCAN, JFIF, ADOBE = b"\xff\xd8", 0xDA, 0xE0, 0xEE  # markers of a JPEG stream
+START, END, SCAN, JFIF, ADOBE = b"\xff\xd8", b"\xff\xd9", 0xDA, 0xE0, 0xEE  # markers of a JPEG stream
 FRAMES, FIRST_SAMPLING = range(0xC0, 0xC4), 11  # the frame's marker; where it says how its components are sampled
 # what makes a decoder take the components for R, G, B, or for Y, Cb, Cr, whatever their ids are
 RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 YCBCR_MARKER = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 COMPARED_PX = 256  # side of what is compared of a tile
 ROUNDING = 2  # of 255, where OpenSlide interpolates
+LOST = "Corrupt JPEG data"  # begins what libjpeg says where it goes on with pixels that are not in the stream
 
 Rgb = npt.NDArray[np.uint8]
+
+
+class LostPixels(ValueError):
+    """Part of a JPEG stream is lost; `tile` says where it lies (level px), if it is one of a grid."""
+
+    def __init__(self, what: object, tile: Box | None = None) -> None:
+        super().__init__(what)
+        self.tile = tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,11 @@ class Level:
     def columns(self) -> int:
         """Tiles in a row."""
         return -(-self.width // self.tile_width)
+
+    def place(self, index: int) -> Box:
+        """Say where a tile lies (level px)."""
+        row, column = divmod(index, self.columns)
+        return Box(column * self.tile_width, row * self.tile_height, self.tile_width, self.tile_height)
 
     def sampled(self) -> list[int]:
         """Choose the tiles to compare: the first, the fullest (glass is alike in every plane), and the middle one."""
@@ -111,11 +129,14 @@ class JpegTiles:
     def _agrees(self, judge: Any, number: int, index: int, downsample: float) -> bool:
         """Tell whether a tile is OpenSlide's; where that interpolates, each pixel lies between its neighbours."""
         level = self.levels[number]
-        row, column = divmod(index, level.columns)
-        x, y = column * level.tile_width, row * level.tile_height
-        width = min(level.tile_width, level.width - x, COMPARED_PX)
-        height = min(level.tile_height, level.height - y, COMPARED_PX)
-        ours = self.read(number, x, y, width, height)
+        tile = level.place(index)
+        x, y = tile.x, tile.y
+        width = min(tile.width, level.width - x, COMPARED_PX)
+        height = min(tile.height, level.height - y, COMPARED_PX)
+        try:
+            ours = self.read(number, x, y, width, height)
+        except LostPixels:  # whoever reads the tile will be told
+            return True
         if ours is None:  # not in the file, or for OpenSlide to judge
             return True
         place = (round(x * downsample), round(y * downsample))
@@ -133,7 +154,10 @@ class JpegTiles:
         return bool(((theirs >= lowest - ROUNDING) & (theirs <= highest + ROUNDING)).all())
 
     def read(self, number: int, x: int, y: int, width: int, height: int) -> Rgb | None:
-        """Decode a box inside a level (level px), (height, width, 3); None where OpenSlide must be asked."""
+        """Decode a box inside a level (level px), (height, width, 3); None where OpenSlide must be asked.
+
+        Raises LostPixels.
+        """
         level = self.levels.get(number)
         if level is None:
             return None
@@ -157,17 +181,32 @@ class JpegTiles:
                 return cached
         try:
             stream = os.pread(self._file, level.counts[index], level.offsets[index])
-            whole = marked(START + level.tables + stream[2:], level.photometric)
+            whole = marked(START + level.tables + stream[2:], level.photometric) + END  # it may lack nothing but that
             if stream_size(whole) != (level.tile_width, level.tile_height):
                 return None
             tile = simplejpeg.decode_jpeg(whole, "RGB", fastdct=False, fastupsample=False, strict=True)
-        except (OSError, ValueError):  # corrupt or empty, the decoder's warnings included
+        except (OSError, ValueError) as error:  # empty, or none at all, for OpenSlide to judge
+            if str(error).startswith(LOST):
+                raise LostPixels(error, level.place(index)) from error
             return None
         with self._lock:
             self._cache[number, index] = tile
             if len(self._cache) * level.tile_width * level.tile_height > CACHED_PIXELS:
                 self._cache.popitem(last=False)
         return np.asarray(tile)
+
+
+def require_sound(stream: bytes, tables: bytes | None = None) -> None:
+    """Raise LostPixels where part of a JPEG stream is lost, which needs `tables` where those are apart from it.
+
+    For decoders that would not say so. At an eighth of its size the stream is read in full, and little is computed.
+    """
+    whole = (START + tables[2:-2] + stream[2:] if tables else stream) + END
+    try:
+        simplejpeg.decode_jpeg(whole, "GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:  # what else it does not like is for the decoder that is asked for the pixels
+        if str(error).startswith(LOST):
+            raise LostPixels(error) from error
 
 
 def marked(stream: bytes, photometric: int) -> bytes:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from service.box import Box
 from service.errors import SlideChanged, SlideDamaged
-from service.readers.jpeg_tiles import JpegTiles
+from service.readers.jpeg_tiles import JpegTiles, LostPixels
 from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.slide_metadata import positive_number
 from service.refusals import SourceUnavailable
@@ -65,7 +65,10 @@ class Levels:
 
     def _read_inside(self, level: int, box: Box) -> Rgb:
         if self._jpeg_tiles is not None:
-            pixels = self._jpeg_tiles.read(level, box.x, box.y, box.width, box.height)
+            try:
+                pixels = self._jpeg_tiles.read(level, box.x, box.y, box.width, box.height)
+            except LostPixels as error:
+                raise self._damaged(level, error.tile or box, error) from error
             if pixels is not None:
                 return pixels
         if self._opened.name == "openslide" and self._reader_downsamples[level] % 1:
@@ -100,12 +103,12 @@ class Levels:
             tile = self._damaged_tile(level, box)
             if tile is None and not again:  # it was in another thread's box
                 return self._decode(level, box, again=True)
-            tile = tile or box
-            raise SlideDamaged(
-                f"{self.name}: the tile at x {tile.x}, y {tile.y} of level {level} cannot be decoded ({error}); "
-                "copy the file again"
-            ) from error
+            raise self._damaged(level, tile or box, error) from error
         return _on_white(np.asarray(image))
+
+    def _damaged(self, level: int, tile: Box, error: Exception) -> SlideDamaged:
+        where = f"the tile at x {tile.x}, y {tile.y} of level {level}"
+        return SlideDamaged(f"{self.name}: {where} cannot be decoded ({error}); copy the file again")
 
     def _location(self, level: int, box: Box) -> tuple[int, int]:
         """Say where a box of a level begins, as readers want it: in whole level-0 px."""

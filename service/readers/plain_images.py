@@ -6,6 +6,7 @@ import openslide
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from service.errors import BadInput, NotASlide, PixelsUnsupported, SlideDamaged, SlideTooLarge
+from service.readers.jpeg_tiles import require_sound
 from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.tiff_images import TIFF_MAGIC, TiffContents, check_size
 
@@ -29,6 +30,8 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
                 image.seek(contents.slide.pages[0][0])
             _check_plain(image, path)
             icc = image.info.get("icc_profile") if contents is None else contents.icc
+            if image.format == "JPEG":
+                require_sound(path.read_bytes())
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             mode = "RGBA" if image.has_transparency_data else "RGB"

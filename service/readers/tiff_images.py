@@ -23,7 +23,7 @@ from service.errors import (
     SlideUnsupported,
 )
 from service.readers.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
-from service.readers.jpeg_tiles import is_subsampled
+from service.readers.jpeg_tiles import LostPixels, is_subsampled, require_sound
 from service.readers.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -118,12 +118,15 @@ def _contents(tiff: tifffile.TiffFile, name: str, size: int) -> TiffContents:
     icc = top.tags.valueof(ICC_PROFILE)
     sparse = not all(top.databytecounts)
     flat = len(pages) == 1 and not top.is_tiled and not is_ome(description) and not sparse
+    plain = top.compression in WHOLE and (flat or top.photometric == tifffile.PHOTOMETRIC.PALETTE)
+    if plain and top.compression in JPEG:
+        _check_streams(top, name)
     return TiffContents(
         slide,
         warnings,
         orientation,
         icc if isinstance(icc, bytes) else None,
-        plain=top.compression in WHOLE and (flat or top.photometric == tifffile.PHOTOMETRIC.PALETTE),
+        plain=plain,
         like_openslide=all(page.is_tiled for page in pages)
         and orientation == 1
         and UNSPECIFIED not in top.extrasamples
@@ -278,6 +281,17 @@ def _check_segments(page: Any, name: str, size: int) -> None:
         )
     if max(ends) > size:
         raise SlideDamaged(f"{name} was cut short: its tiles end after the file does; copy the file again")
+
+
+def _check_streams(page: Any, name: str) -> None:
+    """Raise SlideDamaged where part of a JPEG strip is lost, of which Pillow would not say so."""
+    file = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        try:
+            require_sound(file.read(count), page.jpegtables)
+        except LostPixels as error:
+            raise SlideDamaged(f"{name} cannot be decoded ({error}); copy the file again") from error
 
 
 def _check_codec(tiff: tifffile.TiffFile, page: Any, name: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from zarr.storage import MemoryStore
 
 from service.readers.confinement import outside
-from service.readers.jpeg_tiles import marked
+from service.readers.jpeg_tiles import marked, require_sound
 from service.readers.stream_size import stream_size
 from service.readers.tiff_images import JPEG, JPEG_2000, TiffContents, page_at
 
@@ -134,11 +134,13 @@ def _turned(key: str) -> str:
 
 
 def _decode_by_tag(page: Any) -> None:
-    """Make tifffile take the colours of JPEG tiles from the page's tag, as `marked` understands it."""
+    """Make tifffile take the colours of JPEG tiles from the page's tag, and refuse those of which part is lost."""
     page.is_jfif = True  # tifffile then leaves RGB to the decoder, which believes the stream's markers
     decode = page.decode
 
     def decode_marked(data: bytes | None, index: int, **options: Any) -> Any:
+        if data:
+            require_sound(data, page.jpegtables)
         return decode(data and marked(data, page.photometric), index, **options)
 
     page.decode = decode_marked

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from service.analysis import analyze
+from service.errors import SlideDamaged
 from service.inference import Detector
 from service.model_card import DEFAULT_MODEL
 from service.readers.jpeg_tiles import JpegTiles
@@ -151,3 +152,45 @@ def test_a_slide_gives_the_same_detections_through_each_of_the_three_ways(tmp_pa
     assert through["tiffslide.ome.tif"] == ("tiffslide", 0)
     assert len(found["short.tif"]) > 3
     assert found["short.tif"] == found["openslide.tif"] == found["tiffslide.ome.tif"]
+
+
+# Streams that break off in the middle
+
+
+def break_off(path: Path, tile: int) -> Path:
+    """Lose the second half of a tile's stream, or of a whole JPEG; every decoder makes it up."""
+    content = bytearray(path.read_bytes())
+    start, count = 0, len(content)
+    if path.suffix == ".tif":
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages.first
+            start, count = page.dataoffsets[tile], page.databytecounts[tile]
+    content[start + count // 2 : start + count] = bytes(count - count // 2 - 2) + b"\xff\xd9"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "reader", "what"),
+    [
+        pytest.param({"tile": (128, 128)}, "openslide", "x 256, y 128 of level 0", id="the short way"),
+        pytest.param({"tile": (128, 128), "byteorder": ">"}, "tiffslide", "cannot be decoded", id="TiffSlide"),
+        pytest.param({"rowsperstrip": 64}, "pillow", "broken.tif", id="strips"),
+    ],
+)
+def test_a_stream_that_breaks_off_is_damage_whoever_reads_it(
+    options: dict[str, Any], reader: str, what: str, tmp_path: Path
+) -> None:
+    path, pixels = tmp_path / "broken.tif", draw_tissue(512, 384)
+    tifffile.imwrite(path, pixels, photometric="rgb", compression="jpeg", metadata=None, **options)
+    with open_slide(path, mpp=0.25) as slide:
+        assert slide.reader_name == reader
+    break_off(path, 6 if "tile" in options else 3)
+    with pytest.raises(SlideDamaged, match=what), open_slide(path, mpp=0.25) as slide:
+        slide.read(Box(0, 0, slide.width, slide.height))
+
+
+def test_a_photograph_that_breaks_off_is_damaged(tmp_path: Path) -> None:
+    Image.fromarray(draw_tissue(512, 384)).save(tmp_path / "broken.jpg")
+    with pytest.raises(SlideDamaged, match=r"broken\.jpg"):
+        open_slide(break_off(tmp_path / "broken.jpg", 0), mpp=0.25)
