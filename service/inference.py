@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from service.errors import OutputUnwritable, StorageFull
 from service.model_card import DEFAULT_MODEL
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
+from service.same_picture import require_pixels
 from service.slide import Rgb, Slide
 from service.tiling import Lattice, Tile
+from service.tissue import TissueMask
 from service.weights import Model, load_model
 
 CHECKPOINT_SECONDS = 20.0
@@ -82,7 +85,7 @@ class Detector:
         try:
             on_progress(done, total)
             tiles = [tile for tile in plan.tiles if tile not in found.done]
-            patches = zip(tiles, _read_ahead(slide, lattice, tiles, self.backend.readers), strict=True)
+            patches = zip(tiles, _read_ahead(slide, plan, tiles, self.backend.readers), strict=True)
             jobs = ((patch[None], plan.stain.transforms[tile.section]) for tile, patch in patches)
             maps = self.backend.predict_all(jobs) if len(tiles) > 1 else starmap(self.predict, jobs)
             for tile, cells in zip(tiles, maps, strict=True):
@@ -107,13 +110,20 @@ def _save_if_possible(found: ProbabilityMap, checkpoint: Path | None, key: str) 
             found.save(checkpoint, key)
 
 
-def _read_ahead(slide: Slide, lattice: Lattice, tiles: Iterable[Tile], readers: int) -> Iterator[Rgb]:
+def _read(slide: Slide, lattice: Lattice, tissue: TissueMask, tile: Tile) -> Rgb:
+    pixels = slide.read(tile.read, lattice.scale)
+    require_pixels(slide, tissue, lattice, tile, pixels)
+    return pixels
+
+
+def _read_ahead(slide: Slide, plan: Plan, tiles: Iterable[Tile], readers: int) -> Iterator[Rgb]:
     """Yield the tiles' pixels (H, W, 3), in order, read by threads that stay a few tiles ahead."""
     waiting: deque[Future[Rgb]] = deque()
+    read = partial(_read, slide, plan.parameters.lattice, plan.tissue)
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
         try:
             for tile in tiles:
-                waiting.append(pool.submit(slide.read, tile.read, lattice.scale))
+                waiting.append(pool.submit(read, tile))
                 if len(waiting) >= 2 * readers:
                     yield waiting.popleft().result()
             while waiting:

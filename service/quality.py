@@ -21,6 +21,7 @@ from service.folds import find_folds
 from service.ink import COLOURLESS, EIGHT, FRINGE_PX, Density, Mask, areas_of, find_ink
 from service.overview import Overview
 from service.region import Region
+from service.same_picture import require_one_picture
 from service.sections import Sections
 from service.slide import Rgb, Slide
 from service.tissue import WHOLE, TissueMask, tissue_on
@@ -150,6 +151,7 @@ class QualityMap:
 def assess_quality(slide: Slide) -> QualityMap:
     """Find the tissue of a slide and what hinders its examination. Raises as `Overview.of`, and SlideDamaged."""
     overview = Overview.of(slide)
+    require_one_picture(slide, overview)
     density = overview.density()
     ink = find_ink(density)
     tissue = tissue_on(overview, density, ink)
