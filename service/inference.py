@@ -76,7 +76,7 @@ class Detector:
         `on_progress` is called before the first tile and after each, and may raise to stop: what is done by then is
         in the checkpoint. Raises SlideDamaged; StorageFull, OutputUnwritable where the finished map cannot be saved.
         """
-        slide = slide.in_colours(self.card.colour)
+        slide = slide.in_colours(self.card.colour).in_light(plan.light)
         lattice, key = plan.parameters.lattice, self.map_key(plan)
         found = ProbabilityMap.resume(checkpoint, lattice, key)
         total, done = plan.patches, sum(tile.patches for tile in found.done)

@@ -16,10 +16,11 @@ from service.arrays import load_arrays, save_arrays
 from service.errors import StainNotHE
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
+from service.overview import Overview
 from service.parameters import AnalysisOptions, Parameters
 from service.quality import QUALITY_ARRAYS, RULES, QualityFacts, QualityMap, assess_quality
 from service.sections import Sections, estimate_stains
-from service.slide import Slide
+from service.slide import USUAL_LIGHT, Slide
 from service.stain import StainEstimate, StainMatch
 from service.tiling import PATCH_PX, Tile, cover
 from service.tissue import TissueMask
@@ -44,6 +45,7 @@ class Plan:
     stain: StainMatch
     tiles: list[Tile]
     key: str
+    light: float  # grey levels; see `Slide.in_light`
     seconds: float = field(default=0.0, compare=False)  # that making or loading it took
 
     @classmethod
@@ -55,12 +57,14 @@ class Plan:
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
         slide = slide.in_colours(card.colour)
-        quality = assess_quality(slide)
+        overview = Overview.of(slide)
+        quality, slide = assess_quality(slide, overview), slide.in_light(overview.light)
         sections = quality.sections
         stain = StainMatch.of(_estimates(slide, sections, parameters), card.stain_matrix())
         if not parameters.any_stain:
             _refuse_other_stains(slide, stain)
-        return cls._covering(parameters, quality, sections, stain, _key(slide, card, parameters, stain), started)
+        key = _key(slide, card, parameters, stain)
+        return cls._covering(parameters, quality, sections, stain, key, overview.light, started)
 
     @classmethod
     def load(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
@@ -70,11 +74,12 @@ class Plan:
         facts_json, labels, *arrays = load_arrays(path, "plan", "facts", "sections", *QUALITY_ARRAYS)
         facts = json.loads(str(facts_json))
         stain = StainMatch.of([each and StainEstimate.from_json(each) for each in facts["stains"]], card.stain_matrix())
-        key = _key(slide, card, parameters, stain)
+        light = float(facts.get("light", USUAL_LIGHT))
+        key = _key(slide.in_light(light), card, parameters, stain)
         if facts["key"] != key:
             raise ValueError(f"{path} is of another analysis")
         quality = QualityMap.from_arrays(*arrays)
-        return cls._covering(parameters, quality, Sections(quality.examinable, labels), stain, key, started)
+        return cls._covering(parameters, quality, Sections(quality.examinable, labels), stain, key, light, started)
 
     @classmethod
     def load_or_make(cls, path: Path, slide: Slide, card: ModelCard, **options: Unpack[AnalysisOptions]) -> Self:
@@ -90,7 +95,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write what cannot be derived; a power cut may take it. Raises StorageFull, OutputUnwritable."""
-        facts = {"key": self.key, "stains": self.stain.as_json()}
+        facts = {"key": self.key, "light": self.light, "stains": self.stain.as_json()}
         arrays = {"facts": json.dumps(facts), "sections": self.sections.labels, **self.quality.as_arrays()}
         save_arrays(path, compressed=True, durable=False, **arrays)
 
@@ -154,6 +159,7 @@ class Plan:
         sections: Sections,
         stain: StainMatch,
         key: str,
+        light: float,
         started: float,
     ) -> Self:
         kept = sections if parameters.any_stain else sections.keep(stain.is_he)
@@ -162,12 +168,13 @@ class Plan:
         side, halo_px = parameters.patches_per_side, parameters.halo_px
         tiles = list(cover(parameters.lattice, parameters.region_box, tissue.touches, side, halo_px, kept.under))
         seconds = time.monotonic() - started
-        return cls(parameters, quality, sections, kept, examined, examined_mm2, stain, tiles, key, seconds)
+        return cls(parameters, quality, sections, kept, examined, examined_mm2, stain, tiles, key, light, seconds)
 
 
 def _key(slide: Slide, card: ModelCard, parameters: Parameters, stain: StainMatch) -> str:
     model = f"{card.sha256} {card.colour} stains {stain.checksum}"
-    return f"{slide.sha256} {model} glass {RULES} mpp {parameters.mpp} {parameters.geometry}"
+    light = "" if slide.light is None else f" light {slide.light}"
+    return f"{slide.sha256} {model}{light} glass {RULES} mpp {parameters.mpp} {parameters.geometry}"
 
 
 def _estimates(slide: Slide, sections: Sections, parameters: Parameters) -> list[StainEstimate | None]:

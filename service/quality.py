@@ -148,9 +148,9 @@ class QualityMap:
         return cls(TissueMask(coverage, (x, y), (mpp_x, mpp_y)), kinds)
 
 
-def assess_quality(slide: Slide) -> QualityMap:
+def assess_quality(slide: Slide, overview: Overview | None = None) -> QualityMap:
     """Find the tissue of a slide and what hinders its examination. Raises as `Overview.of`, and SlideDamaged."""
-    overview = Overview.of(slide)
+    overview = overview or Overview.of(slide)
     require_one_picture(slide, overview)
     density = overview.density()
     ink = find_ink(density)

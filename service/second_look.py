@@ -44,7 +44,7 @@ def look_again(
     settings = detector.card.second_look
     if settings is None:
         return probabilities, {}
-    slide = slide.in_colours(detector.card.colour)
+    slide = slide.in_colours(detector.card.colour).in_light(plan.light)
     values, count = probabilities.values.copy(), 0
     for rows, columns in candidates(probabilities.values, settings.above):
         before = probabilities.values[rows, columns]

@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
@@ -28,6 +28,7 @@ from service.readers.slide_metadata import positive_number
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # outside, a header's value is a print resolution, not a microscope's
+USUAL_LIGHT = 240.0  # grey levels of glass
 LOWEST_MPP = 0.6  # x20 scanners write up to 0.55
 
 T = TypeVar("T")
@@ -103,6 +104,7 @@ class Slide:
         self.claimed_mpp, self.warnings = opened.mpp, opened.warnings
         self.colour_profile = ColourProfile(opened.icc) if opened.icc else None
         self.is_srgb = False  # whether pixels are converted by the profile
+        self.light: float | None = None  # grey levels that become those of USUAL_LIGHT
         self.level_dimensions, self.level_downsamples = self._levels.dimensions, self._levels.downsamples
         self.width, self.height = self.level_dimensions[0]
         self.objective_power = self._number("objective-power")
@@ -226,6 +228,14 @@ class Slide:
         converted.is_srgb = True
         return converted
 
+    def in_light(self, light: float) -> "Slide":
+        """Give the slide with its dim light, in grey levels, brought to USUAL_LIGHT; as it is if it is as bright."""
+        if light >= USUAL_LIGHT:
+            return self
+        lit = copy.copy(self)
+        lit.light = light
+        return lit
+
     def read(self, box: Box, scale: tuple[float, float] = (1.0, 1.0)) -> Rgb:
         """Read the pixels of a box of a grid (grid px), white where there is no slide.
 
@@ -253,7 +263,8 @@ class Slide:
     def read_level(self, level: int, box: Box) -> Rgb:
         """Read a box of one level (level px), white where there is no slide. Raises SlideDamaged."""
         pixels = self._ask(self._levels.read, level, box)
-        return self.colour_profile.to_srgb(pixels) if self.is_srgb and self.colour_profile else pixels
+        pixels = self.colour_profile.to_srgb(pixels) if self.is_srgb and self.colour_profile else pixels
+        return pixels if self.light is None else _brighter(self.light)[pixels]
 
     def thumbnail(self, longest_px: int) -> Rgb:
         """Read the whole slide, its longer side at most `longest_px`."""
@@ -269,6 +280,12 @@ class Slide:
                 piece = Box(box.x + left, box.y + top, min(step, box.width - left), min(step, box.height - top))
                 pixels[top : top + piece.height, left : left + piece.width] = self.read(piece, scale)
         return pixels
+
+
+@cache
+def _brighter(light: float) -> Rgb:
+    """List what grey levels become when light is made USUAL_LIGHT, (256,)."""
+    return np.minimum((np.arange(256) + 1) * ((USUAL_LIGHT + 1) / (light + 1)) - 0.5, 255).astype(np.uint8)
 
 
 def open_slide(path: str | Path | Location, *, mpp: float | None = None, name: str | None = None) -> Slide:

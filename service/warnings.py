@@ -1,14 +1,19 @@
 """The report's warnings: what a reader of the counts should know, each with a stable code."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from service.mitotic_activity import ActivityCounts, MitoticScore
 from service.plan import Plan
-from service.slide import Slide
+from service.slide import USUAL_LIGHT, Slide
 from service.tiling import PATCH_PX
 
 X20_MPP = 0.375  # halfway, by ratio, between x40 (0.25) and x20 (0.5)
+FINEST_MPP = 0.15  # a x60 scan has 0.17
+SQUARE = 1.1  # most, from one side of a scanner's pixel to the other
+CONTRADICTED = 1.5  # times, from um per pixel to what the objective gives
+ADAPTED = ("mirax",)  # vendors who name the objective alone, before an adapter makes pixels finer
 UNUSUAL = 1.3  # distance of stains: 1 is the farthest of 456 fields of H&E from many hospitals
 MUCH_LEFT_OUT = 0.2  # of a section's windows
 NOTABLE = 0.01  # of the tissue
@@ -29,14 +34,34 @@ def _of_pixels(slide: Slide, plan: Plan) -> Iterator[tuple[str, str]]:
     if slide.mpp_source == "objective-power":
         what = f"um per pixel was taken from the objective (x{slide.objective_power:g}), not measured"
         yield "mpp-from-objective", what
-    if slide.mpp_source == "request" and claimed and max(claimed[0] / mpp[0], mpp[0] / claimed[0]) > 1.1:
-        yield "mpp-overridden", f"the slide says {claimed[0]:.4g} um per pixel, the request {mpp[0]:.4g}"
+    for message in _doubtful(slide, mpp):
+        yield "mpp-doubtful", message
+    overridden = claimed if slide.mpp_source == "request" else None
+    if overridden and any(max(a / b, b / a) > 1.1 for a, b in zip(overridden, mpp, strict=True)):
+        yield "mpp-overridden", f"the slide says {overridden[0]:.4g} um per pixel, the request {mpp[0]:.4g}"
     if min(slide.width / scale[0], slide.height / scale[1]) < PATCH_PX:
         what = f"the image is smaller than a patch of {PATCH_PX} px and was padded with white"
         yield "smaller-than-patch", what
 
 
+def _doubtful(slide: Slide, mpp: tuple[float, float]) -> Iterator[str]:
+    """Say why um per pixel may be wrong, and with it all areas, counts per area, and what the model sees."""
+    if max(mpp) > SQUARE * min(mpp):
+        yield f"pixels of {mpp[0]:.3g} x {mpp[1]:.3g} um are not square, as scanners' are: one side is wrong"
+    if min(mpp) < FINEST_MPP:
+        yield f"{min(mpp):.3g} um per pixel is finer than any x60 scan; it may be in another unit"
+    if slide.objective_power and slide.mpp_source != "objective-power":
+        mean = math.sqrt(mpp[0] * mpp[1])
+        ratio = mean * slide.objective_power / 10
+        if ratio > CONTRADICTED or (ratio < 1 / CONTRADICTED and slide.vendor not in ADAPTED):
+            looks = f"{mean:.3g} um per pixel is about x{10 / mean:.2g}"
+            yield f"the slide says x{slide.objective_power:g}, but {looks}: one of them is wrong"
+
+
 def _of_stains(plan: Plan) -> Iterator[tuple[str, str]]:
+    if plan.light < USUAL_LIGHT:
+        what = f"the slide was scanned in dim light ({plan.light:.0f} of 255 on glass); it was examined brightened"
+        yield "light-dim", f"{what}, and nobody measured what is missed then"
     estimates = [each for each in plan.stain.estimates if each is not None]
     if plan.stain.wanted and any(each.typical is None for each in estimates):
         where = "" if len(estimates) == 1 else " on every section"

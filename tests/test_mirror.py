@@ -21,7 +21,6 @@ WITHOUT = {
     "ink": "every colour of pen: test_quality.py",
     "midog_boxes": "written and read back: export/test_formats.py, training/test_labels.py",
     "model_card": "of weights and their card: test_weights.py, cli/test_app.py",
-    "overview": "the slide at low magnification, by what is found on it: test_quality.py, test_tissue.py",
     "refusals": "a tree of codes, walked with the errors: test_errors.py",
     "report": "a schema; each field is looked at where it is made: test_analysis.py, docs/test_reports.py",
     "sample_cells": "how the drawn slide looks: test_sample.py",

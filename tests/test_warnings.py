@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from service.mitotic_activity import count_activity
 from service.model_card import DEFAULT_MODEL, find_model, read_card
@@ -12,7 +13,7 @@ from service.slide import open_slide
 from service.warnings import report_warnings
 from tests.drawn import dense_crop
 from tests.glass import fragments
-from tests.slides import draw_tissue, write_svs
+from tests.slides import draw_tissue, write_pyramid, write_svs
 
 CARD = read_card(find_model(DEFAULT_MODEL))
 X40 = "AppMag = 40|MPP = 0.25"
@@ -33,13 +34,29 @@ def warnings_of(path: Path, mpp: float | None = None) -> dict[str, str]:
         pytest.param(X40, 640, 0.3, {"mpp-overridden"}, id="the request says otherwise"),
         pytest.param(X40, 640, 0.26, set(), id="the request says nearly the same"),
         pytest.param(X40, 400, None, {"smaller-than-patch"}, id="small"),
+        pytest.param("AppMag = 40|MPP = 0.5", 640, None, {"low-magnification", "mpp-doubtful"}, id="x40 by its name"),
+        pytest.param("AppMag = 20|MPP = 0.25", 640, None, {"mpp-doubtful"}, id="x20 by its name"),
+        pytest.param("AppMag = 40|MPP = 0.17", 800, None, set(), id="x40 with finer pixels"),
+        pytest.param("AppMag = 20", 640, 0.25, {"mpp-doubtful"}, id="the request contradicts the objective"),
+        pytest.param("MPP = 0.0984", 1600, None, {"mpp-doubtful"}, id="inches taken for centimetres"),
     ],
 )
 def test_what_a_reader_should_know_of_a_slide(
     properties: str, side: int, mpp: float | None, expected: set[str], tmp_path: Path
 ) -> None:
-    path = write_svs(tmp_path / "slide.svs", dense_crop(640, 640)[0][:side, :side], properties)
+    path = write_svs(tmp_path / "slide.svs", dense_crop(1600, 1600)[0][:side, :side], properties)
     assert set(warnings_of(path, mpp)) == expected | {"area-insufficient"}  # nobody has so small a section
+
+
+@pytest.mark.parametrize("mpp", [(0.25, 0.5), (0.5, 0.25)])
+def test_pixels_that_are_not_square_are_doubted(mpp: tuple[float, float], tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    write_pyramid(path, [dense_crop(1024, 1024)[0]])
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for axis, each in zip("XY", mpp, strict=True):
+            tiff.pages.first.tags[f"{axis}Resolution"].overwrite((10**6, round(each * 100)))
+    assert "are not square" in warnings_of(path)["mpp-doubtful"]
+    assert "mpp-overridden" in warnings_of(path, 0.25), "whichever side the request contradicts"
 
 
 def test_colours_that_no_section_of_the_model_had_are_unusual(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ Whatever is unusual (other compressions and vendors, two pages of a level's size
 And a second decoder is not believed: on opening, some tiles of each level are compared with OpenSlide's, and a level
 that differs has no short way.
 
-Of a stream that breaks off in the middle every decoder, OpenSlide's too, makes up the rest without a word: grey, or what
-was there before. So a stream of which the decoder says that part is lost is damage, whoever would read it.
+Of a stream that breaks off in the middle every decoder, OpenSlide's too, makes up the rest without a word: grey, or
+what was there before. So a stream of which the decoder says that part is lost is damage, whoever would read it.
 """
 
 import math
