@@ -285,7 +285,8 @@ class Slide:
 @cache
 def _brighter(light: float) -> Rgb:
     """List what grey levels become when light is made USUAL_LIGHT, (256,)."""
-    return np.minimum((np.arange(256) + 1) * ((USUAL_LIGHT + 1) / (light + 1)) - 0.5, 255).astype(np.uint8)
+    brighter = (np.arange(256) + 1) * ((USUAL_LIGHT + 1) / (light + 1)) - 0.5
+    return np.asarray(np.minimum(brighter, 255), np.uint8)
 
 
 def open_slide(path: str | Path | Location, *, mpp: float | None = None, name: str | None = None) -> Slide:
