@@ -19,8 +19,10 @@ from service.tissue import TissueMask
 
 PLACES = 512  # that are compared, at most, spread over the whole slide
 WINDOW_PX = 4  # mask px
-DIFFERENT = 40.0  # grey levels between the means of a window: tissue and glass differ by more, sharpening by less
-FEWEST = 2  # windows: a single one may lie on an edge that levels show a little apart
+DIFFERENT = (
+    40.0  # grey levels beyond the means of all windows near: tissue and glass differ by more, sharpening by less
+)
+FEWEST = 2  # windows: a single one may be a speck that one level lacks
 WHITE = 255  # a missing tile, through every reader; glass is a little darker, or a scanner fills it with white
 STEP_PX = 16  # model px, from one that is looked at to the next
 BLANK = np.ones((6, 6), bool)  # steps, together with nothing on them: 24 um
@@ -33,15 +35,14 @@ def require_one_picture(slide: Slide, overview: Overview) -> None:
     rows, columns = (side // WINDOW_PX for side in overview.pixels.shape[:2])
     step = max(1, math.ceil(math.sqrt(rows * columns / PLACES)))
     different: list[Box] = []
-    for row in range(step // 2, rows, step):
-        for column in range(step // 2, columns, step):
+    for row in range(max(1, step // 2), rows - 1, step):
+        for column in range(max(1, step // 2), columns - 1, step):
             top, left = row * WINDOW_PX, column * WINDOW_PX
-            coarse = overview.pixels[top : top + WINDOW_PX, left : left + WINDOW_PX]
             edges = [round(place * scale) for place, scale in zip((left, top), overview.scale, strict=True)]
             sides = [round(WINDOW_PX * scale) for scale in overview.scale]
             box = Box(*edges, *sides)
-            fine = slide.read_level(0, box)
-            if np.abs(fine.mean((0, 1)) - coarse.mean((0, 1))).max() > DIFFERENT:
+            fine, near = slide.read_level(0, box).mean((0, 1)), _means(overview.pixels, row, column)
+            if max((near.min(0) - fine).max(), (fine - near.max(0)).max()) > DIFFERENT:
                 different.append(box)
     if len(different) >= FEWEST:
         place = different[0]
@@ -49,6 +50,12 @@ def require_one_picture(slide: Slide, overview: Overview) -> None:
             f"{slide.name}: its levels do not show the same picture, as at x {place.x}, y {place.y} of level 0; "
             "export it anew"
         )
+
+
+def _means(pixels: Rgb, row: int, column: int) -> npt.NDArray[np.float64]:
+    """Give the means of a window and the eight round it, (9, 3): levels may lie a little apart."""
+    rows, columns = (slice((place - 1) * WINDOW_PX, (place + 2) * WINDOW_PX) for place in (row, column))
+    return np.asarray(pixels[rows, columns].reshape(3, WINDOW_PX, 3, WINDOW_PX, 3).mean((1, 3)).reshape(9, 3))
 
 
 def require_pixels(slide: Slide, tissue: TissueMask, lattice: Lattice, tile: Tile, pixels: Rgb) -> None:
