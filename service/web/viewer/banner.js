@@ -31,7 +31,7 @@ function draw() {
 }
 
 connection.addEventListener("lost", () => {
-  const text = "The service does not answer. This page connects again by itself; nothing you entered is lost.";
+  const text = "The service does not answer. This page connects again by itself, and then sends what you decided.";
   showBanner("connection", text, { kind: "bad" });
 });
 connection.addEventListener("back", () => {

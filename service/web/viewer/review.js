@@ -6,8 +6,9 @@
 
 import { call, connection, get } from "./api.js";
 import { CHANGES_PER_REQUEST } from "./contract.js";
+import { draftKey, keep, kept, takeDrafts, undoKey } from "./drafts.js";
 import { awayFrom } from "./figures.js";
-import { applyChange, areSame, undoOf, withoutKey } from "./review_changes.js";
+import { applyChange, undoOf, withoutArrived, withoutKey } from "./review_changes.js";
 import { reviewerName } from "./reviewer.js";
 
 export const LOWEST_CANDIDATE = 0.3; // score of the candidates that are loaded
@@ -28,8 +29,9 @@ export class Review extends EventTarget {
   constructor(analysisId, { mergeUm, mpp }) {
     super();
     this.path = `v1/analyses/${analysisId}`;
-    this.storageKey = `mitosis-draft:${analysisId}`;
-    this.undoKey = `mitosis-undo:${analysisId}`;
+    this.analysisId = analysisId;
+    this.pageId = Math.random().toString(36).slice(2);
+    this.undoKey = undoKey(analysisId);
     this.mergeUm = mergeUm;
     this.mpp = mpp;
     this.server = null; // the review as the service has it
@@ -38,7 +40,10 @@ export class Review extends EventTarget {
     this.conflict = null; // {loaded: whether theirs is shown, by: their names, differ: ids decided differently}
     this.problem = null; // why sending failed, where it will not succeed by itself
     this.refused = null; // why the service refused a change
+    this.isKept = true; // whether what waits outlives the page
     this.onBack = () => this.flush();
+    this.onLeave = (event) => this.isKept || event.preventDefault(); // the browser asks
+    addEventListener("beforeunload", this.onLeave);
     connection.addEventListener("back", this.onBack);
     connection.addEventListener("signed-in", this.onBack);
     this.#timer = setInterval(() => document.hidden || this.loadIfChanged(), LOOK_MS);
@@ -46,6 +51,7 @@ export class Review extends EventTarget {
 
   close() {
     clearInterval(this.#timer);
+    removeEventListener("beforeunload", this.onLeave);
     connection.removeEventListener("back", this.onBack);
     connection.removeEventListener("signed-in", this.onBack);
   }
@@ -58,9 +64,7 @@ export class Review extends EventTarget {
     return `${this.path}/${part}?${new URLSearchParams({ ...query, ...(reviewer && { reviewer }) })}`;
   }
 
-  #get() {
-    return get(this.address("detections"));
-  }
+  #get = () => get(this.address("detections"));
 
   /** The entries of the reading that is shown. */
   async #log() {
@@ -101,21 +105,22 @@ export class Review extends EventTarget {
     this.#merged = null;
   }
 
+  /** Take over what waits, be it of a page that was closed; where two people read, only one's own. */
   #restoreDraft() {
-    const draft = JSON.parse(localStorage.getItem(this.storageKey) ?? "null");
-    if (!draft?.pending?.length) return;
-    this.pending = draft.pending;
-    this.#merged = null;
-    this.#lastNewKey = Math.max(...this.pending.map((change) => Number(change.key?.slice(1)) || 0));
-    if (draft.revision === this.server.revision) this.flush();
-    else this.#setConflict(draft.revision);
+    const { revision, second_reading: isRead } = this.server;
+    const drafts = takeDrafts(this.analysisId, ({ by }) => !isRead || !by || by === reviewerName());
+    if (!drafts.length) return;
+    this.pending = drafts.flatMap((draft) => draft.pending);
+    const seen = Math.min(...drafts.map((draft) => draft.revision));
+    this.#keepDraft(seen);
+    if (seen === revision) this.flush();
+    else this.#isOwnEcho(seen).then((isOwn) => isOwn && this.flush());
   }
 
-  #keepDraft() {
+  #keepDraft(revision = this.server.revision) {
     this.#merged = null;
-    const draft = { revision: this.server.revision, pending: this.pending };
-    if (this.pending.length) localStorage.setItem(this.storageKey, JSON.stringify(draft));
-    else localStorage.removeItem(this.storageKey);
+    const draft = this.pending.length ? { revision, pending: this.pending } : null;
+    this.isKept = keep(`${draftKey(this.analysisId)}:${this.pageId}`, draft);
     this.#keepUndo();
   }
 
@@ -124,14 +129,12 @@ export class Review extends EventTarget {
     const steps = this.#undoSteps
       .slice(-UNDO_STEPS)
       .map((step) => step.map((each) => ({ ...each, ...this.#keyAndId(each) })));
-    const kept = { revision: this.server.revision, steps };
-    if (steps.length) localStorage.setItem(this.undoKey, JSON.stringify(kept));
-    else localStorage.removeItem(this.undoKey);
+    keep(this.undoKey, steps.length ? { revision: this.server.revision, steps } : null);
   }
 
   #restoreUndo() {
-    const kept = JSON.parse(localStorage.getItem(this.undoKey) ?? "null");
-    if (kept?.revision === this.server.revision) this.#undoSteps = kept.steps;
+    const before = kept(this.undoKey);
+    if (before?.revision === this.server.revision) this.#undoSteps = before.steps;
   }
 
   #notify(type = "change") {
@@ -184,46 +187,41 @@ export class Review extends EventTarget {
   /** Accept, reject or clear figures, or note something on them. */
   decide(figures, action, reason) {
     this.#undoSteps.push(figures.map((figure) => undoOf(figure, action)));
-    for (const figure of figures) {
-      this.pending.push({ action, ...this.#keyAndId(figure), ...(reason ? { reason } : {}) });
-    }
-    this.#keepDraft();
-    this.#notify();
-    return this.flush();
+    return this.#send(figures.map((figure) => ({ action, ...this.#keyAndId(figure), ...(reason && { reason }) })));
   }
 
   /** Add mitoses at places; returns their keys. */
   add(places, reason) {
-    const keys = places.map(() => this.#newKey());
-    places.forEach(({ x, y }, index) => {
-      this.pending.push({ action: "add", key: keys[index], x, y, ...(reason ? { reason } : {}) });
-    });
-    this.#undoSteps.push(keys.map((key) => ({ action: "clear", key })));
-    this.#keepDraft();
-    this.#notify();
-    this.flush();
-    return keys;
+    const added = places.map(({ x, y }) => ({ action: "add", key: this.#newKey(), x, y, ...(reason && { reason }) }));
+    this.#undoSteps.push(added.map(({ key }) => ({ action: "clear", key })));
+    this.#send(added);
+    return added.map(({ key }) => key);
   }
 
   async undo() {
     const step = this.#undoSteps.pop();
     if (!step) return;
     await this.#sending;
+    const changes = [];
     for (const change of step.toReversed()) {
       const waiting = this.pending.findIndex((each) => each.action === "add" && each.key === change.key);
       if (change.action === "clear" && waiting >= 0) this.pending.splice(waiting, 1);
-      else if (change.action === "add") this.pending.push({ ...change, key: this.#newKey() });
-      else this.pending.push({ ...change, ...this.#keyAndId(change) });
+      else if (change.action === "add") changes.push({ ...change, key: this.#newKey() });
+      else changes.push({ ...change, ...this.#keyAndId(change) });
     }
-    this.#keepDraft();
-    this.#notify();
-    await this.flush();
+    await this.#send(changes);
   }
 
-  #newKey() {
-    this.#lastNewKey += 1;
-    return `n${this.#lastNewKey}`;
+  /** Let changes wait in the name of who makes them, and send them. */
+  #send(changes) {
+    const by = reviewerName();
+    this.pending.push(...changes.map((each) => ({ ...each, by })));
+    this.#keepDraft();
+    this.#notify();
+    return this.flush();
   }
+
+  #newKey = () => `n${this.pageId}-${(this.#lastNewKey += 1)}`;
 
   /** The key and id of a figure; an addition that was saved in the meantime has those of its detection. */
   #keyAndId({ key }) {
@@ -249,19 +247,19 @@ export class Review extends EventTarget {
   }
 
   async #sendAll() {
-    const reviewer = reviewerName();
-    if (!reviewer) return;
-    if (this.pending.length && this.server.second_reading && this.loadedFor !== reviewer) {
-      const own = await this.#get().catch((problem) => (this.problem = problem));
-      if (own === this.problem) return;
-      this.#setServer(own); // the reading of that name
-    }
     while (this.pending.length && !this.conflict) {
       const changes = this.#sendable();
+      const reviewer = this.pending[0].by ?? reviewerName();
+      if (this.server.second_reading && this.loadedFor !== reviewer) {
+        if (reviewer !== reviewerName()) return; // nobody else's reading is shown
+        const own = await this.#get().catch((problem) => (this.problem = problem));
+        if (own === this.problem) return;
+        this.#setServer(own); // the reading of that name
+      }
       try {
         this.#saved(changes, await this.#patch(changes, reviewer));
       } catch (problem) {
-        if (!(await this.#canContinueAfter(problem, changes, reviewer))) return;
+        if (!(await this.#canContinueAfter(problem, changes))) return;
       }
       this.problem = null;
     }
@@ -273,15 +271,15 @@ export class Review extends EventTarget {
     return (await call(`${this.path}/detections`, { method: "PATCH", headers, json })).json();
   }
 
-  async #canContinueAfter(problem, changes, reviewer) {
-    if (problem.status === 412) return this.#isOwnEcho(changes, reviewer);
+  async #canContinueAfter(problem, changes) {
+    if (problem.status === 412) return this.#isOwnEcho(this.server.revision);
     const refusal = problem.status === 422 && /^changes\.(\d+): (.*)/.exec(problem.message);
     if (!refusal || !changes[Number(refusal[1])]) {
       this.problem = problem;
       return false;
     }
     const [change] = this.pending.splice(Number(refusal[1]), 1);
-    if (change.action === "add") this.#forget(change.key); // there is nothing to undo
+    if (change.action === "add") this.#forget(change.key); // there is nothing to undo, and nothing to decide on
     this.#keepDraft();
     this.refused = refusal[2];
     this.#notify("refused");
@@ -289,6 +287,7 @@ export class Review extends EventTarget {
   }
 
   #forget(key) {
+    this.pending = this.pending.filter((each) => each.key !== key);
     const steps = this.#undoSteps.map((step) => step.filter((each) => each.key !== key));
     this.#undoSteps = steps.filter((step) => step.length > 0);
   }
@@ -296,7 +295,9 @@ export class Review extends EventTarget {
   /** What can be sent now: a decision on an addition waits until that has got its id. */
   #sendable() {
     const changes = [];
+    const [{ by }] = this.pending;
     for (const change of this.pending.slice(0, CHANGES_PER_REQUEST)) {
+      if (change.by !== by) break; // each is sent in the name of who made it
       if (change.action !== "add" && change.id === undefined) Object.assign(change, this.#keyAndId(change));
       if (change.action !== "add" && change.id === undefined) break;
       changes.push(change);
@@ -318,13 +319,22 @@ export class Review extends EventTarget {
     this.#notify();
   }
 
-  /** Whether the review has changed only by these changes: they had arrived, but the answer was lost. */
-  async #isOwnEcho(changes, reviewer) {
+  /** Whether nobody else has changed the review since a revision; what had arrived, the answer lost, waits no more. */
+  async #isOwnEcho(since) {
     const [entries, loaded] = await Promise.all([this.#log(), this.#get()]);
-    const since = entries.filter((entry) => entry.revision > this.server.revision);
-    const isOwn = areSame(changes, since, reviewer);
-    if (isOwn) this.#saved(changes, loaded);
-    else await this.#setConflict(this.server.revision, entries);
+    const theirs = entries.filter((entry) => entry.revision > since);
+    const { waiting, arrived } = withoutArrived(this.pending, theirs);
+    const isOwn = theirs.every(
+      ({ id, reviewer }) =>
+        this.pending.some((each) => each.by === reviewer) && !waiting.some((each) => each.id === id),
+    );
+    if (isOwn) {
+      for (const [{ key }, { id }] of arrived) this.#savedIds.set(key, id);
+      this.pending = waiting;
+      this.#setServer(loaded);
+      this.#keepDraft();
+      this.#notify();
+    } else await this.#setConflict(since, entries);
     return isOwn;
   }
 
@@ -370,11 +380,11 @@ export class Review extends EventTarget {
 
   // Signing
 
-  /** Sign the review as it is shown. Throws where decisions wait, or where somebody else has changed it. */
-  async sign({ reviewer, organization, patient }) {
+  /** Sign the review at a revision. Throws where decisions wait, or where somebody has changed it since. */
+  async sign({ reviewer, organization, patient, revision }) {
     await this.flush();
     if (this.pending.length) throw new Error("There are decisions that could not be sent yet.");
-    const headers = { "If-Match": `"${this.server.revision}"` };
+    const headers = { "If-Match": `"${revision}"` };
     const json = { reviewer, ...(organization && { organization }), ...(patient && { patient_id: patient }) };
     try {
       const response = await call(`${this.path}/signature`, { method: "POST", headers, json });

@@ -1,14 +1,14 @@
-// Changes of a review: {key, action, id, x, y, reason}. `key` names a figure of this page; `id` is the service's, and is
-// not known for an addition until it is saved.
+// Changes of a review: {key, action, id, x, y, reason, by}. `key` names a figure of this page; `id` is the service's, and
+// is not known for an addition until it is saved; `by` is who made it.
 
 import { DECISIONS } from "./contract.js";
 
 /** What one change does to the figures (a Map by key), as long as the service has not answered. */
 export function applyChange(figures, change) {
   if (change.action === "add") {
-    const { key, x, y, reason } = change;
-    const added = { key, id: null, x, y, score: null, origin: "person", decision: "accepted", reason, unsent: true };
-    figures.set(key, added);
+    const { key, x, y, reason, by: reviewer } = change;
+    const added = { key, id: null, x, y, score: null, origin: "person", decision: "accepted", unsent: true };
+    figures.set(key, { ...added, reason, reviewer });
     return;
   }
   const figure = figures.get(change.key);
@@ -23,6 +23,7 @@ export function applyChange(figures, change) {
     return;
   }
   figure.decision = DECISIONS[change.action];
+  figure.reviewer = figure.decision && change.by;
   figure.reason = change.reason ?? null;
   figure.unsent = true;
 }
@@ -39,16 +40,23 @@ export function undoOf(figure, action) {
 
 /** What the service takes of a change. */
 export function withoutKey(change) {
-  const sent = { ...change };
-  delete sent.key;
+  const { key: _key, by: _by, ...sent } = change;
   return sent;
 }
 
-/** Whether the entries of a review's log are these changes, made by this reviewer, in this order. */
-export function areSame(changes, entries, reviewer) {
-  return changes.every((change, index) => {
-    const entry = entries[index];
-    if (!entry || entry.action !== change.action || entry.reviewer !== reviewer) return false;
-    return change.action === "add" ? entry.x === change.x && entry.y === change.y : entry.id === change.id;
+/** Those of some changes that the entries of a review's log do not have, and those that they have, each with its entry. */
+export function withoutArrived(changes, entries) {
+  const left = [...entries];
+  const arrived = [];
+  const waiting = changes.filter((change) => {
+    const at = left.findIndex(
+      ({ action, reviewer, id, x, y }) =>
+        action === change.action &&
+        reviewer === change.by &&
+        (action === "add" ? x === change.x && y === change.y : id === change.id),
+    );
+    if (at >= 0) arrived.push([change, ...left.splice(at, 1)]);
+    return at < 0;
   });
+  return { waiting, arrived };
 }

@@ -6,6 +6,7 @@ import { askFor } from "./dialog.js";
 import { number, plural } from "./format.js";
 import { keepReviewer, NAME_INPUT, reviewerName } from "./reviewer.js";
 
+const CHANGED = "Somebody has changed this review since this was shown. Cancel, look at it, and sign then.";
 const ORGANIZATION_KEY = "mitosis-organization"; // of the browser's storage
 
 /**
@@ -13,7 +14,7 @@ const ORGANIZATION_KEY = "mitosis-organization"; // of the browser's storage
  * for an order. Resolves with null where cancelled.
  */
 export function askToSign(review, report, ordered) {
-  const { mai, counts, second_reading: reading } = review.server;
+  const { mai, counts, revision, second_reading: reading } = review.server;
   const mitoses = plural(counts.total, "mitosis", "mitoses");
   const words = [
     `${mitoses}, MAI ${number(mai.count)} in ${windowWords(mai)}${mai.area_sufficient ? "" : ": no class"}.`,
@@ -50,7 +51,9 @@ export function askToSign(review, report, ordered) {
     ],
     yes: "Sign",
     act: async (values) => {
-      await review.sign(values);
+      await review.sign({ ...values, revision }).catch((problem) => {
+        throw problem.status === 412 ? new Error(CHANGED) : problem;
+      });
       keepReviewer(values.reviewer);
       localStorage.setItem(ORGANIZATION_KEY, values.organization);
     },
