@@ -101,7 +101,7 @@ class _Counted(Part):
     interval: Annotated[tuple[float, float], Field(description="Of chance alone (Poisson); not of the model's errors.")]
     corrected: Annotated[
         CorrectedCount | None,
-        Field(description="By the model's precision and recall; null where its card has none, and after a review."),
+        Field(description="By the model's own errors; null: its card has none, none is counted, or after a review."),
     ] = None
     area_mm2: float
     tissue_mm2: Annotated[
@@ -136,9 +136,13 @@ class Activity(Part):
 
 
 def window_words(found: Mai | Score | Grown) -> str:
-    """Say a count, its window and the tissue in that, for people."""
-    tissue = "" if found.tissue_mm2 is None else f", {found.tissue_mm2:.2f} mm2 of it examined tissue"
-    return f"{found.count} mitoses in {found.area_mm2:.2f} mm2{tissue}"
+    """Say a count, its window and the tissue in that, for people; without mitoses there is no window."""
+    window = f"{found.area_mm2:.2f} mm2"
+    if found.tissue_mm2 is not None:
+        window += f", {found.tissue_mm2:.2f} mm2 of it examined tissue"
+    elif not isinstance(found, Grown) and found.hotspot is None:
+        window = f"any {window}" if found.area_sufficient else f"less than {window} of examined tissue"
+    return f"{found.count} mitoses in {window}"
 
 
 def activity_of(

@@ -43,8 +43,10 @@ class DetectionError(BaseModel):
         except (KeyError, ValidationError):
             return None
 
-    def correct(self, count: int) -> CorrectedCount:
-        """Correct a count, to one digit."""
+    def correct(self, count: int) -> CorrectedCount | None:
+        """Correct a count, to one digit; None of no figures: a share of none says nothing of what was missed."""
+        if count == 0:
+            return None
         low = count * self.precision_interval[0] / self.recall_interval[1]
         high = count * self.precision_interval[1] / self.recall_interval[0]
         return CorrectedCount(

@@ -44,3 +44,13 @@ def test_counts_of_earlier_versions_are_read() -> None:
     assert (read.tissue_mm2, read.grown, read.hotspot and read.hotspot.sections) == (None, None, None)
     assert window_words(read) == "12 mitoses in 1.59 mm2"
     assert window_words(Mai.model_validate(now)) == "12 mitoses in 1.59 mm2, 0.16 mm2 of it examined tissue"
+
+
+@pytest.mark.parametrize(
+    ("side_um", "said"),
+    [(6000, "any 1.59 mm2"), (400, "less than 1.59 mm2 of examined tissue")],
+    ids=["much", "little"],
+)
+def test_no_mitosis_is_said_of_no_more_than_was_examined(side_um: int, said: str) -> None:
+    activity = activity_of(0, side_um**2 / 1e6, count_activity([], all_tissue(side_um, side_um)), MPP)
+    assert window_words(activity.mai) == f"0 mitoses in {said}"

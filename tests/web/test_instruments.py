@@ -182,7 +182,7 @@ def test_once_more_a_part_without_a_part_of_it_and_at_another_threshold(
     assert outer / hole == pytest.approx(np.array([3.0, 3.0]), rel=0.1)
     page.get_by_role("tab", name="Again").click()
     page.locator(".others a").first.wait_for()
-    assert "threshold 0.60 (this one)" in page.locator(".others").inner_text()
+    assert "threshold 0.6 (this one)" in page.locator(".others").inner_text()
 
 
 def test_the_heat_map_is_a_density_from_afar_and_a_probability_near(page: Any) -> None:

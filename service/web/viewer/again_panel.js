@@ -30,7 +30,7 @@ export function createAgainPanel({ stage, deepZoom, overlay, slide, analysis, re
       min: "0",
       required: !known,
       value: asked.mpp ?? "",
-      placeholder: known ? `${number(known[0], 3)} (from the slide)` : "needed",
+      placeholder: known ? `${[...new Set(known)].join(" × ")} (from the slide)` : "needed",
     }),
     threshold: field("Threshold", {
       type: "number",
@@ -189,8 +189,8 @@ export function createAgainPanel({ stage, deepZoom, overlay, slide, analysis, re
         dateAndTime(createdAt),
         summary ? `MAI ${number(summary.mai)}` : STATUS_WORDS[status],
         request.region || request.exclude ? "region" : "whole slide",
-        request.threshold && `threshold ${number(request.threshold, 2)}`,
-        request.mpp && `${number(request.mpp, 3)} µm per pixel`,
+        request.threshold && `threshold ${request.threshold}`,
+        request.mpp && `${request.mpp} µm per pixel`,
       ];
       const words = parts.filter(Boolean).join(", ");
       return h(

@@ -6,12 +6,17 @@ import { interval, number } from "./format.js";
 const tissueOf = ({ tissue_mm2: tissue, hotspot, area_mm2: area }) =>
   tissue ?? (hotspot ? hotspot.tissue_fraction * area : null); // reports of earlier versions have the fraction only
 
-/** The area of a window, and of the examined tissue in it. */
+/** The area of a window, and of the examined tissue in it; without mitoses there is none. */
 export function windowWords(found) {
-  const tissue = tissueOf(found);
   const window = `${number(found.area_mm2, 2)} mm²`;
-  return tissue === null ? window : `${window}, ${number(tissue, 2)} mm² of it examined tissue`;
+  const none = found.area_sufficient ? `any ${window}` : `less than ${window} of examined tissue`;
+  const tissue = tissueOf(found);
+  return tissue === null ? none : `${window}, ${number(tissue, 2)} mm² of it examined tissue`;
 }
+
+/** What all mitoses are counted in. */
+export const examinedWords = ({ tissue, region }) =>
+  `all ${number(tissue.examined_mm2, 2)} mm² of tissue examined${region ? " in the region" : ""}`;
 
 /** The same tissue in short, for a table that has the area. */
 export const tissueWords = (found) => `${number(tissueOf(found), 2)} tissue`;

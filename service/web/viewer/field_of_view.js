@@ -44,11 +44,17 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, review }) {
   );
   let stopPainting = null;
 
+  /** The keys of a field's figures that still count; that of an addition changes when it is saved. */
+  function stillIn({ keys }) {
+    const counted = new Set(review?.counted.map((figure) => figure.key));
+    return keys.map((key) => review.keyNow(key)).filter((key) => counted.has(key));
+  }
+
   /** The field in the middle of the view, and its figures that no field before it holds. */
   function fieldHere() {
     const { x, y } = deepZoom.view();
     const circle = { shape: "circle", x: x - 0.5, y: y - 0.5, radius_um: Number(diameter.value) / 2 };
-    const before = new Set(fields.flatMap(({ keys }) => keys));
+    const before = new Set(fields.flatMap(stillIn));
     const found = (review?.counted ?? []).filter(
       (figure) => isInWindow(figure, circle, mpp) && !before.has(figure.key),
     );
@@ -88,7 +94,8 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, review }) {
   }
 
   function draw() {
-    const total = fields.reduce((sum, { keys }) => sum + keys.length, 0);
+    const counts = fields.map((field) => (field.count = stillIn(field).length));
+    const total = counts.reduce((sum, each) => sum + each, 0);
     const area = (fields.length * Math.PI * (Number(diameter.value) / 2000) ** 2).toFixed(2);
     const here = fieldHere().keys.length;
     const tissue = fields.reduce((sum, field) => sum + field.tissue, 0); // no number where one is not known
@@ -96,7 +103,7 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, review }) {
     fill(
       words,
       `Here ${number(here)}. ${plural(total, "mitosis", "mitoses")} in ${plural(fields.length, "field")}`,
-      fields.length ? ` (${fields.map(({ keys }) => keys.length).join(" + ")}), ${area} mm²${kind}` : "",
+      fields.length ? ` (${counts.join(" + ")}), ${area} mm²${kind}` : "",
     );
     backButton.disabled = fields.length === 0;
     beginButton.disabled = fields.length === 0;
@@ -104,10 +111,10 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, review }) {
   }
 
   function paint({ context, frame, strokeWithHalo, drawName }) {
-    fields.forEach(({ circle, keys }, index) => {
+    fields.forEach(({ circle, count: held }, index) => {
       const [x, y] = [frame.x + (circle.x + 0.5) * frame.zoom, frame.y + (circle.y + 0.5) * frame.zoom];
       strokeWithHalo(context, circleOf(frame, x, y, circle.radius_um), strokeColour, 1.5);
-      drawName(frame, `${index + 1}: ${keys.length}`, x, y);
+      drawName(frame, `${index + 1}: ${held}`, x, y);
     });
     const radius = Number(diameter.value) / 2;
     strokeWithHalo(context, circleOf(frame, frame.width / 2, frame.height / 2, radius), strokeColour, 3);
@@ -124,10 +131,12 @@ export async function createFieldOfView({ deepZoom, overlay, mpp, review }) {
     element,
     start() {
       stopPainting = overlay.addPainter(paint);
+      review?.addEventListener("change", draw);
       draw();
     },
     stop() {
       stopPainting();
+      review?.removeEventListener("change", draw);
       stopPainting = null;
     },
     enter: count,

@@ -40,10 +40,13 @@ export function age(text) {
   return hours < 48 ? `${Math.round(hours)} h` : `${Math.round(hours / 24)} d`;
 }
 
-/** Date and time of day, in the browser's time zone. */
-export function dateAndTime(text) {
-  const date = new Date(text);
-  const today = date.toDateString() === new Date().toDateString();
-  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  return today ? `today ${time}` : `${date.toLocaleDateString()} ${time}`;
-}
+/** Date and time in the browser's time zone, as 2026-11-26 18:40 CET: alike in all languages, true on paper. */
+export const dateAndTime = (text) =>
+  new Date(text).toLocaleString("sv", {
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    timeZoneName: "short",
+  });

@@ -28,7 +28,7 @@ export async function createHotspotTool({ stage, deepZoom, overlay, mpp, automat
     snapButton,
   );
   let place = null; // its centre, as detections count
-  let found = null; // what the service counted there
+  let found = null; // what the service counted there, or while it is asked, where the circle was before
   let wanted = null; // the place that is to be counted next
   let isAsking = false;
   let stops = [];
@@ -40,7 +40,7 @@ export async function createHotspotTool({ stage, deepZoom, overlay, mpp, automat
   function draw() {
     const mai = automatic();
     fill(other, mai.hotspot ? words(mai) : "no mitoses, no window");
-    if (found) fill(own, words(found));
+    if (found) fill(own, words(found), isAsking ? " …" : "");
     element.dataset.count = found?.count ?? "";
     overlay.redraw();
   }
@@ -48,8 +48,8 @@ export async function createHotspotTool({ stage, deepZoom, overlay, mpp, automat
   function moveTo(x, y) {
     place = { x: Math.max(0, x), y: Math.max(0, y) };
     wanted = place;
-    overlay.redraw();
     ask();
+    draw();
   }
 
   /** Ask for the last place only: the pointer is faster than the service. */
@@ -61,12 +61,13 @@ export async function createHotspotTool({ stage, deepZoom, overlay, mpp, automat
       wanted = null;
       try {
         found = await get(changes.address("hotspot", { x: x.toFixed(2), y: y.toFixed(2) }));
-        draw();
       } catch (error) {
-        fill(own, error.message);
+        found = null; // that of another place is none of this one
+        fill(own, `Not counted: ${error.message}`);
       }
+      isAsking = wanted !== null;
+      draw();
     }
-    isAsking = false;
   }
 
   function snapBack() {
@@ -85,7 +86,7 @@ export async function createHotspotTool({ stage, deepZoom, overlay, mpp, automat
     const path2d = new Path2D();
     path2d.ellipse(x, y, across, down, 0, 0, 2 * Math.PI);
     strokeWithHalo(context, path2d, strokeColour, 3);
-    drawName(frame, `placed: ${found ? number(found.count) : "…"}`, x, y);
+    drawName(frame, `placed: ${found ? number(found.count) : ""}${isAsking ? " …" : ""}`, x, y);
   }
 
   const recount = () => {

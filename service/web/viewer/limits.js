@@ -20,7 +20,8 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
   );
   const openAll = () => {
-    for (const each of element.querySelectorAll("details")) each.open = true; // what is closed is not printed
+    // what is closed is not printed
+    for (const each of document.querySelectorAll(".side details:not(.log)")) each.open = true;
   };
   addEventListener("beforeprint", openAll);
   fill(element, readers, lines, hold, warnings);
@@ -29,11 +30,13 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
     const { server, figures } = review;
     const { mai } = server ?? report;
     const open = undecided(figures);
-    const tooLittle = `The MAI's window of ${windowWords(mai)} holds too little tissue: no class.`;
+    const tooLittle = mai.hotspot
+      ? `The MAI's window of ${windowWords(mai)} holds too little tissue: no class.`
+      : `The MAI is of ${windowWords(mai)}: no class.`;
     fill(
       lines,
       server && open > 0 ? h("p", { class: "undecided" }, h("strong", {}, decidedWords(figures))) : null,
-      mai.area_sufficient || !mai.hotspot ? null : h("p", {}, tooLittle, " ", grownWords(mai)),
+      mai.area_sufficient ? null : h("p", {}, tooLittle, " ", grownWords(mai)),
       mai.hotspot?.sections > 1
         ? h("p", {}, `The MAI's window reaches ${number(mai.hotspot.sections)} pieces of tissue that lie apart.`)
         : null,

@@ -2,11 +2,10 @@
 
 import { get } from "./api.js";
 import { ACTION_WORDS } from "./contract.js";
-import { classWords, correctedWords, grownWords, tissueWords, windowWords } from "./counted_words.js";
+import { classWords, correctedWords, examinedWords, grownWords, tissueWords, windowWords } from "./counted_words.js";
 import { definitionOf, loadDefinitions } from "./definitions.js";
 import { fill, h } from "./dom.js";
-import { createExportButtons } from "./exports.js";
-import { dateAndTime, duration, interval, number, plural } from "./format.js";
+import { dateAndTime, duration, interval, number } from "./format.js";
 import { RESEARCH_USE } from "./research_use.js";
 
 const OWN_KEY = "mitosis-definition"; // of the browser's storage
@@ -17,7 +16,13 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   let log = null; // entries of the review's log, once it was opened
   let card = null; // the model's, once it is loaded
   let definitions = null; // the service's, once they are loaded
+  let createExportButtons = null; // once the result is looked at
   let drawn = "";
+
+  async function loadExports() {
+    ({ createExportButtons } = await import("./exports.js"));
+    draw();
+  }
 
   async function load() {
     const [models, known] = await Promise.allSettled([get("v1/models"), loadDefinitions()]);
@@ -34,12 +39,12 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   function draw() {
     const { server } = review;
     const { held } = analysis();
-    const loaded = [Boolean(card), Boolean(definitions), log?.length];
+    const loaded = [Boolean(card), Boolean(definitions), Boolean(createExportButtons), log?.length];
     const wanted = JSON.stringify([server?.revision, server?.status, held, ...loaded]);
     if (wanted === drawn) return; // else what is open would close
     drawn = wanted;
     const counted = server ?? report;
-    const exports = h("section", {}, h("h2", {}, "Export"), createExportButtons(analysis(), report));
+    const exports = h("section", {}, h("h2", {}, "Export"), createExportButtons?.(analysis(), report));
     fill(element, signature(), counts(counted), scores(counted), exports, history(), method());
   }
 
@@ -49,14 +54,14 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
     const badge = h("span", { class: `badge ${server.status}` }, server.status);
     if (!server.signed) return h("p", { class: "badge-line" }, badge, " Nobody has signed this result.");
     const { reviewer, organization, at, revision } = server.signed;
-    const later = server.revision - revision;
-    const note = `${plural(later, "change")} since then; the signed version stays valid until it is signed again.`;
+    const note =
+      " Changed since then: these counts are not signed; the signed ones stay valid until it is signed again.";
     return h(
       "p",
       { class: "badge-line" },
       badge,
       ` Signed by ${reviewer}${organization ? `, ${organization}` : ""}, ${dateAndTime(at)}.`,
-      later > 0 ? h("strong", {}, ` ${note}`) : null,
+      server.revision > revision && h("strong", {}, note),
     );
   }
 
@@ -65,7 +70,6 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   function counts({ counts: all, mai }) {
     const definition = definitionOf(definitions, mai);
     const ofClass = classWords(mai, definition);
-    const region = report.region ? " in the region" : "";
     const numbers = [
       ["Mitoses", { count: "total" }, number(all.total)],
       ["per mm²", {}, number(all.per_mm2, 1)],
@@ -85,7 +89,7 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
         `MAI ${number(mai.count)} (${intervalName()} ${interval(mai.interval)}) in ${windowWords(mai)}`,
         ofClass ? `: ${ofClass}` : null,
         mai.near_cutoff ? h("strong", {}, ", near the cut-off") : null,
-        `. Examined: ${number(report.tissue.examined_mm2, 2)} mm² of tissue${region}.`,
+        `. Mitoses and per mm² are of ${examinedWords(report)}.`,
       ),
       h("p", { class: "quiet" }, correctedWords(mai)),
       mai.grown &&
@@ -104,8 +108,8 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   function hotspots({ hotspot, count, alternatives, grown }) {
     if (!hotspot) return null;
     const button = (place, value, name) =>
-      h("button", { type: "button", onclick: () => goTo(place) }, `${name} ${number(value)}`);
-    const others = (alternatives ?? []).map((each, index) => button(each.hotspot, each.count, `${index + 2}.`));
+      h("button", { type: "button", onclick: () => goTo(place) }, `${name}: ${number(value)}`);
+    const others = (alternatives ?? []).map((each, index) => button(each.hotspot, each.count, `no. ${index + 2}`));
     return h(
       "p",
       { class: "spots" },
@@ -200,21 +204,20 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   function method() {
     const { model, slide, software } = report;
     const isOwn = !card || card.threshold === model.threshold;
-    const threshold = number(model.threshold, 2);
     const commit = software.commit ? `, ${software.commit.slice(0, 12)}` : "";
     const size = `${number(slide.width)} × ${number(slide.height)} px`;
     const { seconds, created_at: createdAt } = report.analysis;
     const facts = [
       ["Model", `${model.id}, at ${model.mpp} µm per pixel`],
       ["Weights (SHA-256)", h("code", {}, model.sha256)],
-      ["Threshold", isOwn ? threshold : `${threshold}, asked for; the model's own is ${number(card.threshold, 2)}`],
+      ["Threshold", `${model.threshold}${isOwn ? "" : `, asked for; the model's own is ${card.threshold}`}`],
       ["How it was chosen", card?.threshold_note ?? "not known"],
       [
         "Slide",
-        `${slide.name}, ${slide.vendor}, ${size}, ${number(slide.mpp[0], 4)} µm per pixel (${slide.mpp_source})`,
+        `${slide.name}, ${slide.vendor}, ${size}, ${[...new Set(slide.mpp)].join(" × ")} µm per pixel (${slide.mpp_source})`,
       ],
       ["Slide (SHA-256)", h("code", {}, slide.sha256)],
-      ["Software", `${software.name} ${software.version}${commit}, ${duration(seconds)} on ${dateAndTime(createdAt)}`],
+      ["Software", `${software.name} ${software.version}${commit}, ${duration(seconds)}, ${dateAndTime(createdAt)}`],
     ];
     const limits = (card?.limits ?? []).map((each) => h("li", {}, each));
     if (limits.length) facts.push(["Limits", h("ul", {}, limits)]);
@@ -232,5 +235,5 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
   }
 
   load();
-  return { element, draw };
+  return { element, draw, loadExports };
 }

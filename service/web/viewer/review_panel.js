@@ -2,7 +2,7 @@
 
 import { hideBanner, showBanner } from "./banner.js";
 import { CROP_UM, DECISIONS } from "./contract.js";
-import { decidedWords, windowWords } from "./counted_words.js";
+import { decidedWords, examinedWords, windowWords } from "./counted_words.js";
 import { announce, fill, h, isTyping } from "./dom.js";
 import { isInWindow, kindWords, nameOf, saidWords, scoreWords } from "./figures.js";
 import { number, placeInUm, plural } from "./format.js";
@@ -28,19 +28,9 @@ const FILTERS = {
 
 /**
  * `onSelect(figure, moves)` and `onFigures(figures)` keep the slide in step; `centre()` is the place in the middle of
- * the view; `onAdding(on)`: whether the next click adds a mitosis. `isOrdered`: whether the result is for an order.
+ * the view; `onAdding(on)`: whether the next click adds a mitosis; `loadAnalysis()` tells whether there is an order.
  */
-export function createReviewPanel({
-  review,
-  report,
-  slideId,
-  isOrdered,
-  onSelect,
-  onFigures,
-  centre,
-  onAdding,
-  onSigned,
-}) {
+export function createReviewPanel({ review, report, slideId, onSelect, onFigures, centre, onAdding, loadAnalysis }) {
   const { mpp } = report.slide;
   const { threshold } = report.model;
   const mayDecide = may("review");
@@ -110,9 +100,9 @@ export function createReviewPanel({
 
   async function sign() {
     const { askToSign } = await import("./sign_dialog.js");
-    if (!(await askToSign(review, report, isOrdered))) return;
+    if (!(await askToSign(review, report, await loadAnalysis()))) return;
     announce("signed");
-    onSigned();
+    loadAnalysis();
   }
 
   // Selecting
@@ -231,7 +221,9 @@ export function createReviewPanel({
       ["mai", number(server.mai.count), " MAI"],
       ["density", number(server.counts.per_mm2, 1), " per mm²"],
     ];
-    const waiting = review.isSending ? " · saving…" : ` · ${plural(pending.length, "decision")} not sent yet`;
+    const lost = review.isKept ? "" : "; lost if this page is closed";
+    const unsent = ` · ${plural(pending.length, "decision")} not sent yet, not in MAI and per mm²${lost}`;
+    const waiting = review.isSending ? " · saving…" : unsent;
     fill(
       summary,
       h(
@@ -239,7 +231,7 @@ export function createReviewPanel({
         { class: "numbers" },
         numbers.map(([count, value, unit]) => h("div", {}, h("b", { dataset: { count } }, value), unit)),
       ),
-      server.mai.hotspot && h("p", { class: "quiet" }, `MAI in ${windowWords(server.mai)}`),
+      h("p", { class: "quiet" }, `MAI in ${windowWords(server.mai)}; per mm² of ${examinedWords(report)}`),
       h(
         "p",
         { class: "quiet" },

@@ -73,7 +73,7 @@ export function createPage(address) {
     if (address.analysis) {
       analysis = await get(`v1/analyses/${address.analysis}`);
       setTitle(analysis.slide_name, `${analysis.slide_name}, mitoses`);
-      fill(about, analysis.accession_number ?? "");
+      showAccession();
     }
     const slideId = analysis?.slide_id ?? address.slide;
     const slide = await get(`v1/slides/${slideId}`).catch((error) => {
@@ -91,6 +91,8 @@ export function createPage(address) {
     else if (slide) await showAgain(side, slide);
     else showProblem({ code: "not-found", message: "this slide does not exist, or does not exist any more" });
   }
+
+  const showAccession = () => fill(about, analysis.accession_number ?? "");
 
   function setTitle(name, windowTitle) {
     fill(title, name);
@@ -207,14 +209,17 @@ export function createPage(address) {
     };
     const onAnalysis = (now) => {
       analysis = now;
+      showAccession();
       limits.draw();
       resultPanel.draw();
     };
-    const loadAnalysis = async () => onAnalysis(await get(`v1/analyses/${analysis.id}`));
+    const loadAnalysis = async () => {
+      await get(`v1/analyses/${analysis.id}`).then(onAnalysis, () => {}); // the signature, too, will not be taken
+      return Boolean(analysis.order_id ?? analysis.request.order?.patient_id);
+    };
     const limits = createLimits({ report, review, analysis: () => analysis, onAnalysis });
     closers.push(limits.close);
-    const isOrdered = Boolean(analysis.order_id ?? analysis.request.order?.patient_id);
-    const ofReview = { review, report, slideId, isOrdered, onSigned: loadAnalysis };
+    const ofReview = { review, report, slideId, loadAnalysis };
     reviewPanel = createReviewPanel({ ...ofReview, ...reviewOnSlide() });
     closers.push(reviewPanel.close);
     const resultPanel = createResultPanel({
@@ -233,10 +238,11 @@ export function createPage(address) {
       const selected = review.figures.find((figure) => figure.key === selectedKey) ?? null;
       if (selected || !selectedKey?.startsWith("c")) overlay.set({ selected }); // a candidate is not in the review
     });
+    review.addEventListener("overtaken", loadAnalysis);
     deepZoom.onClick((x, y) => reviewPanel.clicked(overlay.figureAt(x, y), deepZoom.toSlide(x, y)));
     const contents = [
       ["Review", reviewPanel.element],
-      ["Result", resultPanel.element],
+      ["Result", resultPanel.element, resultPanel.loadExports],
     ];
     const again = h("div", {});
     slide ??= await get(`v1/slides/${slideId}`).catch(() => null);

@@ -71,7 +71,7 @@ export function createThresholdSlider({ model, lowest, areaMm2, mpp, countedAt, 
       radiusUm,
     );
     const total = plural(counted.length, "mitosis", "mitoses");
-    fill(valueText, number(chosen, 2), isMoved ? "" : h("span", { class: "quiet" }, " as analysed"));
+    fill(valueText, `${chosen}`, isMoved ? "" : h("span", { class: "quiet" }, " as analysed"));
     fill(preview, `${total} would be counted, ${number(inCircle)} in the most active ${number(areaMm2, 2)} mm²`);
     element.dataset.counted = counted.length;
     element.dataset.mai = inCircle;

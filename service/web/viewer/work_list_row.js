@@ -112,8 +112,8 @@ function parameters({ region, exclude, threshold, mpp }) {
   const words = [
     region && "region",
     exclude && "an area left out",
-    threshold && `threshold ${number(threshold, 2)}`,
-    mpp && `${number(mpp, 3)} µm per pixel`,
+    threshold && `threshold ${threshold}`,
+    mpp && `${mpp} µm per pixel`,
   ].filter(Boolean);
   return words.length ? h("span", { class: "quiet" }, words.join(", ")) : null;
 }
@@ -129,7 +129,7 @@ function standing(analysis) {
   if (!summary) return statusElements(analysis);
   const { status, figures, undecided } = summary;
   const words = [
-    summary.changed && "changed since then",
+    summary.changed && "changed since then: these counts are not signed",
     summary.signed_readings && READ_BY_TWO[summary.signed_readings.length],
     undecided > 0 && `${number(figures - undecided)} of ${number(figures)} decided`,
     !summary.area_sufficient && "too little tissue for a class of the MAI",
