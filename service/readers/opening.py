@@ -16,7 +16,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
@@ -81,8 +80,6 @@ def open_reader(path: str | Path) -> OpenedSlide:
     if isinstance(path, str):
         return _open_url(path)
     with readable(path):
-        if not (path.is_dir() or stat.S_ISREG(path.stat().st_mode)):  # of a pipe nobody may ever write an end
-            raise NotASlide(f"{path.name} is neither a file nor a folder")
         if path.is_dir():
             require_inside(filter(Path.is_symlink, files_below(path)), path, path.name)
         dicom = path.is_dir() or (is_dicom(path) and not _is_tiff_by_name(path))

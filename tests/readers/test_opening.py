@@ -1,7 +1,6 @@
 """What opens, with which reader, and what is refused before it costs memory or time."""
 
 import faulthandler
-import os
 import struct
 import subprocess
 import sys
@@ -163,13 +162,6 @@ def test_what_cannot_be_reached_is_a_missing_file(tmp_path: Path) -> None:
     for name in ("none.svs", "dead.svs", "round.svs", "x" * 300, "nul\0.svs"):
         with pytest.raises(FileMissing):
             open_reader(tmp_path / name)
-
-
-def test_a_pipe_is_no_slide_and_nobody_waits_for_it(tmp_path: Path, no_hanging: None) -> None:
-    os.mkfifo(tmp_path / "pipe.tif")
-    for path in (tmp_path / "pipe.tif", Path("/dev/zero")):
-        with pytest.raises(NotASlide, match="neither a file nor a folder"):
-            open_slide(path)
 
 
 def test_what_may_not_be_read_is_a_missing_file(locked_folder: Path) -> None:
