@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -11,25 +10,12 @@ from httpx import Client, Response
 from service.api import analyses
 from service.api.errors import add_handlers
 from service.api.state import State
-from service.intake.sandbox import Sandbox
 from service.store import keys
-from service.store.analyses import Analyses
-from service.store.database import open_database, review_entries, writing
+from service.store.database import review_entries, writing
 from service.store.records import Submission
 from service.store.results import write_result
-from service.store.settings import load_settings
-from service.store.storage import Storage
-from service.worker.broker import Broker
 from tests.api.small_app import client_of
 from tests.export.hospital import report_of
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    settings = load_settings(data_dir=tmp_path)
-    engine = open_database(settings.database)
-    yield State(settings, engine, Storage(tmp_path), Analyses(engine), Broker(settings), Sandbox())
-    engine.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,17 +12,11 @@ from httpx import Client
 from service.api import fhir, fhir_results
 from service.api.errors import add_handlers
 from service.api.state import State
-from service.intake.sandbox import Sandbox
 from service.interop.fhir_served import PARTS
 from service.store import keys
-from service.store.analyses import Analyses
 from service.store.records import Submission
 from service.store.results import write_result
-from service.store.settings import load_settings
-from service.store.storage import Storage
-from service.worker.broker import Broker
 from tests.api.small_app import client_of
-from tests.databases import job_store
 from tests.export.hospital import report_of
 
 PLACER = {"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "PLAC"}]}}
@@ -55,14 +48,6 @@ REQUEST = {
     "specimen": [{"reference": "#s"}],
     "requester": {"display": "Weiß, Käthe", "identifier": {"value": "4711"}},
 }
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    settings = load_settings(data_dir=tmp_path)
-    engine = job_store(tmp_path)
-    yield State(settings, engine, Storage(tmp_path), Analyses(engine), Broker(settings), Sandbox())
-    engine.dispose()
 
 
 @pytest.fixture
