@@ -63,7 +63,7 @@ class Running:
         self.port = int(self.log.read_text().split("Listening on http://127.0.0.1:")[1].split()[0])
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, verify=False)
         if ready:
-            self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 90, every_s=0.2)
+            self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 240, every_s=0.2)
 
     def told(self) -> str:
         """The last of what the service logged."""
