@@ -189,9 +189,12 @@ def test_while_the_lis_is_down_results_wait_and_the_gateway_may_die(laboratory: 
     laboratory.wait(lambda: 'mitosis_outbox_waiting{channel="fhir"} 0.0' in laboratory.metrics())
     assert "mitosis_orders_waiting 0.0" in laboratory.metrics()
     command = [sys.executable, "-m", "service", "lis", "queue", "--data-dir", str(laboratory.service.data_dir)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.splitlines()
-    assert len(shown) == 4
-    assert "ConnectionRefusedError" in shown[1]
+
+    def shown() -> list[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.splitlines()
+
+    laboratory.wait(lambda: "ConnectionRefusedError" in shown()[1])  # the first try may not be over yet
+    assert len(shown()) == 4
     laboratory.service.kill()
     laboratory.service.start(ready=False)
     before = len(laboratory.lis.got)
