@@ -132,8 +132,7 @@ def analyze_command(
     if table is not None:
         check_table(table)
     box, rest = (parse_region(each) if each is not None else None for each in (region, exclude))
-    options: AnalysisOptions = {"region": box, "exclude": rest, "threshold": threshold, "halo_px": halo}
-    options["any_stain"] = any_stain
+    options = AnalysisOptions(region=box, exclude=rest, threshold=threshold, halo_px=halo, any_stain=any_stain)
     asked = Asked(model or DEFAULT_MODEL, device, precision, file_format, mpp, options, resume)
     files = report_files(slides, out, file_format, several)
     check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
@@ -267,6 +266,9 @@ def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictu
     from service.plan import Plan
     from service.probability_map import ProbabilityMap
 
+    if pictures.heatmap or pictures.overlay:
+        from service import render
+
     with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
         saved = Path(folder) / "map.npz" if pictures.heatmap or pictures.map else None
         plan = Plan.of(slide, detector.card, **options)
@@ -274,13 +276,9 @@ def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictu
         if saved:
             found = ProbabilityMap.load(saved)
             if pictures.heatmap:
-                from service import render
-
                 write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, format="PNG"))
             if pictures.map:
                 write_map(found, plan.parameters.mpp, pictures.map)
         if pictures.overlay:
-            from service import render
-
             write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
     return report

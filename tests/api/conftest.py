@@ -37,7 +37,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
-    """What routes work with, in the test's own process."""
+    """The state that routes work with, in the test's own process."""
     settings = load_settings(data_dir=tmp_path)
     engine = job_store(tmp_path)
     yield State(settings, engine, Storage(tmp_path), Analyses(engine), Broker(settings), Sandbox())
