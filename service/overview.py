@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy
 from PIL import Image
 
-from service.slide import Box, Rgb, Slide
+from service.slide import USUAL_LIGHT, Box, Rgb, Slide
 
 MASK_UM = 8.0  # a nucleus is about one pixel
 FLAT = 1.5  # grey levels: glass deviates less within 40 um, tissue more (on 99.9 % of the fields at hand)
@@ -40,7 +40,7 @@ class Overview:
     pixels: Rgb  # (h, w, 3)
     fine: Rgb  # (2h, 2w, 3)
     glass: npt.NDArray[np.float32]  # (3,)
-    light: float  # grey levels: of the glass's brightest channel, or DAYLIGHT where it is not dim
+    light: float  # grey levels: of the glass's brightest channel, or USUAL_LIGHT where it is not dim
     scale: tuple[float, float]  # level-0 px per mask px
     mpp: tuple[float, float]  # um per level-0 px
 
@@ -78,7 +78,7 @@ def _light(pixels: Rgb, flat: npt.NDArray[np.float32] | None) -> float:
     inner = pixels[2:-2, 2:-2]  # the outermost px are mixed with the white beyond the slide
     scanned = inner[inner.min(-1) < FILLED]
     seen = flat.max() if flat is not None else np.percentile(scanned.max(-1), BRIGHTEST) if len(scanned) else 0.0
-    return float(seen) if DARKEST_LIGHT < seen < (DIM_BRIGHTEST if flat is None else DIM) else DAYLIGHT
+    return float(seen) if DARKEST_LIGHT < seen < (DIM_BRIGHTEST if flat is None else DIM) else USUAL_LIGHT
 
 
 def _flat_glass(pixels: Rgb) -> npt.NDArray[np.float32] | None:

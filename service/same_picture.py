@@ -19,9 +19,7 @@ from service.tissue import TissueMask
 
 PLACES = 512  # that are compared, at most, spread over the whole slide
 WINDOW_PX = 4  # mask px
-DIFFERENT = (
-    40.0  # grey levels beyond the means of all windows near: tissue and glass differ by more, sharpening by less
-)
+DIFFERENT = 40.0  # grey levels beyond the means of all windows near; tissue and glass differ more, sharpening less
 FEWEST = 2  # windows: a single one may be a speck that one level lacks
 WHITE = 255  # a missing tile, through every reader; glass is a little darker, or a scanner fills it with white
 STEP_PX = 16  # model px, from one that is looked at to the next

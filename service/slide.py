@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
@@ -282,7 +282,7 @@ class Slide:
         return pixels
 
 
-@cache
+@lru_cache(maxsize=16)  # a worker sees many slides, each with a light of its own
 def _brighter(light: float) -> Rgb:
     """List what grey levels become when light is made USUAL_LIGHT, (256,)."""
     brighter = (np.arange(256) + 1) * ((USUAL_LIGHT + 1) / (light + 1)) - 0.5
