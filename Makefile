@@ -20,7 +20,7 @@ demo: setup
 # more workers than cores, since tests wait; in the order of tests/conftest.py: by default files with few tests come
 # last, and they are the long ones
 test: setup
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 chaos: setup
 	$(BIN)/python -m tests.chaos.run --seconds 600 --analyses 300

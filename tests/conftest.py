@@ -27,11 +27,14 @@ if os.environ.get("CI"):
 os.environ.setdefault("MITOSIS_CACHE_DIR", "")  # commands under test leave nothing in the home of who tests
 
 # The first workers of xdist take a core each before torch and OpenVINO count them: two libraries with two threads each
-# on two cores spend their time waiting for one another. One more takes whatever core has nothing to do.
+# on two cores spend their time waiting for one another. The others, of one thread,
+# take whatever core has nothing to do.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores, number = sorted(os.sched_getaffinity(0)), int(worker[2:])
     if number < len(cores):
         os.sched_setaffinity(0, {cores[number]})
+    else:
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 # What waits for others or takes long comes first, so that something is left to do beside it, and after it.
 FIRST = ("web", "integration", "chaos", "training", "interop", "worker")

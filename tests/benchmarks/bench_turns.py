@@ -1,0 +1,77 @@
+"""What depends on how tissue lies on the glass: detections on turned, mirrored and shifted copies of real fields.
+
+    python -m tests.benchmarks.bench_turns        (some minutes on two cores; needs the fields in ../shared)
+
+As the model is shipped, and with a second look at its candidates in eight orientations. Prints tables for people and,
+last, one line of JSON.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from service.analysis import analyze
+from service.inference import Detector
+from service.model_card import SecondLook
+from service.slide import Rgb, open_slide
+from service.training.scoring import match
+from tests.benchmarks.bench_analysis import table
+from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic
+
+FIELDS = 36
+NEAR_PX = 7.5 / MPP
+ABOVE = 0.7  # the probability from which a place is looked at again
+SHIFT_PX = 5
+Points = npt.NDArray[np.float64]
+Undo = Callable[[Points, int], Points]  # places (n, 2) on the copy, and the original's side, px
+
+COPIES: dict[str, tuple[Callable[[Rgb], Rgb], Undo]] = {
+    "turned by 90 degrees": (
+        lambda pixels: np.rot90(pixels),
+        lambda at, side: np.stack([side - 1 - at[:, 1], at[:, 0]], 1),
+    ),
+    "by 180": (lambda pixels: np.rot90(pixels, 2), lambda at, side: side - 1 - at),
+    "by 270": (lambda pixels: np.rot90(pixels, 3), lambda at, side: np.stack([at[:, 1], side - 1 - at[:, 0]], 1)),
+    "mirrored": (lambda pixels: pixels[:, ::-1], lambda at, side: np.stack([side - 1 - at[:, 0], at[:, 1]], 1)),
+    f"shifted by {SHIFT_PX} px": (lambda pixels: np.roll(pixels, SHIFT_PX, (0, 1)), lambda at, _: at - SHIFT_PX),
+}
+
+
+def found_on(pixels: Rgb, path: Path, detector: Detector) -> Points:
+    """Places (n, 2) that an analysis of the pixels calls."""
+    tifffile.imwrite(path, np.ascontiguousarray(pixels), photometric="rgb", tile=(256, 256))
+    with open_slide(path, mpp=MPP) as slide:
+        return np.array([(found.x, found.y) for found in analyze(slide, detector).detections]).reshape(-1, 2)
+
+
+def main() -> None:
+    shared = Path(__file__).parents[3] / "shared"
+    if not (shared / "data/mitos14").is_dir():
+        sys.exit("needs the fields in ../shared/data/mitos14")
+    detector, facts = Detector.load(), {}
+    with tempfile.TemporaryDirectory() as name:
+        pixels = tifffile.imread(mitos14_mosaic(shared, Path(name) / "mosaic.tif", FIELDS).path, key=0)
+        side = min(pixels.shape[:2])
+        pixels = pixels[:side, :side]
+        for look, second in {"as shipped": detector.card.second_look, "second look": SecondLook(above=ABOVE)}.items():
+            detector.card = detector.card.model_copy(update={"second_look": second})
+            upright = found_on(pixels, Path(name) / "upright.tif", detector)
+            rows = []
+            for copy, (make, undo) in COPIES.items():
+                found = undo(found_on(make(pixels), Path(name) / "copy.tif", detector), side)
+                same = int(match(found, upright, NEAR_PX)[0].sum())
+                rows.append((copy, same, len(upright) - same, len(found) - same))
+            title = f"{look}: {len(upright)} detections on {FIELDS} fields"
+            table(title, ["copy", "kept", "vanished", "new"], [[str(each) for each in row] for row in rows])
+            facts[look] = {"detections": len(upright), "copies": rows}
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
