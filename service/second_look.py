@@ -1,8 +1,8 @@
 """A second look at what may be a mitosis: the window round each candidate in eight orientations, logits averaged.
 
-What a network answers depends a little on how a figure lies and on where the lattice falls on it: turned by 90
-degrees, 6 of 55 detections vanish and 6 others appear. Both are averaged out where it matters. The outcome is written
-into the map, so that all who read it (figures, candidates, heat map) see the same scores.
+What a network answers depends on how a figure lies and on where the lattice falls on it: on turned and shifted copies
+some detections vanish and others appear (`tests/benchmarks/bench_turns.py`). Both are averaged out where it matters.
+The outcome is written into the map, so that all who read it (figures, candidates, heat map) see the same scores.
 
 Frames. Model px; cells of the map. Candidates are the peaks of the map, with the cells that slope up to them.
 """

@@ -27,8 +27,8 @@ if os.environ.get("CI"):
 os.environ.setdefault("MITOSIS_CACHE_DIR", "")  # commands under test leave nothing in the home of who tests
 
 # The first workers of xdist take a core each before torch and OpenVINO count them: two libraries with two threads each
-# on two cores spend their time waiting for one another. The others, of one thread,
-# take whatever core has nothing to do.
+# on two cores spend their time waiting for one another. The others take whatever core has nothing to do, with one
+# OpenMP thread each.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores, number = sorted(os.sched_getaffinity(0)), int(worker[2:])
     if number < len(cores):

@@ -8,9 +8,9 @@ from PIL import Image
 
 from service.analysis import analyze
 from service.inference import Detector
-from service.overview import DAYLIGHT, Overview
+from service.overview import Overview
 from service.report import Report
-from service.slide import Rgb, open_slide
+from service.slide import USUAL_LIGHT, Rgb, open_slide
 from tests.drawn import dense_crop
 from tests.slides import MPP, draw_tissue
 
@@ -30,13 +30,13 @@ def save(pixels: Rgb, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("share", "glass", "light"),
     [
-        pytest.param(1.0, True, DAYLIGHT, id="usual"),
-        pytest.param(0.94, True, DAYLIGHT, id="a little darker, as scanners are"),
+        pytest.param(1.0, True, USUAL_LIGHT, id="usual"),
+        pytest.param(0.94, True, USUAL_LIGHT, id="a little darker, as scanners are"),
         pytest.param(0.8, True, 0.8 * 245, id="dim"),
         pytest.param(0.45, True, 0.45 * 245, id="darker than glass can be told"),
-        pytest.param(1.0, False, DAYLIGHT, id="tissue alone"),
+        pytest.param(1.0, False, USUAL_LIGHT, id="tissue alone"),
         pytest.param(0.55, False, 0.55 * 196, id="dim tissue alone"),
-        pytest.param(0.05, True, DAYLIGHT, id="as dark as fluorescence"),
+        pytest.param(0.05, True, USUAL_LIGHT, id="as dark as fluorescence"),
     ],
 )
 def test_the_light_is_measured_where_it_is_dim(share: float, glass: bool, light: float, tmp_path: Path) -> None:

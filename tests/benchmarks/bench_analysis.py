@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +29,13 @@ from service.inference import Detector
 from service.mitotic_figures import MitoticFigure, find_mitotic_figures
 from service.plan import Plan
 from service.quality import assess_quality
+from service.report import Detection
 from service.slide import open_slide
 from service.stain import density_transform, estimate_stain
 from service.tiling import PATCH_PX, cover
 from service.training.scoring import match
 from service.weights import load_model
-from tests.benchmarks.benchmark_slides import MPP, Mosaic, mitos14_mosaic, repeated_slide
+from tests.benchmarks.benchmark_slides import MPP, Mosaic, mitos14_mosaic, repeated_slide, shared_folder
 from tests.stains import normalise
 
 GFLOP_PER_PATCH = 14.24  # 500 x 500 px; tests/test_network.py counts it
@@ -177,7 +178,7 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
     table(f"Overlap: {len(mosaic.mitoses)} mitoses in 64 fields, threshold {detector.card.threshold}", header, rows)
 
 
-def places(figures: list[MitoticFigure]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def places(figures: Sequence[MitoticFigure | Detection]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Centroids (n, 2) in level-0 px."""
     return np.array([(figure.x, figure.y) for figure in figures]).reshape(-1, 2)
 
@@ -243,9 +244,7 @@ def measure_one(path: str) -> None:
 
 def main() -> None:
     """Run everything on the mosaic."""
-    shared = Path(__file__).parents[3] / "shared"
-    if not (shared / "data/mitos14").is_dir():
-        sys.exit("needs the fields in ../shared/data/mitos14")
+    shared = shared_folder()
     detector = Detector.load()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"

@@ -23,7 +23,7 @@ from service.plan import Plan
 from service.slide import Rgb, open_slide
 from service.training.scoring import match
 from tests.benchmarks.bench_analysis import places, table
-from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic
+from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, shared_folder
 
 FIELDS = 36
 SIGMAS_UM = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -45,9 +45,7 @@ def found_on(path: Path, detector: Detector, plan: Plan, shifts: list[float]) ->
 
 def main() -> None:
     """Blur a mosaic more and more."""
-    shared = Path(__file__).parents[3] / "shared"
-    if not (shared / "data/mitos14").is_dir():
-        sys.exit("needs the fields in ../shared/data/mitos14")
+    shared = shared_folder()
     detector = Detector.load()
     calibration = detector.card.calibration
     if calibration is None:

@@ -1,6 +1,6 @@
 """What lies beside tissue must not change what is found on it: ink, pigment, glass, sections with other stains.
 
-    python tests/benchmarks/bench_stain.py        (some minutes on two cores; needs the fields in ../shared)
+    python -m tests.benchmarks.bench_stain        (some minutes on two cores; needs the fields in ../shared)
 
 A mosaic of 16 fields of one slide is analysed alone and with something beside it. "Changed" counts the detections on
 the mosaic that have no partner within 7.5 um in the other run. Prints a table for people and, last, one line of JSON.
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from bench_analysis import table
 from PIL import Image
 from skimage import data
 
@@ -24,6 +23,8 @@ from service.inference import Detector
 from service.report import Report
 from service.slide import Rgb, open_slide
 from service.training.scoring import RADIUS_UM, match
+from tests.benchmarks.bench_analysis import table
+from tests.benchmarks.benchmark_slides import shared_folder
 
 MPP = 0.25  # the model's: the fields truly have 0.2274, but resampling would move with the margin
 PITCH = (1664, 1488)  # a field's 1663 x 1485 px, rounded up to the lattice
@@ -104,9 +105,7 @@ def places(report: Report, corner: tuple[int, int]) -> np.ndarray[tuple[int, ...
 
 def main() -> None:
     """Analyse all scenes."""
-    shared = Path(__file__).parents[3] / "shared"
-    if not (shared / "data/mitos14").is_dir():
-        sys.exit("needs the fields in ../shared/data")
+    shared = shared_folder()
     detector, rows, facts = Detector.load(), [], {}
     alone = None
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,6 @@ last, one line of JSON.
 """
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,8 @@ from service.inference import Detector
 from service.model_card import SecondLook
 from service.slide import Rgb, open_slide
 from service.training.scoring import match
-from tests.benchmarks.bench_analysis import table
-from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic
+from tests.benchmarks.bench_analysis import places, table
+from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, shared_folder
 
 FIELDS = 36
 NEAR_PX = 7.5 / MPP
@@ -32,10 +31,7 @@ Points = npt.NDArray[np.float64]
 Undo = Callable[[Points, int], Points]  # places (n, 2) on the copy, and the original's side, px
 
 COPIES: dict[str, tuple[Callable[[Rgb], Rgb], Undo]] = {
-    "turned by 90 degrees": (
-        lambda pixels: np.rot90(pixels),
-        lambda at, side: np.stack([side - 1 - at[:, 1], at[:, 0]], 1),
-    ),
+    "turned by 90 degrees": (np.rot90, lambda at, side: np.stack([side - 1 - at[:, 1], at[:, 0]], 1)),
     "by 180": (lambda pixels: np.rot90(pixels, 2), lambda at, side: side - 1 - at),
     "by 270": (lambda pixels: np.rot90(pixels, 3), lambda at, side: np.stack([at[:, 1], side - 1 - at[:, 0]], 1)),
     "mirrored": (lambda pixels: pixels[:, ::-1], lambda at, side: np.stack([side - 1 - at[:, 0], at[:, 1]], 1)),
@@ -47,13 +43,11 @@ def found_on(pixels: Rgb, path: Path, detector: Detector) -> Points:
     """Places (n, 2) that an analysis of the pixels calls."""
     tifffile.imwrite(path, np.ascontiguousarray(pixels), photometric="rgb", tile=(256, 256))
     with open_slide(path, mpp=MPP) as slide:
-        return np.array([(found.x, found.y) for found in analyze(slide, detector).detections]).reshape(-1, 2)
+        return places(analyze(slide, detector).detections)
 
 
 def main() -> None:
-    shared = Path(__file__).parents[3] / "shared"
-    if not (shared / "data/mitos14").is_dir():
-        sys.exit("needs the fields in ../shared/data/mitos14")
+    shared = shared_folder()
     detector, facts = Detector.load(), {}
     with tempfile.TemporaryDirectory() as name:
         pixels = tifffile.imread(mitos14_mosaic(shared, Path(name) / "mosaic.tif", FIELDS).path, key=0)

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from service.slide import Rgb
 MPP = 0.2274
 PITCH = (1664, 1488)  # a field's 1663 x 1485 px, rounded up to the lattice
 TILE_PX = 256
+
+
+def shared_folder() -> Path:
+    """The folder with the real fields; ends the program where it is absent."""
+    shared = Path(__file__).parents[3] / "shared"
+    if not (shared / "data/mitos14").is_dir():
+        sys.exit("needs the fields in ../shared/data/mitos14")
+    return shared
 
 
 @dataclass(frozen=True)
