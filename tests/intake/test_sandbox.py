@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,11 +212,8 @@ def test_a_slide_on_which_every_child_is_killed_is_damaged(tmp_path: Path) -> No
 def test_a_hanging_reader_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "OPEN_S", 0.5)
     os.mkfifo(tmp_path / "pipe")
-    with own_inspector() as own:
-        started = time.monotonic()
-        with pytest.raises(SlideDamaged, match="did not finish in time"):
-            inspected(own.sandbox, tmp_path / "pipe", "scan.svs", "known")
-        assert time.monotonic() - started < 3
+    with own_inspector() as own, pytest.raises(SlideDamaged, match="did not finish in time"):
+        inspected(own.sandbox, tmp_path / "pipe", "scan.svs", "known")
 
 
 def test_a_child_has_little_memory_and_ends_with_its_parent() -> None:

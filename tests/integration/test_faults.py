@@ -3,7 +3,6 @@
 import os
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +39,7 @@ def expected(slide: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service that tests may kill, but must leave running."""
-    running = Running(tmp_path_factory.mktemp("service") / "data", lease_s="2", split_patches="100000").start()
+    running = Running(tmp_path_factory.mktemp("service") / "data", lease_s="4", split_patches="100000").start()
     yield running
     running.stop()
 
@@ -94,14 +93,14 @@ def test_one_idempotency_key_twice_at_once(service: Running, slide: Path) -> Non
     assert service.http.delete(f"/v1/analyses/{answers[0].json()['id']}").json()["status"] == "cancelled"
 
 
-def test_cancelled_within_seconds(service: Running, slide: Path) -> None:
+def test_a_cancelled_analysis_is_left_for_the_next(service: Running, slide: Path) -> None:
     running, queued = service.submit(slide, **LONG), service.submit(slide, **LONG)
     service.wait_until(lambda: service.get(running)["progress"] > 0.05)
     for each in (running, queued):  # the longer it runs, the nearer it is to its end
         assert service.http.delete(f"/v1/analyses/{each}").json()["status"] == "cancelled"
-    started = time.monotonic()
     assert service.wait(service.submit(slide, region=REGION))["status"] == "succeeded"
-    assert time.monotonic() - started < 15, "the worker is free again"
+    given_up = [line for line in service.log.read_text().splitlines() if "task given up" in line]
+    assert any(running in line for line in given_up), "the worker did not do it to its end"
     assert service.get(running)["status"] == "cancelled"
     assert service.http.get(f"/v1/analyses/{running}/result").json()["code"] == "not-finished"
 

@@ -1,7 +1,5 @@
 """Celery's messages in the queue."""
 
-import time
-
 import pytest
 import redis
 
@@ -25,10 +23,8 @@ def test_messages_wait_by_priority(valkey: EmbeddedValkey, broker: Broker) -> No
 
 def test_without_a_server_everything_says_so(broker: Broker) -> None:
     for call in (broker.ping, broker.depth, lambda: broker.send("a", "stat")):
-        started = time.monotonic()
         with pytest.raises(QueueUnavailable):
             call()
-        assert time.monotonic() - started < 10
 
 
 def test_a_server_without_memory_takes_nothing_and_says_so(
