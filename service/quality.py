@@ -26,8 +26,11 @@ from service.sections import Sections
 from service.slide import Rgb, Slide
 from service.tissue import WHOLE, TissueMask, tissue_on
 
-RULES = 2  # by which tissue and hindrances are told: nothing goes on from a plan or a map that was made by others
+RULES = 3  # by which tissue and hindrances are told: nothing goes on from a plan or a map that was made by others
 SHADOW = 0.1  # least optical density of every channel in an edge's shadow
+VEIL = 0.18  # the same of a shadow on tissue, over what the palest tissue near by usually has
+GREY = 0.75  # least of the channels' densities in it, to the greatest; more of the stains is mostly green's
+GAPS_PX = 7  # within which even dense tissue has something pale
 QUALITY_ARRAYS = ("coverage", "kinds", "scale", "mpp")  # as a map is saved
 EARLIER_ARRAYS = ("bits", "shape", "scale", "mpp")  # of the tissue mask that was once saved in its stead
 DARKEST = 16  # grey levels: a scanner's black border is below, a black pen is not
@@ -43,7 +46,7 @@ class Hindrance(IntEnum):
     PEN_ON_TISSUE = 2  # the same with tissue beside it, so probably below it too
     OUT_OF_FOCUS = 3
     FOLD = 4
-    EDGE = 5  # a colourless shadow: the rim of a bubble or of the coverslip, dirt
+    EDGE = 5  # a colourless shadow: the rim of a bubble or of the coverslip, dirt; on tissue a black pen's thin ink too
     BLACK = 6  # the border of a scan
 
 
@@ -69,7 +72,8 @@ class QualityFacts(BaseModel):
     pen_on_tissue_mm2: Annotated[Rounded, Field(description="Of that, what lies among tissue, and so hides some.")]
     out_of_focus_mm2: Rounded
     folds_mm2: Rounded
-    edges_mm2: Annotated[Rounded, Field(description="Rims of bubbles and of the coverslip, and dirt.")]
+    edges_mm2: Annotated[Rounded, Field(description="Shadows: rims of bubbles and of the coverslip, dirt, thin ink.")]
+    shadow_on_tissue_mm2: Annotated[Rounded, Field(description="Of that, what lies on tissue.")] = 0.0
     black_mm2: Annotated[Rounded, Field(description="The border of the scan.")]
 
 
@@ -106,6 +110,7 @@ class QualityMap:
             out_of_focus_mm2=areas[Hindrance.OUT_OF_FOCUS],
             folds_mm2=areas[Hindrance.FOLD],
             edges_mm2=areas[Hindrance.EDGE],
+            shadow_on_tissue_mm2=float(tissue[Hindrance.EDGE]),
             black_mm2=areas[Hindrance.BLACK],
         )
 
@@ -159,7 +164,7 @@ def assess_quality(slide: Slide, overview: Overview | None = None) -> QualityMap
     folds = find_folds(density, tissue)
     kinds[find_blurred(slide, tissue.without(folds)) & (tissue.coverage > 0)] = Hindrance.OUT_OF_FOCUS
     kinds[folds] = Hindrance.FOLD
-    kinds[_shadows(density, tissue) & ~ink] = Hindrance.EDGE
+    kinds[(_shadows(density, tissue) | _veil(density, tissue)) & ~ink] = Hindrance.EDGE
     pen = areas_of(ink)
     kinds[pen] = Hindrance.PEN
     kinds[pen & _beside(tissue.mask, ink)] = Hindrance.PEN_ON_TISSUE
@@ -171,6 +176,18 @@ def _shadows(density: Density, tissue: TissueMask) -> Mask:
     """Find what is darker than the glass without a colour, and no tissue."""
     most, least = density.max(-1), density.min(-1)
     return areas_of((least > SHADOW) & (most - least < COLOURLESS * most) & (tissue.coverage == 0))
+
+
+def _veil(density: Density, tissue: TissueMask) -> Mask:
+    """Find tissue below something grey: the palest there is darker than elsewhere, and alike in all channels."""
+    if not tissue.mask.any():
+        return tissue.mask
+    smooth = scipy.ndimage.uniform_filter(density, (3, 3, 1))
+    palest = scipy.ndimage.minimum_filter(smooth, (GAPS_PX, GAPS_PX, 1))
+    added = palest - np.percentile(palest[tissue.mask], 25, axis=0)
+    least, most = added.min(-1), added.max(-1)
+    veil = scipy.ndimage.binary_dilation(areas_of((least > VEIL) & (least > GREY * most)), EIGHT, GAPS_PX // 2)
+    return np.asarray(veil & (tissue.coverage > 0), bool)
 
 
 def _beside(mask: Mask, hidden: Mask) -> Mask:

@@ -127,14 +127,19 @@ def _hindrances(plan: Plan) -> Iterator[tuple[str, str]]:
     """Warn of what cannot be examined."""
     facts = plan.quality_facts
     pen_mm2, blurred_mm2, folds_mm2 = facts.pen_on_tissue_mm2, facts.out_of_focus_mm2, facts.folds_mm2
-    notable_mm2 = NOTABLE * (plan.examined_mm2 + pen_mm2 + blurred_mm2 + folds_mm2)
+    shadow_mm2 = facts.shadow_on_tissue_mm2
+    notable_mm2 = NOTABLE * (plan.examined_mm2 + pen_mm2 + shadow_mm2 + blurred_mm2 + folds_mm2)
     fraction = 1.0 if facts.examinable_fraction is None else facts.examinable_fraction
     if pen_mm2 > notable_mm2:
         what = f"pen, ink or pigment hides {pen_mm2:.2f} mm2 among the tissue, which was not examined"
         yield "pen-on-tissue", what
+    if shadow_mm2 > notable_mm2:
+        lost = "of tissue lies in a shadow (thin ink, dirt, dim light), where mitoses are missed, and was not examined"
+        yield "shadow-on-tissue", f"{shadow_mm2:.2f} mm2 {lost}"
     if blurred_mm2 > notable_mm2:
         lost = "of tissue is so far out of focus that most of its mitoses would be missed, and was not examined"
         yield "out-of-focus", f"{blurred_mm2:.2f} mm2 {lost}; scan the slide again"
     if fraction < 1 - MUCH:
-        parts = f"{pen_mm2:.2f} mm2 below ink, {blurred_mm2:.2f} out of focus, {folds_mm2:.2f} in folds"
+        parts = f"{pen_mm2:.2f} mm2 below ink, {shadow_mm2:.2f} in shadow, {blurred_mm2:.2f} out of focus"
+        parts += f", {folds_mm2:.2f} in folds"
         yield "area-not-examinable", f"{1 - fraction:.0%} of the tissue cannot be examined: {parts}"

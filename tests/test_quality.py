@@ -83,6 +83,25 @@ def test_shadows_and_black_borders_are_no_tissue_and_no_pen(tissue: Rgb, tmp_pat
     assert (facts.pen_mm2, facts.examinable_fraction) == (0, 1)
 
 
+@pytest.mark.parametrize("light", [0.4, 0.6, 0.7])
+def test_tissue_below_thin_black_ink_is_found_where_it_is(tissue: Rgb, tmp_path: Path, light: float) -> None:
+    pixels = tissue.copy()
+    pixels[700:1100] = (tissue[700:1100] * light).astype(np.uint8)
+    quality = quality_of(pixels, tmp_path)
+    facts = quality.facts()
+    assert facts.shadow_on_tissue_mm2 == pytest.approx(400 * 0.75 * SIDE * MPP**2 / 1e6, rel=0.15)
+    assert facts.edges_mm2 >= facts.shadow_on_tissue_mm2
+    assert facts.examinable_fraction == pytest.approx(1 - 400 / (0.75 * SIDE), abs=0.04)
+    assert quality.hinders(1000, 900)
+    assert not quality.hinders(1000, 500)
+
+
+def test_tissue_that_takes_more_stain_is_in_no_shadow(tissue: Rgb, tmp_path: Path) -> None:
+    pixels = tissue.copy()
+    pixels[700:1100] = (255 * (tissue[700:1100] / 255) ** 1.7).astype(np.uint8)
+    assert quality_of(pixels, tmp_path).facts().edges_mm2 == 0
+
+
 def test_a_map_is_saved_and_read_again_and_an_earlier_mask_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     before = QualityMap(
@@ -108,6 +127,7 @@ def test_what_is_out_of_focus_is_left_out_of_the_report_and_said(tissue: Rgb, tm
     for channel in range(3):
         pixels[:, 1024:, channel] = ndimage.gaussian_filter(tissue[:, 1024:, channel].astype(float), 1.25 / MPP)
     pixels[200:330, 300:900] = INK
+    pixels[1200:1400, :1000] = pixels[1200:1400, :1000] // 2
     Image.fromarray(pixels).save(tmp_path / "slide.png", compress_level=1)
     with open_slide(tmp_path / "slide.png", mpp=MPP) as slide:
         report = analyze(slide, Detector.load(), threshold=0.01)
@@ -116,6 +136,7 @@ def test_what_is_out_of_focus_is_left_out_of_the_report_and_said(tissue: Rgb, tm
     codes = [notice.code for notice in report.warnings]
     assert [code for code in codes if code not in ("area-insufficient", "stain-unusual")] == [
         "pen-on-tissue",
+        "shadow-on-tissue",
         "out-of-focus",
         "area-not-examinable",
     ]
