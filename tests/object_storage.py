@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,9 +11,9 @@ import httpx
 import pytest
 
 from tests.deployment.programs import free_port
+from tests.waiting import wait_until
 
 BUCKET = "slides"
-START_S = 30.0
 
 
 class ObjectStorage:
@@ -36,10 +35,7 @@ class ObjectStorage:
         """Start, empty but for the bucket."""
         command = [sys.executable, "-m", "moto.server", "--port", str(self.port), "--host", "127.0.0.1"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        limit = time.monotonic() + START_S
-        while not self._answers():
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        wait_until(self._answers)
         with self.client() as client:
             client.create_bucket(Bucket=BUCKET)
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ import pydicom
 import pytest
 import requests
 from dicomweb_client import DICOMwebClient
+
+from tests.waiting import wait_until
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -51,14 +52,14 @@ class Orthanc:
     def __enter__(self) -> Self:
         with (self.folder / "log").open("w") as log:
             self.process = subprocess.Popen([self.program, self.folder / "orthanc.json"], stdout=log, stderr=log)
-        limit = time.monotonic() + 30
-        while True:
-            try:
-                if httpx.get(f"{self.root}/system", auth=self.auth, verify=False).status_code == 200:
-                    return self
-            except httpx.TransportError:
-                assert time.monotonic() < limit, (self.folder / "log").read_text()
-            time.sleep(0.05)
+        wait_until(self._answers, told=lambda: (self.folder / "log").read_text())
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.root}/system", auth=self.auth, verify=False).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

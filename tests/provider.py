@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,13 +12,13 @@ import httpx
 import pytest
 
 from tests.deployment.programs import free_port
+from tests.waiting import wait_until
 
 PEOPLE = (
     {"sub": "ann", "name": "Ann Bee", "roles": ["pathologist"]},
     {"sub": "guest", "roles": []},
 )
 ROLES = "pathologist=default:read+submit+review"
-START_S = 30.0
 
 
 @contextmanager
@@ -32,11 +31,9 @@ def running_provider() -> Iterator[str]:
     command = [sys.executable, "-m", "oidc_provider_mock", "--port", str(port), "--require-nonce", "true", *words]
     environment = os.environ | {"AUTHLIB_INSECURE_TRANSPORT": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    url, limit = f"http://127.0.0.1:{port}", time.monotonic() + START_S
+    url = f"http://127.0.0.1:{port}"
     try:
-        while not _answers(url):
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        wait_until(lambda: _answers(url))
         yield url
     finally:
         process.kill()

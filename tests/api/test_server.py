@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +21,9 @@ from service.errors import InternalError, MitosisError, SettingsInvalid
 from service.refusals import DatabaseUnavailable
 from tests.api.small_app import Served, served_app
 from tests.chaos.slow_clients import held
+from tests.waiting import PATIENCE_S, wait_until
 
 HEADERS_S = 1.0
-PATIENCE_S = 60.0  # for what must happen at some time, on a machine that is busy
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -163,7 +163,7 @@ def test_an_answer_that_is_not_read_ends(served: Served) -> None:
     before = httpx.get(f"{served.url}/healthz", trust_env=False).json()["cancelled"]
     with connect(served) as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert wait_for(lambda: healthy(served)["cancelled"] == before + 1)
+        wait_until(lambda: healthy(served)["cancelled"] == before + 1)
 
 
 def test_the_end_of_an_answer_that_is_not_read_is_not_waited_for_for_ever(served: Served) -> None:
@@ -173,8 +173,8 @@ def test_the_end_of_an_answer_that_is_not_read_is_not_waited_for_for_ever(served
     try:
         for number, connection in enumerate(connections):
             connection.sendall(b"GET /zeros?size=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % (number * 150_000))
-        assert wait_for(lambda: sockets(served) >= before + 30)
-        assert wait_for(lambda: sockets(served) <= before), sockets(served) - before
+        wait_until(lambda: sockets(served) >= before + 30)
+        wait_until(lambda: sockets(served) <= before)
     finally:
         for connection in connections:
             connection.close()
@@ -202,15 +202,6 @@ def healthy(served: Served) -> dict[str, int]:
     found = httpx.get(f"{served.url}/healthz", trust_env=False).json()
     assert isinstance(found, dict)
     return found
-
-
-def wait_for(what: Callable[[], bool]) -> bool:
-    limit = time.monotonic() + PATIENCE_S
-    while time.monotonic() < limit:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.parametrize(
@@ -279,7 +270,7 @@ def test_an_operator_may_name_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_logged_is_json(served: Served) -> None:
     httpx.get(f"{served.url}/v1/things/1", headers={"X-Request-ID": "logged"}, trust_env=False)
-    assert wait_for(lambda: any(line.get("request_id") == "logged" for line in served.log()))
+    wait_until(lambda: any(line.get("request_id") == "logged" for line in served.log()))
     (line,) = (line for line in served.log() if line.get("request_id") == "logged")
     assert {
         "process": "gateway",

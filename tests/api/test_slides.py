@@ -4,7 +4,7 @@ import hashlib
 import json
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,6 +22,7 @@ from tests.api.small_app import client_of
 from tests.databases import job_store
 from tests.disks import fill, small_disk
 from tests.slides import draw_tissue, write_svs
+from tests.waiting import wait_until
 from tests.zips import write_zip, zip_folder
 
 STALL_S = 1.0
@@ -43,14 +44,6 @@ def http(served: Gateway) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_svs(tmp_path_factory.mktemp("slide") / "slide.svs", draw_tissue(300, 200)).read_bytes()
-
-
-def eventually(found: Callable[[], object], expected: object, within_s: float = 30.0) -> None:
-    """Once the server has seen that a client is gone."""
-    limit = time.monotonic() + within_s
-    while found() != expected and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert found() == expected
 
 
 def by_hand(served: Gateway, head: str, body: bytes = b"") -> socket.socket:
@@ -195,8 +188,8 @@ def test_many_small_slides_at_once_all_pass(served: Gateway, tmp_path: Path) -> 
 def test_a_client_that_vanishes_leaves_nothing(served: Gateway, slide: bytes, length: str) -> None:
     body = slide if "Length" in length else f"{len(slide):x}\r\n".encode() + slide
     with by_hand(served, f"PUT /v1/slides/a.svs HTTP/1.1\r\n{length}", body):
-        eventually(lambda: len(served.left_behind()), 1)
-    eventually(served.left_behind, [])
+        wait_until(lambda: len(served.left_behind()) == 1)
+    wait_until(lambda: served.left_behind() == [])
 
 
 def test_a_client_that_stalls_is_told_and_leaves_nothing(served: Gateway, http: httpx.Client, slide: bytes) -> None:
@@ -208,7 +201,7 @@ def test_a_client_that_stalls_is_told_and_leaves_nothing(served: Gateway, http: 
             status, said = answer(connection)
             assert (status, said["code"]) == (408, "upload-timeout")
     assert time.monotonic() - started >= STALL_S
-    eventually(served.left_behind, [])
+    wait_until(lambda: served.left_behind() == [])
 
 
 def test_a_slow_client_that_goes_on_is_waited_for(served: Gateway, http: httpx.Client, slide: bytes) -> None:
@@ -230,7 +223,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_not(served: Gateway) -> None
             with suppress(TimeoutError):
                 status, said = answer(connection)
     assert (status, said["code"]) == (408, "upload-timeout")
-    eventually(served.left_behind, [])
+    wait_until(lambda: served.left_behind() == [])
 
 
 # Disks, databases, tenants
@@ -262,7 +255,7 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, slide: bytes) -> None:
 def test_a_killed_gateway_leaves_no_part_of_a_slide(tmp_path: Path, slide: bytes) -> None:
     head = "PUT /v1/slides/a.svs HTTP/1.1\r\nContent-Length: 1000000"
     with gateway(tmp_path / "data") as running, by_hand(running, head, slide):
-        eventually(lambda: len(running.left_behind()), 1)
+        wait_until(lambda: len(running.left_behind()) == 1)
         running.process.kill()
         running.process.wait()
     with gateway(tmp_path / "data") as running, running.client() as client:
@@ -379,5 +372,5 @@ def test_a_part_larger_than_is_taken_is_refused(served: Gateway, http: httpx.Cli
 def test_a_client_that_vanishes_within_a_part_leaves_nothing(served: Gateway, slide: bytes) -> None:
     head = "POST /v1/analyses HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=limit\r\nContent-Length: 1000000"
     with by_hand(served, head, part("file", slide, "a.svs")):
-        eventually(lambda: len(served.left_behind()), 1)
-    eventually(served.left_behind, [])
+        wait_until(lambda: len(served.left_behind()) == 1)
+    wait_until(lambda: served.left_behind() == [])

@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,9 @@ from PIL import Image
 from tests.api.slide_app import Gateway, gateway, problem
 from tests.api.tus import CHUNK, TUS, assert_stored, begin, offset_of, part_of, patch
 from tests.disks import fill, small_disk
+from tests.waiting import wait_until
 
 PATIENCE_S = 120.0
-
-
-def eventually(found: Callable[[], object], expected: object, within_s: float = 5.0) -> None:
-    limit = time.monotonic() + within_s
-    while found() != expected and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert found() == expected
 
 
 def half_a_patch(served: Gateway, place: str, offset: int, length: int, content: bytes) -> socket.socket:
@@ -77,7 +70,7 @@ def test_one_request_at_a_time_writes(served: Gateway, http: httpx.Client, slide
     content, sent = slide + bytes(2 << 20), 3 << 19
     place = begin(http, len(content))
     with half_a_patch(served, place, 0, len(content), content[:sent]) as connection:
-        eventually(lambda: part_of(served, place).stat().st_size >= 1 << 20, True)
+        wait_until(lambda: part_of(served, place).stat().st_size >= 1 << 20)
         assert problem(patch(http, place, offset_of(http, place), b"")) == (409, "offset-conflict")
         assert problem(http.delete(place, headers=TUS)) == (409, "offset-conflict")
         connection.sendall(content[sent:])

@@ -7,15 +7,15 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
 
+from tests.waiting import wait_until
+
 PASSWORD = "a-password-of-the-tests"
-START_S = 60.0
 
 
 def program(*names: str) -> str:
@@ -68,12 +68,9 @@ class Server:
         """Start a command, and wait until it answers."""
         log = self.folder.with_suffix(".log")
         with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, user=user, cwd="/")
-        limit = time.monotonic() + START_S
-        while not self.ready():
-            waiting = self.process.poll() is None and time.monotonic() < limit
-            assert waiting, log.read_text()[-2000:]
-            time.sleep(0.05)
+            process = self.process = subprocess.Popen(command, stdout=output, stderr=output, user=user, cwd="/")
+        wait_until(lambda: self.ready() or process.poll() is not None, told=lambda: log.read_text()[-2000:])
+        assert process.poll() is None, log.read_text()[-2000:]
         log.unlink()
 
     def ready(self) -> bool:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 
 from tests.deployment.compose import ROOT, services
 from tests.deployment.programs import PostgreSQL, Redis, Server, free_port, program
+from tests.waiting import wait_until
 
 READY_S = 180.0
 
@@ -74,10 +74,7 @@ class Stack:
         return [sys.executable, "-m", "service", *words]
 
     def wait_until(self, true: Callable[[], Any], seconds: float = READY_S) -> None:
-        limit = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < limit, self.told()
-            time.sleep(0.05)
+        wait_until(true, seconds, self.told)
 
     def ready(self, http: httpx.Client) -> bool:
         try:

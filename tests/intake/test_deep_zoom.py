@@ -1,7 +1,6 @@
 """Tiles are the slide's own pixels in the right place, at every level, with and without a pyramid in the file."""
 
 import io
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from service.location import Location
 from service.refusals import NotFound
 from service.slide import Box, open_slide
 from tests.slides import draw_tissue, pyramid_of, write_pyramid
+from tests.waiting import wait_until
 
 PIXELS = draw_tissue(1500, 1100, seed=3)
 
@@ -92,10 +92,7 @@ def test_few_slides_stay_open_and_none_for_long(tmp_path: Path, monkeypatch: pyt
     for path in paths:
         shown.cut(Location(str(path)), Box(0, 0, 50, 50), 1, name="a")
     assert [each.path for each in shown._open] == [str(path) for path in paths[2:]]
-    limit = time.monotonic() + 10
-    while shown._open and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert not shown._open
+    wait_until(lambda: not shown._open)
 
 
 def test_a_damaged_tile_is_an_error_and_the_others_are_still_shown(tmp_path: Path) -> None:

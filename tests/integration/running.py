@@ -16,6 +16,7 @@ import httpx
 from sqlalchemy import select
 
 from service.store.database import analyses, open_database, tasks, writing
+from tests.waiting import PATIENCE_S, wait_until
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -63,7 +64,7 @@ class Running:
         self.port = int(self.log.read_text().split("Listening on http://127.0.0.1:")[1].split()[0])
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, verify=False)
         if ready:
-            self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 240, every_s=0.2)
+            self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 240)
 
     def told(self) -> str:
         """The last of what the service logged."""
@@ -82,12 +83,9 @@ class Running:
         self.process.kill()
         self.process.wait(10)
 
-    def wait_until(self, true: Callable[[], Any], seconds: float = 60.0, every_s: float = 0.05) -> None:
-        """Poll until something holds."""
-        limit = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < limit, self.told()
-            time.sleep(every_s)
+    def wait_until(self, true: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
+        """Wait until something holds."""
+        wait_until(true, seconds, self.told)
 
     def submit(self, path: Path, **request: Any) -> str:
         """Upload a slide, queue its analysis, give the id."""

@@ -5,8 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,9 @@ from service.report import Report
 from service.store.settings import load_settings
 from service.worker.embedded_valkey import EmbeddedValkey
 from tests.integration.running import Running
+from tests.waiting import wait_until
+
+STARTED_S = 180.0
 
 
 def demo(out: Path, side: int = 1500) -> subprocess.Popen[str]:
@@ -43,13 +44,6 @@ def assert_nothing_runs(out: Path) -> None:
     assert not broker_of(out).answers()
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 180
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-
-
 def test_the_demo_goes_through_a_service_of_its_own_and_stops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +52,7 @@ def test_the_demo_goes_through_a_service_of_its_own_and_stops_it(
     monkeypatch.setenv("MITOSIS_DATABASE_URL", "sqlite:////nowhere/jobs")
     out = tmp_path / "demo"
     process = demo(out, side=2500)
-    wait_until(lambda: process.poll() is not None or "worker ready" in log_of(out))
+    wait_until(lambda: process.poll() is not None or "worker ready" in log_of(out), STARTED_S)
     assert broker_of(out).answers()
     output, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
@@ -85,7 +79,7 @@ def test_nothing_goes_on_after_a_demo_that_is_stopped(tmp_path: Path, number: si
     out = tmp_path / "demo"
     socket = broker_of(out).socket
     process = demo(out)
-    wait_until(lambda: socket.exists() and (early or "Listening on" in log_of(out)))
+    wait_until(lambda: socket.exists() and (early or "Listening on" in log_of(out)), STARTED_S)
     process.send_signal(number)
     output, _ = process.communicate(timeout=180)
     assert (output, process.returncode != 0) == ("", True)

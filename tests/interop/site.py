@@ -37,6 +37,7 @@ from tests.databases import job_store
 from tests.export.hospital import report_of
 from tests.lis import message
 from tests.slides import draw_tissue, write_svs
+from tests.waiting import wait_until
 
 ANNA = "PID|1||1001^^^KIS&1.2.3.4&ISO^MR||Alt^Anna^^^^^L||19500101|F"
 BERTA = "PID|1||2002^^^KIS&1.2.3.4&ISO^MR||Berg^Berta^^^^^L||19600202|F"
@@ -209,10 +210,7 @@ class Site:
         return found[0]
 
     def wait_until(self, true: Callable[[], Any], seconds: float = 40.0) -> None:
-        limit = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < limit, (self.folder / "api.log").read_text()[-3000:]
-            time.sleep(0.1)
+        wait_until(true, seconds, lambda: (self.folder / "api.log").read_text()[-3000:])
 
     def settle(self) -> None:
         """Wait until the gateway has had its time to send whatever it would send."""

@@ -1,7 +1,6 @@
 """Which workers there are: those that were seen lately, each once."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sqlalchemy import Engine, update
 from service.store.database import workers, writing
 from service.store.workers import GONE_S, LiveWorker, announce, live_workers, retire
 from tests.databases import job_store
+from tests.waiting import wait_until
 
 ONE = LiveWorker("host:1", {"model": "0" * 64}, "cpu")
 OTHER = LiveWorker("host:2", {}, "cuda")
@@ -61,10 +61,7 @@ def test_a_worker_says_that_it_lives_until_it_retires(engine: Engine) -> None:
     announce(engine, ONE)
     [saying] = set(threading.enumerate()) - before
     not_seen(engine, ONE, GONE_S + 1)
-    limit = time.monotonic() + 20
-    while not live_workers(engine):
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+    wait_until(lambda: live_workers(engine))
     retire(engine, ONE.id)
     saying.join(20)
     assert not saying.is_alive()

@@ -4,21 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from service.store.settings import Settings
 from service.worker.broker import Broker
 from service.worker.embedded_valkey import EmbeddedValkey
+from tests.waiting import wait_until
 from tests.worker.conftest import embedded
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def pid_of(settings: Settings) -> int:

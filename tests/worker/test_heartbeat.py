@@ -9,6 +9,7 @@ from service.store.analyses import Analyses, Claim
 from service.store.settings import Settings
 from service.worker import heartbeat
 from service.worker.heartbeat import HandBack, Heartbeat, LeaseLost
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +35,7 @@ def eventually_raises(kind: type[Exception], beat: Heartbeat) -> None:
 def test_progress_reaches_the_job_store(analyses: Analyses, claim: Claim) -> None:
     with beating(analyses, claim) as beat:
         beat.progress(3, 12)
-        limit = time.monotonic() + 20
-        while analyses.get(claim.analysis.id, "lab").progress != 0.25:
-            assert time.monotonic() < limit
-            time.sleep(0.01)
+        wait_until(lambda: analyses.get(claim.analysis.id, "lab").progress == 0.25)
     [before] = analyses.running().values()
     time.sleep(0.1)
     assert list(analyses.running().values()) == [before], "it beats no more once the task has ended"
@@ -52,9 +50,9 @@ def test_a_cancelled_task_ends(analyses: Analyses, claim: Claim) -> None:
 
 def test_a_task_that_was_given_to_another_worker_ends(analyses: Analyses, claim: Claim) -> None:
     with beating(analyses, claim) as beat:
-        limit = time.monotonic() + 20
-        while not any(analyses.expire(*lease, number) for lease, number in analyses.running().items()):
-            assert time.monotonic() < limit  # it may beat in between
+        wait_until(  # it may beat in between
+            lambda: any(analyses.expire(*lease, number) for lease, number in analyses.running().items())
+        )
         eventually_raises(LeaseLost, beat)
 
 

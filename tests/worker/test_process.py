@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -20,6 +18,7 @@ from service.store.storage import Storage
 from service.store.workers import live_workers
 from service.worker.broker import QUEUE, TASK, Broker, celery_app
 from service.worker.embedded_valkey import EmbeddedValkey
+from tests.waiting import wait_until
 from tests.worker.test_known_jobs import OURS
 
 NO_MESSAGES = (b"5", b"x", b"\xff", b"{}", b"[]", b"null", b'{"properties": {}}', b'{"headers": 1, "properties": 1}')
@@ -55,13 +54,6 @@ def test_a_worker_whose_parent_died_while_it_started_ends(tmp_path: Path) -> Non
     finally:
         worker.kill()
         worker.wait()
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    limit = time.monotonic() + 90
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
 
 
 def send_as_later_releases(settings: Settings, task_id: str) -> None:
