@@ -36,7 +36,7 @@ from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import LaboratoryFindings
 from service.training.patches import LoadedField
 from service.training.pretrained import starting_weights
-from service.training.recipe import Judge
+from service.training.recipe import CrossValidation
 from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
 
@@ -165,7 +165,7 @@ def cross_validate(
     for fold in folds:
         on_fold(fold)
         train_fold(fold, loaded, setup)
-        model = write_judged(fold, setup.settings.cross_validation.judge)
+        model = write_judged(fold, setup.settings.cross_validation)
         fields = [field for field in wanted if fold.holds_out(field)]
         examined += examine_held_out(fold, fields, model, setup.device, on_examined)
         fold_of += [fold] * len(fields)
@@ -223,7 +223,7 @@ def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) 
     train(training, [] if fold.laboratories else held_out, fold.folder, replace(setup, imagenet=start))
 
 
-def write_judged(fold: Fold, judge: Judge) -> Path:
+def write_judged(fold: Fold, settings: CrossValidation) -> Path:
     """Write the model that examines the fold's cases, of the run's last epoch or of its best; give its folder.
 
     Raises ParameterInvalid where the best epoch was chosen on other cases than the fold's.
@@ -231,7 +231,7 @@ def write_judged(fold: Fold, judge: Judge) -> Path:
     model = load_model(fold.folder)
     card = model.card.model_dump(mode="json")
     weights, training = model.network.state_dict(), card["training"]
-    if judge == "last":
+    if settings.judge == "last":
         state = load_checkpoint(fold.folder)
         if state is None:
             raise ParameterInvalid(f"{fold.folder} has lost its {CHECKPOINT}, which holds the last epoch's weights")
@@ -247,6 +247,7 @@ def write_judged(fold: Fold, judge: Judge) -> Path:
         "threshold_note": "a round value: cross-validation looks at all thresholds",
         "training": training,
         "metrics": {},
+        "second_look": settings.card_second_look,
     }
     folder = fold.folder / JUDGED
     make_folder(folder)
@@ -269,6 +270,7 @@ def examine_held_out(
     for field in fields:
         path = fold.folder / MAPS / f"{field.name.replace('/', '-')}.npz"
         key = f"{card.sha256} {card.offset_px} {file_sha256(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
+        key += f" looked again {card.second_look and card.second_look.above}"
         try:
             probabilities = ProbabilityMap.load(path, key)
             examined.append(ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities))
@@ -287,7 +289,8 @@ def score_held_out(fold: Fold, crops: Sequence[Crop], model: Path, device: Devic
     if not crops:
         return []
     path, card = fold.folder / CROPS, read_card(model)
-    key = f"{card.sha256} {card.offset_px} {','.join(crop.name for crop in crops)}"
+    looked = card.second_look and card.second_look.above
+    key = f"{card.sha256} {card.offset_px} looked again {looked} {','.join(crop.name for crop in crops)}"
     try:
         saved, at, beside = load_arrays(path, "table of scores", "key", "at", "beside")
         if str(saved) != key:

@@ -58,6 +58,7 @@ def card_facts(sources: Mapping[str, Sequence[Field]], study: Study, provenance:
         "id": provenance.id,
         **card_figures(study),
         "calibration": study.calibration and study.calibration.model_dump(),
+        "second_look": study.settings.cross_validation.card_second_look,
         "threshold_note": f"{IN_WORDS[study.rule]}; chosen on the held-out cases of all {len(folds)} folds of a "
         "cross-validation over whole cases, not on cases that the network was trained on",
         "training_data": [describe_source(name, fields) for name, fields in sources.items()],

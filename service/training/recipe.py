@@ -70,7 +70,15 @@ class CrossValidation(Table):
     calibrate: float = Field(
         default=0.0, ge=0, le=1, description="share of a slide's own score level taken off its scores"
     )
+    second_look: float = Field(
+        default=0.0, ge=0, le=1, description="probability from which a place is looked at again; 0: none is"
+    )
     threshold_rule: Rule = Field(default="f1", description="youden, f1, smooth-f1, case-f1 or quiet")
+
+    @property
+    def card_second_look(self) -> dict[str, float] | None:
+        """The second look as a model card has it."""
+        return {"above": self.second_look} if self.second_look else None
 
 
 class TrainingSettings(Table):

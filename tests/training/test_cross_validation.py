@@ -18,7 +18,7 @@ from service.analysis import analyze
 from service.cli.app import app
 from service.errors import ParameterInvalid
 from service.inference import Detector
-from service.model_card import Architecture, read_card
+from service.model_card import Architecture, SecondLook, read_card
 from service.probability_map import ProbabilityMap
 from service.slide import open_slide
 from service.tiling import Lattice
@@ -27,7 +27,7 @@ from service.training.checkpoint import load_checkpoint, save_checkpoint
 from service.training.cross_validation import Fold, settle_calibration, write_judged
 from service.training.evaluate import ExaminedField
 from service.training.fields import Field, read_fields
-from service.training.recipe import TrainingSettings
+from service.training.recipe import CrossValidation, TrainingSettings
 from service.training.train import TrainingSetup
 from service.weights import load_model
 from tests.slides import draw_tissue
@@ -336,20 +336,22 @@ def test_a_fold_is_judged_by_its_last_epoch_or_by_its_best(whole: tuple[Path, Re
     assert state is not None
     last = {name: tensor + 1 for name, tensor in state["network"].items()}
     save_checkpoint(fold.folder, {**state, "network": last})
-    judged = load_model(write_judged(fold, "last"))
+    judged = load_model(write_judged(fold, CrossValidation(judge="last")))
     assert all(torch.equal(tensor, last[name]) for name, tensor in judged.network.state_dict().items())
     averaged = {name: tensor + 2 for name, tensor in state["network"].items()}
     save_checkpoint(fold.folder, {**state, "averaged": averaged})
-    judged = load_model(write_judged(fold, "last"))
+    judged = load_model(write_judged(fold, CrossValidation(judge="last")))
     assert torch.equal(judged.network.state_dict()["classifier.bias"], averaged["classifier.bias"])
-    best = load_model(write_judged(fold, "best"))
+    looking_again = load_model(write_judged(fold, CrossValidation(second_look=0.7)))
+    assert (judged.card.second_look, looking_again.card.second_look) == (None, SecondLook(above=0.7))
+    best = load_model(write_judged(fold, CrossValidation(judge="best")))
     assert best.card.sha256 == load_model(fold.folder).card.sha256
     assert judged.card.threshold == best.card.threshold == 0.5
     with pytest.raises(ParameterInvalid, match="not chosen on B"):
-        write_judged(Fold(1, ("B",), fold.folder), "best")
+        write_judged(Fold(1, ("B",), fold.folder), CrossValidation(judge="best"))
     (fold.folder / "checkpoint.pt").unlink()
     with pytest.raises(ParameterInvalid, match="has lost its checkpoint"):
-        write_judged(fold, "last")
+        write_judged(fold, CrossValidation(judge="last"))
 
 
 def test_a_run_whose_epoch_was_chosen_is_not_shipped(whole: tuple[Path, Result], tmp_path: Path) -> None:
