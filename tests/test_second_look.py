@@ -88,7 +88,7 @@ def test_only_candidates_change_and_each_as_a_whole(pixels: Rgb, detector: Detec
 
 def test_without_it_in_the_card_nothing_is_looked_at_again(pixels: Rgb, tmp_path: Path) -> None:
     detector = Detector.load(precision="float32")
-    assert detector.card.second_look is None
+    detector.card = detector.card.model_copy(update={"second_look": None})
     with open_slide(written(tmp_path / "a.tif", pixels)) as slide:
         plan, before = first_look(slide, detector)
         assert look_again(slide, detector, plan, before) == (before, {})

@@ -5,6 +5,7 @@ nested: for every fold the threshold comes from the other folds alone and is app
 neither trained the network nor chose the threshold.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -71,7 +72,7 @@ def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase
         return None
     if rule == "youden":
         point = all_patches(cases).operating_point
-        return None if point is None else min(max(point, LOWEST), HIGHEST)
+        return None if point is None else min(max(math.floor(point * 1e4) / 1e4, LOWEST), HIGHEST)  # as people read it
     if rule == "case-f1":
         return _highest(cases, np.mean([_f1([case]) for case in cases if case.mitoses], axis=0))
     f1, window = _f1(cases), np.ones(2 * NEIGHBOURS + 1)

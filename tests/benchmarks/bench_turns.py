@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_turns        (some minutes on two cores; needs the fields in ../shared)
 
-As the model is shipped, and with a second look at its candidates in eight orientations. Prints tables for people and,
-last, one line of JSON.
+Without a second look, and as the model is shipped: with one, at its candidates in eight orientations. Prints tables for
+people and, last, one line of JSON.
 """
 
 import json
@@ -17,7 +17,6 @@ import tifffile
 
 from service.analysis import analyze
 from service.inference import Detector
-from service.model_card import SecondLook
 from service.slide import Rgb, open_slide
 from service.training.scoring import match
 from tests.benchmarks.bench_analysis import places, table
@@ -25,7 +24,6 @@ from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, shared_folder
 
 FIELDS = 36
 NEAR_PX = 7.5 / MPP
-ABOVE = 0.7  # the probability from which a place is looked at again
 SHIFT_PX = 5
 Points = npt.NDArray[np.float64]
 Undo = Callable[[Points, int], Points]  # places (n, 2) on the copy, and the original's side, px
@@ -53,7 +51,7 @@ def main() -> None:
         pixels = tifffile.imread(mitos14_mosaic(shared, Path(name) / "mosaic.tif", FIELDS).path, key=0)
         side = min(pixels.shape[:2])
         pixels = pixels[:side, :side]
-        for look, second in {"as shipped": detector.card.second_look, "second look": SecondLook(above=ABOVE)}.items():
+        for look, second in {"one look": None, "as shipped": detector.card.second_look}.items():
             detector.card = detector.card.model_copy(update={"second_look": second})
             upright = found_on(pixels, Path(name) / "upright.tif", detector)
             rows = []
