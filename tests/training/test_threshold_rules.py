@@ -35,8 +35,8 @@ def test_youdens_rule_is_the_greatest_difference_of_rates(made_up: list[HeldOutC
     differences = {at: (scores[labels] >= at).mean() - (scores[~labels] >= at).mean() for at in scores}
     best = max(differences, key=lambda at: (differences[at], at))
     chosen = choose("youden", made_up)
-    assert chosen == pytest.approx(best, abs=1e-4)
-    assert chosen == round(chosen, 4) <= best, "cut to what people read, and the same patches are called"
+    assert chosen is not None
+    assert best - 1e-4 < chosen == round(chosen, 4) <= best, "cut to what people read"
 
 
 def test_a_saturated_score_leaves_a_threshold_that_can_be_used() -> None:
