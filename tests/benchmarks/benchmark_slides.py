@@ -18,6 +18,7 @@ from service.slide import Rgb
 MPP = 0.2274
 PITCH = (1664, 1488)  # a field's 1663 x 1485 px, rounded up to the lattice
 TILE_PX = 256
+PERIOD_PX = 1024  # tiles times a power of two, so that all levels repeat alike
 
 
 def shared_folder() -> Path:
@@ -67,10 +68,14 @@ def mitos14_mosaic(shared: Path, path: Path, fields: int = 64, mpp: float = MPP)
 
 
 def repeated_slide(path: Path, size_px: int, tissue_px: int, field: Rgb) -> Path:
-    """A square slide whose upper left `tissue_px` square repeats a field, and whose rest is glass.
+    """A square slide whose upper left `tissue_px` square repeats a field's corner, and whose rest is glass.
+
+    `tissue_px` is a multiple of TILE_PX on the levels that are read: whole tiles hold tissue or none.
 
     Every tile of a kind is stored once and pointed at many times, so 60,000 x 60,000 px take a few megabytes.
     """
+    field = field[:PERIOD_PX, :PERIOD_PX]
+    assert field.shape[:2] == (PERIOD_PX, PERIOD_PX)
     directories, blob = [], bytearray()
     for level in range(0, 8, 2):
         small = np.asarray(Image.fromarray(field).reduce(2**level))
