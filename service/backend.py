@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -137,6 +138,7 @@ def _openvino_backend(model: Model, precision: Precision, cache: Path | None) ->
     from service.network_input import network_input
 
     _share_one_heap()
+    _meet_numpy(openvino)
     core, card = openvino.Core(), model.card
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = _chosen(model, precision, native)
@@ -176,6 +178,15 @@ def _openvino_backend(model: Model, precision: Precision, cache: Path | None) ->
         streams,
         compiled({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(streams)}) if streams > 1 else None,
     )
+
+
+def _meet_numpy(openvino: ModuleType) -> None:
+    """Show NumPy a tensor of OpenVINO, which prepares its bindings when that is first done.
+
+    Two threads that are the first at once wait for each other for ever: one has the bindings' lock and wants the
+    interpreter's, the other has that and wants the bindings'. One in fourteen analyses ended so.
+    """
+    np.asarray(openvino.Tensor(openvino.Type.f32, openvino.Shape([1])).data)
 
 
 def _share_one_heap() -> None:

@@ -1,5 +1,8 @@
 """The graph on CPUs computes what PyTorch does, in every configuration of the paper."""
 
+import subprocess
+import sys
+
 import numpy as np
 import openvino
 import pytest
@@ -90,3 +93,27 @@ def test_8_bit_integers_come_near_it(settings: dict[str, object]) -> None:
     del ranges["conv1"]
     with pytest.raises(CardInvalid, match="no range of conv1"):
         build_graph(card, tensors, ranges)
+
+
+LOOK_AT_ONCE = """
+import sys, threading
+import openvino
+from service.inference import Detector
+Detector.load(device="cpu")
+sys.setswitchinterval(1e-6)
+made = openvino.opset13.parameter([1, 4], openvino.Type.f32)
+compiled = openvino.Core().compile_model(openvino.Model([openvino.opset13.relu(made)], [made]), "CPU")
+tensors = [compiled.create_infer_request().get_input_tensor() for _ in range(16)]
+together = threading.Barrier(16)
+def look(tensor):
+    together.wait()
+    tensor.data
+threads = [threading.Thread(target=look, args=(tensor,)) for tensor in tensors]
+for each in threads: each.start()
+for each in threads: each.join()
+"""
+
+
+def test_the_first_threads_to_compute_do_not_wait_for_each_other() -> None:
+    """Sixteen at once always did, for ever, and held the interpreter's lock: nothing in the process could end it."""
+    subprocess.run([sys.executable, "-c", LOOK_AT_ONCE], check=True, timeout=60)
