@@ -184,7 +184,7 @@ def _meet_numpy(openvino: ModuleType) -> None:
     """Show NumPy a tensor of OpenVINO, which prepares its bindings when that is first done.
 
     Two threads that are the first at once wait for each other for ever: one has the bindings' lock and wants the
-    interpreter's, the other has that and wants the bindings'. One in fourteen analyses ended so.
+    interpreter's, the other has that and wants the bindings'.
     """
     np.asarray(openvino.Tensor(openvino.Type.f32, openvino.Shape([1])).data)
 

@@ -19,6 +19,7 @@ from service.api.middleware import BODY_BYTES
 from service.store import keys
 from tests.api.small_app import client_of, small_app
 from tests.api.test_errors import assert_problem
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def limited(folder: Path, requests_per_minute: int) -> Iterator[tuple[Client, An
 
 def lines_of(request_id: str, logs: list[Any]) -> list[dict[str, Any]]:
     """A request's lines in the log; the last one is written after its answer is out."""
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + PATIENCE_S
     while time.monotonic() < limit:
         lines = [line for line in logs if line.get("request_id") == request_id]
         if any(line["event"] == "request" for line in lines):

@@ -49,7 +49,7 @@ def test_bytes_before_an_interruption_are_kept(served: Gateway, http: httpx.Clie
 
 def offset_when_free(http: httpx.Client, place: str) -> int:
     """Once the server has seen that the last client is gone: then it takes a PATCH of nothing."""
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + PATIENCE_S
     while time.monotonic() < limit:
         offset = offset_of(http, place)
         if patch(http, place, offset, b"").status_code == 204:

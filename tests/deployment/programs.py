@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class Server:
+class Server(ABC):
     """A server on a port of this machine; what it stores lies in a folder that goes with it."""
 
     def __init__(self) -> None:
@@ -53,9 +54,9 @@ class Server:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @abstractmethod
     def start(self) -> None:
         """Start, and wait until it listens."""
-        raise NotImplementedError
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End it; SIGINT is PostgreSQL's fast stop."""
