@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from service.errors import FileMissing, OutputUnwritable, StorageFull
+from service.errors import FileMissing, NotASlide, OutputUnwritable, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 KEPT_FREE = 0.01  # of the disk: the job store and the broker must go on writing when slides cannot
@@ -69,6 +69,12 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise FileMissing(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def require_slide(path: Path) -> None:
+    """Raise NotASlide for what is there but is neither a file nor a folder: who opens a pipe waits for its writer."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise NotASlide(f"{path.name} is neither a file nor a folder")
 
 
 def make_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import FileMissing, NotASlide, SlideDamaged, StorageFull
-from service.files import FULL, readable
+from service.files import FULL, readable, require_slide
 from service.readers.dicom_images import files_below, instances_of
 from service.readers.mirax import files_beside, is_mirax
 
@@ -42,6 +42,7 @@ def _parts(path: Path) -> list[tuple[Path, Path]] | None:
     """List the files of a slide of several, each with its place in the zip; None for a slide that is one file."""
     with readable(path):
         path.stat()
+        require_slide(path)
         if path.is_dir():
             return _dicom(path)
         if not is_mirax(path):

@@ -1,5 +1,6 @@
 """What is sent of a slide that is several files."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_a_dicom_folder_is_packed_whole(tmp_path: Path, monkeypatch: pytest.Monk
     [
         pytest.param("folder", lambda path: path.mkdir(), NotASlide, id="folder without DICOM"),
         pytest.param("a.mrxs", lambda path: path.touch(), SlideDamaged, id="MIRAX without its folder"),
+        pytest.param("pipe.svs", os.mkfifo, NotASlide, id="pipe"),
         pytest.param("none.svs", str, FileMissing, id="no file"),
         pytest.param("none.mrxs", str, FileMissing, id="no MIRAX"),
         pytest.param("dead.svs", lambda path: path.symlink_to("nowhere"), FileMissing, id="dead link"),

@@ -22,7 +22,8 @@ export function kindOf(figure) {
 
 export const kindWords = (figure) => KIND_WORDS[kindOf(figure)];
 
-export const scoreWords = (figure) => (figure.score === null ? "by hand" : number(figure.score, 3));
+/** Cut to four digits, as thresholds are, never rounded up to one or to a threshold. */
+export const scoreWords = ({ score }) => (score === null ? "by hand" : number(Math.floor(score * 1e4) / 1e4, 4));
 
 export function nameOf(figure) {
   if (figure.candidate) return `Candidate ${figure.id}`;

@@ -71,7 +71,7 @@ export function createReviewPanel({ review, report, slideId, onSelect, onFigures
   }
 
   function addCandidate(figure) {
-    const [key] = review.add([figure], `candidate, score ${number(figure.score, 3)}`);
+    const [key] = review.add([figure], `candidate, score ${scoreWords(figure)}`);
     announce(`${nameOf(figure)} added`);
     select(review.figures.find((each) => each.key === key));
   }
