@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
 
 import httpx
@@ -151,6 +151,16 @@ def small_app(data_dir: Path, **settings: Any) -> FastAPI:
     add_handlers(app)
     add_middleware(app, known)
     add_docs(app)
+    return app
+
+
+def app_of(state: Any, *routes: ModuleType) -> FastAPI:
+    """An app with some of the service's routes, as modules, and its errors."""
+    app = FastAPI()
+    app.state.service = state
+    for each in routes:
+        app.include_router(each.router)
+    add_handlers(app)
     return app
 
 

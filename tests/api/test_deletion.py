@@ -4,27 +4,21 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
 from httpx import Client, Response
 
 from service.api import analyses
-from service.api.errors import add_handlers
 from service.api.state import State
 from service.store import keys
 from service.store.database import review_entries, writing
 from service.store.records import Submission
 from service.store.results import write_result
-from tests.api.small_app import client_of
+from tests.api.small_app import app_of, client_of
 from tests.export.hospital import report_of
 
 
 @pytest.fixture
 def client(state: State) -> Iterator[Client]:
-    app = FastAPI()
-    app.state.service = state
-    app.include_router(analyses.router)
-    add_handlers(app)
-    with client_of(app) as client:
+    with client_of(app_of(state, analyses)) as client:
         yield client
 
 

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from httpx import Client
 from sqlalchemy import delete
 
 from service.api import analyses, events
-from service.api.errors import add_handlers
 from service.api.middleware import add_middleware
 from service.api.state import State
 from service.intake.sandbox import Sandbox
@@ -23,7 +21,7 @@ from service.store.records import Submission
 from service.store.settings import load_settings
 from service.store.storage import Storage
 from service.worker.broker import Broker
-from tests.api.small_app import client_of
+from tests.api.small_app import app_of, client_of
 from tests.databases import job_store
 
 
@@ -56,11 +54,7 @@ def first_events(client: Client) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.fixture
 def client(state: State) -> Iterator[Client]:
-    app = FastAPI()
-    app.state.service = state
-    app.include_router(events.router)
-    app.include_router(analyses.router)
-    add_handlers(app)
+    app = app_of(state, events, analyses)
     add_middleware(app, state.settings)
     with client_of(app) as client:
         yield client
@@ -125,12 +119,9 @@ def test_the_newest_come_first_and_then_whether_there_are_older_ones(
     state: State, monkeypatch: pytest.MonkeyPatch, count: int, older: bool
 ) -> None:
     monkeypatch.setattr(events, "WATCHED", 2)
-    app = FastAPI()
-    app.state.service = state
-    app.include_router(events.router)
     submission = Submission("default", "slide", "slide.svs", {}, "model", "0" * 64)
     ids = [state.analyses.submit(submission)[0].id for _ in range(count)]
-    with client_of(app) as client:
+    with client_of(app_of(state, events)) as client:
         found = first_events(client)
     assert found[-1] == ("ready", {"older": older})
     assert found[0] == ("workers", {"alive": 0})

@@ -5,18 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fhir.resources.R4B import get_fhir_model_class
 from httpx import Client
 
 from service.api import fhir, fhir_results
-from service.api.errors import add_handlers
 from service.api.state import State
 from service.interop.fhir_served import PARTS
 from service.store import keys
 from service.store.records import Submission
 from service.store.results import write_result
-from tests.api.small_app import client_of
+from tests.api.small_app import app_of, client_of
 from tests.export.hospital import report_of
 
 PLACER = {"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "PLAC"}]}}
@@ -52,12 +50,7 @@ REQUEST = {
 
 @pytest.fixture
 def client(state: State) -> Iterator[Client]:
-    app = FastAPI()
-    app.state.service = state
-    app.include_router(fhir.router)
-    app.include_router(fhir_results.router)
-    add_handlers(app)
-    with client_of(app) as client:
+    with client_of(app_of(state, fhir, fhir_results)) as client:
         yield client
 
 

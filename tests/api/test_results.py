@@ -17,14 +17,12 @@ import hl7
 import numpy as np
 import pydicom
 import pytest
-from fastapi import FastAPI
 from fhir.resources.R4B.bundle import Bundle
 from httpx import Client, Response
 from pypdf import PdfReader
 
 from service.activity_report import Activity
 from service.api import layers, results, review
-from service.api.errors import add_handlers
 from service.api.formats import FORMATS, Wanted, wanted
 from service.api.state import State
 from service.intake.accept import accept_reference
@@ -44,7 +42,7 @@ from service.store.storage import Storage
 from service.tiling import Lattice, cover
 from service.tissue import TissueMask
 from service.worker.broker import Broker
-from tests.api.small_app import client_of
+from tests.api.small_app import app_of, client_of
 from tests.databases import job_store
 from tests.dicom_slide import BASE, write_dicom_slide
 from tests.export.hospital import ORDER, report_of
@@ -68,12 +66,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
 
 @pytest.fixture(scope="module")
 def client(state: State) -> Iterator[Client]:
-    app = FastAPI()
-    app.state.service = state
-    for module in (results, layers, review):
-        app.include_router(module.router)
-    add_handlers(app)
-    with client_of(app) as client:
+    with client_of(app_of(state, results, layers, review)) as client:
         yield client
 
 
@@ -211,10 +204,8 @@ def test_the_maps_are_files_of_their_own_and_beside_the_others_where_a_laborator
     assert {each.headers["content-type"] for each in alone.values()} == {"application/dicom"}
     for kind, name in kinds.items():
         assert pydicom.dcmread(io.BytesIO(alone[kind].content)).SOPClassUID.name == name
-    app = FastAPI()
-    app.state.service = replace(state, settings=state.settings.model_copy(update={"dicom_maps": ("area", "map")}))
-    app.include_router(results.router)
-    with client_of(app) as wanting:
+    settings = state.settings.model_copy(update={"dicom_maps": ("area", "map")})
+    with client_of(app_of(replace(state, settings=settings), results)) as wanting:
         files = files_of(get(wanting, dicom, "dicom"))
     assert list(files) == ["report.dcm", "annotations.dcm", "area.dcm", "map.dcm"]
     assert files["map.dcm"] == alone["dicom-map"].content

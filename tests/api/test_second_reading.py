@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from httpx import Client, Response
 from sqlalchemy import select
 
 from service.api import analyses, layers, results, review
-from service.api.errors import add_handlers
 from service.api.state import State
 from service.intake.sandbox import Sandbox
 from service.store import keys
@@ -19,7 +17,7 @@ from service.store.database import open_database, outbox, reading
 from service.store.settings import load_settings
 from service.store.summaries import fill
 from service.worker.broker import Broker
-from tests.api.small_app import client_of
+from tests.api.small_app import app_of, client_of
 from tests.store.test_results import Stored
 
 ANNA, BORIS, CLARA = "Meyer, Anna", "Ivanov, Boris", "Weiß, Käthe"
@@ -42,14 +40,8 @@ class Laboratory:
         engine = open_database(self.stored.engine.url)
         self.stack.callback(engine.dispose)
         sandbox = self.stack.enter_context(Sandbox())
-        app = FastAPI()
-        app.state.service = State(
-            settings, engine, self.stored.storage, self.stored.analyses, Broker(settings), sandbox
-        )
-        for module in (analyses, results, layers, review):
-            app.include_router(module.router)
-        add_handlers(app)
-        return self.stack.enter_context(client_of(app))
+        state = State(settings, engine, self.stored.storage, self.stored.analyses, Broker(settings), sandbox)
+        return self.stack.enter_context(client_of(app_of(state, analyses, results, layers, review)))
 
     def again(self) -> str:
         self.id = self.stored.succeeded().analysis_id

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import update
 
 from service.api import analyses, definitions, events, session, slides
-from service.api.errors import add_handlers
 from service.api.state import State
 from service.api.viewer import add_viewer
 from service.intake.sandbox import Sandbox
@@ -24,7 +22,7 @@ from service.store.slides import SlideRow, list_slides, remember_slide
 from service.store.storage import Storage
 from service.store.summaries import Summary
 from service.worker.broker import Broker
-from tests.api.small_app import client_of
+from tests.api.small_app import app_of, client_of
 from tests.databases import job_store
 from tests.web.conftest import SEEN_S, until
 from tests.web.test_accessibility import violations
@@ -71,11 +69,7 @@ def address(state: State) -> Iterator[str]:
             done = {"status": "succeeded", "signed": True, "summary": SUMMARY.model_dump(mode="json")}
             with writing(state.engine) as connection:
                 connection.execute(update(table).where(table.c.id == analysis.id).values(**done))
-    app = FastAPI()
-    app.state.service = state
-    for module in (analyses, definitions, events, session, slides):
-        app.include_router(module.router)
-    add_handlers(app)
+    app = app_of(state, analyses, definitions, events, session, slides)
     add_viewer(app)
     with client_of(app) as client:
         yield str(client.base_url)
