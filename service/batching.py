@@ -21,7 +21,7 @@ UNDER_WAY = 3  # batches: one is computed, one waits for that, one is copied
 PATIENCE = 4  # batches that a tile waits for others of its shape
 
 Maps: TypeAlias = npt.NDArray[np.float32]  # (B, h, w) probabilities
-# (B, H, W, 3) uint8 patches and the (3, 3) density transform; of many jobs each has one patch
+# (B, H, W, 3) uint8 patches and the (3, 3) density transform
 Job: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 Wait: TypeAlias = Callable[[], Maps]
 
@@ -32,7 +32,7 @@ class BatchDevice(Protocol):
     batch: int  # jobs at once, at most; becomes less where they do not fit into its memory
 
     def start(self, jobs: Sequence[Job]) -> Wait:
-        """Start to compute jobs of one shape; gives a function that waits for their maps.
+        """Start to compute jobs of one shape; gives a function that waits for the maps of all their patches.
 
         Raises MemoryError where they do not fit, and then goes on with fewer; DeviceFailed, also while waiting.
         """
@@ -40,7 +40,7 @@ class BatchDevice(Protocol):
 
 
 def in_batches(device: BatchDevice, jobs: Iterable[Job]) -> Iterator[Maps]:
-    """Compute jobs of one patch each; yields their maps (1, h, w), in order. Raises DeviceFailed, and as `jobs` do."""
+    """Compute jobs; yields their maps, in order. Raises DeviceFailed, and as `jobs` do."""
     waiting: dict[tuple[int, ...], list[tuple[int, Job]]] = {}  # by shape; what began to wait first is first
     running: deque[tuple[list[int], Wait]] = deque()
     done: dict[int, Maps] = {}
@@ -87,4 +87,4 @@ def _start(
 def _finish(running: deque[tuple[list[int], Wait]], done: dict[int, Maps]) -> None:
     """Wait for the batch that was started first."""
     numbers, wait = running.popleft()
-    done.update(zip(numbers, wait()[:, None], strict=True))
+    done.update(zip(numbers, np.split(wait(), len(numbers)), strict=True))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.backend import Device, Precision, load_backend
+from service.batching import Job, Maps
 from service.errors import OutputUnwritable, StorageFull
 from service.model_card import DEFAULT_MODEL
 from service.plan import Plan
@@ -64,6 +65,10 @@ class Detector:
         """Compute maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
         return self.backend.predict(patches, transform)
 
+    def predict_all(self, jobs: Iterable[Job], *, several: bool) -> Iterator[Maps]:
+        """Compute maps of jobs, in order; `several` at once, which on CPUs takes another graph."""
+        return self.backend.predict_all(jobs) if several else starmap(self.predict, jobs)
+
     def map_key(self, plan: Plan) -> str:
         """Name the map of a plan: by the same key, maps may be gone on from and merged."""
         return f"{plan.key} {self.backend.precision}"
@@ -87,8 +92,7 @@ class Detector:
             tiles = [tile for tile in plan.tiles if tile not in found.done]
             patches = zip(tiles, _read_ahead(slide, plan, tiles, self.backend.readers), strict=True)
             jobs = ((patch[None], plan.stain.transforms[tile.section]) for tile, patch in patches)
-            maps = self.backend.predict_all(jobs) if len(tiles) > 1 else starmap(self.predict, jobs)
-            for tile, cells in zip(tiles, maps, strict=True):
+            for tile, cells in zip(tiles, self.predict_all(jobs, several=len(tiles) > 1), strict=True):
                 found.write(tile, cells[0])
                 done += tile.patches
                 on_progress(done, total)

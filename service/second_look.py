@@ -15,6 +15,7 @@ import numpy.typing as npt
 import scipy
 import skimage
 
+from service.batching import Job
 from service.calibration import HIGHEST
 from service.inference import Detector
 from service.plan import Plan
@@ -45,15 +46,14 @@ def look_again(
     if settings is None:
         return probabilities, {}
     slide = slide.in_colours(detector.card.colour).in_light(plan.light)
-    values, count = probabilities.values.copy(), 0
-    for rows, columns in candidates(probabilities.values, settings.above):
-        before = probabilities.values[rows, columns]
-        place = (float(np.average(columns, weights=before)), float(np.average(rows, weights=before)))
-        logits = logit(before)
-        values[rows, columns] = scipy.special.expit(logits - logits.max() + _look_at(slide, detector, plan, place))
-        count += 1
+    values, found = probabilities.values.copy(), list(candidates(probabilities.values, settings.above))
+    jobs = (_job(slide, detector, plan, _place(*cells, probabilities.values)) for cells in found)
+    maps = detector.predict_all(jobs, several=len(plan.tiles) > 1)
+    for (rows, columns), looked in zip(found, maps, strict=True):
+        logits = logit(probabilities.values[rows, columns])
+        values[rows, columns] = scipy.special.expit(logits - logits.max() + _mean_logit(looked, detector))
         on_candidate()
-    said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": count}
+    said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": len(found)}
     return ProbabilityMap(probabilities.lattice, values, probabilities.done), {"second_look": said}
 
 
@@ -78,23 +78,37 @@ def reach_px(detector: Detector) -> int:
 
 def mean_logit(pixels: Rgb, detector: Detector, transform: npt.NDArray[np.float32]) -> float:
     """Average what the network answers to the middle of pixels (2 r + 1, 2 r + 1, 3) in all orientations."""
-    windows = np.stack([_window(turned, _shift(detector)) for turned in _orientations(pixels)])
+    return _mean_logit(detector.predict(_windows(pixels, detector), transform), detector)
+
+
+def _mean_logit(maps: Map, detector: Detector) -> float:
     middle = HALF_PX // detector.stride_px
     near = slice(middle - NEIGHBOURS, middle + NEIGHBOURS + 1)
-    return float(logit(detector.predict(windows, transform)[:, near, near].max((1, 2))).mean())
+    return float(logit(maps[:, near, near].max((1, 2))).mean())
 
 
-def _look_at(slide: Slide, detector: Detector, plan: Plan, place: tuple[float, float]) -> float:
-    """Give the mean logit of a place (x, y; cells)."""
+def _place(rows: Cells, columns: Cells, values: Map) -> tuple[float, float]:
+    """Compute the centroid (x, y; cells) of a candidate."""
+    weights = values[rows, columns]
+    return float(np.average(columns, weights=weights)), float(np.average(rows, weights=weights))
+
+
+def _job(slide: Slide, detector: Detector, plan: Plan, place: tuple[float, float]) -> Job:
+    """Read what is to be computed of a place (x, y; cells)."""
     scale, reach = plan.parameters.lattice.scale, reach_px(detector)
     x, y = (round(cell * detector.stride_px) - own for cell, own in zip(place, _shift(detector).tolist(), strict=True))
     pixels = slide.read(Box(x - reach, y - reach, 2 * reach + 1, 2 * reach + 1), scale)
     level0 = ((x + 0.5) * scale[0] - 0.5, (y + 0.5) * scale[1] - 0.5)
-    return mean_logit(pixels, detector, plan.stain.transforms[plan.sections.of_place(*level0)])
+    return _windows(pixels, detector), plan.stain.transforms[plan.sections.of_place(*level0)]
 
 
 def _shift(detector: Detector) -> npt.NDArray[np.int_]:
     return np.rint(detector.card.offset_px).astype(int)
+
+
+def _windows(pixels: Rgb, detector: Detector) -> npt.NDArray[np.uint8]:
+    """Cut the windows (8, H, W, 3) of all orientations."""
+    return np.stack([_window(turned, _shift(detector)) for turned in _orientations(pixels)])
 
 
 def _orientations(pixels: Rgb) -> Iterator[Rgb]:

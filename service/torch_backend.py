@@ -141,14 +141,14 @@ class TorchDevice:
     def _start(self, jobs: Sequence[Job]) -> Wait:
         # PyTorch keeps pinned memory for the next batch, and knows when the streams have done with it
         pinned = partial(torch.empty, pin_memory=self.kind == "cuda")
-        patches = pinned((len(jobs), *jobs[0][0].shape[1:]), dtype=torch.uint8)
-        transforms = pinned((len(jobs), 3, 3))
-        for row, (patch, transform) in enumerate(jobs):
-            patches.numpy()[row], transforms.numpy()[row] = patch[0], transform
+        patches = pinned((len(jobs), *jobs[0][0].shape), dtype=torch.uint8)
+        transforms = pinned((*patches.shape[:2], 3, 3))
+        for row, job in enumerate(jobs):
+            patches.numpy()[row], transforms.numpy()[row] = job
         uploaded, computed, downloaded = (self._event() for _ in range(3))
         with torch.inference_mode():
             with self._api.stream(self._upload):
-                there = [each.to(self.kind, non_blocking=True) for each in (patches, transforms)]
+                there = [each.flatten(0, 1).to(self.kind, non_blocking=True) for each in (patches, transforms)]
                 uploaded.record()
             with self._api.stream(self._compute), _exact():
                 self._compute.wait_event(uploaded)

@@ -58,6 +58,14 @@ def test_jobs_of_one_shape_go_in_full_batches_and_what_is_left_in_smaller_ones()
     assert device.shapes == [(4, 6, 6, 3), (4, 6, 6, 3), (2, 6, 4, 3), (2, 6, 6, 3)]
 
 
+def test_a_job_of_several_patches_gets_all_their_maps() -> None:
+    device, several = Device(batch=2), (8, 6, 6, 3)
+    found = list(in_batches(device, jobs_of([several, INSIDE, several, several])))
+    assert [np.unique(each).tolist() for each in found] == [[0], [1], [2], [3]]
+    assert [len(each) for each in found] == [8, 1, 8, 8]
+    assert [shape[0] for shape in device.shapes] == [16, 1, 8]
+
+
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_maps_come_in_the_order_of_the_jobs(batch: int) -> None:
     shapes = [INSIDE if each else EDGE for each in np.random.default_rng(1).integers(0, 4, 200)]

@@ -60,8 +60,12 @@ def assert_as_reference(device: TorchDevice, reference: Backend, jobs: list[Job]
         np.testing.assert_allclose(cells, reference.predict(*job), atol=tolerance)
 
 
-def test_batches_of_several_shapes_and_stains_are_what_the_graph_computes(model: Model, reference: Backend) -> None:
-    assert_as_reference(TorchDevice(model, "cpu", batch=4), reference, tiles_of(11), TOLERANCE)
+def test_batches_of_several_shapes_stains_and_patches_are_what_the_graph_computes(
+    model: Model, reference: Backend
+) -> None:
+    jobs = tiles_of(11)
+    several = np.concatenate([jobs[0][0], jobs[1][0]]), jobs[1][1]
+    assert_as_reference(TorchDevice(model, "cpu", batch=4), reference, [several, *jobs, several], TOLERANCE)
 
 
 def test_models_without_a_stain_reference_are_computed_so_too(model: Model) -> None:
