@@ -29,7 +29,7 @@ class StubDevice:
         self._began_at = begins if self._began_at is None else self._began_at
         ends = self._free_at = begins + taken_s
         self.busy_s += taken_s
-        count, height, width = (len(jobs), *(-(-side // self._stride_px) for side in patches.shape[1:3]))
+        count, height, width = (len(patches), *(-(-side // self._stride_px) for side in patches.shape[1:3]))
 
         def wait() -> Maps:
             time.sleep(max(0.0, ends - time.perf_counter()))
