@@ -57,8 +57,13 @@ class Instance:
     def size(self) -> tuple[int, int]:
         """Width and height in px; of a directory or report, zero."""
         sides = (("TotalPixelMatrixColumns", "Columns"), ("TotalPixelMatrixRows", "Rows"))
-        width, height = (int(self.header.get(whole) or self.header.get(part) or 0) for whole, part in sides)
+        width, height = (self.number(whole) or self.number(part) for whole, part in sides)
         return width, height
+
+    @property
+    def image(self) -> str:
+        """The UID of its image, of which it may be a part (a concatenation)."""
+        return self.text("SOPInstanceUIDOfConcatenationSource") or self.text("SOPInstanceUID")
 
     @property
     def series(self) -> str:
@@ -79,6 +84,13 @@ class Instance:
         except UNFIT:
             return ""
 
+    def number(self, keyword: str) -> int:
+        """Read a whole number; zero where it is missing or damaged."""
+        try:
+            return int(self.header.get(keyword) or 0)
+        except (*UNFIT, ArithmeticError):
+            return 0
+
     def unsupported(self) -> str:
         """Say what OpenSlide does not read of this instance; nothing where it reads all."""
         from pydicom.uid import UID
@@ -91,6 +103,7 @@ class Instance:
             (self.text("PhotometricInterpretation") in READ_PHOTOMETRICS, self.text("PhotometricInterpretation")),
             (self.text("PlanarConfiguration") in ("", "0"), "in colour planes"),
             (self.text("TotalPixelMatrixFocalPlanes") in ("", "1"), "in several focal planes"),
+            (self.text("NumberOfOpticalPaths") in ("", "1"), "of several optical paths"),
             (bool(self.text("ImageType")), "without an image type"),
         )
         return ", ".join(what for fits, what in checks if not fits)
@@ -181,8 +194,7 @@ def slides_among(instances: Iterable[Instance]) -> list[Picture]:
 def _slide(uid: str, levels: list[Instance]) -> Picture:
     """Make a slide of a series. Parts of one level (concatenations) have the same source, focal planes have not."""
     levels.sort(key=lambda each: each.size, reverse=True)
-    sources = {each.text("SOPInstanceUIDOfConcatenationSource") or each.text("SOPInstanceUID"): each for each in levels}
-    sizes = [each.size for each in sources.values()]
+    sizes = [each.size for each in {each.image: each for each in levels}.values()]
     reasons = {reason for each in levels if (reason := each.unsupported())}
     if len(set(sizes)) < len(sizes):
         reasons.add("in several images of one size")

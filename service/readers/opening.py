@@ -29,6 +29,7 @@ import openslide
 from service.errors import BadInput, FileMissing, NotASlide, SlideDamaged, SlideUnsupported
 from service.files import readable
 from service.readers.confinement import scratch_folder
+from service.readers.dicom_frames import frames_fault
 from service.readers.dicom_images import (
     Instance,
     files_below,
@@ -200,6 +201,8 @@ def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
     slide, warnings = choose_slide(slides_among(instances), path.name, told_apart=True)
     require_inside(slide.files, path if path.is_dir() else path.parent, path.name)
     try:
+        if fault := frames_fault(each for each in instances if each.path in slide.files):
+            raise openslide.OpenSlideError(fault)
         reader = _LinkedDicom(slide.files)
     except openslide.OpenSlideError as error:
         if slide.unsupported:
