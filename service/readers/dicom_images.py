@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.errors import NotASlide, SlideUnsupported
-from service.readers.image_series import Picture
+from service.readers.image_series import Picture, is_reduced
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -199,7 +199,8 @@ def _slide(uid: str, levels: list[Instance]) -> Picture:
     if len(set(sizes)) < len(sizes):
         reasons.add("in several images of one size")
     unsupported = f"is {', '.join(sorted(reasons))}, which is not read here; {CONVERT}" if reasons else ""
-    files = tuple(each.path for each in levels)
+    whole = levels[0].size
+    files = tuple(each.path for each in levels if each.size == whole or is_reduced(each.size, whole))
     return Picture(f"series {uid}", *levels[0].size, files=files, unsupported=unsupported)
 
 

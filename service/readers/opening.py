@@ -38,6 +38,7 @@ from service.readers.dicom_images import (
     require_whole_slide,
     slides_among,
 )
+from service.readers.dicom_levels import level_warnings, require_one_slide, scale_fault
 from service.readers.image_series import choose_slide
 from service.readers.mirax import is_mirax
 from service.readers.opened_slide import OpenedSlide, Reader
@@ -200,8 +201,12 @@ def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
     require_whole_slide(instances, path.name)
     slide, warnings = choose_slide(slides_among(instances), path.name, told_apart=True)
     require_inside(slide.files, path if path.is_dir() else path.parent, path.name)
+    read = [each for each in instances if each.path in slide.files]
+    own = [each for each in instances if each.series == read[0].series]
+    levels = [each for each in own if each.is_level]
+    require_one_slide([each for each in own if each.is_whole_slide], path.name)
     try:
-        if fault := frames_fault(each for each in instances if each.path in slide.files):
+        if fault := scale_fault(levels) or frames_fault(read):
             raise openslide.OpenSlideError(fault)
         reader = _LinkedDicom(slide.files)
     except openslide.OpenSlideError as error:
@@ -212,9 +217,9 @@ def _open_dicom(path: Path, instances: list[Instance]) -> OpenedSlide:
     if reader.dimensions != slide.size:
         reader.close()
         raise SlideUnsupported(f"{path.name}: its largest image is of a type that is not read; export it anew")
-    series = {each.series for each in instances if each.path in slide.files}
-    files = tuple(each.path for each in instances if each.series in series)
-    return replace(_checked(reader, path, files, lambda: _LinkedDicom(slide.files)), warnings=warnings)
+    files = tuple(each.path for each in own)
+    opened = _checked(reader, path, files, lambda: _LinkedDicom(slide.files))
+    return replace(opened, warnings=(*warnings, *level_warnings(levels, read)))
 
 
 # TIFF
