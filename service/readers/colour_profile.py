@@ -1,15 +1,22 @@
-"""The ICC profile of a slide: what it is called, and how its colours become sRGB."""
+"""The ICC profile of a slide: what it is called, and how its colours become sRGB.
+
+A profile may be of valid form and mean nothing: one that makes all of it black, or one colour, converts nothing.
+"""
 
 import hashlib
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 from pydantic import BaseModel, ConfigDict
+
+WHITE, SPREAD = 200, 64  # least grey levels of what is white; between the channels of what is red, green or blue
+RAMP: Final = np.arange(60, 256, 15, dtype=np.uint8)[None, :, None].repeat(3, 2)  # from nuclei to glass
+PRIMARIES: Final = np.eye(3, dtype=np.uint8)[None] * 255
 
 Colour: TypeAlias = Literal["as-scanned", "srgb"]  # what a model reads
 
@@ -47,13 +54,16 @@ class ColourProfile:
         try:
             profile = ImageCms.getOpenProfile(io.BytesIO(self.content))
             intent = ImageCms.Intent(ImageCms.getDefaultIntent(profile))
-            return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB", intent)
+            found = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB", intent)
         except (ImageCms.PyCMSError, OSError, ValueError):
             return None
+        greys, primaries = (_applied(found, colours)[0].astype(int) for colours in (RAMP, PRIMARIES))
+        rises = (np.diff(greys.sum(1)) > 0).all() and greys[-1].min() >= WHITE
+        return found if rises and np.ptp(primaries, axis=1).min() >= SPREAD else None
 
     @property
     def converts(self) -> bool:
-        """True where colours can be converted: the profile is sound, and one of RGB."""
+        """True where colours can be converted: the profile is sound, one of RGB, and leaves light and colours apart."""
         return self._transform is not None
 
     def facts(self, *, applied: bool) -> IccFacts:
@@ -62,5 +72,8 @@ class ColourProfile:
 
     def to_srgb(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Convert pixels (H, W, 3) of a slide with this profile, which `converts`, to sRGB."""
-        image = ImageCms.applyTransform(Image.fromarray(pixels), self._transform)
-        return np.asarray(image)
+        return _applied(self._transform, pixels)
+
+
+def _applied(transform: Any, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.asarray(ImageCms.applyTransform(Image.fromarray(pixels), transform))

@@ -1,6 +1,7 @@
 """Colour profiles: named in the report, and applied only where the model was trained on such colours."""
 
 import io
+import struct
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ def profile(name: str) -> bytes:
     if name == "exchanged":
         return content.replace(b"rXYZ", b"tmpX").replace(b"bXYZ", b"rXYZ").replace(b"tmpX", b"bXYZ")
     return {"sRGB": content, "damaged": content[:200]}[name]
+
+
+def meaning(red: float, green: float, blue: float) -> bytes:
+    """A profile of valid form by which each channel is that much of white's light."""
+    content = bytearray(profile("sRGB"))
+    for tag, part in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)):
+        (offset,) = struct.unpack_from(">I", content, content.index(tag) + 4)
+        struct.pack_into(">3i", content, offset + 8, *(round(65536 * part * light) for light in (0.9642, 1.0, 0.8249)))
+    return bytes(content)
 
 
 WRITERS: dict[str, Any] = {
@@ -74,6 +84,15 @@ def test_a_damaged_profile_is_named_by_its_checksum_and_converts_nothing(tmp_pat
     with opened(tmp_path, "damaged", "tiled.tif") as slide:
         assert slide.colour_profile is not None
         assert (slide.colour_profile.description, slide.colour_profile.converts) == (None, False)
+        assert slide.in_colours("srgb") is slide
+
+
+@pytest.mark.parametrize("parts", [(0, 0, 0), (1 / 3, 1 / 3, 1 / 3), (-1, -1, -1)], ids=["black", "grey", "negative"])
+def test_a_profile_that_would_make_all_of_it_one_colour_converts_nothing(tmp_path: Path, parts: Any) -> None:
+    WRITERS["tiled.tif"](tmp_path / "slide.tif", meaning(*parts))
+    with open_slide(tmp_path / "slide.tif", mpp=0.25) as slide:
+        assert slide.colour_profile is not None
+        assert (slide.colour_profile.description, slide.colour_profile.converts) == ("sRGB built-in", False)
         assert slide.in_colours("srgb") is slide
 
 
