@@ -96,6 +96,8 @@ class Instance:
         from pydicom.uid import UID
 
         syntax = UID(self.header.file_meta.get("TransferSyntaxUID", ""))
+        if syntax == DEFLATED:
+            return f"compressed as {syntax.name}"
         checks = (
             (syntax in READ_SYNTAXES, f"compressed as {syntax.name}"),
             (self.text("SamplesPerPixel") == "3", "in shades of grey"),
@@ -123,8 +125,9 @@ def read_header(path: Path) -> "Dataset | None":
 
     config.settings.reading_validation_mode = config.IGNORE  # it would warn of each value that breaks the standard
     try:
-        if read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
-            return None  # OpenSlide reads none either; 16 MiB could become as many GiB
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DEFLATED:  # OpenSlide reads none either; 16 MiB could become as many GiB
+            return _undeflated(meta)
         with path.open("rb") as opened:
             start = io.BytesIO(opened.read(HEADER_BYTES))
         header = read_partial(start, lambda tag, *_: tag >= PER_FRAME, defer_size=LONG_BYTES)
@@ -133,6 +136,17 @@ def read_header(path: Path) -> "Dataset | None":
     for tag in list(header.keys()):
         if getattr(header.get_item(tag, keep_deferred=True), "length", 0) > LONG_BYTES:
             del header[tag]
+    return header
+
+
+def _undeflated(meta: "Dataset") -> "Dataset":
+    """Make a header of what lies before the deflated part: which object it is, and of which kind."""
+    from pydicom import Dataset
+
+    header = Dataset()
+    header.file_meta = meta  # type: ignore[assignment]  # pydicom reads it as a plain one
+    header.SOPClassUID = str(meta.get("MediaStorageSOPClassUID") or "")
+    header.SOPInstanceUID = str(meta.get("MediaStorageSOPInstanceUID") or "")
     return header
 
 

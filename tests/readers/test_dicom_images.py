@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -226,6 +227,18 @@ def test_what_is_not_read_is_unsupported_by_its_name(slide: Path, what: str) -> 
         changed(file, **{key: value for key, value in UNSUPPORTED[what].items() if value is not None})
     with pytest.raises(SlideUnsupported, match=rf"slide is .*{what}.*convert it"):
         open_slide(slide)
+
+
+def test_deflated_files_are_unsupported_and_no_slide_beside_one_that_is_read(slide: Path, tmp_path: Path) -> None:
+    deflated = tmp_path / "deflated"
+    shutil.copytree(slide, deflated)
+    for file in deflated.iterdir():
+        changed(file, TransferSyntaxUID=DeflatedExplicitVRLittleEndian)
+    for path in (deflated, deflated / f"{BASE}.dcm"):
+        with pytest.raises(SlideUnsupported, match="compressed as Deflated Explicit VR Little Endian"):
+            open_slide(path)
+    shutil.copy(deflated / f"{BASE}.dcm", slide / "deflated.dcm")
+    np.testing.assert_array_equal(shown(slide), PIXELS)
 
 
 def test_focal_planes_in_files_of_their_own_are_unsupported_too(slide: Path) -> None:
