@@ -77,7 +77,10 @@ def _of_stains(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _of_area(plan: Plan, counts: ActivityCounts) -> Iterator[tuple[str, str]]:
     if plan.quality_facts.examinable_fraction is None:
-        yield "no-tissue", "no stained tissue was found; nothing was analysed"
+        where = "in the region" if plan.parameters.region else "on the slide"
+        below = plan.quality_facts.pen_mm2
+        ink = f" ({below:.3g} mm2 lie below pen, ink or pigment)" if below else ""
+        yield "no-tissue", f"no stained tissue was found {where}{ink}; nothing was analysed"
     if plan.examined_mm2 > 0 and not counts.index.area_sufficient:
         yield "area-insufficient", _too_little(counts.index, plan.examined_mm2)
     for message in _spanning((counts.index, *counts.scores)):

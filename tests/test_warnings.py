@@ -9,7 +9,7 @@ import tifffile
 from service.mitotic_activity import count_activity
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.plan import Plan
-from service.slide import open_slide
+from service.slide import Box, open_slide
 from service.warnings import report_warnings
 from tests.drawn import dense_crop
 from tests.glass import fragments
@@ -19,9 +19,9 @@ CARD = read_card(find_model(DEFAULT_MODEL))
 X40 = "AppMag = 40|MPP = 0.25"
 
 
-def warnings_of(path: Path, mpp: float | None = None) -> dict[str, str]:
+def warnings_of(path: Path, mpp: float | None = None, region: Box | None = None) -> dict[str, str]:
     with open_slide(path, mpp=mpp) as slide:
-        plan = Plan.of(slide, CARD)
+        plan = Plan.of(slide, CARD, region=region)
         return dict(report_warnings(slide, plan, count_activity([], plan.examined)))
 
 
@@ -69,6 +69,18 @@ def test_glass_alone_has_no_tissue_and_not_too_little_of_it(tmp_path: Path) -> N
     found = warnings_of(path)
     assert "no-tissue" in found
     assert "area-insufficient" not in found
+
+
+def test_a_region_without_tissue_is_not_the_slide_and_pen_is_not_glass(tmp_path: Path) -> None:
+    pixels = draw_tissue(1280, 1280)
+    pixels[:600] = 245
+    pixels[100:400, 400:800] = pixels[800:1000, 400:800] = (20, 60, 160)
+    path = write_svs(tmp_path / "pen.svs", pixels, X40)
+    places = Box(900, 100, 200, 200), Box(500, 200, 200, 100), Box(500, 850, 200, 100)
+    glass, beside, among = (warnings_of(path, region=place) for place in places)
+    assert glass["no-tissue"] == "no stained tissue was found in the region; nothing was analysed"
+    assert "in the region (0.0013 mm2 lie below pen, ink or pigment); nothing" in beside["no-tissue"]
+    assert ("no-tissue" in among, "pen-on-tissue" in among) == (False, True)
 
 
 def test_a_window_that_is_mostly_glass_and_one_on_several_pieces_are_said(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def slides_among(instances: Iterable[Instance]) -> list[Picture]:
 def _slide(uid: str, levels: list[Instance]) -> Picture:
     """Make a slide of a series. Parts of one level (concatenations) have the same source, focal planes have not."""
     levels.sort(key=lambda each: each.size, reverse=True)
-    sizes = [each.size for each in {each.image: each for each in levels}.values()]
+    sizes = [each.size for each in {each.image: each for each in levels}.values() if each.size != (0, 0)]
     reasons = {reason for each in levels if (reason := each.unsupported())}
     if len(set(sizes)) < len(sizes):
         reasons.add("in several images of one size")
