@@ -58,7 +58,8 @@ class ColourProfile:
         except (ImageCms.PyCMSError, OSError, ValueError):
             return None
         greys, primaries = (_applied(found, colours)[0].astype(int) for colours in (RAMP, PRIMARIES))
-        rises = (np.diff(greys.sum(1)) > 0).all() and greys[-1].min() >= WHITE
+        steps = np.diff(greys.sum(1))  # none where a profile makes the brightest white
+        rises = (steps >= 0).all() and (steps > 0).mean() > 0.5 and greys[-1].min() >= WHITE
         return found if rises and np.ptp(primaries, axis=1).min() >= SPREAD else None
 
     @property
