@@ -18,6 +18,7 @@ MitosisError
     |-- OrderConflict         order-conflict        an order that cannot be cancelled or changed any more
     |-- ResultHeld            result-held           nobody has decided whose result it is
     |-- HoldChanged           hold-changed          what holds the result is not what was decided about
+    |-- WithdrawalOpen        withdrawal-open       a result that other systems have yet to take back
     |-- OffsetConflict        offset-conflict       an upload goes on at another byte
     |-- UploadIncomplete      upload-incomplete     fewer or more bytes than were announced
     |-- UploadTimeout         upload-timeout        no byte came for too long
@@ -98,6 +99,10 @@ class ResultHeld(Refusal, code="result-held"):
 
 class HoldChanged(Refusal, code="hold-changed"):
     """What holds the result is not what was decided about; nothing was changed."""
+
+
+class WithdrawalOpen(Refusal, code="withdrawal-open"):
+    """The result is being taken back where it was told for another order: it is needed until that is done."""
 
 
 class OffsetConflict(Refusal, code="offset-conflict"):

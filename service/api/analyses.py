@@ -39,7 +39,7 @@ from service.interop.webhooks import check_url
 from service.model_card import find_model, models, read_card
 from service.order import Order
 from service.parameters import Parameters, options_of
-from service.refusals import IdempotencyConflict, NotFound, QueueUnavailable, SourceUnavailable
+from service.refusals import IdempotencyConflict, NotFound, QueueUnavailable, SourceUnavailable, WithdrawalOpen
 from service.report import Report
 from service.slide import Extent
 from service.store.orders import slide_identifier
@@ -253,7 +253,7 @@ async def follow(
     "/{analysis_id}",
     summary="Cancel an analysis, or delete one that has ended",
     response_model=AnalysisStatus,
-    responses=problems(NotFound)
+    responses=problems(NotFound, WithdrawalOpen)
     | {200: {"description": "It is cancelled, or had ended and is kept."}, 204: {"description": "It is deleted."}},
 )
 def delete(
@@ -264,7 +264,8 @@ def delete(
 ) -> Any:
     """Cancel one that is queued or running, within seconds; delete one that has ended, but not its slide.
 
-    One that people have decided on is deleted with the scope `review` only.
+    One that people have decided on is deleted with the scope `review` only; one that is being taken back from another
+    order's receivers, when they have taken that.
     """
     if state.analyses.cancel(analysis_id, caller.tenant) or keep:
         return state.shown(state.analyses.get(analysis_id, caller.tenant))

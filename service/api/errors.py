@@ -37,7 +37,7 @@ BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
     408: (refusals.UploadTimeout,),
     409: (
         *(refusals.NotFinished, refusals.IdempotencyConflict, refusals.OrderConflict, refusals.OffsetConflict),
-        *(refusals.ResultHeld, refusals.ReadingTaken, refusals.DisagreementsOpen),
+        *(refusals.ResultHeld, refusals.WithdrawalOpen, refusals.ReadingTaken, refusals.DisagreementsOpen),
     ),
     412: (refusals.RevisionConflict, refusals.HoldChanged),
     413: (refusals.UploadTooLarge,),

@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, u
 
 from service.errors import WorkerLost
 from service.order import Priority
-from service.refusals import IdempotencyConflict, NotFound, ScopeMissing
+from service.refusals import IdempotencyConflict, NotFound, ScopeMissing, WithdrawalOpen
 from service.store.callback_queue import enqueue
 from service.store.clock import is_due, never_before
 from service.store.database import (
@@ -41,7 +41,7 @@ from service.store.database import (
 )
 from service.store.matching import match
 from service.store.orders import lock as lock_orders
-from service.store.outbox import announce
+from service.store.outbox import announce, is_withdrawn
 from service.store.records import (
     LIVE,
     Analysis,
@@ -149,7 +149,7 @@ class Analyses:
     def delete(self, analysis_id: str, tenant: str, *, reviewed: bool = True) -> None:
         """Forget an analysis that has ended.
 
-        Raises NotFound; ScopeMissing for one that people have decided on, unless `reviewed` ones may go.
+        Raises NotFound; WithdrawalOpen; ScopeMissing for what people have decided on, unless `reviewed` ones may go.
         """
         with writing(self.engine) as connection:
             self._lock(connection, analysis_id)
@@ -157,10 +157,13 @@ class Analyses:
             decided = select(review_entries.c.revision).where(review_entries.c.analysis_id == analysis_id).limit(1)
             if not reviewed and connection.execute(decided).first() is not None:
                 raise ScopeMissing("people have decided on this result: deleting it takes the scope 'review'")
-            connection.execute(analyses.delete().where(analyses.c.id == analysis_id, analyses.c.status.not_in(LIVE)))
+            mine = analyses.c.id == analysis_id
+            if connection.execute(select(analyses.c.id).where(mine, is_withdrawn())).first() is not None:
+                raise WithdrawalOpen("another system has yet to take this result back; `mitosis lis queue` says why")
+            connection.execute(analyses.delete().where(mine, analyses.c.status.not_in(LIVE)))
             others = select(analyses.c.id).where(analyses.c.tenant == tenant, analyses.c.slide_id == slide_id)
-            mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id, ~others.exists())
-            connection.execute(update(slides).where(mine).values(analysed=False))
+            its_slide = and_(slides.c.tenant == tenant, slides.c.id == slide_id, ~others.exists())
+            connection.execute(update(slides).where(its_slide).values(analysed=False))
 
     # What workers do
 

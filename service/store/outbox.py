@@ -113,6 +113,12 @@ def withdraw(connection: Connection, analysis: Row[Any]) -> None:
         _insert(connection, analysis.tenant, analysis.id, channel, revision, withdraws=taken_back, next_at=begin)
 
 
+def is_withdrawn() -> ColumnElement[bool]:
+    """Whether an analysis' result is being taken back, which cannot be done once it is deleted."""
+    mine = and_(outbox.c.analysis_id == analyses.c.id, outbox.c.withdraws.is_not(None))
+    return select(outbox.c.id).where(mine, outbox.c.status.in_(UNDELIVERED)).exists()
+
+
 def share_out(engine: Engine, channels: Sequence[str], tenant: str) -> None:
     """Make rows of announcements: one for each channel, of one tenant's; what nobody is to be told, is forgotten."""
     new = select(outbox).where(outbox.c.channel == EVERY).order_by(outbox.c.id)

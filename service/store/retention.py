@@ -171,7 +171,7 @@ def _old_results(limits: Limits) -> ColumnElement[bool]:
     signatures = select(review_entries.c.revision).where(
         review_entries.c.analysis_id == analyses.c.id, review_entries.c.action == "sign"
     )
-    old = and_(analyses.c.finished_at < limits.results, analyses.c.status.not_in(LIVE))
+    old = and_(analyses.c.finished_at < limits.results, analyses.c.status.not_in(LIVE), ~outbox.is_withdrawn())
     if limits.signed is None:
         return and_(old, ~signatures.exists())
     return and_(old, ~signatures.where(review_entries.c.at >= limits.signed).exists())

@@ -8,11 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from service.interop import channels, mllp
 from service.order import Order
-from service.refusals import NotFound
+from service.refusals import NotFound, WithdrawalOpen
 from service.store import outbox
 from service.store.database import analyses, writing
 from tests.export.hospital import ORDER
@@ -150,3 +150,25 @@ def test_a_held_result_holds_up_nobody(service: Service, lis: Lis) -> None:
     assert service.deliver("hl7", after_s=60) == 1
     assert [str(each.segment("ORC")[2]) for each in lis.got] == ["ORD-100"]
     assert service.deliver("hl7", after_s=60) == 0
+
+
+def test_a_result_is_not_deleted_before_whoever_has_it_under_another_patient_has_taken_it_back(
+    service: Service, lis: Lis
+) -> None:
+    analysis_id = service.succeeded()
+    service.deliver("hl7")
+    with writing(service.engine) as connection:
+        row = connection.execute(select(analyses).where(analyses.c.id == analysis_id)).one()
+        outbox.withdraw(connection, row)
+    for answer, status in (("AE", "waiting"), ("AR", "refused")):
+        lis.answers = [answer]
+        service.deliver("hl7", after_s=60)
+        assert service.rows()[-1].status == status
+        with pytest.raises(WithdrawalOpen, match="lis queue"):
+            service.analyses.delete(analysis_id, "default")
+    lis.answers = ["AA"]
+    outbox.retry(service.engine, service.rows()[-1].id)
+    service.deliver("hl7")
+    assert lis.codes() == ["P", "C", "C", "C"]
+    service.analyses.delete(analysis_id, "default")
+    assert list(outbox.undelivered(service.engine)) == []

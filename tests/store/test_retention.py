@@ -213,6 +213,18 @@ def test_what_was_told_of_a_result_and_for_which_order_is_kept_with_it(engine: E
         assert connection.execute(select(orders.c.id)).scalars().all() == ["o"]
 
 
+@pytest.mark.parametrize(("status", "deleted"), [("waiting", 0), ("parked", 0), ("refused", 0), ("dropped", 1)])
+def test_a_result_that_is_being_taken_back_is_kept_however_old(
+    engine: Engine, clocks: Clocks, status: str, deleted: int
+) -> None:
+    [withdrawn] = write(engine, 1, 400, clocks.now)
+    row = {"tenant": "lab", "analysis_id": withdrawn, "channel": "hl7", "revision": 0, "status": status}
+    with writing(engine) as connection:
+        connection.execute(insert(outbox).values(**row, withdraws={"moves": 0}, created_at=0.0, next_at=0.0))
+    limits = Limits.of(load_settings(), clocks.now)
+    assert len(list(retention.forget_results(engine, limits))) == deleted
+
+
 def test_a_round_deletes_results_and_slides_however_many(engine: Engine, settings: Settings) -> None:
     now = time.time()
     write(engine, MANY, 91, now)
