@@ -5,7 +5,7 @@ as a family name. Identifiers and codes are the laboratory's own: nothing here i
 """
 
 from datetime import date
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
@@ -25,6 +25,8 @@ ResultStatus: TypeAlias = Literal["preliminary", "final", "amended"]
 
 
 Priority: TypeAlias = Literal["routine", "stat"]  # of an analysis; stat goes first
+
+MAX_IDENTIFIERS: Final = 100  # of a patient: each is compared with each of other sources
 
 
 class Identifier(StrictModel):

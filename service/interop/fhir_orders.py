@@ -21,7 +21,7 @@ from service.errors import RequestInvalid
 from service.export import codes
 from service.export.fhir_order import Resource, filled
 from service.extras import needs
-from service.order import Identifier, ReceivedOrder
+from service.order import MAX_IDENTIFIERS, Identifier, ReceivedOrder
 from service.patient_gate import preferred
 from service.store.orders import Control, Request, identifier_of
 from service.strict import first_error
@@ -222,6 +222,8 @@ def _chosen(identifiers: Sequence[Resource]) -> Resource:
 
 def _patient(patient: Resource) -> Resource:
     identifiers = patient.get("identifier", [])
+    if len(identifiers) > MAX_IDENTIFIERS:
+        raise RequestInvalid(f"Patient.identifier: there are more than {MAX_IDENTIFIERS}")
     chosen = _chosen(identifiers)
     return {
         "patient_identifiers": [found for each in identifiers if (found := _identifier(each)) is not None],

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from service.export.hl7_text import SEX
 from service.interop.hl7_message import DATA_TYPE, MessageRejected, Repetition, Segment
 from service.interop.lis_mapping import Sender
-from service.order import Identifier, assigner_uri
+from service.order import MAX_IDENTIFIERS, Identifier, assigner_uri
 from service.patient_gate import preferred
 from service.strict import first_error
 
@@ -21,7 +21,10 @@ def patient_of(segment: Segment | None, sender: Sender) -> dict[str, Any]:
     if segment is None:
         return {}
     place = sender.patient
-    read = [_patient_number(place, each) for each in segment.repetitions(int(place[-1]))]
+    numbers = segment.repetitions(int(place[-1]))
+    if len(numbers) > MAX_IDENTIFIERS:
+        raise MessageRejected("AE", DATA_TYPE, place, f"more than {MAX_IDENTIFIERS} identifiers of a patient")
+    read = [_patient_number(place, each) for each in numbers]
     identifiers = [sender.assigned(each) for each in read if each is not None]
     chosen = preferred(identifiers, sender.identifier_types)
     name = chosen_name(segment.repetitions(5), sender.name_types)

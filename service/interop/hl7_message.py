@@ -84,8 +84,8 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Its first three letters."""
-        return self.line[:3]
+        """All before the first separator: a text that a sender broke over lines may begin as a segment's name does."""
+        return self.line.partition(self.delimiters.field)[0].rstrip()
 
     @cached_property
     def _fields(self) -> Sequence[str]:
@@ -98,13 +98,10 @@ class Segment:
         return "" if text == '""' else text
 
     def repetitions(self, number: int) -> Sequence["Repetition"]:
-        """List the repetitions of a field; none where it is empty."""
-        found = self.raw(number)
-        return (
-            [Repetition(each, self.delimiters) for each in found.split(self.delimiters.repetition) if each]
-            if found
-            else []
-        )
+        """List the repetitions of a field that hold more than separators."""
+        found, nothing = self.raw(number), self.delimiters.component + self.delimiters.subcomponent
+        parts = found.split(self.delimiters.repetition) if found else ()
+        return [Repetition(each, self.delimiters) for each in parts if each.strip(nothing)]
 
     def standard(self, number: int) -> str:
         """Write a field between HL7's usual separators; as it came, where it came between them."""
@@ -124,16 +121,16 @@ class Repetition:
     delimiters: Delimiters
 
     def text(self, component: int = 1, subcomponent: int | None = None) -> str:
-        """Give a part of it as plain text: escapes undone, control characters blanks.
+        """Give a part of it as plain text: escapes undone, control characters blanks; nothing where it is deleted ("").
 
         Without a subcomponent it is all of the component: who writes "H&E" into a plain text, means that.
         """
         components = self.written.split(self.delimiters.component)
         found = components[component - 1] if component <= len(components) else ""
-        if subcomponent is None:
-            return plain(found, self.delimiters)
-        parts = found.split(self.delimiters.subcomponent)
-        return plain(parts[subcomponent - 1], self.delimiters) if subcomponent <= len(parts) else ""
+        if subcomponent is not None:
+            parts = found.split(self.delimiters.subcomponent)
+            found = parts[subcomponent - 1] if subcomponent <= len(parts) else ""
+        return "" if found.strip() == '""' else plain(found, self.delimiters)
 
     def standard(self) -> str:
         """Write it between HL7's usual separators; as it came, where it came between them."""

@@ -30,6 +30,7 @@ from service.interop.hl7_message import (
     Repetition,
     Segment,
 )
+from service.interop.hl7_prior_results import without_prior_results
 from service.interop.lis_mapping import STANDARD, Sender, find, text_at
 from service.order import Identifier, ReceivedOrder
 from service.store.orders import Control, Request, identifier_of
@@ -89,19 +90,19 @@ def read_requests(
     message: Message, sender: str, mapping: Sender = STANDARD, *, by_specimen: bool
 ) -> Sequence[tuple[Group, Request]]:
     """All that a message of a sender asks for; `by_specimen`: it is OML^O33. Raises MessageRejected."""
-    groups = _groups(message, by_specimen)
+    groups = _groups(without_prior_results(message.segments[1:], mapping, by_specimen=by_specimen), by_specimen)
     if len(groups) > MAX_SLIDES:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "ORC", f"more than {MAX_SLIDES} orders")
     return [(group, _request(group, sender, mapping)) for group in groups]
 
 
-def _groups(message: Message, by_specimen: bool) -> list[Group]:
+def _groups(segments: Sequence[Segment], by_specimen: bool) -> list[Group]:
     """Read the orders of a message, in its own order."""
     patient: Segment | None = None
     group: Group | None = None
     shared: list[Specimen] = []  # of the orders that follow, where specimens come first
     found: list[Group] = []
-    for segment in message.segments[1:]:
+    for segment in segments:
         specimens = group.specimens if group is not None and not by_specimen else shared
         if segment.name in ("SPM", "SAC") and found and group is None and not by_specimen:
             raise MessageRejected("AE", SEGMENT_SEQUENCE, segment.name, f"{segment.name} without an ORC before it")
@@ -129,6 +130,8 @@ def _groups(message: Message, by_specimen: bool) -> list[Group]:
         elif segment.name == "OBX" and (name := FACTS.get(segment.text(3))):
             facts = specimens[-1].facts if specimens else group.facts if group is not None else {}
             facts[name] = segment.text(5)
+        elif segment.name == "DSC" and segment.text(1):
+            raise MessageRejected("AE", SEGMENT_SEQUENCE, "DSC", "a message in several parts is not read")
     if not found:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "ORC", "the message holds no order")
     return found

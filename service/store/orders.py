@@ -60,7 +60,7 @@ class Sent:
     @property
     def message(self) -> str:
         """The message, for people."""
-        return f"{self.sender} {self.number}".strip()
+        return f"{self.sender} {self.number}".strip()[:1000]
 
 
 def identifier_of(order: Order) -> str | None:
@@ -213,7 +213,7 @@ def _write(
     """Write an order down and give its id; one that has its slide keeps it."""
     now = time.time()
     values: dict[str, Any] = {"order": order.model_dump(mode="json", exclude_none=True), "source": sent.source}
-    values |= {"message": sent.message[:1000], "sent_at": sent.at, "updated_at": now}
+    values |= {"message": sent.message, "sent_at": sent.at, "updated_at": now}
     if known is not None:
         values["status"] = known.status if known.status == "matched" else status
         values["assigner"] = known.assigner or assigner_of(sent, request)

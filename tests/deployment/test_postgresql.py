@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from service.errors import ParameterInvalid, RequestInvalid, SettingsInvalid
+from service.interop.hl7_answers import answer
 from service.refusals import DatabaseUnavailable, RevisionConflict
 from service.review import Change, Reviewer
 from service.store import audit, keys, outbox
@@ -24,6 +25,7 @@ from service.store.workers import LiveWorker, announce, live_workers, retire
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
 from tests.export.hospital import report_of
+from tests.lis import PID, code_of, message, order
 
 AT_ONCE = 8
 
@@ -166,6 +168,12 @@ def test_text_that_postgresql_does_not_store_is_the_requests_fault(database: Eng
     if len(text) < 255:
         with pytest.raises(RequestInvalid):
             Analyses(database).list("lab", accession_number=text)
+
+
+@pytest.mark.parametrize("control", ["NW", "XO", "CA"])
+def test_an_order_is_taken_whatever_its_message_is_called(database: Engine, control: str) -> None:
+    long = message(PID, *order(control, control), f10="M" * 2000 + control)
+    assert code_of(answer(database, long.encode(), "lab")) == "AA"
 
 
 def test_a_lock_is_waited_for_some_seconds_and_no_longer(database: Engine) -> None:

@@ -81,3 +81,9 @@ def test_what_a_reference_leads_to_must_be_of_its_kind(element: str) -> None:
 def test_a_patient_of_another_server_is_not_taken_for_ones_own() -> None:
     with pytest.raises(RequestInvalid, match="needs the patient's identifier"):
         patient_of(("http://a/ServiceRequest/9", order("Patient/1")), ("http://b/Patient/1", BERTA))
+
+
+def test_identifiers_without_end_are_refused() -> None:
+    many = ANNA | {"identifier": [{"system": f"urn:oid:1.{number}", "value": "1"} for number in range(101)]}
+    with pytest.raises(RequestInvalid, match=r"Patient\.identifier: there are more than 100"):
+        patient_of(("", order("Patient/1")), ("", many))

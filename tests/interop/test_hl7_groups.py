@@ -93,3 +93,43 @@ def test_each_patient_of_a_message_has_orders_of_their_own(engine: Engine) -> No
 def test_nothing_that_was_said_of_one_patient_is_of_the_next(engine: Engine, kind: str, segments: list[str]) -> None:
     assert code_of(send(engine, *segments, kind=kind)) == "AE"
     assert known(engine) == {}
+
+
+def test_a_text_that_was_broken_over_lines_is_no_segment(engine: Engine) -> None:
+    case = obr("950") + "||B26-1"
+    note = "NTE|1|L|Region:\nSACRAL tumour\nPIDGEON"
+    assert code_of(send(engine, ANNA, control("950"), case, *specimen("S-1"), note)) == "AA"
+    assert known(engine) == {"S-1": ("waiting", "1001")}
+
+
+@pytest.mark.parametrize(
+    ("patient", "number", "slide"),
+    [
+        ('PID|1||""^^^KIS^MR||Alt^Anna', "950", "S-1"),
+        (ANNA, '""^KIS', "S-1"),
+        (ANNA, "950", '""^LAB'),
+    ],
+)
+def test_what_is_deleted_names_no_patient_no_order_and_no_slide(
+    engine: Engine, patient: str, number: str, slide: str
+) -> None:
+    segments = [patient, f"ORC|NW|{number}", obr(number).replace(f"F-{number}", ""), "SPM|1|P", f"SAC|||{slide}"]
+    assert code_of(send(engine, *segments)) == "AE"
+    assert known(engine) == {}
+
+
+def test_a_field_of_separators_hides_no_other(engine: Engine) -> None:
+    empty = "OBR|1|950|F-950|MAI^x^L||||||||||||^^^~^"
+    assert code_of(send(engine, ANNA, "ORC|NW|950||||||||||^Weiß^Käthe", empty, *specimen("S-1"))) == "AA"
+
+
+def test_a_part_of_a_message_changes_nothing(engine: Engine) -> None:
+    send(engine, ANNA, control("950"), obr("950"), *specimen("S-1"), control("950"), obr("950"), *specimen("S-2"))
+    said = send(engine, ANNA, control("950", "XO"), obr("950"), *specimen("S-1"), "DSC|77|F")  # S-2 is in the next one
+    assert code_of(said) == "AE"
+    assert {status for status, _ in known(engine).values()} == {"waiting"}
+
+
+def test_identifiers_without_end_are_refused_at_once(engine: Engine) -> None:
+    many = "~".join(f"{number}^^^K{number}^MR" for number in range(100_000))
+    assert code_of(send(engine, f"PID|1||{many}", control("950"), obr("950"), *specimen("S-1"))) == "AE"
