@@ -120,7 +120,16 @@ async def submit(
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         if analysis.status == "succeeded":
             return await report_of(state, caller, analysis, response.headers)
-    return state.shown(analysis)
+    return _told(state, caller, analysis)
+
+
+def _told(state: State, caller: Caller, analysis: Analysis) -> AnalysisStatus:
+    """Describe an analysis to who may submit: what is known of its result and its patient takes the scope `read`."""
+    shown = state.shown(analysis)
+    if caller.may("read"):
+        return shown
+    nothing = dict.fromkeys(("summary", "held", "order_id", "accession_number"))
+    return shown.model_copy(update={**nothing, "request": shown.request | {"order": None}})
 
 
 async def _uploaded(request: Request, state: State, caller: Caller) -> tuple[StoredSlide, dict[str, Any]]:
@@ -268,7 +277,7 @@ def delete(
     order's receivers, when they have taken that.
     """
     if state.analyses.cancel(analysis_id, caller.tenant) or keep:
-        return state.shown(state.analyses.get(analysis_id, caller.tenant))
+        return _told(state, caller, state.analyses.get(analysis_id, caller.tenant))
     state.analyses.delete(analysis_id, caller.tenant, reviewed=caller.may("review"))
     state.storage.delete_result(analysis_id)
     return Response(status_code=204)

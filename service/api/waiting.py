@@ -10,9 +10,10 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Response
 
-from service.api.auth import Caller, look_again
+from service.api.auth import Caller, Submitter, look_again
 from service.api.formats import media_type
 from service.api.state import State
+from service.refusals import ScopeMissing
 from service.store.records import LIVE, Analysis
 from service.store.storage import on_disk
 
@@ -23,14 +24,20 @@ WAIT = f"Seconds, at most {LONGEST_S}, to wait for the report, which is then the
 
 
 def _seconds(
+    caller: Submitter,
     wait: Annotated[int | None, Query(ge=0, le=LONGEST_S, description=WAIT)] = None,
     prefer: Annotated[
         str | None, Header(max_length=500, description="`wait=10` asks as the query does; more is cut.")
     ] = None,
 ) -> int:
-    """Read how long the caller would wait: by the query, else by preference, which may ask for too much."""
-    if wait is not None:
-        return wait
+    """Read how long the caller would wait: by the query, else by preference, which may ask for too much.
+
+    Raises ScopeMissing where the caller may not read the report; a mere preference is not followed then.
+    """
+    if wait and not caller.may("read"):
+        raise ScopeMissing("this key has no scope 'read', which the report needs: ask without `wait`")
+    if wait is not None or not caller.may("read"):
+        return wait or 0
     preferred = PREFERRED.search(prefer or "")
     return min(int(preferred[1]), LONGEST_S) if preferred else 0
 
