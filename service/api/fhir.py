@@ -78,15 +78,18 @@ async def place(request: Request, state: StateOf, caller: Submitter) -> Response
     """Take a ServiceRequest, or a Bundle of several with their Patients and Specimens: all or nothing.
 
     An order is known by its identifier: one that comes again replaces itself, with status `revoked` it is cancelled.
-    A `draft`, or one `on-hold`, waits until it comes as `active`.
+    A `draft`, or one `on-hold`, waits until it comes as `active`. Without the scope `read` the answer has no body: it
+    holds what others have sent of the order, too.
     """
     taken = await run_in_threadpool(_take, state, caller, await _json(request))
-    found, known = [resource for resource, _ in taken], any(known for _, known in taken)
+    found, status = [resource for resource, _ in taken], 200 if any(known for _, known in taken) else 201
     location = {"Location": f"/fhir/ServiceRequest/{found[0]['id']}"}
+    if not caller.may("read"):
+        return Response(status_code=status, headers=location)
     if len(found) == 1:
-        return answer(found[0], 200 if known else 201, location)
+        return answer(found[0], status, location)
     entries = [{"fullUrl": f"urn:uuid:{each['id']}", "resource": each} for each in found]
-    return answer({"resourceType": "Bundle", "type": "collection", "entry": entries}, 200 if known else 201)
+    return answer({"resourceType": "Bundle", "type": "collection", "entry": entries}, status)
 
 
 @router.post(

@@ -21,7 +21,7 @@ from service.store.records import Submission
 from service.store.results import write_result
 from service.store.settings import load_settings
 from tests.api.small_app import client_of
-from tests.api.test_fhir import REQUEST
+from tests.api.test_fhir import PLACER, REQUEST
 from tests.export.hospital import report_of
 
 Call = tuple[str, str]  # method and path
@@ -84,7 +84,7 @@ def ask(
     given = {"headers": {}} | (more or {})
     headers = given.pop("headers") | ({"Authorization": f"Bearer {secret}"} if secret else {})
     with client.stream(call[0], path, headers=headers, **given) as answer:  # a stream of events has no end
-        if answer.status_code != 200:
+        if answer.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
             answer.read()
         return answer
 
@@ -189,3 +189,9 @@ def test_who_may_not_read_sees_no_result_and_no_patient_by_submitting(
         told[secret] = client.delete(f"/v1/analyses/{objects['analysis_id']}?keep=true", headers=headers).json()
     assert (told[scanner]["request"]["order"], told[scanner]["accession_number"]) == (None, None)
     assert told[reader]["request"]["order"]["patient_name"] == "Alt, Anna"
+    named = {"identifier": [PLACER | {"system": "urn:kis", "value": "ORD-1"}]}
+    order = {"resourceType": "ServiceRequest", "intent": "order", "subject": {"display": "somebody"}}
+    revoked = {"json": order | named | {"status": "revoked"}}
+    assert ask(client, ("POST", "/fhir/ServiceRequest"), reader, {"json": REQUEST | named}).status_code == 201
+    answer = ask(client, ("POST", "/fhir/ServiceRequest"), scanner, revoked)
+    assert (answer.status_code, answer.text) == (200, "")
