@@ -22,7 +22,7 @@ export function kindOf(figure) {
 
 export const kindWords = (figure) => KIND_WORDS[kindOf(figure)];
 
-/** Cut to four digits, as thresholds are, never rounded up to one or to a threshold. */
+/** Cut to four digits, as thresholds are, and not rounded up. */
 export const scoreWords = ({ score }) => (score === null ? "by hand" : number(Math.floor(score * 1e4) / 1e4, 4));
 
 export function nameOf(figure) {
