@@ -23,7 +23,7 @@ def backup(tmp_path: Path, site: Site) -> Iterator[tuple[Site, dict[str, str]]]:
     site.wait_until(lambda: len(site.lis.of("ORD-60")) == 2)
     site.lis.code_for = lambda each: "AE" if field(each, "ORC", 2) == "ORD-61" else "AA"
     declined = result_of(site, BERTA, "ORD-61", "S61-1", 61)
-    site.wait_until(lambda: site.lis.of("ORD-61"))
+    site.wait_until(lambda: [each.declined > 0 for each in undelivered(site.engine)] == [True])  # all else is told
     site.tell(ANNA, *order("ORD-62", "S62-1"))
     queued = site.slide("S62-1", 62)
     site.tell(BERTA, *order("ORD-63", "S63-1"))
