@@ -179,11 +179,19 @@ class ProblemResponse(Response):
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
+def told(error: MitosisError) -> str:
+    """Give an error's words for anybody; those of a database, which name its server and user, are logged."""
+    if isinstance(error, refusals.DatabaseUnavailable):
+        log.warning("database unavailable", reason=error)
+        return title_of(type(error))
+    return str(error)
+
+
 def problem_response(error: MitosisError, scope: Scope) -> Response:
     """Make what a client is told of an error; a fault of the service is logged here."""
     kind = InternalError if type(error) in NOT_IN_REQUESTS else type(error)
     status = status_of(kind)
-    detail, members = str(error), {name: value for name, value in vars(error).items() if name[0] != "_"}
+    detail, members = told(error), {name: value for name, value in vars(error).items() if name[0] != "_"}
     if status == 500:
         log.error("request failed", code=error.code, exc_info=error)
         detail, members = "the service is at fault; its log says more under this request's id", {}

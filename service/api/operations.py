@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from service.api.auth import caller
+from service.api.errors import told
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
 from service.errors import MitosisError, StorageFull
@@ -59,7 +60,7 @@ def _checked(check: Callable[[State], None], state: State) -> str:
     try:
         check(state)
     except MitosisError as error:
-        return str(error)
+        return told(error)
     return "ok"
 
 
@@ -118,7 +119,7 @@ class AnalysisMetrics(Collector):
         now = time.time()
         age = now - statistics.oldest_queued_at if statistics.oldest_queued_at else 0.0
         stopped = row is not None and row.reason is not None
-        for name, told, number in (
+        for name, meaning, number in (
             ("database_up", "Whether the database answers", 1),
             ("oldest_queued_seconds", "Age of the analysis that waits longest", age),
             ("patches_per_second", "Of all running analyses", statistics.patches_per_s),
@@ -129,9 +130,9 @@ class AnalysisMetrics(Collector):
             ("orders_waiting", "Orders whose slide has not come", orders_waiting),
             ("retention_refused", "Whether nothing is deleted, as the clock cannot be believed", int(stopped)),
         ):
-            yield GaugeMetricFamily(f"mitosis_{name}", told, number)
+            yield GaugeMetricFamily(f"mitosis_{name}", meaning, number)
         ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in found.items()}
-        for name, label, told, numbers in (
+        for name, label, meaning, numbers in (
             ("analyses", "status", "Analyses kept, by status", statistics.by_status),
             ("failures", "code", "Failed analyses kept, by code", statistics.failures),
             ("outbox_waiting", "channel", "Results that wait to be sent", _of_each(found, "waiting")),
@@ -139,7 +140,7 @@ class AnalysisMetrics(Collector):
             ("outbox_parked", "channel", "Results that another system did not take", _of_each(found, "parked")),
             ("outbox_oldest_seconds", "channel", "Age of the result that waits longest", ages),
         ):
-            family = GaugeMetricFamily(f"mitosis_{name}", told, labels=[label])
+            family = GaugeMetricFamily(f"mitosis_{name}", meaning, labels=[label])
             for value, number in numbers.items():
                 family.add_metric([value], number)
             yield family

@@ -32,7 +32,7 @@ from service.api.identity import Provider
 from service.api.middleware import add_middleware
 from service.api.server import Limits, serve
 from service.errors import ResolutionUnknown, WeightsDamaged
-from service.refusals import NotFound
+from service.refusals import DatabaseUnavailable, NotFound
 from service.store.logs import set_up_logs
 from service.store.settings import load_settings
 from tests.databases import job_store
@@ -86,6 +86,8 @@ async def put_slide(name: str, request: Request, caller: Submitter) -> dict[str,
 def get_broken(how: str) -> None:
     if how == "weights":
         raise WeightsDamaged("/secret/folder: the checksum is another")
+    if how == "database":
+        raise DatabaseUnavailable("it does not answer (connection to secret-host as secret-user)")
     if how == "mpp":
         raise extended(ResolutionUnknown("give mpp"), slide_id="abc")
     raise LookupError("secret detail")

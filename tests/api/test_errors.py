@@ -88,6 +88,16 @@ def test_a_fault_of_ours_is_told_to_the_log_only(client: Client, how: str, cause
     assert cause in (type(logged), type(logged.__cause__))
 
 
+def test_a_databases_own_words_are_told_to_the_log_only(client: Client) -> None:
+    with capture_logs() as logs:
+        response = client.get("/v1/broken/database")
+    assert_problem(response, 503, "database-unavailable")
+    assert "secret" not in response.text
+    assert [str(line["reason"]) for line in logs if line["event"] == "database unavailable"] == [
+        "it does not answer (connection to secret-host as secret-user)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

@@ -5,6 +5,7 @@ is backed up and restored elsewhere.
 """
 
 import json
+import re
 import shutil
 import signal
 import ssl
@@ -75,6 +76,7 @@ def analysed(stack: Stack, database: PostgreSQL, http: httpx.Client, slide: Samp
     database.stop(signal.SIGQUIT)  # at once, as in a power cut
     refused = http.get(analysis)
     assert (refused.status_code, refused.json()["code"]) == (503, "database-unavailable")
+    assert not re.search("127.0.0.1|connection|psycopg", refused.text + http.get("/readyz").text)
     assert http.get("/healthz").status_code == 200
     time.sleep(3)
     database.start()
