@@ -23,6 +23,7 @@ from service.slide import Box
 
 MAX_VERTICES = 100_000
 AREAS = ("Polygon", "MultiPolygon")
+LEAST_INSIDE = 0.25  # share of outlines: who draws round tissue may cross the slide's edge, but not by so much
 CENTRE_PX = 0.5  # from a pixel's corner to its centre
 EXPECTED = "give X,Y,W,H in whole level-0 px, or polygons: GeoJSON, a QuPath export, DSA JSON, ASAP XML"
 
@@ -59,12 +60,13 @@ class Outline:
         return drawn
 
     def on_slide(self, width: int, height: int, mpp: tuple[float, float]) -> "Outline":
-        """Give it in level-0 px, without what lies beyond a slide of that size. Raises RegionOutside."""
+        """Give it in level-0 px, without what lies beyond a slide of that size. Raises RegionOutside for most of it."""
         per_px = np.array(mpp if self.unit == "um" else (1.0, 1.0))
         shape = shapely.transform(self.shape, lambda places: places / per_px)
         inside = _areas(shape & shapely.box(0, 0, width, height))
-        if not inside.area:
-            raise RegionOutside(f"the region's outlines lie beyond the slide, which is {width} x {height} px")
+        if inside.area < LEAST_INSIDE * shape.area:
+            where = f"lie mostly beyond the slide, which is {width} x {height} px"
+            raise RegionOutside(f"the region's outlines {where}; are they of another slide, or in another unit?")
         return Outline(inside)
 
     def without(self, excluded: "Outline") -> "Outline":

@@ -182,12 +182,9 @@ def test_micrometres_become_pixels_and_what_lies_beyond_the_slide_is_cut_off() -
     assert isinstance(region, Outline)
     assert region.shape.bounds == pytest.approx((0, 0, 200, 200))  # of 400 px in y, 200 are there
     assert region.shape.area == pytest.approx(200 * 200 - 40 * 40)
-    with pytest.raises(RegionOutside):
-        Parameters.of(
-            Extent("s", 300, 200, (0.5, 0.25)),
-            card,
-            region=region_of(json.loads(json.dumps(RING).replace("0", "9000"))),
-        )
+    for beyond in (region_of(json.loads(json.dumps(RING).replace("0", "9000"))), outline_of(Box(200, 100, 300, 200))):
+        with pytest.raises(RegionOutside, match="another slide"):
+            Parameters.of(extent, card, region=beyond)
 
 
 @given(st.integers(3, 9), st.integers(0, 2**32 - 1))
