@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from PIL import Image
+from sqlalchemy import Engine
 
 from service.hosts import is_public
+from tests.databases import job_store
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
 from tests.drawn import dense_crop
@@ -105,6 +107,14 @@ def mitoses_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("field") / "field.png"
     Image.fromarray(dense_crop(700, 700)[0]).save(path)
     return path
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty job store in the test's folder."""
+    found = job_store(tmp_path)
+    yield found
+    found.dispose()
 
 
 @pytest.fixture(scope="session")

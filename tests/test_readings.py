@@ -1,9 +1,7 @@
 """Readings: what two people said of each figure put together, who may read, and both at once in the store."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,18 +18,10 @@ from service.store.analyses import Analyses
 from service.store.database import open_database, review_entries, writing
 from service.store.records import Analysis, Submission
 from service.store.reviews import Reviews
-from tests.databases import job_store
 from tests.export.hospital import MPP, report_of
 from tests.test_review import REPORT, TISSUE
 
 ANNA, BORIS, CLARA = (Reviewer(name, None, None) for name in ("Meyer, Anna", "Ivanov, Boris", "Weiß, Käthe"))
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = job_store(tmp_path)
-    yield engine
-    engine.dispose()
 
 
 def submitted(engine: Engine) -> Analysis:

@@ -1,11 +1,9 @@
 """Reviews: replaying against a model of its own, counts against brute force, and the store under races."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import hypot, pi, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,6 @@ from service.store.database import open_database, outbox, reading, writing
 from service.store.records import Analysis, Submission
 from service.store.reviews import Reviews
 from service.tissue import WHOLE, TissueMask
-from tests.databases import job_store
 from tests.export.hospital import MPP, SIZE, report_of
 from tests.test_hot_spots import brute_force_discs
 
@@ -275,13 +272,6 @@ def test_a_later_program_does_not_count_anew_what_was_signed() -> None:
 
 
 # The store
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = job_store(tmp_path)
-    yield found
-    found.dispose()
 
 
 @pytest.fixture

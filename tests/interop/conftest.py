@@ -3,8 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from tests.interop.site import Site
+
+
+@pytest.fixture
+def engine(engine: Engine) -> Iterator[Engine]:
+    """An empty job store; nothing is logged meanwhile."""
+    with capture_logs():
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,14 @@
 """Messages of several orders, specimens and patients: each part belongs to what it follows, and to nobody else."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine, select
-from structlog.testing import capture_logs
 
 from service.interop.hl7_answers import answer
-from service.store.database import open_database, orders, reading
+from service.store.database import orders, reading
 from tests.lis import checked, code_of, message
 
 ANNA = "PID|1||1001^^^KIS^MR||Alt^Anna"
 BERTA = "PID|2||2002^^^KIS^MR||Berg^Berta"
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
-    with capture_logs():
-        yield engine
-    engine.dispose()
 
 
 def send(engine: Engine, *segments: str, **given: str) -> bytes:

@@ -1,9 +1,7 @@
 """Orders by HL7 v2: what they say, how they are answered, and that malformed, foreign and repeated ones do no harm."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import hl7
@@ -21,17 +19,8 @@ from service.order import Order, ReceivedOrder
 from service.store.analyses import Analyses
 from service.store.database import messages, open_database, orders, reading
 from service.store.records import Analysis, Submission
-from tests.databases import job_store
 from tests.export.hospital import NASTY, report_of
 from tests.lis import PID, checked, code_of, message, order
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = job_store(tmp_path)
-    with capture_logs():
-        yield engine
-    engine.dispose()
 
 
 def send(engine: Engine, *segments: str, codec: str = "utf-8", **given: str) -> bytes:

@@ -1,13 +1,8 @@
 """Prior results within an order: they change nothing of it, and are no order themselves."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine
-from structlog.testing import capture_logs
 
-from tests.databases import job_store
 from tests.interop.test_hl7_groups import ANNA, BERTA, control, known, obr, send, specimen
 from tests.lis import checked, code_of
 
@@ -15,14 +10,6 @@ FORMER = "PID|1||1001^^^KIS^MR~77^^^KK^NI||Jung^Anna"  # the same patient, as of
 REPORTED = "OBR|1|700|F-700|MAI^x^L||||||||||||^Weiß^Käthe||B25-9|||||||F"
 FACT = "OBX|1|ST|container^Container^99MIT||S-OLD||||||F"
 BY_SPECIMEN = "OML^O33^OML_O33"
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = job_store(tmp_path)
-    with capture_logs():
-        yield engine
-    engine.dispose()
 
 
 def ordered(number: str, slide: str) -> list[str]:

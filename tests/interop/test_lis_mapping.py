@@ -1,14 +1,12 @@
 """Senders that write it elsewhere: the shapes of public samples, with names and numbers of our own."""
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hl7
 import pytest
 from sqlalchemy import Engine, select
-from structlog.testing import capture_logs
 
 from service.errors import SettingsInvalid
 from service.export.hl7 import Envelope, to_hl7
@@ -19,7 +17,6 @@ from service.order import ReceivedOrder
 from service.store.analyses import Analyses
 from service.store.database import orders, reading
 from service.store.records import Submission
-from tests.databases import job_store
 from tests.export.hospital import report_of
 from tests.interop.test_mllp import Listening
 from tests.lis import code_of, message, order
@@ -119,14 +116,6 @@ SHAPES: dict[str, tuple[dict[str, str], list[str], dict[str, Any]]] = {
 def mapping(tmp_path: Path) -> LisMapping:
     (tmp_path / "lis.toml").write_text(MAPPING)
     return read_mapping(tmp_path / "lis.toml")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = job_store(tmp_path)
-    with capture_logs():
-        yield engine
-    engine.dispose()
 
 
 def kept(engine: Engine) -> tuple[Any, ReceivedOrder]:

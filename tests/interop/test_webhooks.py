@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from service.store.callback_queue import BACKOFF_S, enqueue
 from service.store.database import callbacks as table
 from service.store.database import reading, writing
 from service.store.settings import Settings, load_settings
-from tests.databases import job_store
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = json.dumps({"type": "analysis.succeeded", "data": {"id": "ä1"}})
@@ -81,13 +79,6 @@ def receiver() -> Iterator[Receiver]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = job_store(tmp_path)
-    yield found
-    found.dispose()
 
 
 @pytest.fixture

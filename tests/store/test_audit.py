@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +24,6 @@ from tests.disks import fill, small_disk
 
 AT_ONCE, EACH = 6, 15
 BREAK = "CREATE TRIGGER broken BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'the disk fails'); END"
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = job_store(tmp_path)
-    yield found
-    found.dispose()
 
 
 def written(engine: Engine, count: int = 5) -> list[AuditEntry]:

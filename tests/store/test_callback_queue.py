@@ -1,8 +1,6 @@
 """Callbacks that wait in the database: written with what they tell of, tried by one at a time, given up at last."""
 
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +8,6 @@ from sqlalchemy import Engine, Row, select
 
 from service.store.callback_queue import BACKOFF_S, claim, enqueue, settle
 from service.store.database import callbacks, reading, writing
-from tests.databases import job_store
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = job_store(tmp_path)
-    yield found
-    found.dispose()
 
 
 def add(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 `make bench-scale` measures it; this looks at SQLite's plans.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from service.store.slides import list_slides
 from service.store.storage import Storage
 from service.store.summaries import fill
 from service.store.work_list import SORTS, as_cursor, count_of_slides, find_page
-from tests.databases import job_store
 
 CURSOR = as_cursor(1.7e9, "x")
 ASKED: dict[str, Callable[[Analyses], object]] = {
@@ -50,13 +49,6 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "to be queued": lambda known: known.to_send(),
     "queued": lambda known: known.sent_and_queued(),
 }
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = job_store(tmp_path)
-    yield engine
-    engine.dispose()
 
 
 def plans(engine: Engine, question: Callable[[Analyses], object]) -> list[str]:

@@ -1,7 +1,6 @@
 """Keys: made once, stored hashed, ended at once; and the command that does so."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from service.cli import app as cli
 from service.errors import ParameterInvalid
 from service.refusals import NotFound
 from service.store import keys
-from tests.databases import job_store
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = job_store(tmp_path)
-    yield found
-    found.dispose()
 
 
 def mitosis(*arguments: object) -> Result:

@@ -1,6 +1,5 @@
 """Sessions of browsers: a key behind a random secret, for a day at most and never longer than the key."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from service.store.audit import entries
 from service.store.database import open_database, reading, writing
 from service.store.database import sessions as table
 from service.store.schema_version import downgrade
-from tests.databases import job_store
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = job_store(tmp_path)
-    yield found
-    found.dispose()
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Uploaded slides that rot are found when all is looked at; taking in and forgetting: intake/test_accept.py."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from sqlalchemy import Engine
 
 from service.slide import open_slide
@@ -12,15 +10,7 @@ from service.store.analyses import Analyses
 from service.store.records import Submission
 from service.store.slides import SlideRow, StoredSlide, check_slides, list_slides, remember_slide
 from service.store.storage import Storage
-from tests.databases import job_store
 from tests.slides import draw_tissue, write_svs
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = job_store(tmp_path)
-    yield engine
-    engine.dispose()
 
 
 def stored(engine: Engine, storage: Storage, seed: int) -> StoredSlide:
