@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
 from service.errors import FileMissing, SlideChanged
-from service.files import readable, require_slide
+from service.files import readable
 from service.readers.confinement import ConfinedThreads
 from service.readers.dicom_images import is_dicom
 from service.readers.opening import is_url, local_path, slide_name
@@ -43,7 +43,7 @@ class Location:
 
 
 class HeldSlide:
-    """A slide that is held by its folder's descriptor. Raises FileMissing, NotASlide, SlideChanged.
+    """A slide that is held by its folder's descriptor. Raises FileMissing, SlideChanged.
 
     `path` is what readers are to open, `readable` what they may read.
     """
@@ -66,7 +66,6 @@ class HeldSlide:
                 itself = self.path.resolve()
             except RuntimeError as error:
                 raise FileMissing(f"{self.path}: links in a circle") from error
-            require_slide(itself)
             self.readable = tuple(each for each in (self.path.parent, itself) if each.exists())
 
     def close(self) -> None:

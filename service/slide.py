@@ -18,6 +18,7 @@ from PIL import Image
 
 from service.box import Box as Box
 from service.errors import BadInput, FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
+from service.files import require_slide
 from service.location import HeldSlide, Location, Stamps, files_sha256, fingerprint_of, stamps_of
 from service.readers.colour_profile import Colour, ColourProfile
 from service.readers.levels import Levels
@@ -80,6 +81,8 @@ class Slide:
 
     def __init__(self, path: str | Path | Location, *, mpp: float | None = None, name: str | None = None) -> None:
         check_mpp(mpp)
+        if not isinstance(path, Location):  # which was accepted as a file
+            require_slide(Path(path))
         location = path if isinstance(path, Location) else Location(str(path))
         self.path = location.path
         self.name = name or slide_name(location.path)

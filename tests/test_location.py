@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import FileMissing, NotASlide, SlideChanged
+from service.errors import FileMissing, SlideChanged
 from service.intake.deep_zoom import ShownSlides
 from service.location import Location, ask_held
 from service.slide import Box, open_slide
@@ -51,14 +51,6 @@ def test_a_root_may_be_a_link(path: Path, tmp_path: Path) -> None:
     (tmp_path / "archive").symlink_to(path.parents[1])
     with open_slide(Location(str(tmp_path / "archive" / "case" / "slide.tif"), str(tmp_path / "archive"))) as slide:
         assert slide.width == 300
-
-
-@pytest.mark.parametrize("link", [False, True])
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, link: bool) -> None:
-    os.mkfifo(tmp_path / "pipe.svs")
-    (tmp_path / "link.svs").symlink_to("pipe.svs")
-    with pytest.raises(NotASlide, match="neither a file nor a folder"):
-        open_slide(Location(str(tmp_path / ("link.svs" if link else "pipe.svs"))))
 
 
 @pytest.mark.parametrize("wrong", ["../slide.tif", "case/../../slide.tif", "", "."])
