@@ -72,9 +72,13 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def require_slide(path: Path) -> None:
-    """Raise NotASlide for what is there but is neither a file nor a folder: who opens a pipe waits for its writer."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise NotASlide(f"{path.name} is neither a file nor a folder")
+    """Raise NotASlide for what is there but is neither a file nor a folder: who opens a pipe waits for its writer.
+
+    Raises FileMissing where it cannot be looked at.
+    """
+    with readable(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise NotASlide(f"{path.name} is neither a file nor a folder")
 
 
 def make_folder(folder: Path) -> None:

@@ -16,8 +16,9 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from service.errors import OutputUnwritable, StorageFull
+from service.errors import NotASlide, OutputUnwritable, StorageFull
 from service.files import close_to_others, file_sha256, private_file, private_folder, write_whole
+from service.slide import open_slide
 from tests.disks import fill, small_disk
 
 PLACES = np.random.default_rng(0).random((200, 200))
@@ -220,3 +221,11 @@ def test_what_somebody_else_left_open_is_refused(tmp_path: Path) -> None:
             close_to_others(path)
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, link: bool) -> None:
+    os.mkfifo(tmp_path / "pipe.svs")
+    (tmp_path / "link.svs").symlink_to("pipe.svs")
+    with pytest.raises(NotASlide, match="neither a file nor a folder"):
+        open_slide(tmp_path / ("link.svs" if link else "pipe.svs"))

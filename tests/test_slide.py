@@ -1,7 +1,6 @@
 """Pixels of real and drawn slides against OpenSlide, other resamplers and each other; what is known of their size."""
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.errors import FileMissing, NotASlide, SlideDamaged
+from service.errors import FileMissing, SlideDamaged
 from service.readers.slide_folders import slides_in
 from service.slide import Box, Rgb, Slide, open_slide
 from tests.slides import MPP, damage_tile, draw_tissue, pyramid_of, write_ome_tiff, write_pyramid
@@ -397,11 +396,3 @@ def test_a_slide_describes_itself(small_region: Slide) -> None:
         "warnings": [],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-
-
-@pytest.mark.parametrize("link", [False, True])
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, link: bool) -> None:
-    os.mkfifo(tmp_path / "pipe.svs")
-    (tmp_path / "link.svs").symlink_to("pipe.svs")
-    with pytest.raises(NotASlide, match="neither a file nor a folder"):
-        open_slide(tmp_path / ("link.svs" if link else "pipe.svs"))
