@@ -114,7 +114,7 @@ def test_stopping_everything_at_once_loses_nothing(service: Running, slide: Path
     [(status, attempts, done)] = tasks(service, "status, attempts, done", ids[0])
     assert (status, attempts) == ("queued", 0)
     service.start(ready=False)
-    service.wait_until(lambda: tasks(service, "1", ids[0], "beat > 0 AND claims = 2 AND done > 0"))
+    service.wait_until(lambda: tasks(service, "1", ids[0], "beat > 0 AND claims = 2 AND done > 0"), 240)
     assert tasks(service, "done", ids[0])[0][0] >= done > 0, "it goes on and does not start over"
     assert service.report(ids[0]) == expected
     assert service.wait(ids[1])["status"] == "succeeded"
