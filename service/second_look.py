@@ -51,7 +51,7 @@ def look_again(
     maps = detector.predict_all(jobs, several=len(plan.tiles) > 1)
     for (rows, columns), looked in zip(found, maps, strict=True):
         logits = logit(probabilities.values[rows, columns])
-        values[rows, columns] = scipy.special.expit(logits - logits.max() + _mean_logit(looked, detector))
+        values[rows, columns] = scipy.special.expit(logits - logits.max() + _middle_logit(looked, detector))
         on_candidate()
     said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": len(found)}
     return ProbabilityMap(probabilities.lattice, values, probabilities.done), {"second_look": said}
@@ -78,10 +78,10 @@ def reach_px(detector: Detector) -> int:
 
 def mean_logit(pixels: Rgb, detector: Detector, transform: npt.NDArray[np.float32]) -> float:
     """Average what the network answers to the middle of pixels (2 r + 1, 2 r + 1, 3) in all orientations."""
-    return _mean_logit(detector.predict(_windows(pixels, detector), transform), detector)
+    return _middle_logit(detector.predict(_windows(pixels, detector), transform), detector)
 
 
-def _mean_logit(maps: Map, detector: Detector) -> float:
+def _middle_logit(maps: Map, detector: Detector) -> float:
     middle = HALF_PX // detector.stride_px
     near = slice(middle - NEIGHBOURS, middle + NEIGHBOURS + 1)
     return float(logit(maps[:, near, near].max((1, 2))).mean())

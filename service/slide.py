@@ -81,9 +81,11 @@ class Slide:
 
     def __init__(self, path: str | Path | Location, *, mpp: float | None = None, name: str | None = None) -> None:
         check_mpp(mpp)
-        if not isinstance(path, Location):  # which was accepted as a file
+        if isinstance(path, Location):
+            location = path
+        else:  # nobody has accepted it yet
             require_slide(Path(path))
-        location = path if isinstance(path, Location) else Location(str(path))
+            location = Location(str(path))
         self.path = location.path
         self.name = name or slide_name(location.path)
         self._sha256 = location.sha256 if location.fingerprint is None else None

@@ -114,7 +114,7 @@ def withdraw(connection: Connection, analysis: Row[Any]) -> None:
 
 
 def is_withdrawn() -> ColumnElement[bool]:
-    """Whether an analysis' result is being taken back, which cannot be done once it is deleted."""
+    """Tell whether an analysis' result is being taken back, which cannot be done once it is deleted."""
     mine = and_(outbox.c.analysis_id == analyses.c.id, outbox.c.withdraws.is_not(None))
     return select(outbox.c.id).where(mine, outbox.c.status.in_(UNDELIVERED)).exists()
 

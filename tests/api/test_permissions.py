@@ -28,7 +28,7 @@ Call = tuple[str, str]  # method and path
 
 PUBLIC: Final = {  # what needs no key, and why
     *{("GET", path) for path in ("/", "/docs", "/openapi.json", "/fhir/metadata")},  # the same for everybody
-    *{("GET", path) for path in ("/healthz", "/readyz", "/metrics")},  # numbers only
+    *{("GET", path) for path in ("/healthz", "/readyz", "/metrics")},  # numbers, and what does not work
     *{("OPTIONS", path) for path in ("/v1/uploads", "/v1/uploads/{upload_id}")},
     *{("GET", path) for path in ("/v1/session/ways", "/v1/session/oidc", "/v1/session/oidc/callback")},  # to sign in
     *{("POST", path) for path in ("/v1/session", "/v1/session/oidc/logout")},  # with a key, or a token, in the body
@@ -50,7 +50,7 @@ FILLED: Final = {"name": "a.svs", "number": "1", "level": "9", "column": "0", "r
 
 
 def scope_of(call: Call) -> str:
-    """What a call needs: to read, unless it stands above."""
+    """Say what a call needs: to read, unless it stands above."""
     return "review" if call in REVIEW else "submit" if call in SUBMIT else "read"
 
 
