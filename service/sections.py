@@ -19,7 +19,7 @@ import scipy
 
 from service.ink import EIGHT
 from service.slide import Box, Slide
-from service.stain import FEWEST_PIXELS, StainEstimate, StainMatrix, estimate_windows
+from service.stain import FEWEST_PIXELS, StainEstimate, WindowStains, estimate_windows
 from service.tissue import WHOLE, TissueMask
 
 GAP_UM = 50.0
@@ -111,10 +111,10 @@ def estimate_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]
 
     Raises SlideDamaged.
     """
-    return StainEstimate.of(window_stains(slide, tissue, scale))
+    return StainEstimate.of(*window_stains(slide, tissue, scale))
 
 
-def window_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]) -> list[StainMatrix | None]:
+def window_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]) -> WindowStains:
     """Estimate the stains of windows spread evenly over tissue: the same ones whatever lies beside it.
 
     In a small image they overlap, and every other pixel of every other row says as much: on crops of 500 px the error
@@ -122,7 +122,7 @@ def window_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]) 
     """
     corners = _corners(slide, tissue, scale)
     if not corners:
-        return []
+        return WindowStains([], 0.0)
     (x, y), (right, bottom) = np.min(corners, axis=0).tolist(), (np.max(corners, axis=0) + WINDOW_PX).tolist()
     around, seen = Box(x, y, right - x, bottom - y), len(corners) * WINDOW_PX**2
     step = OVERLAPPING_STEP if around.width * around.height <= seen else 1

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ DENSITIES = -np.log((np.arange(256.0) + 1) / LIGHT)  # of each intensity
 TRANSPARENT = 0.15  # beta: optical density below which a pixel is glass
 BRIGHTEST = int((DENSITIES >= TRANSPARENT).sum()) - 1  # intensity of what is not glass
 EXTREME_PERCENT = 1.0  # alpha: robust extremes of the angle
+CLIPPED = 254  # intensity from which a channel says no more than that there was much light
+COLOURED = 20  # grey levels between the channels of what is stained, or more: dust and glass are grey
 FEWEST_PIXELS = 1000
 MOST_ALIKE = (50**2 - 1) / (50**2 + 1)  # cosine of the angle between two stains whose matrix has a condition of 50
 RICH_PERCENT = 75  # of windows: most tissue may be stroma, and its windows do not show how dark nuclei are
@@ -113,6 +115,13 @@ def density_transform(source: StainMatrix, reference: StainMatrix) -> npt.NDArra
     return (reference.matrix @ gain @ np.linalg.pinv(source.matrix)).astype(np.float32)
 
 
+class WindowStains(NamedTuple):
+    """What windows say, those too pale to tell left out, and the share of all their coloured pixels that is clipped."""
+
+    stains: list[StainMatrix | None]
+    clipped: float
+
+
 @dataclass(frozen=True, slots=True)
 class StainEstimate:
     """What the windows of a section say of its stains; `typical` is None where they are too pale to tell."""
@@ -120,14 +129,15 @@ class StainEstimate:
     typical: StainMatrix | None
     windows: int  # that are stained enough to be judged
     left_out: float  # share of them that do not look like H&E
+    clipped: float = 0.0  # share of coloured pixels with a channel as bright as can be
 
     @classmethod
-    def of(cls, estimates: Sequence[StainMatrix | None]) -> Self:
+    def of(cls, estimates: Sequence[StainMatrix | None], clipped: float = 0.0) -> Self:
         """Judge the windows' own estimates; where most are no H&E, all that are known count."""
         known = [each for each in estimates if each is not None]
         like_he = [each for each in known if looks_like_he(each)]
         left_out = 1 - len(like_he) / len(estimates) if estimates else 0.0
-        return cls(typical_stain(known if left_out > 0.5 else like_he), len(estimates), left_out)
+        return cls(typical_stain(known if left_out > 0.5 else like_he), len(estimates), left_out, clipped)
 
     @property
     def is_he(self) -> bool:
@@ -145,6 +155,7 @@ class StainEstimate:
         return {
             "windows": self.windows,
             "left_out": round(self.left_out, 4),
+            "clipped": round(self.clipped, 4),
             "distance": distance and round(distance, 3),
             "matrix": stain and stain.matrix.round(4).tolist(),
             "max_concentrations": stain and stain.max_concentrations.round(4).tolist(),
@@ -154,7 +165,7 @@ class StainEstimate:
         """Return all of it, to the last digit."""
         typical = self.typical
         stain = typical and {name: getattr(typical, name).tolist() for name in ("matrix", "max_concentrations")}
-        return {"typical": stain, "windows": self.windows, "left_out": self.left_out}
+        return {"typical": stain, "windows": self.windows, "left_out": self.left_out, "clipped": self.clipped}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Self:
@@ -164,14 +175,23 @@ class StainEstimate:
             typical = stain and StainMatrix(
                 np.array(stain["matrix"], float), np.array(stain["max_concentrations"], float)
             )
-            return cls(typical, int(saved["windows"]), float(saved["left_out"]))
+            return cls(typical, int(saved["windows"]), float(saved["left_out"]), float(saved["clipped"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no stain estimate: {error}") from error
 
 
-def estimate_windows(windows: Iterable[npt.NDArray[np.uint8]], fewest: int = FEWEST_PIXELS) -> list[StainMatrix | None]:
-    """Estimate the stains of windows, each of pixels (n, 3), one by one; those too pale to tell are left out."""
-    return [estimate_stain(window, fewest) for window in windows if _stained(window).sum() >= fewest]
+def estimate_windows(windows: Iterable[npt.NDArray[np.uint8]], fewest: int = FEWEST_PIXELS) -> WindowStains:
+    """Estimate the stains of windows, each of pixels (n, 3), one by one."""
+    stains, coloured, clipped = [], 0, 0
+    for window in windows:
+        if _stained(window).sum() >= fewest:
+            stains.append(estimate_stain(window, fewest))
+        red, green, blue = window.T
+        brightest, darkest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+        colour = (darkest <= BRIGHTEST) & (brightest - darkest >= COLOURED)
+        coloured += int(colour.sum())
+        clipped += int((colour & (brightest >= CLIPPED)).sum())
+    return WindowStains(stains, clipped / max(1, coloured))
 
 
 def typical_stain(stains: Sequence[StainMatrix]) -> StainMatrix | None:

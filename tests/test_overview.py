@@ -57,6 +57,17 @@ def test_dim_light_loses_no_mitoses_and_is_said(tmp_path: Path) -> None:
     assert "light-dim" not in {notice.code for notice in usual.warnings}
 
 
+@pytest.mark.parametrize(("gain", "said"), [(1.0, False), (1.05, False), (1.25, True)])
+def test_overexposure_is_said(gain: float, said: bool, shared: Path, tmp_path: Path) -> None:
+    for laboratory in ("mitos14", "icpr2012"):
+        field = sorted((shared / "data" / laboratory).rglob("*.jpg"))[0]
+        with Image.open(field) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        brighter = np.minimum(255, np.rint(pixels * gain)).astype(np.uint8)
+        codes = {notice.code for notice in report_of(brighter, tmp_path).warnings}
+        assert ("light-bright" in codes) is said
+
+
 def report_of(pixels: Rgb, folder: Path) -> Report:
     with open_slide(save(pixels, folder), mpp=MPP) as slide:
         return analyze(slide, Detector.load(), threshold=0.9)

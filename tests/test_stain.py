@@ -97,7 +97,7 @@ def windows_of(pixels: Rgb, side: int = 96) -> list[npt.NDArray[np.uint8]]:
 
 def test_the_typical_stain_is_the_median_of_what_torchstain_finds_in_each_window() -> None:
     windows = windows_of(draw_tissue(700, 600))
-    estimates = estimate_windows(windows)
+    estimates = estimate_windows(windows).stains
     fitted = []
     for window in windows:
         density = -np.log((window.astype(float) + 1) / 240)
@@ -154,12 +154,20 @@ def test_an_estimate_of_nothing_says_so_and_is_no_reason_to_refuse() -> None:
 
 
 def test_an_estimate_is_saved_to_the_last_digit() -> None:
-    for each in (StainEstimate.of([HE] * 3 + [INK]), StainEstimate.of([])):
+    for each in (StainEstimate.of([HE] * 3 + [INK], 0.1), StainEstimate.of([])):
         again = StainEstimate.from_json(json.loads(json.dumps(each.as_json())))
         assert again.as_json() == each.as_json()
     for damaged in ({}, {"typical": {"matrix": [[1]]}}, {"typical": None, "windows": None, "left_out": 0}):
         with pytest.raises(ValueError, match="no stain estimate"):
             StainEstimate.from_json(damaged)
+
+
+def test_clipped_pixels_are_a_share_of_the_coloured_ones() -> None:
+    colours = [(255, 120, 180), (254, 200, 230), (253, 120, 180), (120, 60, 150)]  # clipped, clipped, not, not
+    grey_or_glass = [(255, 255, 255), (240, 245, 243), (90, 95, 100), (255, 250, 240)]
+    windows = [np.array(each * 500, np.uint8) for each in (colours, grey_or_glass)]
+    assert estimate_windows(windows).clipped == 0.5
+    assert estimate_windows([]).clipped == 0.0
 
 
 def test_each_section_has_a_transform_of_its_own() -> None:

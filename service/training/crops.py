@@ -110,7 +110,7 @@ def _transform(pixels: Sequence[Rgb], detector: Detector) -> npt.NDArray[np.floa
     """Match the stains of a case, by its crops' rims, to the model's reference."""
     reference = detector.card.stain_matrix()
     rims = [each[_distance(len(each), [(len(each) - 1) / 2] * 2) > RIM_PX] for each in pixels]
-    typical = StainEstimate.of(estimate_windows(rims)).typical
+    typical = StainEstimate.of(estimate_windows(rims).stains).typical
     return IDENTITY if reference is None or typical is None else density_transform(typical, reference)
 
 

@@ -117,7 +117,7 @@ def load_fields(
 def _window_stains(field: Field, mpp: float) -> list[StainMatrix | None]:
     """Estimate the stains of the windows that an analysis would look at if the field were a slide."""
     with open_slide(field.path, mpp=field.mpp[0]) as slide:
-        return window_stains(slide, assess_quality(slide).examinable, field.scale(mpp))
+        return window_stains(slide, assess_quality(slide).examinable, field.scale(mpp)).stains
 
 
 def _padded(pixels: Rgb) -> Rgb:
