@@ -161,5 +161,8 @@ def get_slide(slide_id: str, state: StateOf, caller: Reader) -> SlideDescription
 
 @router.delete("/{slide_id}", status_code=204, summary="Delete a slide", responses=problems(NotFound, NotFinished))
 def remove_slide(slide_id: str, state: StateOf, caller: Submitter) -> None:
-    """Delete a slide, unless an analysis of it is queued or running; reports stay, new pictures cannot be drawn."""
-    delete_slide(state.engine, state.storage, caller.tenant, slide_id)
+    """Delete a slide, unless an analysis of it is queued or running; reports stay, new pictures cannot be drawn.
+
+    One on whose result people have decided is deleted with the scope `review` only.
+    """
+    delete_slide(state.engine, state.storage, caller.tenant, slide_id, reviewed=caller.may("review"))

@@ -163,12 +163,17 @@ def _may_go() -> ColumnElement[bool]:
 
 
 def _is_next() -> ColumnElement[bool]:
-    """Whether nothing must go before a row: of its stream, or a withdrawal from whoever knows the result already."""
+    """Whether nothing must go before a row: of its stream, or a withdrawal from whoever knows the result already.
+
+    What is parked of an analysis that was deleted since can never go, and holds up nobody.
+    """
     first = outbox.alias("first")
     same_analysis = first.c.analysis_id == outbox.c.analysis_id
+    there = select(analyses.c.id).where(analyses.c.id == first.c.analysis_id).exists()
+    parked = and_(first.c.status == "parked", or_(there, first.c.withdraws.is_not(None)))
     stream = and_(
         first.c.channel == outbox.c.channel,
-        first.c.status.in_(("waiting", "parked")),
+        or_(first.c.status == "waiting", parked),
         or_(first.c.stream == outbox.c.stream, same_analysis),
     )
     open_withdrawal = and_(same_analysis, first.c.withdraws.is_not(None), first.c.status.in_(UNDELIVERED))

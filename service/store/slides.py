@@ -16,11 +16,11 @@ from service.errors import MitosisError
 from service.location import Location
 from service.readers.opening import is_url
 from service.reference import judge
-from service.refusals import NotFinished, NotFound
+from service.refusals import NotFinished, NotFound, ScopeMissing
 from service.slide import Slide, open_slide
 from service.store import audit
 from service.store.clock import never_before
-from service.store.database import NOT_ANALYSED, analyses, reading, slides, writing
+from service.store.database import NOT_ANALYSED, analyses, reading, review_entries, slides, writing
 from service.store.records import LIVE
 from service.store.retention import PAGE, old_slides
 from service.store.storage import Storage
@@ -145,14 +145,22 @@ def open_stored(storage: Storage, stored: StoredSlide, *, mpp: float | None = No
     return open_slide(stored.location(storage, in_full=True), mpp=mpp, name=stored.name)
 
 
-def delete_slide(engine: Engine, storage: Storage, tenant: str, slide_id: str) -> None:
-    """Forget a slide. Raises NotFound, NotFinished where an analysis that uses it has not ended."""
+def delete_slide(engine: Engine, storage: Storage, tenant: str, slide_id: str, *, reviewed: bool = True) -> None:
+    """Forget a slide.
+
+    Raises NotFound; NotFinished where an analysis that uses it has not ended; ScopeMissing where people have decided
+    on one, unless `reviewed` slides may go.
+    """
     mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id)
-    in_use = select(analyses.c.id).where(analyses.c.slide_id == slide_id, analyses.c.status.in_(LIVE))
+    its = analyses.c.slide_id == slide_id
+    in_use = select(analyses.c.id).where(its, analyses.c.status.in_(LIVE))
+    decided = select(analyses.c.id).join(review_entries, review_entries.c.analysis_id == analyses.c.id).where(its)
     with writing(engine) as connection:
         sha256 = connection.execute(select(slides.c.sha256).where(mine)).scalar_one_or_none()
         if sha256 is None:
             raise NotFound(f"there is no slide {slide_id[:64]}")
+        if not reviewed and connection.execute(decided.limit(1)).first() is not None:
+            raise ScopeMissing("people have decided on a result of this slide: deleting it takes the scope 'review'")
         if connection.execute(delete(slides).where(mine, ~in_use.exists())).rowcount == 0:
             raise NotFinished("an analysis of this slide is queued or running; cancel it first, or wait")
     _delete_unknown(engine, storage, [sha256])

@@ -6,19 +6,20 @@ from collections.abc import Iterator
 import pytest
 from httpx import Client, Response
 
-from service.api import analyses
+from service.api import analyses, slides
 from service.api.state import State
 from service.store import keys
 from service.store.database import review_entries, writing
 from service.store.records import Submission
 from service.store.results import write_result
+from service.store.slides import SlideRow, remember_slide
 from tests.api.small_app import app_of, client_of
 from tests.export.hospital import report_of
 
 
 @pytest.fixture
 def client(state: State) -> Iterator[Client]:
-    with client_of(app_of(state, analyses)) as client:
+    with client_of(app_of(state, analyses, slides)) as client:
         yield client
 
 
@@ -26,8 +27,8 @@ def key(state: State, *scopes: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {keys.create(state.engine, scopes[0], 'default', scopes)[1]}"}
 
 
-def queued(state: State) -> str:
-    return state.analyses.submit(Submission("default", "slide", "a.svs", {}, "model", "0" * 64))[0].id
+def queued(state: State, slide_id: str = "slide") -> str:
+    return state.analyses.submit(Submission("default", slide_id, "a.svs", {}, "model", "0" * 64))[0].id
 
 
 def finish(state: State, analysis_id: str) -> None:
@@ -71,6 +72,18 @@ def test_what_people_decided_is_deleted_by_who_may_review_only(state: State, cli
     assert list(state.storage.result_folder(analysis_id).iterdir())
     assert client.delete(address, headers=reviewer).status_code == 204
     assert client.delete(address, headers=reviewer).status_code == 404
+
+
+def test_the_slide_of_what_people_decided_is_deleted_by_who_may_review_only(state: State, client: Client) -> None:
+    ids = [remember_slide(state.engine, SlideRow("default", f"{n:064}", "s", 1, {}), f"p{n}").id for n in range(2)]
+    scanner, reviewer = key(state, "submit"), key(state, "review", "submit")
+    for slide_id in ids:
+        finish(state, analysis := queued(state, slide_id))
+    decide(state, analysis, "sign")
+    free, signed = (f"/v1/slides/{slide_id}" for slide_id in ids)
+    assert client.delete(free, headers=scanner).status_code == 204
+    assert client.delete(signed, headers=scanner).json()["code"] == "scope-missing"
+    assert client.delete(signed, headers=reviewer).status_code == 204
 
 
 def test_what_nobody_decided_on_is_deleted_by_who_submitted_it(state: State, client: Client) -> None:

@@ -138,6 +138,22 @@ def test_what_is_never_taken_is_parked_while_other_orders_go_on(
     assert lis.codes()[-2:] == ["P", "F"]
 
 
+def test_what_is_parked_of_a_deleted_analysis_holds_up_nobody(
+    service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "DECLINED_S", ())
+    lis.answers = ["AE"]
+    first = service.succeeded()
+    service.deliver("hl7")
+    lis.answers = ["AA"]
+    again = service.succeeded()
+    assert service.deliver("hl7") == 0, "one result of an order after the other"
+    service.analyses.delete(first, "default")
+    assert service.deliver("hl7") == 1
+    assert [row.status for row in service.rows()] == ["parked", "delivered"]
+    assert service.rows()[-1].analysis_id == again
+
+
 def test_a_held_result_holds_up_nobody(service: Service, lis: Lis) -> None:
     up = service.settings
     with closing(socket.create_server(("127.0.0.1", 0))) as closed:
