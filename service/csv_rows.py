@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,10 +25,21 @@ def csv_lines(path: Path) -> list[list[str]]:
         raise DataInvalid(f"{path}: not a readable CSV file ({error})") from error
 
 
+def csv_header(path: Path, lines: Sequence[list[str]]) -> list[str]:
+    """Give the names of the columns, in small letters: what is overlooked for a capital would not be told.
+
+    Raises DataInvalid where a column is there twice.
+    """
+    header = [name.strip().lower() for name in lines[0]] if lines else []
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        refuse(path, 1, f"two columns are called {twice}")
+    return header
+
+
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Read line numbers and rows of a CSV file with a header, by column."""
     lines = csv_lines(path)
-    header = lines[0] if lines else []
+    header = csv_header(path, lines)
     if missing := [column for column in columns if column not in header]:
         refuse(path, 1, f"no column {', '.join(missing)}")
     for line, values in enumerate(lines[1:], start=2):

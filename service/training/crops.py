@@ -57,10 +57,14 @@ class CropScore:
 def read_crops(folder: Path) -> list[Crop]:
     """Read the crops in a folder but those that were cut at an image's border. Raises DataInvalid."""
     table, images = folder / "crops.csv", plain_images(folder / "crops")
-    crops = []
+    crops: list[Crop] = []
+    listed: set[str] = set()
     for line, row in csv_rows(table, ("crop", "case", "laboratory", "black_share", "other_mitoses")):
         if row["crop"] not in images:
             refuse(table, line, f"crops/{row['crop']} is missing")
+        if row["crop"] in listed:
+            refuse(table, line, f"the crop {row['crop']} is listed twice")
+        listed.add(row["crop"])
         if csv_number(table, line, row["black_share"]) > MOST_BLACK:
             continue
         pairs = [pair.split() for pair in row["other_mitoses"].split(";") if pair.strip()]

@@ -13,31 +13,31 @@ Nothing is repaired or skipped in silence: what does not fit raises DataInvalid,
 """
 
 import dataclasses
-import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from service.csv_rows import csv_lines, csv_number, csv_rows, refuse
-from service.errors import DataInvalid, ParameterInvalid, ResolutionUnknown
+from service.errors import DataInvalid, ParameterInvalid, ResolutionInvalid, ResolutionUnknown
 from service.midog_boxes import MITOSIS
 from service.parameters import scale_to
 from service.region import CENTRE_PX
-from service.slide import Box, Rgb, open_slide
+from service.slide import Box, Extent, Rgb, check_mpp, open_slide
 from service.training.annotations import SUFFIXES, read_marks
+from service.training.midog_file import is_midog, read_midog_file
 
 Points = npt.NDArray[np.float64]  # (n, 2): x, y
 
 TUPAC16_MPP = 0.25
 TUPAC16_LABELS = "mitoses_ground_truth"  # the folder of the published archive
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SAME_UM = 1.0  # two marks nearer than this are one mitosis that was marked twice; cells are farther apart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,25 +69,57 @@ def read_fields(folder: str | Path, mpp: float | None = None, *, quiet: bool = F
 
     Fields that do not name their laboratory are of one called like the folder; `quiet` is what they are said to be.
 
-    Raises DataInvalid, ResolutionUnknown.
+    Raises DataInvalid, ResolutionUnknown, ResolutionInvalid, ResolutionTooLow.
     """
     folder = Path(folder)
     if not folder.is_dir():
         refuse(folder, None, "no such folder")
     name = folder.resolve().name
-    return [replace(each, laboratory=each.laboratory or name, quiet=quiet) for each in _read_layout(folder, mpp)]
+    fields = [replace(each, laboratory=each.laboratory or name, quiet=quiet) for each in _read_layout(folder, mpp)]
+    for field in fields:
+        _check(field)
+    if len({field.name for field in fields}) < len(fields):
+        refuse(folder, None, "two fields have one name")
+    refuse_alike_cases(fields)
+    return fields
+
+
+def _check(field: Field) -> None:
+    """Refuse what no layout may say: a field of no case, um per px that cannot be, a mitosis that is marked twice."""
+    if not field.case:
+        refuse(field.path, None, "it is of no case")
+    try:
+        check_mpp(field.mpp[0])
+    except ResolutionInvalid as error:
+        raise ResolutionInvalid(f"{field.path}: {error}") from error
+    Extent(str(field.path), field.width, field.height, field.mpp).require_mpp()
+    apart = np.hypot(*((field.mitoses[:, None] - field.mitoses) * field.mpp).T)
+    near = np.argwhere(np.triu(apart < SAME_UM, 1))
+    if len(near):
+        x, y = field.mitoses[near[0, 0]]
+        refuse(field.path, None, f"the mitosis at x {x:g}, y {y:g} is marked twice")
+
+
+def refuse_alike_cases(fields: Iterable[Field]) -> None:
+    """Raise DataInvalid where two cases differ in capitals or spaces alone: no split would know them for one."""
+    known: dict[str, Field] = {}
+    for field in fields:
+        other = known.setdefault(" ".join(field.case.split()).casefold(), field)
+        if other.case != field.case:
+            what = f"case {field.case!r} of {field.path} and case {other.case!r} of {other.path}"
+            raise DataInvalid(f"{what} differ in capitals or spaces alone; write them alike")
 
 
 def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
     if (folder / "frames.csv").exists():
         return read_plain(folder, mpp)
-    annotations = [path for path in sorted(folder.glob("*.json")) if _is_midog(path)]
+    annotations = [path for path in sorted(folder.glob("*.json")) if is_midog(path)]
     if len(annotations) > 1:
         refuse(folder, None, f"several annotation files ({', '.join(path.name for path in annotations)}); leave one")
     if annotations:
         return read_midog(folder, annotations[0], mpp)
     if next(_tupac_images(folder), None) is not None:
-        return read_tupac16(folder, mpp or TUPAC16_MPP)
+        return read_tupac16(folder, TUPAC16_MPP if mpp is None else mpp)
     if any(map(_annotations_beside, plain_images(folder).values())):
         return read_annotated(folder, mpp)
     what = f"and no image with annotations beside it (IMAGE{', IMAGE'.join(SUFFIXES)})"
@@ -178,35 +210,23 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
 
     A box that is cut by the image's border counts with its centre moved onto the border.
     """
-    content = _json(annotations)
-    images = {image["id"]: image for image in content["images"]}
-    points: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        place = f"annotation {annotation.get('id')}"
-        if annotation.get("category_id") != MITOSIS:
-            continue
-        if annotation.get("image_id") not in images:
-            refuse(annotations, None, f"{place} is of image {annotation.get('image_id')}, which is not listed")
-        image = images[annotation["image_id"]]
-        box = annotation.get("bbox")
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
-            refuse(annotations, None, f"{place}: bbox is {box}, not [x0, y0, x1, y1]")
-        if box[2] <= 0 or box[3] <= 0 or box[0] >= image["width"] or box[1] >= image["height"]:
-            refuse(annotations, None, f"{place}: {box} lies outside {image['file_name']}")
-        centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-        points[image["id"]].append(
-            (min(max(centre[0], 0), image["width"] - 1), min(max(centre[1], 0), image["height"] - 1))
-        )
+    content = read_midog_file(annotations)
+    points: dict[int | str, list[tuple[float, float]]] = defaultdict(list)
+    sizes = {image.id: (image.width, image.height) for image in content.images}
+    for annotation in content.annotations:
+        if annotation.category_id == MITOSIS:
+            (x, y), (width, height) = annotation.centre, sizes[annotation.image_id]
+            points[annotation.image_id].append((min(max(x, 0), width - 1), min(max(y, 0), height - 1)))
     fields = []
-    for image in content["images"]:
-        name, size = image["file_name"], (image["width"], image["height"])
+    for image in content.images:
+        name, size = image.file_name, sizes[image.id]
         path = next((place for place in (folder / name, folder / "images" / name) if place.is_file()), None)
         if path is None:
-            refuse(annotations, None, f"image {image['id']}: {name} is missing in {folder}")
+            refuse(annotations, None, f"image {image.id}: {name} is missing in {folder}")
         if _image_size(path) != size:
-            refuse(annotations, None, f"image {image['id']}: {name} is {_image_size(path)} px, the entry says {size}")
-        own = image.get("mpp") or _required(mpp, folder)
-        centroids = np.array(points[image["id"]], np.float64).reshape(-1, 2)
+            refuse(annotations, None, f"image {image.id}: {name} is {_image_size(path)} px, the entry says {size}")
+        own = _required(mpp, folder) if image.mpp is None else image.mpp
+        centroids = np.array(points[image.id], np.float64).reshape(-1, 2)
         fields.append(Field(path.stem, path.stem, path, (own, own), *size, centroids))
     return _some(fields, annotations)
 
@@ -234,23 +254,6 @@ def read_annotated(folder: Path, mpp: float | None = None) -> list[Field]:
     return _some(fields, folder)
 
 
-def _is_midog(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise DataInvalid(f"{path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise DataInvalid(f"{path}, line {error.lineno}: {error.msg}") from error
-
-
 def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[list[Field], list[Field]]:
     """Split fields for training and validation by whole cases. Raises DataInvalid for an unknown case."""
     known = {field.case for field in fields}
@@ -264,6 +267,7 @@ def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[l
 
 def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
     """Raise DataInvalid where a case is in two splits: its fields look alike, so scores would be optimistic."""
+    refuse_alike_cases(field for fields in splits.values() for field in fields)
     first: dict[str, tuple[str, Field]] = {}
     for split, fields in splits.items():
         for field in fields:
@@ -301,10 +305,17 @@ def _required(mpp: float | None, folder: Path) -> float:
 
 
 def plain_images(folder: Path) -> dict[str, Path]:
-    """List the images in a folder by their names without suffix. Raises DataInvalid where there is no such folder."""
+    """List the images in a folder by their names without suffix.
+
+    Raises DataInvalid where there is no such folder, and where two images have one name.
+    """
     if not folder.is_dir():
         refuse(folder, None, "no such folder")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and (other := images.setdefault(path.stem, path)) != path:
+            refuse(path, None, f"{other.name} lies beside it: which of them is {path.stem}, nobody can tell")
+    return images
 
 
 def _image_size(path: Path) -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """The three layouts of labelled fields: what they give, and what stops them."""
 
+import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -247,3 +249,71 @@ def test_mitoses_are_resampled_with_their_pixels(tmp_path: Path, mpp: float) -> 
     assert mitoses[0] == pytest.approx(
         [(dark * x).sum() / dark.sum(), (dark * y).sum() / dark.sum()], abs=0.05
     )  # whole intensities
+
+
+@pytest.mark.parametrize(
+    ("frames", "mitoses", "code", "said"),
+    [
+        pytest.param("a,C1,60,40,0\nb,C2,60,40,0.2", "a,1,1", "mpp-invalid", "a.png: mpp 0", id="no size"),
+        pytest.param("a,C1,60,40,-1\nb,C2,60,40,1", "a,1,1", "mpp-invalid", "a.png: mpp -1", id="negative"),
+        pytest.param("a,C1,60,40,250\nb,C2,60,40,1", "a,1,1", "resolution-too-low", "a.png: 250 um", id="nm"),
+        pytest.param("a,,60,40,.2\nb,C2,60,40,.2", "a,1,1", "data-invalid", "a.png: it is of no case", id="no case"),
+        pytest.param("a,h 3,60,40,.2\nb,H  3,60,40,.2", "a,1,1", "data-invalid", "capitals or spaces", id="alike"),
+        pytest.param("a,C,60,40,.2\nb,C,60,40,.2", "b,3,4\nb,3.2,4", "data-invalid", "b.png: .*twice", id="twice"),
+    ],
+)
+def test_what_no_layout_may_say(plain: Path, frames: str, mitoses: str, code: str, said: str) -> None:
+    (plain / "frames.csv").write_text(f"frame,case,width,height,mpp\n{frames}\n")
+    (plain / "mitoses.csv").write_text(f"frame,x,y\n{mitoses}\n")
+    with pytest.raises(BadInput, match=said) as refused:
+        read_fields(plain)
+    assert refused.value.code == code
+
+
+def test_columns_are_told_apart_whatever_their_capitals(plain: Path) -> None:
+    (plain / "frames.csv").write_text("frame,Case,width,height, MPP\na,C1,60,40,0.23\nb,C2,60,40,0.23\n")
+    assert [field.mpp[0] for field in read_fields(plain, 0.5)] == [0.23, 0.23]
+    (plain / "frames.csv").write_text("frame,case,width,height,mpp,MPP\na,C1,60,40,0.23,0.5\n")
+    with pytest.raises(DataInvalid, match="two columns are called mpp"):
+        read_fields(plain)
+
+
+def test_two_images_of_one_name(plain: Path) -> None:
+    Image.new("RGB", (60, 40), "white").save(plain / "images" / "a.tif")
+    with pytest.raises(DataInvalid, match=r"a.tif: a.png lies beside it"):
+        read_fields(plain, 0.25)
+
+
+def test_cases_of_two_folders_that_are_written_differently(plain: Path) -> None:
+    fields = read_fields(plain, 0.25)
+    with pytest.raises(DataInvalid, match=r"case 'c1' .* and case 'C1'"):
+        refuse_shared_cases({"one": fields, "two": [dataclasses.replace(fields[0], case="c1")]})
+
+
+@pytest.mark.parametrize(
+    ("part", "number", "change", "said"),
+    [
+        pytest.param("annotations", 0, {"bbox": [40, 30, 25, 20]}, "annotation 7: .*width and height", id="COCO's box"),
+        pytest.param("annotations", 0, {"bbox": [math.nan] * 4}, "annotation 7: bbox", id="NaN"),
+        pytest.param("annotations", 0, {"category_id": "1"}, "annotation 7: category_id", id="category"),
+        pytest.param("images", 0, {"mpp": "0.25"}, "image 1: mpp", id="mpp"),
+        pytest.param("images", 0, {"width": None}, "image 1: width", id="width"),
+        pytest.param("images", 1, {"id": 1}, "two images have the id 1", id="id"),
+        pytest.param("images", 1, {"file_name": "1.tiff"}, "two images have the file_name", id="file"),
+        pytest.param("categories", 0, {"name": "hard negative"}, "category 1 is 'hard negative'", id="name"),
+    ],
+)
+def test_a_midog_file_is_checked_as_a_whole(
+    tmp_path: Path, part: str, number: int, change: dict[str, object], said: str
+) -> None:
+    images = [{"id": each, "file_name": f"{each}.tiff", "width": 100, "height": 80, "mpp": 0.23} for each in (1, 2)]
+    marks = [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [10, 10, 60, 60]}]
+    content = {"images": images, "annotations": marks, "categories": [{"id": 1, "name": "mitotic figure"}]}
+    for image in images:
+        blank(tmp_path / str(image["file_name"]), (100, 80))
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    assert [len(field.mitoses) for field in read_fields(tmp_path)] == [1, 0]
+    content[part][number] |= change
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataInvalid, match=said):
+        read_fields(tmp_path)
