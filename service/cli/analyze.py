@@ -135,7 +135,9 @@ def analyze_command(
     options = AnalysisOptions(region=box, exclude=rest, threshold=threshold, halo_px=halo, any_stain=any_stain)
     asked = Asked(model or DEFAULT_MODEL, device, precision, file_format, mpp, options, resume)
     files = report_files(slides, out, file_format, several)
-    check_outputs((each.path for each in slides), (file for file in (*files, table, *pictures.files) if file))
+    given = (*paths, *(each for each in (region, exclude) if each))  # manifests and outlines among them
+    reports = [file for slide, file in zip(slides, files, strict=True) if slide.error is None]
+    check_outputs((*given, *(each.path for each in slides)), filter(None, (*reports, table, *pictures.files)))
     pieces = [
         Piece(place, slide, file, asked, pictures)
         for place, (slide, file) in enumerate(zip(slides, files, strict=True))

@@ -125,12 +125,17 @@ def report_files(
     return files
 
 
-def check_outputs(slides: Iterable[str], files: Iterable[Path]) -> None:
-    """Refuse before the analysis, and not after it, what cannot be written or is a slide."""
-    inputs = {os.path.realpath(slide) for slide in slides}
+def check_outputs(inputs: Iterable[str | Path], files: Iterable[Path]) -> None:
+    """Refuse before the work, and not after it, what cannot be written, is read, or would be written twice."""
+    read = {os.path.realpath(each) for each in inputs}
+    written: set[str] = set()
     for file in files:
-        if os.path.realpath(file) in inputs:
-            raise ParameterInvalid(f"{file} is the slide; write to another file")
+        place = os.path.realpath(file)
+        if place in read:
+            raise ParameterInvalid(f"{file} is the slide or another file that is read; write to another file")
+        if place in written:
+            raise ParameterInvalid(f"{file} would be written twice; write to another file")
+        written.add(place)
         with writable(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=file.parent).close()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli.console import check_outputs, write
+from service.model_card import CARD, WEIGHTS, find_model
 from service.weights import load_model
 
 
@@ -16,5 +17,6 @@ def export_onnx_command(
     """Write a model as ONNX, compared with PyTorch before it is written: plain RGB in, probability maps out."""
     from service.export_onnx import to_onnx
 
-    check_outputs([], [out])
-    write(to_onnx(load_model(model)), out)
+    folder = find_model(model)
+    check_outputs((folder / CARD, folder / WEIGHTS), [out])
+    write(to_onnx(load_model(folder)), out)

@@ -73,7 +73,9 @@ def submit_command(
     if several and not no_wait and out is None:
         raise ParameterInvalid("several slides need --out DIR")
     reports = report_files(slides, out, file_format, several)
-    check_outputs((each.path for each in slides if not is_url(each.path)), (file for file in reports if file))
+    given = [*paths, *(each for each in (region, exclude) if each), *(each.path for each in slides)]
+    written = (file for slide, file in zip(slides, reports, strict=True) if file and slide.error is None)
+    check_outputs((each for each in given if not is_url(each)), written)
     area = parse_region(region) if region is not None else None
     asked = {
         "exclude": region_json(parse_region(exclude)) if exclude is not None else None,

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from service.cli import console
+from service.model_card import DEFAULT_MODEL, find_model
 from service.report import Report
 from tests.cli.commands import PIXELS, assert_error, mitosis, mitosis_process
 from tests.slides import damage_tile, write_pyramid, write_svs
@@ -146,3 +147,27 @@ def test_a_device_is_not_replaced_by_a_file(image: Path, tmp_path: Path) -> None
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     assert "no files in this folder" in assert_error(mitosis("analyze", tmp_path, "--out", tmp_path), "file-missing")
+
+
+def test_what_is_read_is_not_written_over_nor_one_file_written_twice(image: Path) -> None:
+    study, area = image.parent / "slides.csv", image.parent / "area.geojson"
+    study.write_text("path,mpp\nimage.png,0.25\n")
+    area.write_text('{"type": "Polygon", "coordinates": [[[0, 0], [300, 0], [300, 300], [0, 0]]]}')
+    kept = {path: path.read_bytes() for path in (study, area)}
+    one, out = ("analyze", image, "--mpp", 0.25), image.parent / "out"
+    for asked in (
+        ("analyze", study, "--out", out, "--table", study),
+        ("analyze", study, "--out", out, "--format", "csv", "--table", out / "image.png.csv"),
+        (*one, "--region", area, "--out", area),
+        (*one, "--exclude", area, "--format", "geojson", "--out", area),
+        (*one, "--out", image.parent / "o.png", "--overlay", image.parent / "o.png"),
+    ):
+        assert "write to another file" in assert_error(mitosis(*asked), "parameter-invalid")
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not (image.parent / "o.png").exists()
+
+
+def test_a_model_is_not_exported_over_itself(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(find_model(DEFAULT_MODEL), tmp_path / "model"))
+    run = mitosis("export-onnx", model, "--out", model / "weights.safetensors")
+    assert "write to another file" in assert_error(run, "parameter-invalid")
