@@ -9,6 +9,7 @@ which names it, and stands in nobody's way.
 
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from service import __version__
 from service.activity_report import Mai, Score
-from service.csv_rows import csv_lines, csv_number, refuse
+from service.csv_rows import csv_header, csv_lines, csv_number, refuse
 from service.errors import DataInvalid, FileMissing, MitosisError, ParameterInvalid
 from service.extras import needs
 from service.files import csv_bytes, write_whole
@@ -54,7 +55,7 @@ class CohortSlide:
 def read_manifest(path: Path) -> list[CohortSlide]:
     """Read the slides that a manifest lists, in its order. Raises DataInvalid where it has no readable header."""
     lines = csv_lines(path)
-    header = [name.strip().lower() for name in lines[0]] if lines else []
+    header = csv_header(path, lines)
     if "path" not in header:
         refuse(path, 1, "no column path; a manifest has path, and may have mpp, region and case")
     first: dict[str, str] = {}
@@ -62,9 +63,10 @@ def read_manifest(path: Path) -> list[CohortSlide]:
     for line, values in enumerate(lines[1:], start=2):
         if values:
             slide = _read_line(path, line, header, [value.strip() for value in values])
-            if slide.error is None and slide.path in first:
-                slide = _refused(slide, DataInvalid(f"{slide.label}: the slide of {first[slide.path]} once more"))
-            first.setdefault(slide.path, f"line {line}")
+            place = slide.path if is_url(slide.path) else os.path.realpath(slide.path)
+            if slide.error is None and place in first:
+                slide = _refused(slide, DataInvalid(f"{slide.label}: the slide of {first[place]} once more"))
+            first.setdefault(place, f"line {line}")
             found.append(slide)
     if not found:
         refuse(path, None, "it lists no slides")
@@ -122,8 +124,16 @@ def kept_report(file: Path, slide: Slide, card: ModelCard, **options: Unpack[Ana
         and (report.model.id, report.model.sha256) == (card.id, card.sha256)
         and report.software.version == __version__
         and report.slide.sha256 == slide.sha256
+        and _scored_as(card, report.parameters)
     )
     return report if same else None
+
+
+def _scored_as(card: ModelCard, parameters: Mapping[str, Any]) -> bool:
+    """Tell whether scores were made as a card says: `mitosis thresholds --write` changes it and not the weights."""
+    looked = parameters.get("second_look")
+    same_look = (looked and looked["above"]) == (card.second_look and card.second_look.above)
+    return same_look and ("score_level" in parameters) == (card.calibration is not None)
 
 
 def table_row(report: Report) -> dict[str, Any]:

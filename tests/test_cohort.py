@@ -103,6 +103,8 @@ def test_a_report_is_kept_if_it_is_what_would_be_made_again(report: Report, open
     assert kept_report(file, opened, CARD, threshold=0.5) is None
     assert kept_report(file, opened, CARD, region=Box(0, 0, 300, 300)) is None
     assert kept_report(file, opened, CARD.model_copy(update={"sha256": "0" * 64})) is None
+    assert kept_report(file, opened, CARD.model_copy(update={"second_look": None})) is None, "the card was changed"
+    assert kept_report(file, opened, CARD.model_copy(update={"calibration": None})) is None
     file.write_text(report.to_json()[:-20])
     assert kept_report(file, opened, CARD) is None, "cut short"
 
@@ -152,3 +154,16 @@ def test_a_table_has_all_columns_and_the_types_of_their_values(report: Report, s
 def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParameterInvalid, match=r"\.csv or \.parquet"):
         write_table(tmp_path / "cohort.xlsx", [])
+
+
+def test_a_slide_is_listed_once_however_it_is_spelt(tmp_path: Path) -> None:
+    lines = ("path,case", "a.png,A", "below/../a.png,B", "link.png,C")
+    (tmp_path / "link.png").symlink_to("a.png")
+    first, *again = read_manifest(manifest(tmp_path, *lines))
+    assert first.error is None
+    assert [str(each.error) for each in again] == [
+        f"slides.csv, line {n}: the slide of line 2 once more" for n in (3, 4)
+    ]
+    (tmp_path / "slides.csv").write_text("path,mpp,MPP\na.png,0.25,0.5\n")
+    with pytest.raises(DataInvalid, match="two columns are called mpp"):
+        read_manifest(tmp_path / "slides.csv")
