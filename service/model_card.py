@@ -144,6 +144,13 @@ class ModelCard(BaseModel):
         """Return the stain reference; None of models that take the pixels as they are."""
         return self.stain.stain_matrix() if self.stain else None
 
+    @property
+    def training_cases(self) -> set[str]:
+        """The cases that the weights have seen, as far as the card says so."""
+        training = (self.model_extra or {}).get("training")
+        cases = training.get("cases") if isinstance(training, dict) else None
+        return {*cases} if isinstance(cases, list) else set()
+
 
 def models() -> dict[str, Path]:
     """Find the folders of the models that come with the service, by id."""

@@ -118,7 +118,7 @@ def read_sources(
     for number, (folder, own) in enumerate(known):
         name = folder.resolve().name
         if name in sources:
-            raise ParameterInvalid(f"two --data are called {name}, by which the report would tell them apart")
+            raise ParameterInvalid(f"two folders are called {name}, by which the report would tell them apart")
         sources[name] = read_fields(folder, own, quiet=number >= len(data))
     refuse_shared_cases(sources)
     return sources

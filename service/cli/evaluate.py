@@ -45,6 +45,9 @@ def evaluate_command(
     console = Console()
     console.print(case_table(evaluation))
     console.print(*summary_sentences(evaluation), sep="\n", soft_wrap=True, highlight=False)
+    if about["trained_on"]:
+        cases = ", ".join(about["trained_on"])
+        console.print(f"The model was trained on {cases}: these figures are optimistic.", soft_wrap=True)
     for path in written:
         typer.echo(path)
 
@@ -60,20 +63,25 @@ def _from_model(
     card = detector.card
     examined = [examine(field, detector, halo_px=halo_px) for field in tracked(fields, "Fields")]
     about = {"source": "model", "model": card.id, "sha256": card.sha256, "threshold": card.threshold}
+    about["trained_on"] = sorted(card.training_cases & {field.case for field in fields})
     return examined, about | {"halo_px": halo_px, "precision": detector.backend.precision}
 
 
 def _from_reports(fields: "Sequence[Field]", folder: Path) -> "tuple[list[ExaminedField], dict[str, Any]]":
+    from service.model_card import models, read_card
     from service.training.evaluate import examine_reports
 
     if not folder.is_dir():
         raise FileMissing(f"{folder}: no such folder")
     examined, reports = examine_reports(fields, folder)
-    models = {(report.model.id, report.model.sha256) for report in reports}
-    if len(models) > 1:
+    used = {(report.model.id, report.model.sha256) for report in reports}
+    if len(used) > 1:
         raise ParameterInvalid(
-            f"{folder} holds reports of several models: {', '.join(sorted(name for name, _ in models))}"
+            f"{folder} holds reports of several models: {', '.join(sorted(name for name, _ in used))}"
         )
-    name, sha256 = models.pop()
+    name, sha256 = used.pop()
     threshold = max(report.model.threshold for report in reports)  # above it, all of them are complete
-    return examined, {"source": "reports", "model": name, "sha256": sha256, "threshold": threshold}
+    about = {"source": "reports", "model": name, "sha256": sha256, "threshold": threshold}
+    here = [card for card in map(read_card, models().values()) if card.sha256 == sha256]  # else nobody knows
+    seen = {case for card in here for case in card.training_cases}
+    return examined, about | {"trained_on": sorted(seen & {field.case for field in fields})}

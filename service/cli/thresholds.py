@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from service.cli.console import tracked
+from service.cli.cross_validate import read_sources
 from service.cli.options import Model, Precision
 from service.errors import ParameterInvalid
 
@@ -28,7 +29,6 @@ def thresholds_command(
     from service.training.crops import read_crops, score_crops
     from service.training.evaluate import ExaminedField, examine
     from service.training.evaluation_report import figures_table, shown
-    from service.training.fields import read_fields
     from service.training.held_out_cases import HeldOutCase
     from service.training.laboratories import operating_points
 
@@ -37,10 +37,9 @@ def thresholds_command(
     if second_look is not None:
         wanted = SecondLook(above=second_look) if second_look else None
         detector.card = detector.card.model_copy(update={"second_look": wanted})
-    fields = {source.name: read_fields(source, quiet=True) for source in quiet}
+    fields = read_sources([], None, quiet)
     cases = {crop.case for crop in read} | {field.case for own in fields.values() for field in own}
-    training = (detector.card.model_extra or {}).get("training", {})
-    if seen := sorted(cases & set(training.get("cases", []))):
+    if seen := sorted(cases & detector.card.training_cases):
         raise ParameterInvalid(f"{detector.card.id} was trained on {', '.join(seen)}: leave them out")
     found: dict[tuple[str, str], list[ExaminedField]] = defaultdict(list)
     for source, own in tracked([*fields.items()], "Quiet tissue"):

@@ -169,6 +169,8 @@ def examine(field: Field, detector: Detector, *, halo_px: int | None = None) -> 
 def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[ExaminedField], list[Report]]:
     """Pair fields with the reports on them, by the stem of the slide's name; of several with one stem, by checksum.
 
+    A report on a file of the field's own name is one on that very file, also where it is the only one.
+
     Raises FileMissing for a field without a report, DataInvalid for reports that cannot be those of the fields.
     """
     by_stem: dict[str, list[tuple[Path, Report]]] = defaultdict(list)
@@ -182,11 +184,11 @@ def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[Examine
 
 
 def _report_of(field: Field, candidates: list[tuple[Path, Report]], folder: Path) -> tuple[Path, Report]:
-    if len(candidates) > 1:
+    if len(candidates) > 1 or any(report.slide.name == field.path.name for _, report in candidates):
         with open_slide(field.path) as slide:
             candidates = [each for each in candidates if each[1].slide.sha256 == slide.sha256]
     if not candidates:
-        raise FileMissing(f"{folder}: no report on {field.path.name} (field {field.name})")
+        raise FileMissing(f"{folder}: no report on {field.path.name} (field {field.name}) as it is now")
     if len(candidates) > 1:
         raise DataInvalid(f"{candidates[0][0]} and {candidates[1][0]} are both reports on {field.path}; leave one")
     return candidates[0]
@@ -196,6 +198,8 @@ def _with_report(field: Field, path: Path, report: Report) -> ExaminedField:
     size = (report.slide.width, report.slide.height)
     if size != (field.width, field.height):
         raise DataInvalid(f"{path}: of a slide of {size} px, but {field.path} is {(field.width, field.height)} px")
+    if scale_to(math.sqrt(math.prod(report.slide.mpp)), field.mpp) != (1.0, 1.0):
+        raise DataInvalid(f"{path}: analysed at {report.slide.mpp} um per px, but {field.name} has {field.mpp}")
     if report.region is not None:
         raise DataInvalid(f"{path}: only a region of {field.path.name} was analysed, so the rest cannot be scored")
     figures = (MitoticFigure(each.x, each.y, each.score or 0.0, each.area_um2 or 0.0) for each in report.detections)

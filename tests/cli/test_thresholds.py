@@ -64,3 +64,9 @@ def test_what_the_model_was_trained_on_is_refused(sources: Path, model: Path) ->
     (model / "card.json").write_text(json.dumps(card))
     asked = ["thresholds", "--crops", sources / "crops", "--quiet", sources / "quiet", "--model", model]
     assert "was trained on case1" in assert_error(mitosis(*asked), "parameter-invalid")
+
+
+def test_two_folders_of_one_name_are_not_taken_for_one(sources: Path, model: Path, tmp_path: Path) -> None:
+    twin = shutil.copytree(sources / "quiet", tmp_path / "other" / "quiet")
+    asked = ["thresholds", "--crops", sources / "crops", "--quiet", sources / "quiet", "--quiet", twin]
+    assert "two folders are called quiet" in assert_error(mitosis(*asked, "--model", model), "parameter-invalid")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from service.cli.app import app
 from service.errors import BadInput, FileMissing, ParameterInvalid
 from service.inference import Detector
 from service.mitotic_figures import MitoticFigure
+from service.model_card import DEFAULT_MODEL, find_model
 from service.probability_map import ProbabilityMap
 from service.report import Report
 from service.slide import open_slide
@@ -232,6 +234,22 @@ def test_reports_that_are_not_the_fields_own_are_refused(study: Path, reports: P
     other = altered(report, tmp_path / "other", {"slide": {"sha256": "0" * 64}})
     (other / "own.json").write_bytes(report.read_bytes())
     assert len(examine_reports([field], other)[0]) == 1  # told apart by the checksum
+    with pytest.raises(FileMissing, match="as it is now"):
+        examine_reports([field], altered(report, tmp_path / "stale", {"slide": {"sha256": "0" * 64}}))
+    with pytest.raises(BadInput, match="analysed at"):
+        examine_reports([field], altered(report, tmp_path / "scale", {"slide": {"mpp": [0.5, 0.5]}}))
+
+
+def test_fields_that_the_model_was_trained_on_are_told(study: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(find_model(DEFAULT_MODEL), tmp_path / "model"))
+    card = json.loads((model / "card.json").read_text())
+    for seen, told in ((["H12"], ["H12"]), ([], [])):
+        (model / "card.json").write_text(json.dumps(card | {"training": card["training"] | {"cases": seen}}))
+        asked = ("--data", study, "--mpp", MPP, "--cases", "H12", "--model", model, "--out", tmp_path / "out")
+        outcome = invoke(*asked)
+        assert outcome.exit_code == 0, outcome.output
+        assert ("was trained on H12: these figures are optimistic" in outcome.output) == bool(told)
+        assert json.loads((tmp_path / "out/evaluation.json").read_text())["detector"]["trained_on"] == told
 
 
 def test_bad_requests_stop_with_one_line(study: Path, tmp_path: Path) -> None:
