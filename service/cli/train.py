@@ -116,11 +116,14 @@ def train_command(
     The settings are those of a recipe; print all of them, with defaults and meanings, by --print-recipe.
     """
     from service.files import make_folder
+    from service.training.cross_validation import refuse_left_behind
     from service.training.patches import load_fields
     from service.training.train import TrainingSetup, train
 
     settings = read_recipe(recipe, changes or ())
     quiet = quiet or []
+    if not resume:
+        refuse_left_behind([out])
     fields, validation_fields = read_split(data, mpp, validation, quiet)
     make_folder(out)
     use_threads(threads)
@@ -160,10 +163,12 @@ def read_split(
 
     Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
     """
-    from service.training.fields import read_fields, split_cases
+    from service.training.fields import read_fields, refuse_alike_cases, split_cases
 
     fields = [
         field for folder, own in zip(data, each_mpp(data, mpp), strict=True) for field in read_fields(folder, own)
     ]
+    calm = [field for folder in quiet for field in read_fields(folder, quiet=True)]
+    refuse_alike_cases([*fields, *calm])
     training, held_out = split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])
-    return [*training, *(field for folder in quiet for field in read_fields(folder, quiet=True))], held_out
+    return [*training, *calm], held_out

@@ -13,6 +13,7 @@ from pathlib import Path
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import make_folder
 from service.model_card import CARD, Architecture, read_card
+from service.training.cross_validation import refuse_left_behind
 from service.training.patches import LoadedField
 from service.training.pretrained import pretrained_name
 from service.training.train import TrainingSetup, train
@@ -88,6 +89,8 @@ def ablate(
     if setup.resume:
         for configuration in chosen:
             _refuse_other(out / configuration.name, setup, validation)
+    else:
+        refuse_left_behind([out / configuration.name for configuration in chosen])
     for configuration in chosen:
         on_run(configuration)
         folder = out / configuration.name

@@ -24,7 +24,7 @@ from service.calibration import calibrated, score_levels
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import file_sha256, make_folder
 from service.inference import Detector
-from service.model_card import ModelCard, ScoreCalibration, read_card
+from service.model_card import CARD, WEIGHTS, ModelCard, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
 from service.quality import assess_quality
 from service.sections import Sections
@@ -131,9 +131,9 @@ def _laboratories(fields: Sequence[Field]) -> tuple[dict[str, dict[str, None]], 
 
 
 def refuse_left_behind(folders: Sequence[Path]) -> None:
-    """Raise ParameterInvalid where a folder holds a run: hours of it would be lost by starting anew."""
+    """Raise ParameterInvalid where a folder holds a run or a model: hours of it would be lost by starting anew."""
     for folder in folders:
-        if (folder / CHECKPOINT).exists():
+        if any((folder / name).exists() for name in (CHECKPOINT, CARD, WEIGHTS)):
             raise ParameterInvalid(f"{folder} holds a run; count it with --resume, or give another --out")
 
 

@@ -37,6 +37,8 @@ def test_the_command(source: str, request: pytest.FixtureRequest, tmp_path: Path
     assert done.exit_code == 0, done.output
     assert load_model(tmp_path / "out").card.mpp == 0.25
     assert "patches_per_s" in done.stderr
+    again = CliRunner().invoke(app, [str(option) for option in options])
+    assert "holds a run" in again.stderr, "it is not written over"
     kept = read_recipe(tmp_path / "out" / "recipe.toml")
     assert (kept.epochs, kept.batch, kept.patch_px, kept.augmentation.stain_gain) == (1, 2, 132, 0.1)
     assert CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "o")]).exit_code == 2
