@@ -34,6 +34,8 @@ def _fields(
         report = Report.load(path)
         if report.review is None or (report.review.signed is None and not unsigned):
             raise DataInvalid(f"{path}: nobody has signed a review of it; --unsigned takes decisions as they stand")
+        if report.review.signed and report.review.signed.revision != report.review.revision and not unsigned:
+            raise DataInvalid(f"{path}: changed since it was signed; --unsigned takes decisions as they stand")
         slide_path = slides / Path(report.slide.name).name
         if not slide_path.exists():
             raise FileMissing(f"{slide_path}: the slide of {path} is not there")

@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from service.errors import DataInvalid
 from service.files import readable, write_whole
@@ -32,6 +32,10 @@ HELD_OUT = "held_out.json"  # in a model's folder
 FIGURE_TOLERANCE = 1e-9
 
 
+Count = Annotated[int, Field(ge=0)]
+Counted = Annotated[list[Count], Field(min_length=3, max_length=3)]  # tp, fp, fn
+
+
 class KeptCase(StrictModel):
     """One case; counts (tp, fp, fn) at the file's thresholds, and at others that a rule chose (`at`)."""
 
@@ -41,11 +45,11 @@ class KeptCase(StrictModel):
     quiet: bool
     fields: int
     mitoses: int
-    area_mm2: float
-    counts: list[list[int]]
-    at: dict[str, list[int]]
+    area_mm2: Annotated[float, Field(gt=0)]
+    counts: list[Counted]
+    at: dict[str, Counted]
     patch_scores: list[float]
-    patch_labels: list[int]
+    patch_labels: list[Literal[0, 1]]
 
 
 class KeptLaboratory(StrictModel):

@@ -1,6 +1,7 @@
 """What is kept beside the weights gives every figure again, without images and networks."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,23 @@ def test_the_shipped_model_s_figures_come_out_of_what_is_kept_beside_it() -> Non
     told = recount(DEFAULT_MODEL)
     assert (told.exit_code, told.stderr) == (0, "")
     assert "All figures of the card" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "code"),
+    [
+        pytest.param("card.json", {"training": {}}, "model-card-invalid", id="no settings"),
+        pytest.param("card.json", {"training": {"settings": {"tea": 1}}}, "model-card-invalid", id="other settings"),
+        pytest.param("card.json", {"sha256": "0" * 64}, "weights-damaged", id="of other weights"),
+        pytest.param(HELD_OUT, {"counts": [[-1, 0, 0]]}, "data-invalid", id="less than none"),
+        pytest.param(HELD_OUT, {"at": {"0.5": [1, 2]}}, "data-invalid", id="two of three counts"),
+        pytest.param(HELD_OUT, {"area_mm2": 0.0}, "data-invalid", id="no area"),
+    ],
+)
+def test_recount_tells_what_it_cannot_count(tmp_path: Path, file: str, change: dict[str, Any], code: str) -> None:
+    folder = Path(shutil.copytree(find_model(DEFAULT_MODEL), tmp_path / "model"))
+    content = json.loads((folder / file).read_text())
+    (content["cases"][0] if file == HELD_OUT else content).update(change)
+    (folder / file).write_text(json.dumps(content))
+    run = CliRunner().invoke(app, ["recount", str(folder)])
+    assert run.stderr.startswith(f"error: {code}: "), run.stderr

@@ -93,6 +93,10 @@ def test_what_nobody_signed_or_another_slide_is_refused(reviewed: Path, tmp_path
     for (name, path), code in zip(reports.items(), ("data-invalid", "data-invalid", "file-missing"), strict=True):
         out = tmp_path / name
         assert_error(mitosis("labels", path, "--slides", reviewed, "--out", out, "--mpp", "0.25"), code)
+    changed = content["review"] | {"revision": content["review"]["signed"]["revision"] + 1}
+    (tmp_path / "changed.json").write_text(json.dumps(content | {"review": changed}))
+    late = ("labels", tmp_path / "changed.json", "--slides", reviewed, "--out", tmp_path / "late", "--mpp", "0.25")
+    assert "changed since it was signed" in assert_error(mitosis(*late), "data-invalid")
     asked = ("labels", reports["unsigned"], "--slides", reviewed, "--mpp", "0.25", "--unsigned")
     assert mitosis(*asked, "--out", tmp_path / "taken").exit_code == 0
     assert "not empty" in assert_error(mitosis(*asked, "--out", tmp_path / "taken"), "data-invalid")
