@@ -63,7 +63,7 @@ def read_manifest(path: Path) -> list[CohortSlide]:
     for line, values in enumerate(lines[1:], start=2):
         if values:
             slide = _read_line(path, line, header, [value.strip() for value in values])
-            place = slide.path if is_url(slide.path) else os.path.realpath(slide.path)
+            place = os.path.realpath(slide.path) if Path(slide.path).exists() else slide.path
             if slide.error is None and place in first:
                 slide = _refused(slide, DataInvalid(f"{slide.label}: the slide of {first[place]} once more"))
             first.setdefault(place, f"line {line}")
@@ -133,7 +133,7 @@ def _scored_as(card: ModelCard, parameters: Mapping[str, Any]) -> bool:
     """Tell whether scores were made as a card says: `mitosis thresholds --write` changes it and not the weights."""
     looked = parameters.get("second_look")
     same_look = (looked and looked["above"]) == (card.second_look and card.second_look.above)
-    return same_look and ("score_level" in parameters) == (card.calibration is not None)
+    return bool(same_look) and ("score_level" in parameters) == (card.calibration is not None)
 
 
 def table_row(report: Report) -> dict[str, Any]:

@@ -164,6 +164,8 @@ def test_a_slide_is_listed_once_however_it_is_spelt(tmp_path: Path) -> None:
     assert [str(each.error) for each in again] == [
         f"slides.csv, line {n}: the slide of line 2 once more" for n in (3, 4)
     ]
+    (tmp_path / "slides.csv").write_text("path\na\0b.png\n")
+    assert [type(each.error).__name__ for each in read_manifest(tmp_path / "slides.csv")] == ["FileMissing"]
     (tmp_path / "slides.csv").write_text("path,mpp,MPP\na.png,0.25,0.5\n")
     with pytest.raises(DataInvalid, match="two columns are called mpp"):
         read_manifest(tmp_path / "slides.csv")

@@ -106,7 +106,8 @@ def _place(content: Any, keys: Sequence[int | str]) -> str:
     """Name an entry of the file: an annotation or an image by its own id, if it has one."""
     place = ".".join(map(str, keys)) or "file"
     if len(keys) > 1 and isinstance(content[keys[0]], list) and isinstance(own := content[keys[0]][keys[1]], dict):
-        place = " ".join([f"{str(keys[0])[:-1]} {own.get('id')}:", *map(str, keys[2:])])
+        one = {"images": "image", "annotations": "annotation"}.get(str(keys[0]), "category")
+        place = " ".join([f"{one} {own.get('id')}:", *map(str, keys[2:])])
     return place.rstrip(":")
 
 
