@@ -26,8 +26,9 @@ SETTINGS = """\
 A setting is an environment variable. The service (`mitosis serve`, `api`, `worker`, `migrate`, `verify`, `keys`,
 `audit`, `lis`) reads those of the first table. Each may also be a file with the variable's name in small letters in
 `/run/secrets`, as Docker and Kubernetes mount secrets: passwords, tokens and URLs with passwords belong there. The
-environment comes before the file, and an option of a command (`--data-dir`) before both. A value that is not allowed
-stops the service at its start with the code `settings-invalid` and the name of the setting.
+environment comes before the file, and an option of a command (`--data-dir`) before both. Blanks around a value are not
+part of it, and an empty one is not given. A value that is not allowed, a variable `MITOSIS_...` or a file `mitosis_...`
+that is no setting stop the service at its start with the code `settings-invalid` and their name.
 
 {service}
 

@@ -318,6 +318,10 @@ def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
         engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=options)
     except (ArgumentError, ImportError) as error:
         raise SettingsInvalid(f"MITOSIS_DATABASE_URL: {error}") from error
+    except ValueError as error:  # whose words may be a part of the password
+        raise SettingsInvalid(
+            "MITOSIS_DATABASE_URL: it has no port that is a number; in a password / # ? @ : are written as %2F ..."
+        ) from error
     if engine.dialect.name == "sqlite":
         sqlite.prepare(engine)
     if migrate:

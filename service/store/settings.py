@@ -7,13 +7,14 @@ that use them, and a model's facts are in its card.
 import hashlib
 import ipaddress
 import os
+import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.errors import SettingsInvalid
 from service.mitotic_definitions import RESULTS
@@ -27,7 +28,12 @@ GIB = 1 << 30
 BROKERS = ("redis", "rediss", "redis+socket")  # schemes of URLs
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes mount them: one file per setting
 
-Positive = Annotated[float, Field(gt=0)]
+PREFIX: Final = "mitosis_"  # in small letters, as of secret files
+OTHERS: Final = ("mitosis_key", "mitosis_server", "mitosis_cache_dir")  # variables that commands read
+BY_KUBERNETES = re.compile(r".*_(service_host|service_port(_.*)?|port(_\d+_(tcp|udp|sctp)(_\w+)?)?)")
+BLANK: Final = "\ufeff \t\r\n"  # at the ends of what an editor of another system wrote
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _by_commas(value: object) -> object:
@@ -42,10 +48,13 @@ def _absolute(folder: Path) -> Path:
 
 
 def _broker(url: str) -> str:
-    if url:
-        parts = urlsplit(url)
-        if parts.scheme not in BROKERS or (parts.port is None and not (parts.hostname or parts.path)):
-            raise ValueError(f"it begins with one of {', '.join(f'{name}://' for name in BROKERS)}, and has a host")
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as error:  # whose words may be a part of the password
+        raise ValueError("it has no port that is a number; in a password / # ? @ : are written as %2F ...") from error
+    if url and (parts.scheme not in BROKERS or (port is None and not (parts.hostname or parts.path))):
+        raise ValueError(f"it begins with one of {', '.join(f'{name}://' for name in BROKERS)}, and has a host")
     return url
 
 
@@ -111,7 +120,7 @@ class Settings(BaseSettings):
     """What signs callbacks, `whsec_...` of Standard Webhooks; empty: no callbacks are made."""
     slide_id_pattern: str = ""
     """Regular expression of file names; its group `id` is what the slide's label says: `^(?P<id>S[0-9]+-[0-9]+)`."""
-    lis_tenant: str = "default"
+    lis_tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")] = "default"
     """Tenant whose orders come by HL7, and whose results go out."""
     lis_allow: Annotated[Names, AfterValidator(_networks)] = ()
     """Addresses and networks, by commas, that orders may come from by HL7; empty: this machine only."""
@@ -154,7 +163,7 @@ class Settings(BaseSettings):
     probabilities (Parametric Map, 4 bytes for each 4 x 4 um), and `area`, the examined tissue (Segmentation)."""
     keep_results_days: Positive = 90.0
     """Days after which an analysis and its result are deleted, unless it is in use or signed."""
-    keep_signed_days: Annotated[Positive | None, BeforeValidator(lambda given: None if given == "" else given)] = None
+    keep_signed_days: Positive | None = None
     """Days from its last signature after which a signed result is deleted, too; empty: never."""
     keep_slides_days: Positive = 14.0
     """Days after which a slide that nothing uses is deleted."""
@@ -177,10 +186,21 @@ class Settings(BaseSettings):
     """Requests a minute of one key, or of one address without a valid key."""
     time_limit_s: Positive = 4 * 3600.0
     """Seconds that one analysis may take on one worker."""
-    lease_s: Positive = 10.0
-    """Seconds without a sign of life, after which a worker is taken for dead."""
+    lease_s: Annotated[Positive, Field(ge=2)] = 10.0
+    """Seconds without a sign of life, after which a worker is taken for dead: 2 at least, as it gives one a second."""
     split_patches: Annotated[int, Field(gt=0)] = 4000
     """Patches from which a slide is shared between the workers that live."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, given: Any, info: ValidationInfo) -> Any:
+        """Take what stands in a variable or a file without blanks around it; where nothing does, the default."""
+        if not isinstance(given, str):
+            return given
+        value = given.strip(BLANK)
+        if value[:1] in ("'", '"') and value[-1:] == value[:1]:
+            raise ValueError("it is in quotes, and not every reader of such files takes them away; leave them out")
+        return value or cls.model_fields[info.field_name or ""].default
 
     @property
     def database(self) -> "str | URL":
@@ -206,8 +226,23 @@ class Settings(BaseSettings):
 
 def load_settings(**given: object) -> Settings:
     """Load settings from environment and secrets; `given` overrides them if it is not None. Raises SettingsInvalid."""
+    _refuse_unknown(Settings.model_config.get("secrets_dir"))
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         name, words = first_error(error)
         raise SettingsInvalid(f"MITOSIS_{name.upper()}: {words}") from error
+    except (SettingsError, OSError) as error:
+        raise SettingsInvalid(f"a file in {SECRETS} cannot be read ({error})") from error
+
+
+def _refuse_unknown(secrets: Any) -> None:
+    """Refuse a variable or secret file that is no setting: whoever misspelt it believes that it holds."""
+    known = {PREFIX + name for name in Settings.model_fields}
+    for name in os.environ:
+        small = name.lower()
+        if small.startswith(PREFIX) and small not in (*known, *OTHERS) and not BY_KUBERNETES.fullmatch(small):
+            raise SettingsInvalid(f"{name[:64]} is no setting; all of them are in docs/settings.md")
+    for path in Path(secrets).iterdir() if secrets else ():
+        if path.name.lower().startswith(PREFIX) and not (path.name.lower() in known and path.is_file()):
+            raise SettingsInvalid(f"{path} is no file with a setting; all of them are in docs/settings.md")

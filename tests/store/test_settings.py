@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import URL
 
 from service.errors import SettingsInvalid
-from service.store.settings import load_settings
+from service.store.database import open_database
+from service.store.settings import Settings, load_settings
 
 
 def test_the_command_line_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +42,12 @@ def test_lists_are_told_apart_by_commas(monkeypatch: pytest.MonkeyPatch) -> None
         ("VIEWER_URL", "mitosis.hospital.example"),
         ("VIEWER_URL", "https://mitosis.example/?key=1"),
         ("DATA_DIR", "~nobody-of-that-name/data"),
+        ("DATA_DIR", '"/var/lib/mitosis"'),
+        ("LIS_TENANT", "'lab'"),
+        ("LIS_TENANT", "two words"),
+        ("LEASE_S", "0.5"),
+        ("TIME_LIMIT_S", "inf"),
+        ("BROKER_URL", "redis://:pass/word@broker:6379/0"),
     ],
 )
 def test_what_is_no_setting_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +55,65 @@ def test_what_is_no_setting_is_refused_by_its_name(name: str, value: str, monkey
     with pytest.raises(SettingsInvalid, match=f"^MITOSIS_{name}: ") as raised:
         load_settings()
     assert value not in str(raised.value).split(": ", 1)[1].split()
+
+
+@pytest.mark.parametrize("name", ["MITOSIS_SECOND_READNG", "mitosis_keep_signed_day", "MITOSIS_LEASE"])
+def test_a_misspelt_name_is_refused_and_not_overlooked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "blinded")
+    with pytest.raises(SettingsInvalid, match=f"^{name} is no setting"):
+        load_settings()
+
+
+def test_variables_of_commands_and_of_kubernetes_are_no_misspelt_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEY", "SERVER", "CACHE_DIR", "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "API_PORT_80_TCP_ADDR"):
+        monkeypatch.setenv(f"MITOSIS_{name}", "x")
+    load_settings()
+
+
+def test_blanks_around_a_value_are_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MITOSIS_LIS_TENANT", " lab\r\n")
+    monkeypatch.setenv("MITOSIS_DATA_DIR", "/var/lib/mitosis\r")
+    monkeypatch.setenv("MITOSIS_CALLBACK_SECRET", "\ufeffwhsec_x\n")
+    found = load_settings()
+    assert (found.lis_tenant, found.data_dir) == ("lab", Path("/var/lib/mitosis"))
+    assert found.callback_secret is not None
+    assert found.callback_secret.get_secret_value() == "whsec_x"
+
+
+def test_what_is_empty_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = load_settings()
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"MITOSIS_{name.upper()}", " ")
+    assert load_settings() == nothing
+
+
+def test_a_secret_file_that_is_no_setting_or_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Settings.model_config, "secrets_dir", tmp_path)
+    (tmp_path / "tls_key").write_text("another program's")
+    token = tmp_path / "mitosis_dicomweb_token"
+    token.write_text("s3cret\n")
+    found = load_settings().dicomweb_token
+    assert found is not None
+    assert found.get_secret_value() == "s3cret"
+    token.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsInvalid, match="cannot be read"):
+        load_settings()
+    token.unlink()
+    token.mkdir()  # what Docker makes of a file that is not there
+    with pytest.raises(SettingsInvalid, match="mitosis_dicomweb_token is no file"):
+        load_settings()
+    token.rename(tmp_path / "mitosis_dicomweb_tokens")
+    with pytest.raises(SettingsInvalid, match="mitosis_dicomweb_tokens is no file"):
+        load_settings()
+
+
+@pytest.mark.parametrize("password", ["ge@heim:wort", "ge:heim@wort:x"])
+def test_no_part_of_a_database_s_password_is_told(password: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"^MITOSIS_DATABASE_URL: ") as raised:
+        open_database(f"postgresql+psycopg://mitosis:{password}@db:port/x")
+    assert not {"wort", "heim"} & set(str(raised.value).replace("'", " ").replace(":", " ").split())
 
 
 def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
