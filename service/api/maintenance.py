@@ -3,14 +3,12 @@
 Several gateways may do so at once: every step is a compare-and-set in the database.
 """
 
-import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 
 import structlog
 
@@ -25,6 +23,7 @@ from service.store.analyses import Analyses
 from service.store.settings import Settings
 from service.store.slides import forget_slides
 from service.store.storage import Storage
+from service.store.strays import find_strays, stray_results
 from service.worker.broker import Broker
 from service.worker.recovery import Leases, Messages
 
@@ -96,24 +95,17 @@ class Maintenance:
             log.warning("the broker lost messages; they are sent again", messages=lost)
 
     def forget(self) -> None:
-        """Delete what is old, unless the clock cannot be believed. Raises DatabaseUnavailable, OSError."""
-        if (limits := self._retention.begin()) is None:
+        """Delete what is old, unless clock or database cannot be believed. Raises DatabaseUnavailable, OSError."""
+        engine, before = self._analyses.engine, time.time() - ORPHAN_S
+        if (limits := self._retention.begin(find_strays(engine, self._storage, before).doubt)) is None:
             return
-        engine = self._analyses.engine
         for analysis_id in retention.forget_results(engine, limits):
             self._storage.delete_result(analysis_id)
         retention.forget_rest(engine, limits.results)
         forget_slides(engine, self._storage, limits.slides)
-        self._forget_orphans(time.time() - ORPHAN_S)
+        for folder in stray_results(engine, self._storage):
+            with suppress(FileNotFoundError):  # deleted by another gateway
+                if folder.stat().st_mtime < before:
+                    shutil.rmtree(folder, ignore_errors=True)
         forget_uploads(self._storage, time.time())
         self._retention.end()
-
-    def _forget_orphans(self, before: float) -> None:
-        """Delete result folders of no analysis, untouched since a time (Unix seconds)."""
-        with os.scandir(self._storage.results) as folders:
-            while page := list(islice(folders, retention.PAGE)):
-                known = self._analyses.known([folder.name for folder in page])
-                for folder in page:
-                    with suppress(FileNotFoundError):  # deleted by another gateway
-                        if folder.name not in known and folder.stat().st_mtime < before:
-                            shutil.rmtree(folder.path, ignore_errors=True)

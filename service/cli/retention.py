@@ -30,7 +30,7 @@ def show_command(data_dir: DataDir = None) -> None:
         allowed = (
             f"Allowed at {utc(row.allowed_at)}." if row.allowed_at else "`mitosis retention go-on` allows it once."
         )
-        typer.echo(f"Nothing is deleted until the clock is right. {allowed}")
+        typer.echo(f"Nothing is deleted meanwhile. {allowed}")
         raise typer.Exit(1)
 
 

@@ -326,11 +326,6 @@ class Analyses:
         with reading(self.engine) as connection:
             return find_statistics(connection)
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Tell which of some hundred ids are analyses."""
-        with reading(self.engine) as connection:
-            return set(connection.execute(select(analyses.c.id).where(analyses.c.id.in_(ids))).scalars())
-
     # Inside a transaction
 
     def _lock(self, connection: Connection, analysis_id: str) -> None:

@@ -5,7 +5,8 @@ A clock that is wrong once must not delete what people rely on. So a round of de
 - the clock has moved otherwise than the time since this process' first round, by JUMP_S,
 - it is before the last round, or at the first one of a process further after it (GAP_S) than a service is switched
   off for,
-- more than SHARE of the results or slides would go at once.
+- more than SHARE of the results or slides would go at once,
+- the database may not be the one of the data directory (`service.store.strays`).
 
 A refused round deletes nothing. That stands in the database until a round is not refused: by itself, once the clock is
 right again, or because a person says so (`allow`), which holds for one round within ALLOWED_S.
@@ -94,12 +95,15 @@ class Rounds:
         self._engine, self._settings, self._wall, self._steady = engine, settings, wall, steady
         self._first: tuple[float, float] | None = None  # both clocks at the first round, or at one that was allowed
 
-    def begin(self) -> Limits | None:
-        """Begin a round; gives what is old, or None where the round is refused. Raises DatabaseUnavailable."""
+    def begin(self, doubt: str | None = None) -> Limits | None:
+        """Begin a round; gives what is old, or None where the round is refused, as for a `doubt` of the caller's.
+
+        Raises DatabaseUnavailable.
+        """
         now, since = self._wall(), self._steady()
         with reading(self._engine) as connection:
             row, limits = state(connection), Limits.of(self._settings, now)
-            doubt = self._doubt(now, since, row.last_at if row else None)
+            doubt = self._doubt(now, since, row.last_at if row else None) or doubt
             if doubt is None and (found := due(connection, limits)).too_many:
                 doubt = f"{found} would be deleted at once"
         allowed = row is not None and row.allowed_at is not None and abs(now - row.allowed_at) <= ALLOWED_S
