@@ -20,10 +20,8 @@ from redis.retry import Retry
 from service.refusals import QueueUnavailable
 from service.store.settings import Settings
 from service.worker import transport
+from service.worker.transport import PRIORITIES, QUEUE, TASK
 
-TASK = "mitosis.run"
-QUEUE = "mitosis"
-PRIORITIES = {"stat": 0, "routine": 5}  # on Redis, 0 goes first
 SEPARATOR = "\x06\x16"  # kombu's, between a queue's name and a priority
 CONNECT_S = 2.0
 PING_S = 60

@@ -20,7 +20,8 @@ from service.files import file_sha256, keep_private
 from service.model_card import WEIGHTS, find_model, read_card
 from service.store.logs import say_confinement, set_up_logs
 from service.store.settings import Settings
-from service.worker.broker import TASK, celery_app
+from service.worker.broker import celery_app
+from service.worker.transport import TASK
 
 if TYPE_CHECKING:  # the parent must not touch torch
     from service.worker.runner import Runner

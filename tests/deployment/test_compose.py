@@ -42,6 +42,12 @@ def test_no_service_has_more_rights_than_it_needs(name: str) -> None:
     assert all(volume.split(":")[0].startswith("./") is volume.endswith(":ro") for volume in service.get("volumes", []))
 
 
+def test_a_full_broker_says_so_before_it_is_killed() -> None:
+    valkey = services()["valkey"]
+    most = valkey["command"][valkey["command"].index("--maxmemory") + 1]
+    assert int(most.removesuffix("mb")) < int(valkey["deploy"]["resources"]["limits"]["memory"].removesuffix("m"))
+
+
 @everyone
 def test_images_are_pinned(name: str) -> None:
     assert PINNED.fullmatch(services()[name]["image"])

@@ -1,9 +1,12 @@
 """A worker's process ends with the gateway that started it, also where that died before the worker knew."""
 
+import base64
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -16,12 +19,42 @@ from service.store.settings import Settings
 from service.store.slides import SlideRow, remember_slide
 from service.store.storage import Storage
 from service.store.workers import live_workers
-from service.worker.broker import QUEUE, TASK, Broker, celery_app
+from service.worker.broker import Broker, celery_app
 from service.worker.embedded_valkey import EmbeddedValkey
+from service.worker.transport import QUEUE, TASK
 from tests.waiting import wait_until
 from tests.worker.test_known_jobs import OURS
 
 NO_MESSAGES = (b"5", b"x", b"\xff", b"{}", b"[]", b"null", b'{"properties": {}}', b'{"headers": 1, "properties": 1}')
+
+
+def forged(body: bytes, more: dict[str, Any] | None = None, task: Any = TASK) -> bytes:
+    """Make a message as Celery writes them, with a body and headers of a stranger's."""
+    headers = {"lang": "py", "task": task, "id": "x", "root_id": "x", "parent_id": None, "group": None, **(more or {})}
+    about = {"exchange": "", "routing_key": QUEUE}
+    properties = {"delivery_tag": "x", "delivery_info": about, "priority": 0, "body_encoding": "base64"}
+    content = {"body": base64.b64encode(body).decode(), "headers": headers, "properties": properties}
+    return json.dumps(content | {"content-type": "application/json", "content-encoding": "utf-8"}).encode()
+
+
+# Celery takes these, and stumbles
+STUMBLED = (
+    *(
+        forged(body)
+        for body in (b"5", b"[]", b"[null, null, null]", b"[[], {}, {}]", b'[[{"a": 1}], {}, {}]', b"[" * 9)
+    ),
+    forged(pickle.dumps([["x"], {}, {}])),
+    forged(b'[["x"], {}, {}]', task={"a": 1}),
+    forged(b'[["x"], {}, {}]', task=["x"]),
+)
+# what a message may ask of Celery
+WISHES: tuple[dict[str, Any], ...] = (
+    {"timelimit": 5},
+    {"timelimit": [0.01, 0.01]},
+    {"eta": "2099-01-01T00:00:00+00:00"},
+    {"expires": "2001-01-01T00:00:00+00:00"},
+    {"id": {"a": 1}, "stamps": 5, "compression": "zip", "retries": "x"},
+)
 
 # a worker on a GPU that breaks off after it is warm
 BROKEN = """
@@ -73,7 +106,7 @@ def test_what_is_no_message_or_a_later_releases_ends_no_worker(
     settings: Settings, valkey: EmbeddedValkey, broker: Broker, analyses: Analyses, tmp_path: Path
 ) -> None:
     with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
-        client.rpush(QUEUE, *NO_MESSAGES)
+        client.rpush(QUEUE, *NO_MESSAGES, *STUMBLED)
     assert broker.waiting() == set()
     analysis, _ = analyses.submit(OURS)  # of a slide that is not there
     [(task_id, _)] = analyses.to_send(analysis.id)
@@ -85,12 +118,29 @@ def test_what_is_no_message_or_a_later_releases_ends_no_worker(
         wait_until(lambda: analyses.get(analysis.id, "lab").status == "failed")
         assert worker.poll() is None
         assert live_workers(analyses.engine)
-        assert (tmp_path / "log").read_text().count("something that is no message") == len(NO_MESSAGES)
+        assert (tmp_path / "log").read_text().count("something that is no message") == len(NO_MESSAGES + STUMBLED)
         found = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "Traceback" in line]
         assert [line["logger"] for line in found] == ["celery.worker.consumer.consumer"]  # of the task that is not ours
     finally:
         worker.terminate()
         worker.wait(60)
+
+
+def test_a_message_says_which_task_and_nothing_else(settings: Settings, valkey: EmbeddedValkey) -> None:
+    app, taken = celery_app(settings), list[Any]()
+    with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+        client.rpush(QUEUE, *(forged(b'[["t", 1], {"a": 1}, {"chain": [1]}]', wish) for wish in WISHES))
+    try:
+        with app.connection_for_read() as connection, app.amqp.TaskConsumer(connection) as consumer:
+            consumer.register_callback(lambda _, message: (taken.append(message), message.ack()))
+            for _ in WISHES:
+                connection.drain_events(timeout=5)
+    finally:
+        app.close()
+    assert [message.headers for message in taken] == [{"lang": "py", "task": TASK, "id": "t", "root_id": "t"}] * len(
+        WISHES
+    )
+    assert [message.decode() for message in taken] == [[["t"], {}, {}]] * len(WISHES)
 
 
 def test_a_worker_ends_when_its_device_has_failed_and_leaves_the_analysis_to_the_next(
