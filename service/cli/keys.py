@@ -21,7 +21,7 @@ def create_command(
     from service.store.keys import create
 
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    _, engine = open_stores(data_dir)
+    _, engine = open_stores(data_dir, new=True)
     key_id, secret = create(engine, name, tenant, wanted)
     record_command(engine, tenant, "create_key", key_id, name=name, scopes=wanted)
     typer.echo(secret)
@@ -37,9 +37,10 @@ def list_command(data_dir: DataDir = None) -> None:
     from service.store.clock import utc
     from service.store.keys import list_all
 
+    _, engine = open_stores(data_dir)
     line = "{:<16}  {:<20}  {:<16}  {:<18}  {:<16}  {}"
     typer.echo(line.format("ID", "NAME", "TENANT", "SCOPES", "CREATED", "REVOKED").rstrip())
-    for key in list_all(open_stores(data_dir)[1]):
+    for key in list_all(engine):
         times = utc(key.created_at), utc(key.revoked_at)
         typer.echo(line.format(key.id, key.name, key.tenant, ",".join(sorted(key.scopes)), *times).rstrip())
 

@@ -44,7 +44,7 @@ def listen_command(
     from service.interop.mllp import Listener, networks
     from service.store.logs import set_up_logs
 
-    settings, engine = open_stores(data_dir)
+    settings, engine = open_stores(data_dir, new=True)
     tls = _tls(certificate, certificate_key, clients)
     mapping = read_mapping(settings.lis_mapping)
     listener = Listener(
@@ -65,11 +65,12 @@ def queue_command(data_dir: DataDir = None) -> None:
     from service.store.clock import utc
     from service.store.outbox import undelivered
 
+    _, engine = open_stores(data_dir)
     line = "{:<8}  {:<8}  {:<8}  {:<36}  {:>8}  {:>5}  {:<16}  {:<16}  {}"
     typer.echo(
         line.format("NUMBER", "CHANNEL", "STATUS", "ANALYSIS", "REVISION", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR")
     )
-    for row in undelivered(open_stores(data_dir)[1]):
+    for row in undelivered(engine):
         following = utc(row.next_at) if row.status == "waiting" else ""
         facts = (row.id, row.channel, row.status, row.analysis_id, row.revision, row.attempts, utc(row.created_at))
         typer.echo(line.format(*facts, following, row.last_error or "").rstrip())

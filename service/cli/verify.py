@@ -40,8 +40,8 @@ def _verify_stored(data_dir: Path | None, slides: bool) -> NoReturn:
     from service.store.slides import check_slides
     from service.store.storage import Storage
 
-    set_up_logs("verify")  # to standard error
     settings, engine = open_stores(data_dir)
+    set_up_logs("verify")  # to standard error
     storage = Storage(settings.data_dir)
     found = {"results": 0, "damaged_results": 0, "slides": 0, "damaged_slides": 0}
     for _, wrong in check_all(engine, storage):
@@ -68,8 +68,8 @@ def _verify(analysis_id: str, data_dir: Path | None) -> NoReturn:
     from service.store.storage import Storage
     from service.worker.verification import verify
 
-    set_up_logs("verify")  # to standard error
     settings, engine = open_stores(data_dir, migrate=False)
+    set_up_logs("verify")  # to standard error
     guard_urls(listed_hosts(settings.uri_hosts))
     with progress(analysis_id[:36]) as on_progress:
         found = verify(engine, Storage(settings.data_dir, settings.roots), analysis_id, on_progress)

@@ -78,10 +78,10 @@ def test_a_start_that_cannot_be_ends_with_one_line(tmp_path: Path, what: str) ->
 
 def test_a_fault_of_the_program_is_one_line_too(tmp_path: Path) -> None:
     """Unless it is run by `python -X dev`: then with its traceback."""
-    broken = "import service.store.keys as keys; keys.list_all = None; from service.cli.app import app; app()"
+    broken = "import service.store.keys as keys; keys.create = None; from service.cli.app import app; app()"
     for options, traceback in (([], False), (["-X", "dev", "-W", "ignore"], True)):
         told = subprocess.run(
-            [sys.executable, *options, "-c", broken, "keys", "list", "--data-dir", str(tmp_path)],
+            [sys.executable, *options, "-c", broken, "keys", "create", "lis", "--data-dir", str(tmp_path)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
