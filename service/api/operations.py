@@ -1,8 +1,10 @@
 """What those who run the service ask it: is it alive, can it work, what is it doing, which models are there."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,7 +16,8 @@ from service.api.auth import caller
 from service.api.errors import told
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
-from service.errors import MitosisError, StorageFull
+from service.errors import MitosisError, OutputUnwritable, StorageFull
+from service.files import writable
 from service.interop.channels import channels
 from service.model_card import models, read_card
 from service.refusals import DatabaseUnavailable, QueueUnavailable
@@ -74,9 +77,20 @@ def _broker(state: State) -> None:
 
 
 def _disk(state: State) -> None:
-    free = shutil.disk_usage(state.settings.data_dir).free
+    _, free = _room(state)
     if free < LEAST_FREE_BYTES:
         raise StorageFull(f"only {free >> 20} MiB are free")
+
+
+def _room(state: State) -> tuple[int, int]:
+    """Measure the data directory's disk and what is free of it, in bytes.
+
+    Raises OutputUnwritable where it is not there any more or takes nothing: a share may be gone, or read-only.
+    """
+    with writable():
+        disk = shutil.disk_usage(state.settings.data_dir)
+        tempfile.TemporaryFile(dir=state.storage.incoming).close()
+    return disk.total, disk.free
 
 
 def _worker(state: State) -> None:
@@ -100,9 +114,11 @@ class AnalysisMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
-        disk = shutil.disk_usage(self._state.settings.data_dir)
-        yield GaugeMetricFamily("mitosis_disk_bytes", "Size of the disk of the data directory", disk.total)
-        yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory", disk.free)
+        size, free = 0, 0  # of a disk that is not there
+        with suppress(OutputUnwritable, StorageFull):
+            size, free = _room(self._state)
+        yield GaugeMetricFamily("mitosis_disk_bytes", "Size of the disk of the data directory", size)
+        yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory; 0: it cannot be written", free)
         answers = _checked(_broker, self._state) == "ok"
         yield GaugeMetricFamily("mitosis_broker_up", "Whether the broker answers", int(answers))
         try:
@@ -128,7 +144,7 @@ class AnalysisMetrics(Collector):
             ("results_damaged", "Results of which a stored file is damaged", damaged),
             ("results_held", "Results that wait for a person to say whose they are", results_held),
             ("orders_waiting", "Orders whose slide has not come", orders_waiting),
-            ("retention_refused", "Whether nothing is deleted, as the clock cannot be believed", int(stopped)),
+            ("retention_refused", "Whether nothing is deleted, as clock or database cannot be believed", int(stopped)),
         ):
             yield GaugeMetricFamily(f"mitosis_{name}", meaning, number)
         ages = {name: now - channel.oldest_at if channel.oldest_at else 0.0 for name, channel in found.items()}
