@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from service.refusals import DatabaseUnavailable
 from service.store.database import reading, workers, writing
@@ -28,14 +28,23 @@ class LiveWorker:
 def live_workers(engine: Engine) -> Sequence[LiveWorker]:
     """List the workers that were seen lately. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
-        rows = connection.execute(select(workers).where(workers.c.seen_at > time.time() - GONE_S))
+        now = _now(connection)
+        lately = workers.c.seen_at.between(now - GONE_S, now + GONE_S)  # a clock that was set back ends what is later
+        rows = connection.execute(select(workers).where(lately))
         return [LiveWorker(row.id, row.models, row.device) for row in rows]
+
+
+def _now(connection: Connection) -> float:
+    """Read the clock that all machines share (Unix seconds): PostgreSQL's; of SQLite, this machine's."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
 
 
 def announce(engine: Engine, worker: LiveWorker) -> None:
     """Enter a worker, and say that it lives until it retires or its process ends. Raises DatabaseUnavailable."""
-    now = time.time()
     with writing(engine) as connection:
+        now = _now(connection)
         connection.execute(delete(workers).where((workers.c.id == worker.id) | (workers.c.seen_at < now - 60 * GONE_S)))
         row = {"id": worker.id, "models": dict(worker.models), "device": worker.device}
         connection.execute(insert(workers).values(**row, started_at=now, seen_at=now))
@@ -60,5 +69,6 @@ def _say(engine: Engine, worker_id: str, retired: threading.Event) -> None:
     listed = True
     while listed and not retired.wait(SEEN_EVERY_S):
         with suppress(DatabaseUnavailable), writing(engine) as connection:
-            said = connection.execute(update(workers).where(workers.c.id == worker_id).values(seen_at=time.time()))
+            seen = update(workers).where(workers.c.id == worker_id).values(seen_at=_now(connection))
+            said = connection.execute(seen)
             listed = said.rowcount > 0

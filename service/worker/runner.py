@@ -81,7 +81,7 @@ class Runner:
         self._analyses = Analyses(open_database(settings.database, migrate=False))
         with reading(self._analyses.engine) as connection:
             if is_behind(connection):
-                raise SettingsInvalid("the database is of an earlier release; `mitosis migrate` brings it up to date")
+                raise SettingsInvalid("the database is empty or of an earlier release; `mitosis migrate` mends that")
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}

@@ -85,3 +85,13 @@ def test_who_took_the_tables_back_stands_in_the_audit_log(
     [entry] = entries(engine)
     assert (entry.action, entry.object, entry.detail) == ("migrate_down", earlier, {"before": newest})
     assert entry.actor.startswith("command line, uid ")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_worker_does_not_start_on_a_database_without_tables(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("postgresql") if kind == "postgresql" else ""
+    settings = Settings(data_dir=tmp_path, database_url=url)
+    with pytest.raises(SettingsInvalid, match="empty or of an earlier release"):
+        Runner(settings, lambda: False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from service.store.database import workers, writing
+from service.store.database import open_database, workers, writing
 from service.store.workers import GONE_S, LiveWorker, announce, live_workers, retire
 from tests.databases import job_store
 from tests.waiting import wait_until
@@ -54,6 +54,19 @@ def test_a_worker_that_was_not_seen_lately_is_gone(engine: Engine) -> None:
         connection.execute(update(workers).values(id=OTHER.id))  # whom nobody speaks for
     not_seen(engine, OTHER, GONE_S + 1)
     assert live_workers(engine) == []
+    not_seen(engine, OTHER, -86400)  # by a clock that was ahead
+    assert live_workers(engine) == []
+
+
+def test_a_worker_whose_machine_s_clock_is_wrong_is_there(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_database(postgresql)
+    monkeypatch.setattr("service.store.workers.time.time", lambda: 1.0)
+    announce(engine, ONE)
+    seen_there = live_workers(engine)
+    monkeypatch.undo()
+    assert seen_there == live_workers(engine) == [ONE]
+    retire(engine, ONE.id)
+    engine.dispose()
 
 
 def test_a_worker_says_that_it_lives_until_it_retires(engine: Engine) -> None:

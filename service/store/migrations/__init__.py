@@ -36,8 +36,8 @@ def revision_of(connection: Connection) -> str | None:
 
 
 def is_behind(connection: Connection) -> bool:
-    """Tell whether the tables are those of an earlier release; of a later one, all that this one uses is there."""
-    return revision_of(connection) in _revisions()[:-1]
+    """Tell whether there are no tables, or an earlier release's; of a later one, all that this one uses is there."""
+    return revision_of(connection) in (None, *_revisions()[:-1])
 
 
 def _revisions() -> list[str]:
