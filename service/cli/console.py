@@ -127,7 +127,7 @@ def report_files(
 
 def check_outputs(inputs: Iterable[str | Path], files: Iterable[Path]) -> None:
     """Refuse before the work, and not after it, what cannot be written, is read, or would be written twice."""
-    read = {os.path.realpath(each) for each in inputs if Path(each).exists()}
+    read = {os.path.realpath(each) for each in inputs}
     written: set[str] = set()
     for file in files:
         place = os.path.realpath(file)

@@ -39,9 +39,11 @@ def _require_database(settings: "Settings") -> None:
     found = bool(settings.database_url) or embedded.exists()
     if found:
         engine = open_database(settings.database, migrate=False)
-        with reading(engine) as connection:
-            found = revision_of(connection) is not None
-        engine.dispose()
+        try:
+            with reading(engine) as connection:
+                found = revision_of(connection) is not None
+        finally:
+            engine.dispose()
     if not found:
         where = make_url(settings.database).render_as_string() if settings.database_url else embedded
         raise SettingsInvalid(f"no service has used {where}; --data-dir or MITOSIS_DATABASE_URL names the one meant")

@@ -80,8 +80,10 @@ class Runner:
         self._settings, self._stopping = settings, stopping
         self._analyses = Analyses(open_database(settings.database, migrate=False))
         with reading(self._analyses.engine) as connection:
-            if is_behind(connection):
-                raise SettingsInvalid("the database is empty or of an earlier release; `mitosis migrate` mends that")
+            behind = is_behind(connection)
+        if behind:
+            self._analyses.engine.dispose()
+            raise SettingsInvalid("the database is empty or of an earlier release; `mitosis migrate` mends that")
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
