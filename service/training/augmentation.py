@@ -34,6 +34,9 @@ IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 GLASS = 255  # what lies beyond a field, as `Slide` has it
 RIGHT_ANGLE = math.pi / 2
 BLOCK_PIXELS = 1 << 16
+EDGE_PX = 8  # of a patch, that is always mirrored where anything is
+WHOLE_PX = 28  # from the line of a reflection: a mitosis as far inside is whole
+TRIES = 8  # lines drawn before a patch is left as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,11 @@ class Placement:
         """Take points (n, 2) from patch px to model px."""
         middle = (self.size_px - 1) / 2
         return (points - middle) @ self.orientation.matrix.T + self.centre
+
+    def inside(self, points: Points) -> Points:
+        """Keep the points (n, 2; model px) that lie in the patch, in patch px."""
+        points = self.to_patch(points)
+        return np.asarray(points[((points >= 0) & (points <= self.size_px - 1)).all(1)])
 
     def label(self, mitoses: Points, margin_px: float) -> bool | None:
         """Tell whether a mitosis (model px) is inside; None if all that are near are cut by the border."""
@@ -161,6 +169,29 @@ def blur(patch: Planes, sigma_px: float) -> Planes:
             x.add_(padded.narrow(axis, radius + shift, length), alpha=float(weights[shift]))
     blurred: Planes = x.add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()
     return blurred
+
+
+def draw_reflection(rng: np.random.Generator, augmentation: Augmentation, patch: Planes, mitoses: Points) -> Planes:
+    """Replace one or two sides of a share of all patches, each beyond a random line, by the mirror image of the rest.
+
+    A crop that is padded with its own mirror image has such lines, and a nucleus that they cut looks like a figure in
+    division. Of mitoses (n, 2; patch px), where there are any, one at least stays whole.
+    """
+    if rng.random() >= augmentation.reflection:
+        return patch
+    size = patch.shape[1]
+    for _ in range(TRIES):
+        lines, turned = rng.integers(size // 2, size - EDGE_PX, 2), rng.integers(2, size=2).astype(bool)
+        lines[rng.permutation(2)[: int(rng.integers(2))]] = size  # half have one line, half two
+        along = np.where(turned, size - 1 - mitoses, mitoses)
+        if len(mitoses) and not (along <= np.where(lines < size, lines - WHOLE_PX, size)).all(1).any():
+            continue
+        for axis, line in enumerate(lines):
+            index = np.arange(size)
+            index[line:] = 2 * line - index[line:]
+            patch = patch.take(size - 1 - index[::-1] if turned[axis] else index, 2 - axis)
+        return patch
+    return patch
 
 
 def draw_blur(rng: np.random.Generator, augmentation: Augmentation, patch: Planes) -> Planes:

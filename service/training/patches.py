@@ -46,6 +46,7 @@ from service.training.augmentation import (
     draw_blur,
     draw_colour,
     draw_orientation,
+    draw_reflection,
 )
 from service.training.fields import Field, Points, load_field
 from service.training.recipe import Augmentation, StainScope
@@ -291,7 +292,9 @@ class PatchSource:
             case = self.cases[int(rng.choice(len(self.cases), p=self.case_weights))]
             index, placement = self._negative(rng, self.negatives[case]) if slot % 2 else self._positive(rng, case)
         field = self.fields[index]
-        planes = draw_blur(rng, self.augmentation, cut(field.pixels, placement))
+        shown = placement.inside(field.mitoses) if slot % 2 == 0 else np.empty((0, 2))
+        planes = draw_reflection(rng, self.augmentation, cut(field.pixels, placement), shown)
+        planes = draw_blur(rng, self.augmentation, planes)
         colour = draw_colour(rng, self.augmentation, field.stain, self.reference, self.stains)
         return Patch(index, placement, planes, colour, slot % 2 == 0)
 

@@ -49,6 +49,7 @@ class Augmentation(Table):
     flips: bool = Field(default=True, description="right angles and reflections")
     blur: float = Field(default=0.3, ge=0, le=1, description="share of patches blurred")
     blur_sigma_px: tuple[float, float] = Field(default=(0.3, 1.2), description="least and greatest blur")
+    reflection: float = Field(default=0.0, ge=0, le=1, description="share of patches of which a part mirrors the rest")
     stain_gain: float = Field(default=0.15, ge=0, lt=1, description="each stain's concentrations times 1 +- this")
     stain_shift: float = Field(default=0.03, ge=0, le=1, description="plus +- this part of the stain's maximum")
     brightness: float = Field(default=0.05, ge=0, lt=1, description="intensities times 1 +- this")

@@ -19,6 +19,7 @@ from service.training.augmentation import (
     cut,
     draw_colour,
     draw_orientation,
+    draw_reflection,
     match_colour,
     network_input,
 )
@@ -107,6 +108,27 @@ def test_blur_keeps_the_light_and_softens() -> None:
     assert np.abs(soft[0, 17:24, 17:24] - expected).max() < 1.5
     flat = np.full((3, 20, 20), 77, np.uint8)
     assert (blur(flat, 1.2) == 77).all()
+
+
+@given(st.integers(0, 2**32), st.lists(st.tuples(*[st.floats(20, 127)] * 2), max_size=3))
+def test_a_reflection_mirrors_the_rest_about_a_whole_mitosis(seed: int, mitoses: list[tuple[float, float]]) -> None:
+    side, points = 148, np.array(mitoses).reshape(-1, 2)
+    patch = np.stack([*np.mgrid[:side, :side], np.zeros((side, side))]).astype(np.uint8)  # each pixel says where it was
+    drawn = draw_reflection(np.random.default_rng(seed), Augmentation(reflection=1.0), patch, points)
+    whole = np.ones(len(points), bool)
+    for axis in (0, 1):  # of the planes: rows, then columns
+        was = drawn[axis].take(0, 1 - axis).astype(int)
+        assert (drawn[axis] == np.expand_dims(was, 1 - axis)).all()
+        if was[0]:  # mirrored at the near side
+            was, points[:, 1 - axis] = side - 1 - was[::-1], side - 1 - points[:, 1 - axis]
+        line = was.max()
+        expected = np.where(np.arange(side) < line, np.arange(side), 2 * line - np.arange(side))
+        assert (was == expected).all()
+        if line < side - 1:
+            assert side // 2 <= line < side - 8
+            whole &= points[:, 1 - axis] <= line - 28
+    assert whole.any() or not mitoses
+    assert (drawn != patch).any() or mitoses  # left as it is where no line was found that leaves one whole
 
 
 def test_orientations_follow_the_switches() -> None:

@@ -143,6 +143,16 @@ def test_quiet_tissue_that_is_asked_for_must_be_there(fields: list[LoadedField])
         source(fields, quiet_share=0.3)
 
 
+def test_a_reflected_patch_still_shows_its_mitosis() -> None:
+    case = field("A", [(200.0, 200.0)])
+    case.pixels[198:203, 198:203] = GLASS
+    reflected = source([case], augmentation=Augmentation(reflection=1.0, blur=0.0))
+    patches = [reflected.patch(0, 0, slot) for slot in range(100)]
+    assert [bool((patch.planes > GLASS // 2).any()) for patch in patches] == [True, False] * 50
+    plain = [source([case], augmentation=Augmentation(blur=0.0)).patch(0, 0, slot) for slot in range(100)]
+    assert any((one.planes != other.planes).any() for one, other in zip(patches, plain, strict=True))
+
+
 def test_hard_negatives_are_drawn_by_their_score(fields: list[LoadedField]) -> None:
     hard = HardNegatives(share=1.0)
     drawn = source(fields, hard_negatives=hard)
