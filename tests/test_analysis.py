@@ -181,7 +181,7 @@ def test_a_region_gives_the_slides_detections_inside_it(
     with open_slide(mosaic) as slide:
         part = analyze(slide, unmatched, region=frames.region, **frames.given)
     inside = [each for each in whole_unmatched.detections if frames.region.contains(each.x, each.y)]
-    assert len(inside) > 5
+    assert len(inside) >= 5
     np.testing.assert_allclose(places(part), sorted((each.x, each.y, each.score) for each in inside), atol=1e-3)
     assert part.tissue.examined_mm2 < whole_unmatched.tissue.examined_mm2
     assert part.parameters["region_basis"] == "detection_density_in_region"

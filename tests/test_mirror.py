@@ -31,7 +31,6 @@ WITHOUT = {
     "api/holds": "routes, with real processes: interop/test_holds.py",
     "api/layers": "pictures of a running service: web/test_story.py",
     "api/maintenance": "what it does every second, with processes that die: chaos/test_chaos.py",
-    "api/operations": "with the monitoring that reads it: deployment/test_monitoring.py",
     "api/review": "routes, with two people at once: integration/test_review.py",
     "api/schemas": "the description against the service: integration/test_contract.py",
     "api/state": WIRING,
@@ -51,7 +50,6 @@ WITHOUT = {
     "cli/recount": "the command compares a card: training/test_held_out_file.py",
     "cli/retention": "the command shows and allows it: store/test_retention.py",
     "cli/serve": WIRING,
-    "cli/stores": WIRING,
     "cli/supervisor": "real processes that die: chaos/test_chaos.py",
     "cli/verify": "the command says what is not the same: integration/test_review.py",
     "client/watched_folder": "the command watches a folder: cli/test_watch.py",
@@ -94,6 +92,7 @@ WITHOUT = {
     "store/reviews": "two people at once: test_review.py, deployment/test_postgresql.py",
     "store/sqlite": "on SQLite by every store; its file's mode: integration/test_places.py",
     "worker/transport": "with a worker of its own: worker/test_process.py",
+    "training/midog_file": "read with the fields that it lists: training/test_fields.py",
     "training/final_model": "the last step of the study: training/test_cross_validation.py",
 }
 

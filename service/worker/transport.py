@@ -27,12 +27,22 @@ class Message(virtual.Message):
     """A message of ours, made anew of its task's id; or one of another task, which Celery refuses."""
 
     def __init__(self, payload: Mapping[str, Any], channel: Any = None, **options: Any) -> None:
-        """Take what came. Raises ValueError, TypeError, LookupError where it has no task's id."""
-        ours = payload["headers"]["task"] == TASK
-        super().__init__(_anew(payload, channel) if ours else payload, channel, **options)  # type: ignore[no-untyped-call]
+        """Take what came. Raises ValueError where it has no task's id."""
+        try:
+            made = _anew(payload) if payload["headers"]["task"] == TASK else _of_another_task(payload)
+            made["properties"] = {**made["properties"], "delivery_tag": channel._next_delivery_tag()}  # never one twice
+        except (LookupError, TypeError) as error:  # a KeyError would pass for a lost connection
+            raise ValueError(f"no message of ours ({error})") from error
+        super().__init__(made, channel, **options)  # type: ignore[no-untyped-call]
 
 
-def _anew(payload: Mapping[str, Any], channel: Any) -> dict[str, Any]:
+def _of_another_task(payload: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(payload["headers"]["task"], str):
+        raise TypeError("the name of a task is text")
+    return dict(payload)
+
+
+def _anew(payload: Mapping[str, Any]) -> dict[str, Any]:
     task_id = json.loads(base64.b64decode(payload["body"]))[0][0]
     if not isinstance(task_id, str):
         raise TypeError("the id of a task is text")
@@ -46,7 +56,6 @@ def _anew(payload: Mapping[str, Any], channel: Any) -> dict[str, Any]:
             "body_encoding": "base64",
             "correlation_id": task_id,
             "delivery_info": {"exchange": "", "routing_key": QUEUE},
-            "delivery_tag": channel._next_delivery_tag(),
             "priority": priority if priority in PRIORITIES.values() else PRIORITIES["routine"],
         },
     }

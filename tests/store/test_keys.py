@@ -86,6 +86,7 @@ def test_the_command_makes_lists_and_revokes(engine: Engine, tmp_path: Path) -> 
 
 
 def test_the_command_tells_what_is_wrong(tmp_path: Path) -> None:
+    assert mitosis("keys", "create", "lis", "--data-dir", tmp_path).exit_code == 0
     run = mitosis("keys", "revoke", "nobody", "--data-dir", tmp_path)
     assert (run.exit_code, run.stdout) == (1, "")
     assert run.stderr.startswith("error: not-found: ")

@@ -386,7 +386,7 @@ def test_bad_folds_are_one_line_before_anything_is_trained(
 def test_sources_are_told_apart(data: list[Path], tmp_path: Path) -> None:
     shutil.copytree(data[0], tmp_path / "one")
     twice = run("cross-validate", [data[0], tmp_path / "one"], tmp_path / "out", fold="A")
-    assert "two --data are called one" in twice.stderr
+    assert "two folders are called one" in twice.stderr
     (tmp_path / "one").rename(tmp_path / "other")
     shared = run("cross-validate", [data[0], tmp_path / "other"], tmp_path / "out", fold="A")
     assert "data-invalid: case A is in one" in shared.stderr
