@@ -116,7 +116,7 @@ def density_transform(source: StainMatrix, reference: StainMatrix) -> npt.NDArra
 
 
 class WindowStains(NamedTuple):
-    """What windows say, those too pale to tell left out, and the share of all their coloured pixels that is clipped."""
+    """Stains of windows, without those too pale to tell, and the share of all their coloured pixels that is clipped."""
 
     stains: list[StainMatrix | None]
     clipped: float

@@ -157,13 +157,13 @@ def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | N
 
 
 def _may_go() -> ColumnElement[bool]:
-    """Whether a row is of a result that nothing holds, or takes one back."""
+    """Tell whether a row is of a result that nothing holds, or takes one back."""
     held = select(analyses.c.id).where(analyses.c.id == outbox.c.analysis_id, analyses.c.held.is_not(None))
     return or_(outbox.c.withdraws.is_not(None), ~held.exists())
 
 
 def _is_next() -> ColumnElement[bool]:
-    """Whether nothing must go before a row: of its stream, or a withdrawal from whoever knows the result already.
+    """Tell whether nothing must go before a row: of its stream, or a withdrawal from whoever knows the result.
 
     What is parked of an analysis that was deleted since can never go, and holds up nobody.
     """

@@ -183,16 +183,17 @@ def forget_slides(engine: Engine, storage: Storage, before: float) -> None:
 
 def _delete_unknown(engine: Engine, storage: Storage, names: Sequence[str]) -> None:
     """Delete those of some hundred stored uploads, by their checksums, that no row refers to any more."""
-    rows = select(slides.c.sha256).where(slides.c.sha256.in_(names))
-    with reading(engine) as connection:
-        known = set(connection.execute(rows).scalars())
-    if known.issuperset(names):
+    if known_uploads(engine, names).issuperset(names):
         return
     with storage.locked():  # one that comes again at this moment gets its row under the same lock
-        with reading(engine) as connection:
-            known = set(connection.execute(rows).scalars())
-        for sha256 in set(names) - known:
+        for sha256 in set(names) - known_uploads(engine, names):
             storage.delete_slide(sha256)
+
+
+def known_uploads(engine: Engine, names: Sequence[str]) -> set[str]:
+    """Tell to which of some hundred stored uploads, by their checksums, a row refers. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        return set(connection.execute(select(slides.c.sha256).where(slides.c.sha256.in_(names))).scalars())
 
 
 def check_slides(engine: Engine, storage: Storage) -> Iterator[tuple[str, str | None]]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from service.store.database import analyses, reading, slides
+from service.store.database import analyses, reading
 from service.store.retention import FEW, PAGE, SHARE
+from service.store.slides import known_uploads
 from service.store.storage import Storage
 
 
@@ -42,8 +43,11 @@ class Strays:
 def find_strays(engine: Engine, storage: Storage, before: float) -> Strays:
     """Count what no row names; results only if untouched since a time (Unix seconds). Raises DatabaseUnavailable."""
     results = sum(path.stat().st_mtime < before for path in stray_results(engine, storage) if path.exists())
-    stray = sum(len(page) - len(_named(engine, page)) for page in _pages(storage.stored()))
-    return Strays(results, sum(1 for _ in storage.results.iterdir()), stray, sum(1 for _ in storage.stored()))
+    stray = stored = 0
+    for page in _pages(storage.stored()):
+        stored += len(page)
+        stray += len(page) - len(known_uploads(engine, page))
+    return Strays(results, sum(1 for _ in storage.results.iterdir()), stray, stored)
 
 
 def stray_results(engine: Engine, storage: Storage) -> Iterator[Path]:
@@ -52,11 +56,6 @@ def stray_results(engine: Engine, storage: Storage) -> Iterator[Path]:
         with reading(engine) as connection:
             known = set(connection.execute(select(analyses.c.id).where(analyses.c.id.in_(page))).scalars())
         yield from (storage.results / name for name in page if name not in known)
-
-
-def _named(engine: Engine, names: list[str]) -> set[str]:
-    with reading(engine) as connection:
-        return set(connection.execute(select(slides.c.sha256).where(slides.c.sha256.in_(names))).scalars())
 
 
 def _pages(names: Iterable[str]) -> Iterator[list[str]]:
