@@ -29,7 +29,7 @@ from service.errors import DeviceUnavailable
 from service.weights import Model
 
 READERS = 2  # where the network needs the cores
-MOST_READERS = 16  # for a GPU; docs/performance.md says what each reads
+MOST_READERS = 8  # for a GPU: more of them read less, waiting for Python's lock (docs/performance.md)
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 LARGE = 1 << 20  # bytes
 MOST_STREAMS = 8  # each holds a tile's activations, some 60 MB

@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-THREADS: Final = 16  # as many as read for a GPU; they start when they are needed
+THREADS: Final = 8  # as many as read for a GPU; they start when they are needed
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # system calls, of the same number on all machines
 ASK_VERSION, RULE_PATH_BENEATH = 1, 1
 SET_NO_NEW_PRIVS: Final = 38  # of prctl; without it only root may restrict a thread
