@@ -121,19 +121,11 @@ def kept_report(file: Path, slide: Slide, card: ModelCard, **options: Unpack[Ana
     asked = json.loads(json.dumps(wanted.as_report({})))
     same = (
         asked.items() <= report.parameters.items()
-        and (report.model.id, report.model.sha256) == (card.id, card.sha256)
+        and (report.model.id, report.model.scoring_sha256) == (card.id, card.scoring_sha256)
         and report.software.version == __version__
         and report.slide.sha256 == slide.sha256
-        and _scored_as(card, report.parameters)
     )
     return report if same else None
-
-
-def _scored_as(card: ModelCard, parameters: Mapping[str, Any]) -> bool:
-    """Tell whether scores were made as a card says: `mitosis thresholds --write` changes it and not the weights."""
-    looked = parameters.get("second_look")
-    same_look = (looked and looked["above"]) == (card.second_look and card.second_look.above)
-    return bool(same_look) and ("score_level" in parameters) == (card.calibration is not None)
 
 
 def table_row(report: Report) -> dict[str, Any]:

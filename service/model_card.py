@@ -3,6 +3,7 @@
 Torch-free, so that the gateway can list models and reports can name them.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,10 @@ from service.stain import StainMatrix
 from service.strict import first_error
 
 DEFAULT_MODEL = "r18x3-instance-max"
+SCORING = {  # what scores depend on, of a card's entries
+    *("sha256", "architecture", "mpp", "normalisation", "stain", "offset_px", "colour"),
+    *("calibration", "second_look", "int8"),
+}
 CARD, WEIGHTS = "card.json", "weights.safetensors"  # in a model's folder
 # beside the package in a checkout, inside it when installed from a wheel
 MODEL_FOLDERS = (Path(__file__).parents[1] / "model_weights", Path(__file__).parent / "model_weights")
@@ -143,6 +148,12 @@ class ModelCard(BaseModel):
     def stain_matrix(self) -> StainMatrix | None:
         """Return the stain reference; None of models that take the pixels as they are."""
         return self.stain.stain_matrix() if self.stain else None
+
+    @property
+    def scoring_sha256(self) -> str:
+        """The digest of all that scores depend on, the weights included: not of the threshold."""
+        facts = self.model_dump(mode="json", include=SCORING)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def training_cases(self) -> set[str]:

@@ -56,6 +56,9 @@ class ModelFacts(Part):
 
     id: str
     sha256: str
+    scoring_sha256: Annotated[str | None, Field(description="Of the weights and all else in the card that scores.")] = (
+        None
+    )
     threshold: float
     mpp: float
 
@@ -238,7 +241,13 @@ def compose_report(
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),
-        model=ModelFacts(id=card.id, sha256=card.sha256, threshold=parameters.threshold, mpp=card.mpp),
+        model=ModelFacts(
+            id=card.id,
+            sha256=card.sha256,
+            scoring_sha256=card.scoring_sha256,
+            threshold=parameters.threshold,
+            mpp=card.mpp,
+        ),
         slide=_slide_facts(slide),
         region=REGION.validate_python(parameters.region and region_json(parameters.region)),
         parameters=parameters.as_report({**computed_by, "stain": plan.stain_report()}),

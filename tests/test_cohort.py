@@ -105,6 +105,9 @@ def test_a_report_is_kept_if_it_is_what_would_be_made_again(report: Report, open
     assert kept_report(file, opened, CARD.model_copy(update={"sha256": "0" * 64})) is None
     assert kept_report(file, opened, CARD.model_copy(update={"second_look": None})) is None, "the card was changed"
     assert kept_report(file, opened, CARD.model_copy(update={"calibration": None})) is None
+    assert CARD.calibration is not None
+    louder = CARD.calibration.model_copy(update={"reference": 1.0})
+    assert kept_report(file, opened, CARD.model_copy(update={"calibration": louder})) is None
     file.write_text(report.to_json()[:-20])
     assert kept_report(file, opened, CARD) is None, "cut short"
 

@@ -73,6 +73,8 @@ def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress
     detector = _detector(model, report)
     if detector.card.sha256 != report.model.sha256:
         return f"model: {model} has the checksum {detector.card.sha256}, not {report.model.sha256}: it is another"
+    if report.model.scoring_sha256 not in (None, detector.card.scoring_sha256):
+        return f"model: {model} has its weights, but a card that scores otherwise"
     return analyze(
         slide,
         detector,
