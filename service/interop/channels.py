@@ -41,17 +41,8 @@ from service.store.storage import Storage
 
 LEASE_S: Final = 10.0  # renewed during a try; if a gateway dies in one, another goes on after this
 BACKOFF_S: Final = (1, 2, 5, 10, 20, 30, 60)  # after each try that had no answer; then always the last one
-DECLINED_S: Final = (
-    5,
-    30,
-    120,
-    600,
-    1800,
-    3600,
-    10800,
-    21600,
-    43200,
-)  # after each that was declined; then it is parked
+# after each try that was declined; then the message is parked
+DECLINED_S: Final = (5, 30, 120, 600, 1800, 3600, 10800, 21600, 43200)
 MANY: Final = 100  # at once; then the channel's turn is over
 ANSWER_S: Final = 60.0  # of a FHIR server
 MAX_ANSWER_BYTES: Final = 8 << 20  # of it: what is larger is not looked at
@@ -99,7 +90,7 @@ def send_due(engine: Engine, storage: Storage, name: str, channel: Channel, draw
 def _try(
     engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw
 ) -> Literal["settled", "waits", "away"]:
-    """One try: the row is settled, waits alone, or the other side is away."""
+    """Try once; tells whether the row is settled, waits alone, or the other side is away."""
     facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
     try:
         with outbox.held(engine, row, LEASE_S):
@@ -173,7 +164,7 @@ def _key(row: Row[Any]) -> str:
 
 
 def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
-    """ORU^R01, and what its acknowledgement says."""
+    """Send an ORU^R01 where there is an order, and judge what acknowledges it."""
     if outgoing.version.order == holds.NO_ORDER:
         raise NotApplicable
     pdf = outgoing.pdf() if "hl7" in settings.result_pdf else None
@@ -221,21 +212,29 @@ def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, settings: S
             httpx.Client(verify=ssl.create_default_context(), trust_env=False, timeout=10.0) as client,
             client.stream("POST", url, content=content, headers=headers) as answer,
         ):
-            said = bytearray()
-            for chunk in answer.iter_bytes():
-                said += chunk
-                if len(said) > MAX_ANSWER_BYTES or time.monotonic() > limit:
-                    break
-            else:
-                if answer.is_success:
-                    _check_taken(bytes(said))
-            if answer.is_success:
-                return
+            said, is_whole = _read_body(answer, limit)
     except (httpx.HTTPError, OSError) as error:
         raise DeliveryFailed(f"{type(error).__name__}: {error}"[:500]) from error
-    reason = f"the server answered {answer.status_code}{_diagnosis(bytes(said))}"[:500]
+    if answer.is_success:
+        if is_whole:
+            _check_taken(said)
+        return
+    reason = f"the server answered {answer.status_code}{_diagnosis(said)}"[:500]
     kinds = {**dict.fromkeys(REFUSED, DeliveryRejected), **dict.fromkeys(AWAY, DeliveryFailed)}
     raise kinds.get(answer.status_code, DeliveryDeclined)(reason)
+
+
+def _read_body(answer: httpx.Response, limit: float) -> tuple[bytes, bool]:
+    """Read an answer, and tell whether that is all of it: no more is read than is looked at, or comes in time.
+
+    `limit` is on the monotonic clock.
+    """
+    said = bytearray()
+    for chunk in answer.iter_bytes():
+        said += chunk
+        if len(said) > MAX_ANSWER_BYTES or time.monotonic() > limit:
+            return bytes(said), False
+    return bytes(said), True
 
 
 def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:

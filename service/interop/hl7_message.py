@@ -6,7 +6,7 @@ follows the standard. What other systems send has segments of their own, line fe
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Final
@@ -149,7 +149,7 @@ class Message:
 
     segments: Sequence[Segment]
     charset: str = "ASCII"  # its own name for it, as MSH-18 has it
-    codec: str = field(default="ascii")
+    codec: str = "ascii"
 
     @property
     def header(self) -> Segment:
@@ -160,13 +160,8 @@ class Message:
 def plain(text: str, delimiters: Delimiters) -> str:
     """Undo the escapes of a text and take out its control characters."""
     if delimiters.escape in text:
-        means = {
-            "F": delimiters.field,
-            "S": delimiters.component,
-            "T": delimiters.subcomponent,
-            "R": delimiters.repetition,
-        }
-        means |= {"E": delimiters.escape, ".br": " ", ".sp": " "}
+        means = {"F": delimiters.field, "S": delimiters.component, "T": delimiters.subcomponent}
+        means |= {"R": delimiters.repetition, "E": delimiters.escape, ".br": " ", ".sp": " "}
         escape = re.escape(delimiters.escape)
         text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1]) or _hexadecimal(match[1]), text)
     return CONTROLS.sub(" ", text).strip()

@@ -119,7 +119,7 @@ class Listener:
         return True
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await self._begins(reader, writer):
+        while await self._next_begins(reader, writer):
             async with asyncio.timeout(self._message_s):
                 content, whole = await self._message(reader)
             for message in messages_in(content):
@@ -130,11 +130,11 @@ class Listener:
             if not whole:
                 return
 
-    async def _begins(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _next_begins(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Wait for a message, and give way to others meanwhile."""
         self._idle[writer] = None
         try:
-            return await _begins(reader) and not writer.is_closing()
+            return await _skip_to_start(reader) and not writer.is_closing()
         finally:
             self._idle.pop(writer, None)
 
@@ -146,8 +146,8 @@ class Listener:
             return await reader.read(4096), False
 
 
-async def _begins(reader: asyncio.StreamReader) -> bool:
-    """Wait for a message; False where the other side has closed, or sends nothing but noise."""
+async def _skip_to_start(reader: asyncio.StreamReader) -> bool:
+    """Read up to where a message begins; False where the other side has closed, or sends nothing but noise."""
     for _ in range(MAX_NOISE):
         if (byte := await reader.read(1)) in (START, b""):
             return byte == START
@@ -197,9 +197,8 @@ class Peer:
         except TimeoutError as error:
             raise DeliveryFailed("no answer in time") from error
         except (OSError, UnicodeError) as error:  # UnicodeError: a host's name that is none
-            raise DeliveryFailed(
-                f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"[:500]
-            ) from error
+            reason = getattr(error, "strerror", None) or error
+            raise DeliveryFailed(f"{type(error).__name__}: {reason}"[:500]) from error
 
     def _wrapped(self, plain: socket.socket) -> socket.socket:
         return self._context().wrap_socket(plain, server_hostname=self.host) if self.tls else plain

@@ -108,7 +108,7 @@ async def _post_all(rows: Sequence[Row[Any]], settings: Settings) -> list[Delive
 
 
 async def _post(client: httpx.AsyncClient, row: Row[Any], settings: Settings) -> DeliveryFailed | None:
-    """One try."""
+    """Try once; gives why it failed, if it did."""
     try:
         async with asyncio.timeout(ATTEMPT_S):  # over all: httpx's own limits begin anew with every byte
             await _send(client, row, settings)
@@ -116,7 +116,7 @@ async def _post(client: httpx.AsyncClient, row: Row[Any], settings: Settings) ->
         return failure
     except TimeoutError:
         return DeliveryFailed(f"no answer within {ATTEMPT_S:g} s")
-    except (httpx.HTTPError, OSError, ssl.SSLError) as error:
+    except (httpx.HTTPError, OSError) as error:
         return DeliveryFailed(f"{type(error).__name__}: {error}"[:500])
     return None
 
