@@ -7,7 +7,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -23,7 +22,7 @@ from service.store.analyses import Analyses
 from service.store.settings import Settings
 from service.store.slides import forget_slides
 from service.store.storage import Storage
-from service.store.strays import find_strays, stray_results
+from service.store.strays import doubt_of, find_strays, stray_results
 from service.worker.broker import Broker
 from service.worker.recovery import Leases, Messages
 
@@ -97,15 +96,13 @@ class Maintenance:
     def forget(self) -> None:
         """Delete what is old, unless clock or database cannot be believed. Raises DatabaseUnavailable, OSError."""
         engine, before = self._analyses.engine, time.time() - ORPHAN_S
-        if (limits := self._retention.begin(find_strays(engine, self._storage, before).doubt)) is None:
+        if (limits := self._retention.begin(doubt_of(find_strays(engine, self._storage, before)))) is None:
             return
         for analysis_id in retention.forget_results(engine, limits):
             self._storage.delete_result(analysis_id)
         retention.forget_rest(engine, limits.results)
         forget_slides(engine, self._storage, limits.slides)
-        for folder in stray_results(engine, self._storage):
-            with suppress(FileNotFoundError):  # deleted by another gateway
-                if folder.stat().st_mtime < before:
-                    shutil.rmtree(folder, ignore_errors=True)
+        for folder in stray_results(engine, self._storage, before):
+            shutil.rmtree(folder, ignore_errors=True)
         forget_uploads(self._storage, time.time())
         self._retention.end()

@@ -31,6 +31,7 @@ from service.store.callback_queue import enqueue
 from service.store.clock import is_due, never_before
 from service.store.database import (
     analyses,
+    count,
     hold_lock,
     idempotency,
     reading,
@@ -219,12 +220,12 @@ class Analyses:
 
     def split(self, claim: Claim, totals: Sequence[int]) -> bool:
         """Share a `whole` task between workers: one part for each number of patches. False where the lease was lost."""
-        analysis, count = claim.analysis, len(totals)
+        analysis = claim.analysis
         with writing(self.engine) as connection:
             if not self._done(connection, claim, total=0):
                 return False
             for part, total in enumerate(totals):
-                row = _task(analysis.id, "part", analysis.priority, part=part, parts=count, total=total)
+                row = _task(analysis.id, "part", analysis.priority, part=part, parts=len(totals), total=total)
                 connection.execute(insert(tasks).values(row))
             return True
 
@@ -235,7 +236,7 @@ class Analyses:
             if not self._done(connection, claim):
                 return False
             parts = and_(tasks.c.analysis_id == analysis.id, tasks.c.kind == "part", tasks.c.status != "done")
-            if connection.execute(select(func.count()).select_from(tasks).where(parts)).scalar_one() == 0:
+            if count(connection, tasks, parts) == 0:
                 row = _task(analysis.id, "merge", analysis.priority, parts=claim.parts)
                 connection.execute(insert(tasks).values(row))
             return True
@@ -265,7 +266,7 @@ class Analyses:
             if connection.execute(update(tasks).where(where).values(**queued)).rowcount != 1:
                 return False
             running = and_(tasks.c.analysis_id == analysis_id, tasks.c.status == "running")
-            if connection.execute(select(func.count()).select_from(tasks).where(running)).scalar_one() == 0:
+            if count(connection, tasks, running) == 0:
                 self._set(connection, analysis_id, status="queued")
             return True
 
@@ -273,11 +274,9 @@ class Analyses:
 
     def running(self) -> Mapping[tuple[str, str], int]:
         """Read the beat of every lease, by (task, lease)."""
+        query = select(tasks.c.id, tasks.c.lease, tasks.c.beat).where(tasks.c.status == "running")
         with reading(self.engine) as connection:
-            rows = connection.execute(
-                select(tasks.c.id, tasks.c.lease, tasks.c.beat).where(tasks.c.status == "running")
-            )
-            return {(row.id, row.lease): row.beat for row in rows}
+            return {(row.id, row.lease): row.beat for row in connection.execute(query)}
 
     def write_nothing(self) -> None:
         """Wait until the database can be written to."""
@@ -354,9 +353,8 @@ class Analyses:
 
 
 def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> dict[str, Any]:
-    return {"id": str(uuid.uuid4()), "analysis_id": analysis_id, "kind": kind, "priority": priority, **values} | {
-        "status": "queued"
-    }
+    row = {"id": str(uuid.uuid4()), "analysis_id": analysis_id, "kind": kind, "priority": priority}
+    return row | {"status": "queued"} | values
 
 
 def _held(claim: Claim) -> Any:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     URL,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     create_engine,
     func,
     make_url,
@@ -39,6 +41,7 @@ from service.errors import RequestInvalid, SettingsInvalid, StoredDamaged
 from service.refusals import DatabaseUnavailable
 from service.store import sqlite
 from service.store.migrations import upgrade
+from service.store.settings import NO_PORT
 
 BUSY_S = 5.0  # how long a writer waits for another one's lock
 # a server whose machine is gone does not say so: without limits a connection to it waits for a quarter of an hour
@@ -55,9 +58,14 @@ CONNECT: dict[str, Any] = {"sqlite": {"timeout": BUSY_S, "check_same_thread": Fa
 NULLABLE_JSON = JSON(none_as_null=True)
 FOLDED = String(255).with_variant(String(255, collation="C"), "postgresql")  # `service.store.records.folded`
 NOT_ANALYSED = text("analysed = false")
-
 metadata = MetaData()
 _writer = threading.Lock()
+
+
+def _index_of_few(name: str, where: TextClause) -> Index:
+    """Make an index by time of those rows alone that a condition holds for."""
+    return Index(name, "tenant", "created_at", "id", sqlite_where=where, postgresql_where=where)
+
 
 slides = Table(
     "slides",
@@ -76,9 +84,7 @@ slides = Table(
     Index("slides_by_sha256", "sha256"),
     Index("slides_by_use", "used_at"),
     Index("slides_by_time", "tenant", "created_at", "id"),
-    Index(
-        "slides_not_analysed", "tenant", "created_at", "id", sqlite_where=NOT_ANALYSED, postgresql_where=NOT_ANALYSED
-    ),
+    _index_of_few("slides_not_analysed", NOT_ANALYSED),
 )
 
 analyses = Table(
@@ -127,14 +133,9 @@ analyses = Table(
     Index("analyses_by_status_and_time", "tenant", "status", "created_at", "id"),
     Index("analyses_by_end", "finished_at"),
     Index("analyses_by_order", "order_id"),
-    *(
-        Index(f"analyses_{name}", "tenant", "created_at", "id", sqlite_where=some, postgresql_where=some)
-        for name, some in {
-            "held": text("held IS NOT NULL"),
-            "damaged": text("damage IS NOT NULL"),
-            "to_summarize": text("summary IS NULL AND status = 'succeeded'"),
-        }.items()  # few
-    ),
+    _index_of_few("analyses_held", text("held IS NOT NULL")),
+    _index_of_few("analyses_damaged", text("damage IS NOT NULL")),
+    _index_of_few("analyses_to_summarize", text("summary IS NULL AND status = 'succeeded'")),
 )
 
 # What one worker does at a time: a whole analysis, a part of its map, or the merge of the parts.
@@ -319,15 +320,12 @@ def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
     except (ArgumentError, ImportError) as error:
         raise SettingsInvalid(f"MITOSIS_DATABASE_URL: {error}") from error
     except ValueError as error:  # whose words may be a part of the password
-        raise SettingsInvalid(
-            "MITOSIS_DATABASE_URL: it has no port that is a number; in a password / # ? @ : are written as %2F ..."
-        ) from error
+        raise SettingsInvalid(f"MITOSIS_DATABASE_URL: {NO_PORT}") from error
     if engine.dialect.name == "sqlite":
         sqlite.prepare(engine)
     if migrate:
         try:
-            with available():
-                _upgrade(engine)
+            _upgrade(engine)
         except BaseException:
             engine.dispose()
             raise
@@ -335,7 +333,7 @@ def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
 
 
 def _upgrade(engine: Engine) -> None:
-    with engine.execution_options(writes=True).begin() as connection:
+    with available(), engine.execution_options(writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":  # several gateways may start at once
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         hold_lock(connection, "migrations")
@@ -372,6 +370,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """Begin a transaction: all of it is done, or nothing. Raises DatabaseUnavailable."""
     with _turn(engine), available(), engine.execution_options(writes=True).begin() as connection:
         yield connection
+
+
+def count(connection: Connection, table: Table, *where: ColumnElement[bool]) -> int:
+    """Count the rows of a table that all conditions hold for."""
+    return int(connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
 
 
 def hold_lock(connection: Connection, name: str) -> None:

@@ -23,7 +23,7 @@ from service.refusals import HoldChanged, NotFound
 from service.review import Reviewer
 from service.slide_label import SlideLabel
 from service.store import audit, outbox
-from service.store.database import analyses, orders, reading, review_entries, writing
+from service.store.database import analyses, count, orders, reading, review_entries, writing
 from service.store.records import folded
 
 NO_ORDER = Order()
@@ -134,9 +134,8 @@ def find_held(engine: Engine, tenant: str, hold: str) -> str:
 
 def count_held(engine: Engine) -> int:
     """Count the results that are held."""
-    query = select(func.count()).select_from(analyses).where(analyses.c.held.is_not(None))
     with reading(engine) as connection:
-        return int(connection.execute(query).scalar_one())
+        return count(connection, analyses, analyses.c.held.is_not(None))
 
 
 def learn_label(engine: Engine, analysis_id: str, label: SlideLabel) -> None:

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, insert, or_, select, update
 
 from service.errors import SettingsInvalid
 from service.order import Order, ReceivedOrder
 from service.refusals import NotFound
 from service.store import matching
-from service.store.database import analyses, hold_lock, orders, reading
+from service.store.database import analyses, count, hold_lock, orders, reading
 
 Control = Literal["place", "change", "cancel", "draft", "on-hold", "status"]
 Outcome = Literal["placed", "changed", "cancelled", "inactive", "known", "stale", "too-late", "unknown"]
@@ -175,10 +175,8 @@ def waiting(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
 
 def count_waiting(engine: Engine) -> int:
     """Count the orders that wait for their slide."""
-    production = and_(orders.c.status == "waiting", orders.c.processing_id == "P")
-    which = select(func.count()).select_from(orders).where(production)
     with reading(engine) as connection:
-        return int(connection.execute(which).scalar_one())
+        return count(connection, orders, orders.c.status == "waiting", orders.c.processing_id == "P")
 
 
 def is_old(before: float) -> ColumnElement[bool]:

@@ -273,7 +273,7 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
     with reading(engine) as connection:
         rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).all()
     found = {(channel, status): (count, oldest) for channel, status, count, oldest in rows}
-    stuck = {channel for channel, status in found if status in UNDELIVERED and channel != EVERY}
+    holding = {channel for channel, _ in found} - {EVERY}
     return {
         channel: OutboxStatistics(
             found.get((channel, "waiting"), (0,))[0],
@@ -281,7 +281,7 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
             found.get((channel, "parked"), (0,))[0],
             found.get((channel, "waiting"), (0, None))[1],
         )
-        for channel in sorted({*channels, *stuck})
+        for channel in sorted({*channels, *holding})
     }
 
 

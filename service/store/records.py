@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from service.order import Priority
 from service.refusals import NotFound
-from service.store.database import analyses, callbacks, tasks
+from service.store.database import analyses, callbacks, count, tasks
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Problem = dict[str, Any]
@@ -129,11 +129,10 @@ def find_statistics(connection: Connection) -> Statistics:
     failed = select(code, func.count()).where(analyses.c.status == "failed").group_by(code)
     oldest = select(func.min(analyses.c.created_at)).where(analyses.c.status == "queued")
     speed = select(func.sum(tasks.c.patches_per_s)).where(tasks.c.status == "running")
-    waiting = select(func.count()).select_from(callbacks).where(callbacks.c.status == "waiting")
     return Statistics(
         by_status=dict(kinds),
         failures=dict(connection.execute(failed).all()),
         oldest_queued_at=connection.execute(oldest).scalar_one(),
         patches_per_s=connection.execute(speed).scalar_one() or 0.0,
-        callbacks_waiting=connection.execute(waiting).scalar_one(),
+        callbacks_waiting=count(connection, callbacks, callbacks.c.status == "waiting"),
     )

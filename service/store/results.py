@@ -31,7 +31,7 @@ from service.quality import QualityMap
 from service.refusals import DatabaseUnavailable, NotFinished, NotFound
 from service.report import Detection, Report, detection_of
 from service.store import audit
-from service.store.database import analyses, reading, writing
+from service.store.database import analyses, count, reading, writing
 from service.store.records import Analysis
 from service.store.storage import Storage
 
@@ -250,6 +250,5 @@ def _mended(result: Result, tenant: str) -> None:
 
 def count_damaged(engine: Engine) -> int:
     """Count the results of which a file is known to be damaged. Raises DatabaseUnavailable."""
-    query = select(analyses.c.id).where(analyses.c.damage.is_not(None))
     with reading(engine) as connection:
-        return len(connection.execute(query).all())
+        return count(connection, analyses, analyses.c.damage.is_not(None))

@@ -21,12 +21,22 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, select, tuple_, update
 
 from service.errors import ParameterInvalid
 from service.store import audit, orders, outbox
 from service.store.clock import retention, steady, utc
-from service.store.database import analyses, callbacks, idempotency, messages, reading, review_entries, slides, writing
+from service.store.database import (
+    analyses,
+    callbacks,
+    count,
+    idempotency,
+    messages,
+    reading,
+    review_entries,
+    slides,
+    writing,
+)
 from service.store.database import orders as orders_table
 from service.store.database import outbox as outbox_table
 from service.store.records import LIVE
@@ -63,8 +73,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """The numbers of what a round would delete, and of how many there are."""
+class Portion:
+    """The numbers of some results and slides, which a round would delete, and of all that there are."""
 
     results: int
     all_results: int
@@ -75,7 +85,7 @@ class Due:
     def too_many(self) -> bool:
         """Whether it is more than a round deletes without a person."""
         pairs = ((self.results, self.all_results), (self.slides, self.all_slides))
-        return any(old > max(FEW, SHARE * kept) for old, kept in pairs)
+        return any(some > max(FEW, SHARE * every) for some, every in pairs)
 
     def __str__(self) -> str:
         """Say it in words."""
@@ -157,17 +167,13 @@ def allow(engine: Engine) -> str:
         return str(row.reason)
 
 
-def due(connection: Connection, limits: Limits) -> Due:
-    """Count what a round would delete."""
-
-    def count(table: Table, *where: ColumnElement[bool]) -> int:
-        return int(connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
-
-    return Due(
-        results=count(analyses, _old_results(limits)),
-        all_results=count(analyses, analyses.c.finished_at.is_not(None)),
-        slides=count(slides, old_slides(limits.slides)),
-        all_slides=count(slides),
+def due(connection: Connection, limits: Limits) -> Portion:
+    """Count what is old, which a round would delete."""
+    return Portion(
+        results=count(connection, analyses, _old_results(limits)),
+        all_results=count(connection, analyses, analyses.c.finished_at.is_not(None)),
+        slides=count(connection, slides, old_slides(limits.slides)),
+        all_slides=count(connection, slides),
     )
 
 

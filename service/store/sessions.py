@@ -19,6 +19,7 @@ from service.store.keys import Key, secret_sha256
 
 SESSION_S: Final = 12 * 3600.0  # a working day
 PROVIDER: Final = "openid provider"  # no tenant is called so
+KEYS_OF_SESSIONS: Final = select(keys_table).join(sessions, sessions.c.key_id == keys_table.c.id)
 
 
 def begin(engine: Engine, key_secret: str) -> str:
@@ -47,18 +48,16 @@ def find(engine: Engine, secret: str) -> Key | None:
     """Find the valid key behind a session that has not ended. Raises DatabaseUnavailable."""
     now = time.time()  # one that ends later than any can, began when the clock was wrong
     mine = (sessions.c.sha256 == secret_sha256(secret)) & sessions.c.ends_at.between(now, now + SESSION_S)
-    valid = select(keys_table).join(sessions, sessions.c.key_id == keys_table.c.id)
     with reading(engine) as connection:
-        row = connection.execute(valid.where(mine, keys_table.c.revoked_at.is_(None))).one_or_none()
+        row = connection.execute(KEYS_OF_SESSIONS.where(mine, keys_table.c.revoked_at.is_(None))).one_or_none()
     return None if row is None else keys.key_of(row)
 
 
 def end(engine: Engine, secret: str) -> None:
     """End a session, if there is one. Raises DatabaseUnavailable."""
     mine = sessions.c.sha256 == secret_sha256(secret)
-    people = select(keys_table.c.id, keys_table.c.tenant).join(sessions, sessions.c.key_id == keys_table.c.id)
     with writing(engine) as connection:
-        who = connection.execute(people.where(mine)).one_or_none()
+        who = connection.execute(KEYS_OF_SESSIONS.where(mine)).one_or_none()
         if connection.execute(delete(sessions).where(mine)).rowcount and who is not None:
             record(connection, who.tenant, who.id, "sign_out", "")
 
@@ -79,7 +78,7 @@ def end_told(engine: Engine, number: str, key_id: str | None, provider_session: 
         if connection.execute(select(messages.c.key).filter_by(**told)).first() is not None:
             return None
         connection.execute(insert(messages).values(**told, sha256=number, answer=b"", created_at=time.time()))
-        people = select(keys_table.c.id, keys_table.c.tenant).join(sessions, sessions.c.key_id == keys_table.c.id)
-        for row in connection.execute(people.where(which).distinct()).all():
+        keys_of_these = KEYS_OF_SESSIONS.with_only_columns(keys_table.c.id, keys_table.c.tenant).where(which)
+        for row in connection.execute(keys_of_these.distinct()).all():
             record(connection, row.tenant, row.id, "signed_out_by_provider", "")
         return connection.execute(delete(sessions).where(which)).rowcount

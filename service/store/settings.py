@@ -31,6 +31,7 @@ SECRETS = Path("/run/secrets")  # where compose and Kubernetes mount them: one f
 PREFIX: Final = "mitosis_"  # in small letters, as of secret files
 OTHERS: Final = ("mitosis_key", "mitosis_server", "mitosis_cache_dir")  # variables that commands read
 BY_KUBERNETES = re.compile(r".*_(service_host|service_port(_.*)?|port(_\d+_(tcp|udp|sctp)(_\w+)?)?)")
+NO_PORT: Final = "it has no port that is a number; in a password / # ? @ : are written as %2F ..."  # of a URL
 BLANK: Final = "\ufeff \t\r\n"  # at the ends of what an editor of another system wrote
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,7 +53,7 @@ def _broker(url: str) -> str:
     try:
         port = parts.port
     except ValueError as error:  # whose words may be a part of the password
-        raise ValueError("it has no port that is a number; in a password / # ? @ : are written as %2F ...") from error
+        raise ValueError(NO_PORT) from error
     if url and (parts.scheme not in BROKERS or (port is None and not (parts.hostname or parts.path))):
         raise ValueError(f"it begins with one of {', '.join(f'{name}://' for name in BROKERS)}, and has a host")
     return url

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -176,9 +176,8 @@ def forget_slides(engine: Engine, storage: Storage, before: float) -> None:
         with writing(engine) as connection:
             page = select(slides.c.id).where(old).limit(PAGE)
             found = connection.execute(delete(slides).where(slides.c.id.in_(page), old)).rowcount > 0
-    stored = iter(storage.stored())
-    while page_of_names := list(islice(stored, PAGE)):
-        _delete_unknown(engine, storage, page_of_names)
+    for names in in_pages(storage.stored()):
+        _delete_unknown(engine, storage, names)
 
 
 def _delete_unknown(engine: Engine, storage: Storage, names: Sequence[str]) -> None:
@@ -188,6 +187,13 @@ def _delete_unknown(engine: Engine, storage: Storage, names: Sequence[str]) -> N
     with storage.locked():  # one that comes again at this moment gets its row under the same lock
         for sha256 in set(names) - known_uploads(engine, names):
             storage.delete_slide(sha256)
+
+
+def in_pages(names: Iterable[str]) -> Iterator[list[str]]:
+    """Yield names some hundred at a time: a statement takes only so many values."""
+    rest = iter(names)
+    while page := list(islice(rest, PAGE)):
+        yield page
 
 
 def known_uploads(engine: Engine, names: Sequence[str]) -> set[str]:
