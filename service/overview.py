@@ -67,11 +67,6 @@ class Overview:
         channels = [tables[channel][self.pixels[..., channel]] for channel in range(3)]
         return np.moveaxis(np.stack(channels), 0, -1)  # each channel in one piece: what follows is twice as fast
 
-    @property
-    def pixel_mm2(self) -> float:
-        """The area of a mask px."""
-        return self.scale[0] * self.mpp[0] * self.scale[1] * self.mpp[1] / 1e6
-
 
 def _light(pixels: Rgb, flat: npt.NDArray[np.float32] | None) -> float:
     """Measure the light that a slide was scanned with, if it is dim."""

@@ -291,9 +291,9 @@ def problems(*kinds: type[MitosisError]) -> dict[int | str, Any]:
             "detail": "...",
             "code": kind.code,
         }
-        entry["content"][MEDIA_TYPE]["examples"][kind.code] = {"summary": title, "value": value}
-        codes = entry["content"][MEDIA_TYPE]["examples"]
-        entry["description"] = f"{HTTPStatus(status).phrase}: " + ", ".join(f"`{code}`" for code in codes)
+        examples = entry["content"][MEDIA_TYPE]["examples"]
+        examples[kind.code] = {"summary": title, "value": value}
+        entry["description"] = f"{HTTPStatus(status).phrase}: " + ", ".join(f"`{code}`" for code in examples)
     return entries
 
 

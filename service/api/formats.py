@@ -10,7 +10,7 @@ import io
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.refusals import FormatUnavailable
@@ -33,6 +33,7 @@ MEDIA_TYPES: dict[str, Format] = {  # what may be asked for; the first of a form
 CHARACTERS = {"csv": "; charset=utf-8", "hl7": "; charset=utf-8"}  # JSON's is UTF-8 anyhow
 DICOMWEB = ("application/dicom", "multipart/related")
 ANYTHING = ("*/*", "application/*")
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture."}}
 OLDEST = (1980, 1, 1, 0, 0, 0)  # no time of day in a zip: the same result is the same file
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.errors import problems
+from service.api.formats import PNG
 from service.api.state import State, StateOf
 from service.errors import StorageFull, StoredDamaged
 from service.intake.density import RAMP as DENSITY_RAMP
@@ -95,8 +96,7 @@ def _densities(state: State, result: Result) -> npt.NDArray[np.float64]:
     "/density.png",
     summary="Mitoses per mm2, translucent",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, StoredDamaged)
-    | {200: {"content": {"image/png": {}}, "description": "The picture."}},
+    responses=problems(NotFound, NotFinished, StoredDamaged) | PNG,
 )
 def get_density(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return what is counted now per mm2 of examined tissue, in the window of the MAI round each place."""
@@ -108,8 +108,7 @@ def get_density(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     "/heatmap.png",
     summary="The probability map, translucent",
     response_class=Response,
-    responses=problems(NotFound, NotFinished, StorageFull, StoredDamaged)
-    | {200: {"content": {"image/png": {}}, "description": "The picture."}},
+    responses=problems(NotFound, NotFinished, StorageFull, StoredDamaged) | PNG,
 )
 def get_heat_map(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return the map alone, to be laid over the slide; a pixel shows the highest probability in it."""

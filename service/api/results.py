@@ -11,7 +11,7 @@ from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.bodies import tagged
 from service.api.errors import problems
-from service.api.formats import FORMATS, MULTIPART, Format, Wanted, media_type, related, wanted, zipped
+from service.api.formats import FORMATS, MULTIPART, PNG, Format, Wanted, media_type, related, wanted, zipped
 from service.api.state import State, StateOf
 from service.errors import SlideDamaged, StorageFull, StoredDamaged
 from service.export.formats import REPORT_FORMATS, ReportFormat
@@ -34,10 +34,8 @@ from service.store.storage import on_disk
 router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
 IfNoneMatch = Annotated[str | None, Header(description="The `ETag` of what is there already.")]
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "It is known."}}
-PNG: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {}}, "description": "The picture."},
-    **NOT_MODIFIED,
-}
+KEPT_PNG = PNG | NOT_MODIFIED
+DRAWN = problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | KEPT_PNG  # of slide and result
 
 # what of a result a picture is drawn of
 NEEDED: dict[Kind, tuple[str, ...]] = {
@@ -137,7 +135,7 @@ def _told(state: State, result: Result, version: ResultVersion) -> Report:
     "/thumbnail.png",
     summary="The slide",
     response_class=Response,
-    responses=problems(NotFound, SlideDamaged, StorageFull) | PNG,
+    responses=problems(NotFound, SlideDamaged, StorageFull) | KEPT_PNG,
 )
 async def get_thumbnail(
     analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None
@@ -148,32 +146,21 @@ async def get_thumbnail(
 
 
 @router.get(
-    "/overlay.png",
-    summary="Tissue, mitoses and hot-spot on the slide",
-    response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
+    "/overlay.png", summary="Tissue, mitoses and hot-spot on the slide", response_class=Response, responses=DRAWN
 )
 async def get_overlay(analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Return the thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
     return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "overlay", if_none_match)
 
 
-@router.get(
-    "/heatmap.png",
-    summary="The probability map over the slide",
-    response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
-)
+@router.get("/heatmap.png", summary="The probability map over the slide", response_class=Response, responses=DRAWN)
 async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Return the probability map over the thumbnail; each pixel shows the highest probability in it."""
     return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "heatmap", if_none_match)
 
 
 @router.get(
-    "/detections/{number}.png",
-    summary="One mitosis, 64 um wide and high",
-    response_class=Response,
-    responses=problems(NotFound, NotFinished, SlideDamaged, StorageFull, StoredDamaged) | PNG,
+    "/detections/{number}.png", summary="One mitosis, 64 um wide and high", response_class=Response, responses=DRAWN
 )
 async def get_detection(
     analysis_id: str,
@@ -215,16 +202,14 @@ def _needed(result: Result, kind: Kind) -> dict[str, str]:
 async def _drawn(state: State, analysis: Analysis, result: Result | None, kind: Kind, number: int) -> bytes:
     """Draw a picture. Raises as `Sandbox.draw`, and as `Result.has` for what it is drawn of."""
     stored = await on_disk(find_slide, state.engine, analysis.tenant, analysis.slide_id)
-    files = await on_disk(_needed, result, kind) if result else {}
+    files: dict[str, Any] = await on_disk(_needed, result, kind) if result else {}
     picture = Picture(
         kind,
         location=await on_disk(stored.location, state.storage),
         name=stored.name,
         mpp=analysis.request.get("mpp"),
-        report=files.get("report", ""),
-        map=files.get("map", ""),
-        tissue=files.get("tissue", ""),
         number=number,
+        **files,
     )
     drawn = state.storage.result_folder(analysis.id) / f"{uuid.uuid4()}.partial"
     try:

@@ -23,7 +23,7 @@ from service.cli.console import (
     slides_progress,
     write,
 )
-from service.cli.options import Arithmetic, Device, ExcludeOption, Model, Mpp, Precision, RegionOption, Threshold
+from service.cli.options import Arithmetic, Device, ExcludeOption, Halo, Model, Mpp, Precision, RegionOption, Threshold
 from service.cli.processes import side_by_side
 from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
 from service.errors import InternalError, MitosisError, ParameterInvalid
@@ -115,9 +115,7 @@ def analyze_command(
         Optional[Path],
         typer.Option("--map", metavar="FILE.ome.tif|DIR.ome.zarr", help="The probability map, for QuPath or napari."),
     ] = None,
-    halo: Annotated[
-        Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
-    ] = None,
+    halo: Halo = None,
     any_stain: Annotated[bool, typer.Option("--any-stain", help="Examine what does not look like H&E, too.")] = False,
 ) -> None:
     """Find and count the mitoses of slides."""

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from service.cli.console import tracked
-from service.cli.options import Arithmetic, FieldMpp, Model, Precision, Threshold
+from service.cli.options import Arithmetic, FieldMpp, Halo, Model, Precision, Threshold
 from service.errors import FileMissing, ParameterInvalid
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
 from service.training.fields import select_fields
@@ -28,9 +28,7 @@ def evaluate_command(
     ] = None,
     cases: Annotated[Optional[str], typer.Option(metavar="A,B", help="Only these cases.")] = None,
     threshold: Threshold = None,
-    halo: Annotated[
-        Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")
-    ] = None,
+    halo: Halo = None,
     precision: Precision = "auto",
 ) -> None:
     """Measure a detector on labelled fields: image level, localisation, calibration; with curves and pictures."""

@@ -23,6 +23,7 @@ FieldMpp = Annotated[
     Optional[list[float]], typer.Option(help="Um per pixel where the data do not say it: one for all, or one each.")
 ]
 Threshold = Annotated[Optional[float], typer.Option(help="Instead of the model's operating point.")]
+Halo = Annotated[Optional[int], typer.Option(metavar="PX", help="Context read round each tile; 112 equals one pass.")]
 Model = Annotated[Optional[str], typer.Option(metavar="ID|PATH", help="Model id, or a folder with weights and card.")]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]

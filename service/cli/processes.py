@@ -69,11 +69,19 @@ def _pool(number: int, count: int) -> ProcessPoolExecutor:
 def _begin(number: int, count: int) -> None:
     """Take a share of the cores, before any library counts them; leave Ctrl-C to the parent, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):
+        share_cores(0, number, count)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def share_cores(process: int, number: int, count: int) -> None:
+    """Give a process, one of so many, its share of the cores: libraries with as many threads each only wait.
+
+    0 is this process. Raises OSError.
+    """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        with suppress(OSError):
-            os.sched_setaffinity(0, cores[number % len(cores) :: count] or cores)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+        os.sched_setaffinity(process, cores[number % len(cores) :: count])
 
 
 def _end_with_parent() -> None:

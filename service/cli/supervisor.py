@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from service.cli.processes import share_cores
 from service.errors import SettingsInvalid
 from service.files import keep_private, private_file
 from service.intake.child_environment import without_logins
@@ -117,10 +118,7 @@ class WorkerProcesses:
             preexec_fn=_step_back,
             start_new_session=True,
         )
-        if hasattr(os, "sched_setaffinity"):  # libraries with as many threads each as there are cores only wait
-            cores = sorted(os.sched_getaffinity(0))
-            share = cores[number % len(cores) :: self._count] or cores
-            os.sched_setaffinity(process.pid, share)
+        share_cores(process.pid, number, self._count)
         self._processes[number] = process
 
     def _watch(self) -> None:

@@ -31,6 +31,7 @@ from service.export.fhir_order import (
     accession,
     coding,
     container,
+    filled,
     identifier,
     number_of,
     printable,
@@ -147,8 +148,7 @@ def _values(node: Any, names: list[str]) -> list[Any]:
 def _resource(kind: str, name: str, **elements: Any) -> Resource:
     """Make a resource with an id made of a name, without the elements that are empty."""
     identity = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{kind} {name}"))
-    filled = {key: value for key, value in elements.items() if value not in (None, "", [], {})}
-    return {"resourceType": kind, "id": identity, **filled}
+    return {"resourceType": kind, "id": identity, **filled(**elements)}
 
 
 def _entry(resource: Resource, bundle: str) -> Resource:
@@ -249,10 +249,7 @@ def _diagnostic_report(
         "DiagnosticReport",
         name,
         text={"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml">{paragraphs}</div>'},
-        identifier=[
-            identifier(report.analysis.id, system="urn:mitosis:analysis"),
-            *filter(None, (accession(order), filler)),
-        ],
+        identifier=[identifier(report.analysis.id, system="urn:mitosis:analysis"), accession(order), filler],
         basedOn=request_of(order),
         category=[_concept((codes.SURGICAL_PATHOLOGY,))],
         code=_concept(codes.REPORT),

@@ -210,8 +210,6 @@ def _assemble(segments: list[tuple[str, Fields]]) -> bytes:
 
 
 def _fill(segment: Any, fields: Fields) -> None:
-    from hl7apy.exceptions import HL7apyException
-
     for number, value in fields.items():
         name = f"{segment.name}_{number}"
         values = [_fitting(name, each) for each in (value if isinstance(value, list) else [value])]
@@ -220,24 +218,20 @@ def _fill(segment: Any, fields: Fields) -> None:
                 setattr(segment, name.lower(), values[0])
             for repeated in values[1:]:
                 segment.add_field(name).value = repeated
-        except HL7apyException as error:  # it quotes the value
-            where = f"{segment.name}-{number}"
-            raise FormatUnavailable(
-                f"the order or the report says more in {where} than HL7 v2.5.1 has room for"
-            ) from error
+        except _hl7apy().exceptions.HL7apyException as error:  # it quotes the value
+            what = f"the order or the report says more in {segment.name}-{number} than HL7 v2.5.1 has room for"
+            raise FormatUnavailable(what) from error
 
 
 def _fitting(name: str, value: str) -> str:
     """Escape the & of a field where it came as plain text ("H&E"), and separates nothing that HL7 knows."""
-    from hl7apy.consts import VALIDATION_LEVEL
-    from hl7apy.core import Field
-    from hl7apy.exceptions import HL7apyException
-
     if "&" not in value:
         return value
+    hl7apy = _hl7apy()
+    strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
     try:
-        Field(name, version="2.5.1", validation_level=VALIDATION_LEVEL.STRICT).value = value
-    except HL7apyException:
+        hl7apy.core.Field(name, version="2.5.1", validation_level=strict).value = value
+    except hl7apy.exceptions.HL7apyException:
         return value.replace("&", ESCAPES["&"])
     return value
 
