@@ -36,6 +36,11 @@ class Box:
         x, y = max(self.x, other.x), max(self.y, other.y)
         return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns, in an array of its frame."""
+        return slice(self.y, self.bottom), slice(self.x, self.right)
+
     def slices_of(self, part: "Box") -> tuple[slice, slice]:
         """Give rows and columns of a part of this box, in an array of the whole box."""
         left, top = part.x - self.x, part.y - self.y

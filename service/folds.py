@@ -36,7 +36,7 @@ def _twice_as_dense(density: Density, tissue: TissueMask) -> Mask:
     """Find tissue that is far denser than all round it, of its hue, (h, w)."""
     mask = tissue.mask
     share = np.asarray(tissue.coverage[..., None] / np.float32(WHOLE), np.float32)
-    here = _mean(density * share, 3) / _mean(share, 3).clip(0.2)
+    here = _mean(density * share) / _mean(share).clip(0.2)
     around = _around(density, share, np.median(here[mask], axis=0))
     total, total_around = here.sum(-1), around.sum(-1).clip(0.1)
     hue = here / total[..., None].clip(0.1) - around / total_around[..., None]
@@ -47,8 +47,9 @@ def _twice_as_dense(density: Density, tissue: TissueMask) -> Mask:
     return np.asarray(scipy.ndimage.binary_propagation(begun, EIGHT, mask=begun | goes_on), bool)
 
 
-def _mean(values: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    return np.asarray(scipy.ndimage.uniform_filter(values, (size, size, 1)), np.float32)
+def _mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Average each px with its eight neighbours, by channel."""
+    return np.asarray(scipy.ndimage.uniform_filter(values, (3, 3, 1)), np.float32)
 
 
 def _around(

@@ -21,7 +21,6 @@ from service.window_tissue import ExaminedHotspot, examine, grown, holds
 
 CONFIDENCE = 0.95  # of the counts' intervals
 
-
 Windows: TypeAlias = dict[tuple[WindowShape, float], list[Hotspot]]  # by shape and area (mm2), most active first
 
 

@@ -30,7 +30,8 @@ def network_input(
     """
     count, height, width, _ = patches.shape
     pixels = np.empty((count, 3, height, width), np.float32) if pixels is None else pixels
-    mean, std = (np.float32(255) * _column(each) for each in (card.normalisation.mean, card.normalisation.std))
+    by_channel = np.array([card.normalisation.mean, card.normalisation.std], np.float32)
+    mean, std = np.float32(255) * by_channel[:, :, np.newaxis]  # each (3, 1)
     rows = max(1, PIECE_PX // width)
     for patch, planes in zip(patches, pixels, strict=True):
         for top in range(0, height, rows):
@@ -50,7 +51,3 @@ def _stained(part: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32]) ->
     np.exp(moved, out=moved)
     moved -= np.float32(1)
     return moved
-
-
-def _column(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    return np.asarray(values, np.float32).reshape(3, 1)

@@ -97,7 +97,8 @@ class _Layers:
         weight, bias = _folded(self._tensors, name, norm)
         pad = weight.shape[2] // 2
         kernel = _in_8_bits(weight) if norm and self._ranges is not None else weight
-        return ops.add(ops.convolution(x, kernel, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1]), _per_channel(bias))
+        convolved = ops.convolution(x, kernel, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1])
+        return ops.add(convolved, bias.reshape(1, -1, 1, 1))
 
 
 def _in_8_bits(weight: npt.NDArray[np.float32]) -> Node:
@@ -128,7 +129,3 @@ def _attention_map(features: Node, layers: _Layers) -> Node:
     pooled = ops.reduce_sum(ops.multiply(features, weights), [2, 3], keep_dims=True)
     image = ops.sigmoid(layers.convolution(pooled, "classifier"))
     return ops.clamp(ops.multiply(relative, image), LEAST, 1 - LEAST)
-
-
-def _per_channel(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    return np.asarray(values, np.float32).reshape(1, -1, 1, 1)

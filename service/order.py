@@ -23,7 +23,6 @@ Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValida
 # preliminary: computed, seen by nobody; final: a person confirmed it; amended: changed after it was final
 ResultStatus: TypeAlias = Literal["preliminary", "final", "amended"]
 
-
 Priority: TypeAlias = Literal["routine", "stat"]  # of an analysis; stat goes first
 
 MAX_IDENTIFIERS: Final = 100  # of a patient: each is compared with each of other sources

@@ -32,9 +32,7 @@ class ProbabilityMap:
 
     def write(self, tile: Tile, probabilities: npt.NDArray[np.float32]) -> None:
         """Keep the cells that are the tile's own, out of all that it gave, (h, w)."""
-        cells = tile.write
-        kept = probabilities[tile.kept(self.lattice.stride_px)]
-        self.values[cells.y : cells.bottom, cells.x : cells.right] = kept
+        self.values[tile.write.slices] = probabilities[tile.kept(self.lattice.stride_px)]
         self.done.add(tile)
 
     def save(self, path: Path, key: str = "") -> None:
@@ -58,8 +56,7 @@ class ProbabilityMap:
             import xarray
         lattice, values = self.lattice, np.full_like(self.values, np.nan)
         for tile in self.done:
-            cells = np.s_[tile.write.y : tile.write.bottom, tile.write.x : tile.write.right]
-            values[cells] = self.values[cells]
+            values[tile.write.slices] = self.values[tile.write.slices]
         rows, columns = (np.arange(count) * float(lattice.stride_px) for count in values.shape)
         x, y = lattice.to_level0(columns, rows)
         places: dict[str, Any] = {"x": ("x", x, {"units": "level-0 px"}), "y": ("y", y, {"units": "level-0 px"})}
@@ -86,9 +83,7 @@ class ProbabilityMap:
     def merge(self, other: "ProbabilityMap") -> None:
         """Take over what another map of the same lattice has."""
         for tile in other.done - self.done:
-            cells = tile.write
-            rows, columns = slice(cells.y, cells.bottom), slice(cells.x, cells.right)
-            self.values[rows, columns] = other.values[rows, columns]
+            self.values[tile.write.slices] = other.values[tile.write.slices]
             self.done.add(tile)
 
     @classmethod

@@ -35,7 +35,6 @@ QUALITY_ARRAYS = ("coverage", "kinds", "scale", "mpp")  # as a map is saved
 EARLIER_ARRAYS = ("bits", "shape", "scale", "mpp")  # of the tissue mask that was once saved in its stead
 DARKEST = 16  # grey levels: a scanner's black border is below, a black pen is not
 
-
 Rounded = Annotated[float, AfterValidator(lambda amount: round(amount, 4))]  # as reports have areas and parts
 
 

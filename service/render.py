@@ -1,5 +1,6 @@
 """Pictures of a report: the overlay, the heat map, the hot-spot, and crops round its figures."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ TISSUE, FIGURE, HOTSPOT, INK = (40, 120, 200), (0, 190, 80), (240, 120, 0), (30,
 HEAT = np.array([0.75, 0.05, 0.15])
 SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000)
 CROP_UM = 64.0
+GALLERY_COLUMNS, GALLERY_PX = 8, 200  # side of a picture in it
 HOTSPOT_PX, HOTSPOT_MARGIN = 1200, 1.1  # side of the picture, and what it shows to each side, in radii
 
 
@@ -78,10 +80,10 @@ def heat_map(slide: Slide, probabilities: ProbabilityMap) -> Image.Image:
     return _captioned(Image.fromarray(tinted), ["Probability of a mitosis"], scale * slide.require_mpp()[0])
 
 
-def crop(slide: Slide, figure: Detection | Marked, size_um: float = CROP_UM, size_px: int = 256) -> Image.Image:
-    """Draw the surroundings of one figure, `size_um` wide and high, as a square picture."""
+def crop(slide: Slide, figure: Detection | Marked, size_px: int = 256) -> Image.Image:
+    """Draw the surroundings of one figure, CROP_UM wide and high, as a square picture."""
     mpp = slide.require_mpp()
-    scale = (size_um / mpp[0] / size_px, size_um / mpp[1] / size_px)
+    scale = (CROP_UM / mpp[0] / size_px, CROP_UM / mpp[1] / size_px)
     left, top = figure.x / scale[0] - size_px / 2, figure.y / scale[1] - size_px / 2
     return Image.fromarray(slide.read(Box(round(left), round(top), size_px, size_px), scale))
 
@@ -103,17 +105,16 @@ def hot_spot(slide: Slide, spot: CirclePlace, points: Sequence[Marked]) -> Image
     return _captioned(picture, [], side_um / HOTSPOT_PX)
 
 
-def gallery(slide: Slide, points: Sequence[Marked], columns: int = 8, size_px: int = 200) -> Image.Image:
+def gallery(slide: Slide, points: Sequence[Marked]) -> Image.Image:
     """Draw the surroundings of figures side by side, each with its number."""
-    rows = -(-len(points) // columns)
-    sheet = Image.new("RGB", (min(columns, len(points)) * size_px, rows * size_px), "white")
+    rows, columns = math.ceil(len(points) / GALLERY_COLUMNS), min(GALLERY_COLUMNS, len(points))
+    sheet = Image.new("RGB", (columns * GALLERY_PX, rows * GALLERY_PX), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
     for place, figure in enumerate(points):
-        corner = (place % columns * size_px, place // columns * size_px)
-        sheet.paste(crop(slide, figure, size_px=size_px - 4), corner)
-        draw.text(
-            (corner[0] + 5, corner[1] + 3), str(figure.id), fill=INK, font=font, stroke_width=3, stroke_fill="white"
-        )
+        row, column = divmod(place, GALLERY_COLUMNS)
+        x, y = column * GALLERY_PX, row * GALLERY_PX
+        sheet.paste(crop(slide, figure, size_px=GALLERY_PX - 4), (x, y))
+        draw.text((x + 5, y + 3), str(figure.id), fill=INK, font=font, stroke_width=3, stroke_fill="white")
     return sheet
 
 

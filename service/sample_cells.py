@@ -11,7 +11,6 @@ LATTICE_PX = 4  # 1 um: finer than any border the layout has to place
 GRAIN_PX = 1024  # period of the fine textures
 CELL_PX = 47  # from one tumour cell to the next
 
-
 Field = npt.NDArray[np.floating[Any]]  # float32 wherever it is large
 Block = tuple[slice, slice]  # rows and columns, level-0 px
 

@@ -62,7 +62,7 @@ class Sections:
         """Tell the section that most tissue in a box (level-0 px) belongs to; without tissue, most of the box."""
         if self.count == 1:
             return 0
-        here = self.tissue.slices(box, 1)  # as `TissueMask.touches`
+        here = self.tissue.slices(box)  # as `TissueMask.touches`
         labels, coverage = self.labels[here], self.tissue.coverage[here]
         weights = coverage if coverage.any() else np.ones_like(coverage)
         return int(np.bincount(labels.ravel(), weights.ravel()).argmax())

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -88,14 +89,10 @@ def _extreme_angles(components: npt.NDArray[np.float64]) -> tuple[float, float]:
     """
     x, y = components.T
     if (y > 0).all():
-        high, low = _percentiles(x / y, EXTREME_PERCENT, 100 - EXTREME_PERCENT, of=_arc_cotangent)
+        high, low = _percentiles(x / y, EXTREME_PERCENT, 100 - EXTREME_PERCENT, of=partial(math.atan2, 1))
     else:
         low, high = _percentiles(np.arctan2(y, x), EXTREME_PERCENT, 100 - EXTREME_PERCENT)
     return low, high
-
-
-def _arc_cotangent(value: float) -> float:
-    return math.atan2(1, value)
 
 
 def _percentiles(

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from service.ink import EIGHT, Density, Mask, find_ink
+from service.ink import EIGHT, Density, Mask
 from service.overview import MASK_UM, Overview
 from service.region import Outline, Region
-from service.slide import Box, Rgb, Slide
+from service.slide import Box, Rgb
 
 STAINED = 0.04  # least optical density (natural) of green over red or blue
 COLOURED = 0.15  # of green's: dust and shadows have less, tissue more (all but 0.02 % of the px of the fields at hand)
@@ -73,7 +73,7 @@ class TissueMask:
 
     def touches(self, box: Box) -> bool:
         """Tell whether tissue lies in a box (level-0 px) or within a mask pixel of it."""
-        return bool(self.coverage[self.slices(box, 1)].any())
+        return bool(self.coverage[self.slices(box)].any())
 
     def without(self, hidden: Mask) -> "TissueMask":
         """Leave out some pixels (h, w)."""
@@ -98,10 +98,10 @@ class TissueMask:
         rows, columns = self.crossings(np.array([x]), np.array([y]))
         return int(rows[0, 0]), int(columns[0])
 
-    def slices(self, box: Box, margin: int = 0) -> tuple[slice, slice]:
-        """Find the mask's rows and columns in a box (level-0 px), and some round it."""
-        left, top = round(box.x / self.scale[0]) - margin, round(box.y / self.scale[1]) - margin
-        right, bottom = round(box.right / self.scale[0]) + margin, round(box.bottom / self.scale[1]) + margin
+    def slices(self, box: Box) -> tuple[slice, slice]:
+        """Find the mask's rows and columns in a box (level-0 px), and one on each side of it."""
+        left, top = round(box.x / self.scale[0]) - 1, round(box.y / self.scale[1]) - 1
+        right, bottom = round(box.right / self.scale[0]) + 1, round(box.bottom / self.scale[1]) + 1
         return slice(max(0, top), max(0, bottom)), slice(max(0, left), max(0, right))
 
 
@@ -109,13 +109,6 @@ def shares(first: float, last: float, count: int) -> npt.NDArray[np.float32]:
     """Tell how much of each of so many px lies between two places, both in px."""
     px = np.arange(count)
     return np.asarray(np.clip(np.minimum(px + 1, last) - np.maximum(px, first), 0, 1), np.float32)
-
-
-def find_tissue(slide: Slide) -> TissueMask:
-    """Find the tissue of a slide whose mpp is known; raises as `Overview.of` does."""
-    overview = Overview.of(slide)
-    density = overview.density()
-    return tissue_on(overview, density, find_ink(density))
 
 
 def tissue_on(overview: Overview, density: Density, ink: Mask) -> TissueMask:

@@ -3,12 +3,22 @@
 import numpy as np
 import numpy.typing as npt
 
+from service.ink import find_ink
+from service.overview import Overview
 from service.sections import Sections
-from service.tissue import WHOLE, TissueMask
+from service.slide import Slide
+from service.tissue import WHOLE, TissueMask, tissue_on
 
 PITCH_UM = 8.0
 MPP = (0.25, 0.25)
 Box_um = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def find_tissue(slide: Slide) -> TissueMask:
+    """The tissue of a slide whose mpp is known."""
+    overview = Overview.of(slide)
+    density = overview.density()
+    return tissue_on(overview, density, find_ink(density))
 
 
 def all_tissue(width_um: float, height_um: float) -> Sections:

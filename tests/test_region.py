@@ -32,7 +32,8 @@ from service.region import (
 from service.report import Report
 from service.sample import SampleSlide, draw_sample_slide
 from service.slide import Box, Extent, open_slide
-from service.tissue import TissueMask, find_tissue
+from service.tissue import TissueMask
+from tests.glass import find_tissue
 
 SQUARE = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
 HOLE = [[40, 40], [60, 40], [60, 60], [40, 60], [40, 40]]

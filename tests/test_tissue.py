@@ -14,7 +14,8 @@ from service.ink import find_ink
 from service.overview import Overview
 from service.region import region_of
 from service.slide import Box, Rgb, open_slide
-from service.tissue import WHOLE, TissueMask, find_tissue, tissue_on
+from service.tissue import WHOLE, TissueMask, tissue_on
+from tests.glass import find_tissue
 from tests.slides import GLASS, NUCLEUS, STROMA, draw_tissue
 
 

@@ -17,7 +17,6 @@ from service.store.storage import Storage
 STALL_S = 30.0  # without a byte
 SLOWEST_BYTES_PER_S = 1024  # on average, beyond the first STALL_S: a byte now and then holds a connection for ever
 
-
 _being_sent: WeakValueDictionary[str, Response] = WeakValueDictionary()  # by tag
 
 

@@ -13,9 +13,9 @@ from service.errors import MitosisError
 LISTENS = "0A"  # in /proc/net/tcp
 
 
-def gateway_lives(host: str = "127.0.0.1", port: int = 8000) -> bool:
-    """Tell whether a gateway answers there."""
-    connection = http.client.HTTPConnection(host, port, timeout=4)
+def gateway_lives(port: int = 8000) -> bool:
+    """Tell whether a gateway of this host answers there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status == http.client.OK

@@ -52,7 +52,6 @@ AWAY: Final = (401, 403, 408, 429, 502, 503, 504)  # whatever were sent, it woul
 
 log = structlog.get_logger(__name__)
 
-
 Channel = Callable[[OutgoingResult], None]  # raises DeliveryFailed, DeliveryRejected, NotApplicable, FormatUnavailable
 
 

@@ -15,18 +15,13 @@ from service.export.hl7_text import escaped
 
 MAX_SEGMENTS: Final = 100_000
 MAX_FIELDS: Final = 100  # the others are left in one piece
-COMMON: Final = {  # names that are no HL7 table's
-    **{f"{prefix}{page}": f"cp{page}" for page in range(1250, 1259) for prefix in ("CP", "WINDOWS-")},
-    **{f"ISO{dash}8859-{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15) for dash in ("-", "_")},
-    "UTF8": "utf-8",
-    "US-ASCII": "ascii",
-    "GB18030": "gb18030",
-    "EUC-KR": "euc_kr",
-    "BIG5": "big5",
-    "SHIFT_JIS": "shift_jis",
-}
-CHARSETS: Final = {  # table 0211
-    **COMMON,
+COMMON: Final = (  # names that are no HL7 table's; Python knows them all
+    *(f"{prefix}{page}" for page in range(1250, 1259) for prefix in ("CP", "WINDOWS-")),
+    *(f"ISO{dash}8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15) for dash in ("-", "_")),
+    *("UTF8", "US-ASCII", "GB18030", "EUC-KR", "BIG5", "SHIFT_JIS"),
+)
+CHARSETS: Final = {  # table 0211: name to codec
+    **{name: name for name in COMMON},
     "ASCII": "ascii",
     "ISO IR6": "ascii",
     **{f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},

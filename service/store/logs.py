@@ -40,7 +40,6 @@ ABOUT_WHAT_WAS_GIVEN = (BadInput, ValueError, LookupError, AssertionError)
 SHORTEST_NAME = 4  # what is shorter is in every other word
 OURS = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "celery.task", "kombu")  # come with handlers
 
-
 _names: ContextVar[re.Pattern[str] | None] = ContextVar("names", default=None)
 
 

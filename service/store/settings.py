@@ -81,7 +81,6 @@ def _web_page(url: str) -> str:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_commas)]  # "a, b" in the environment
 
-
 DicomMap = Literal["map", "area"]
 
 

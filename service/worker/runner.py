@@ -123,7 +123,8 @@ class Runner:
                 log.info("task handed back: this worker stops")
             except Exception as error:  # noqa: BLE001  whatever it is, the analysis must not be left hanging
                 self._report(claim, error)
-            self._send_next(claim)
+            with suppress(DatabaseUnavailable, QueueUnavailable):  # then the gateway's maintenance sends what follows
+                send_queued(self._analyses, self._broker, claim.analysis.id)
 
     def _is_ours(self, kind: str, analysis: Analysis) -> bool:
         reason = not_ours(kind, analysis, lambda: live_workers(self._analyses.engine))
@@ -220,11 +221,6 @@ class Runner:
         with suppress(DatabaseUnavailable):  # then the lease runs out, and the task is tried again
             (self._analyses.retry if again else self._analyses.fail)(claim, problem)
             self._broker.tell_ended(claim.analysis.id)
-
-    def _send_next(self, claim: Claim) -> None:
-        """Queue at once what follows; what cannot be sent now, the gateway's maintenance sends."""
-        with suppress(DatabaseUnavailable, QueueUnavailable):
-            send_queued(self._analyses, self._broker, claim.analysis.id)
 
     def _detector(self, model: str) -> Detector:
         """Load and warm the detector of a model; only the last one stays loaded."""

@@ -27,7 +27,7 @@ from service.errors import (
 from service.readers.opening import open_reader, slide_name
 from service.readers.slide_metadata import ome_images
 from service.slide import Box, Rgb, open_slide
-from service.tissue import find_tissue
+from tests.glass import find_tissue
 from tests.slides import claim_size, draw_tissue, loop_ifds, pyramid_of, write_ome_tiff, write_pyramid, write_svs
 
 PIXELS = draw_tissue(300, 200)

@@ -11,11 +11,11 @@ from service.errors import DataInvalid
 from service.sections import Sections, estimate_stains
 from service.slide import open_slide
 from service.stain import StainMatrix
-from service.tissue import find_tissue
 from service.training.augmentation import GLASS
 from service.training.fields import Field, read_fields
 from service.training.patches import HardNegatives, LoadedField, PatchSource, load_fields, prefetched, reference_stain
 from service.training.recipe import Augmentation
+from tests.glass import find_tissue
 from tests.training.test_augmentation import NO_AUGMENTATION
 
 SIZE_PX = 100
