@@ -13,6 +13,11 @@ class Box:
     width: int
     height: int
 
+    @classmethod
+    def between(cls, x: int, y: int, right: int, bottom: int) -> "Box":
+        """Make the box that begins at x, y and ends before `right` and `bottom`; empty where it would end earlier."""
+        return cls(x, y, max(0, right - x), max(0, bottom - y))
+
     @property
     def right(self) -> int:
         """First x past the box."""
@@ -33,8 +38,8 @@ class Box:
 
     def overlap(self, other: "Box") -> "Box":
         """Find what two boxes share; without width or height if that is nothing."""
-        x, y = max(self.x, other.x), max(self.y, other.y)
-        return Box(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
+        right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
+        return Box.between(max(self.x, other.x), max(self.y, other.y), right, bottom)
 
     @property
     def slices(self) -> tuple[slice, slice]:

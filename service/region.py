@@ -7,7 +7,7 @@ else in this library a whole number is a pixel's centre; `Outline.contains` take
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -42,8 +42,7 @@ class Outline:
     def box(self) -> Box:
         """The smallest box of whole px round it."""
         left, top, right, bottom = self.shape.bounds
-        x, y = math.floor(left), math.floor(top)
-        return Box(x, y, math.ceil(right) - x, math.ceil(bottom) - y)
+        return Box.between(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
 
     def contains(self, x: float, y: float) -> bool:
         """Tell whether a point (level-0 px, pixel centres at whole numbers) lies inside, or on the line."""
@@ -121,7 +120,7 @@ def region_json(region: Region) -> dict[str, Any]:
     """Write a region as a report has it: x, y, width, height, or a GeoJSON geometry, with its unit if that is um."""
     if isinstance(region, Outline):
         return region.as_json() | ({} if region.unit == "px" else {"unit": region.unit})
-    return {"x": region.x, "y": region.y, "width": region.width, "height": region.height}
+    return asdict(region)
 
 
 def geometry_of(region: Region) -> dict[str, Any]:

@@ -123,18 +123,16 @@ def window_stains(slide: Slide, tissue: TissueMask, scale: tuple[float, float]) 
     corners = _corners(slide, tissue, scale)
     if not corners:
         return WindowStains([], 0.0)
-    (x, y), (right, bottom) = np.min(corners, axis=0).tolist(), (np.max(corners, axis=0) + WINDOW_PX).tolist()
-    around, seen = Box(x, y, right - x, bottom - y), len(corners) * WINDOW_PX**2
+    first, end = np.min(corners, axis=0).tolist(), (np.max(corners, axis=0) + WINDOW_PX).tolist()
+    around, seen = Box.between(*first, *end), len(corners) * WINDOW_PX**2
     step = OVERLAPPING_STEP if around.width * around.height <= seen else 1
     dense = around.width * around.height <= 2 * seen
     pixels = slide.read(around, scale) if dense else None  # one reading in place of a hundred
 
     def windows() -> Iterator[npt.NDArray[np.uint8]]:
         for left, top in corners:
-            if pixels is not None:
-                window = pixels[top - y : top - y + WINDOW_PX, left - x : left - x + WINDOW_PX]
-            else:
-                window = slide.read(Box(left, top, WINDOW_PX, WINDOW_PX), scale)
+            box = Box(left, top, WINDOW_PX, WINDOW_PX)
+            window = slide.read(box, scale) if pixels is None else pixels[around.slices_of(box)]
             yield window[::step, ::step].reshape(-1, 3)
 
     return estimate_windows(windows(), FEWEST_PIXELS // step**2)

@@ -255,7 +255,7 @@ class Slide:
             return self.read_level(level, Box(int(x), int(y), box.width, box.height))
         margin = math.ceil(max(1.0, width / box.width, height / box.height)) + 1
         left, top = math.floor(x) - margin, math.floor(y) - margin
-        around = Box(left, top, math.ceil(x + width) + margin - left, math.ceil(y + height) + margin - top)
+        around = Box.between(left, top, math.ceil(x + width) + margin, math.ceil(y + height) + margin)
         source = (x - left, y - top, x - left + width, y - top + height)
         pixels = Image.fromarray(self.read_level(level, around))
         return np.asarray(pixels.resize((box.width, box.height), Image.Resampling.BILINEAR, source))
@@ -283,7 +283,7 @@ class Slide:
         for top in range(0, box.height, step):
             for left in range(0, box.width, step):
                 piece = Box(box.x + left, box.y + top, min(step, box.width - left), min(step, box.height - top))
-                pixels[top : top + piece.height, left : left + piece.width] = self.read(piece, scale)
+                pixels[box.slices_of(piece)] = self.read(piece, scale)
         return pixels
 
 

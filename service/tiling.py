@@ -75,8 +75,7 @@ class Lattice:
     def level0_box(self, box: Box) -> Box:
         """Give the level-0 px that a box of model px covers, rounded outwards."""
         x, y = math.floor(box.x * self.scale[0]), math.floor(box.y * self.scale[1])
-        right, bottom = math.ceil(box.right * self.scale[0]), math.ceil(box.bottom * self.scale[1])
-        return Box(x, y, right - x, bottom - y)
+        return Box.between(x, y, math.ceil(box.right * self.scale[0]), math.ceil(box.bottom * self.scale[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def _cells_of(lattice: Lattice, region: Box | None) -> Box:
     x, y = (max(0, math.floor(lattice.to_cell(first, axis))) for axis, first in enumerate((region.x, region.y)))
     last = (math.ceil(lattice.to_cell(end, axis)) for axis, end in enumerate((region.right, region.bottom)))
     right, bottom = (min(count, cell + 1) for count, cell in zip((lattice.columns, lattice.rows), last, strict=True))
-    return Box(x, y, right - x, bottom - y)
+    return Box.between(x, y, right, bottom)
 
 
 def _patch_box(lattice: Lattice, area: Box, row: int, column: int, cells: int) -> Box:
@@ -150,9 +149,8 @@ def _tile(lattice: Lattice, area: Box, block: list[tuple[int, int]], cells: int,
     first_column, last_column = min(column for _, column in block), max(column for _, column in block) + 1
     x, y = area.x + first_column * cells, area.y + first_row * cells
     right, bottom = min(area.right, area.x + last_column * cells), min(area.bottom, area.y + last_row * cells)
-    write = Box(x, y, right - x, bottom - y)
     stride, beyond = lattice.stride_px, PATCH_PX - lattice.step_px + halo_px
-    left_px, top_px = max(0, x * stride - halo_px), max(0, y * stride - halo_px)
-    right_px, bottom_px = min(lattice.width, right * stride + beyond), min(lattice.height, bottom * stride + beyond)
-    read = Box(left_px, top_px, right_px - left_px, bottom_px - top_px)
-    return Tile(read, write, (last_row - first_row) * (last_column - first_column), section)
+    around = Box.between(x * stride - halo_px, y * stride - halo_px, right * stride + beyond, bottom * stride + beyond)
+    read = around.overlap(Box(0, 0, lattice.width, lattice.height))
+    patches = (last_row - first_row) * (last_column - first_column)
+    return Tile(read, Box.between(x, y, right, bottom), patches, section)

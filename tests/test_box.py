@@ -26,6 +26,12 @@ def test_boxes_overlap_in_the_points_of_both(one: Box, other: Box) -> None:
     assert points(other.overlap(one)) == points(one.overlap(other))
 
 
+@given(places, places, places, places)
+def test_a_box_between_corners_ends_before_the_second(x: int, y: int, right: int, bottom: int) -> None:
+    wanted = {(column, row) for column in range(x, right) for row in range(y, bottom)}
+    assert points(Box.between(x, y, right, bottom)) == wanted
+
+
 @given(boxes, boxes)
 def test_slices_cut_a_part_out_of_the_whole(whole: Box, other: Box) -> None:
     part = whole.overlap(other)

@@ -49,8 +49,7 @@ class Pyramid:
         box = Box(column * TILE_PX, row * TILE_PX, TILE_PX, TILE_PX).overlap(level_box)
         if not (box.width and box.height):
             raise NotFound(f"there is no tile {column}, {row} on level {level}")
-        reach = Box(box.x - OVERLAP_PX, box.y - OVERLAP_PX, box.width + 2 * OVERLAP_PX, box.height + 2 * OVERLAP_PX)
-        return reach.overlap(level_box), scale
+        return box.grown(OVERLAP_PX).overlap(level_box), scale
 
     def descriptor(self) -> str:
         """Write the Deep Zoom Image as XML."""
@@ -78,9 +77,9 @@ class ShownSlide:
         if self._overview is None:
             width, height = (math.ceil(side / self._coarse) for side in (self.slide.width, self.slide.height))
             self._overview = self.slide.read_large(Box(0, 0, width, height), (float(self._coarse),) * 2)
-        shrunk, sides = int(scale / self._coarse), ((box.y, box.height), (box.x, box.width))
-        rows, columns = (slice(start * shrunk, (start + size) * shrunk) for start, size in sides)
-        return np.asarray(Image.fromarray(self._overview[rows, columns]).reduce(shrunk))
+        shrunk = int(scale / self._coarse)
+        part = Box(box.x * shrunk, box.y * shrunk, box.width * shrunk, box.height * shrunk)
+        return np.asarray(Image.fromarray(self._overview[part.slices]).reduce(shrunk))
 
 
 class ShownSlides:

@@ -74,6 +74,10 @@ class Level:
         row, column = divmod(index, self.columns)
         return Box(column * self.tile_width, row * self.tile_height, self.tile_width, self.tile_height)
 
+    def index_of(self, place: Box) -> int:
+        """Say which tile lies at a place."""
+        return place.y // self.tile_height * self.columns + place.x // self.tile_width
+
     def sampled(self) -> list[int]:
         """Choose the tiles to compare: the first, the fullest (glass is alike in every plane), and the middle one."""
         fullest = max(range(len(self.counts)), key=self.counts.__getitem__)
@@ -130,20 +134,19 @@ class JpegTiles:
         """Tell whether a tile is OpenSlide's; where that interpolates, each pixel lies between its neighbours."""
         level = self.levels[number]
         tile = level.place(index)
-        x, y = tile.x, tile.y
-        width = min(tile.width, level.width - x, COMPARED_PX)
-        height = min(tile.height, level.height - y, COMPARED_PX)
+        width = min(tile.width, level.width - tile.x, COMPARED_PX)
+        height = min(tile.height, level.height - tile.y, COMPARED_PX)
         try:
-            ours = self.read(number, x, y, width, height)
+            ours = self.read(number, Box(tile.x, tile.y, width, height))
         except LostPixels:  # whoever reads the tile will be told
             return True
         if ours is None:  # not in the file, or for OpenSlide to judge
             return True
-        place = (round(x * downsample), round(y * downsample))
-        theirs = np.asarray(judge.read_region(place, number, (width, height)))[..., :3]
+        x, y = tile.x * downsample, tile.y * downsample
+        theirs = np.asarray(judge.read_region((round(x), round(y)), number, (width, height)))[..., :3]
         if np.array_equal(ours, theirs):
             return True
-        if all(float(start * downsample).is_integer() for start in (x, y)):
+        if x.is_integer() and y.is_integer():
             return False
         inside = np.s_[1:-1, 1:-1]
         lowest, highest = (
@@ -153,7 +156,7 @@ class JpegTiles:
         theirs = theirs[inside]
         return bool(((theirs >= lowest - ROUNDING) & (theirs <= highest + ROUNDING)).all())
 
-    def read(self, number: int, x: int, y: int, width: int, height: int) -> Rgb | None:
+    def read(self, number: int, box: Box) -> Rgb | None:
         """Decode a box inside a level (level px), (height, width, 3); None where OpenSlide must be asked.
 
         Raises LostPixels.
@@ -161,16 +164,13 @@ class JpegTiles:
         level = self.levels.get(number)
         if level is None:
             return None
-        pixels = np.empty((height, width, 3), np.uint8)
-        for row in range(y // level.tile_height, (y + height - 1) // level.tile_height + 1):
-            for column in range(x // level.tile_width, (x + width - 1) // level.tile_width + 1):
-                tile = self._tile(number, level, row * level.columns + column)
-                if tile is None:
-                    return None
-                left, top = column * level.tile_width - x, row * level.tile_height - y
-                into = pixels[max(0, top) : top + level.tile_height, max(0, left) : left + level.tile_width]
-                from_x, from_y = max(0, -left), max(0, -top)
-                into[:] = tile[from_y : from_y + into.shape[0], from_x : from_x + into.shape[1]]
+        pixels = np.empty((box.height, box.width, 3), np.uint8)
+        for place in box.cells(level.tile_width, level.tile_height):
+            tile = self._tile(number, level, level.index_of(place))
+            if tile is None:
+                return None
+            part = place.overlap(box)
+            pixels[box.slices_of(part)] = tile[place.slices_of(part)]
         return pixels
 
     def _tile(self, number: int, level: Level, index: int) -> Rgb | None:

@@ -66,7 +66,7 @@ class Levels:
     def _read_inside(self, level: int, box: Box) -> Rgb:
         if self._jpeg_tiles is not None:
             try:
-                pixels = self._jpeg_tiles.read(level, box.x, box.y, box.width, box.height)
+                pixels = self._jpeg_tiles.read(level, box)
             except LostPixels as error:
                 raise self._damaged(level, error.tile or box, error) from error
             if pixels is not None:
@@ -84,7 +84,7 @@ class Levels:
         pixels = np.empty((box.height, box.width, 3), np.uint8)
         for chunk in box.cells(CHUNK_PX, CHUNK_PX):
             part = chunk.overlap(box)
-            whole = Box(chunk.x, chunk.y, part.right - chunk.x, part.bottom - chunk.y)
+            whole = Box.between(chunk.x, chunk.y, part.right, part.bottom)
             pixels[box.slices_of(part)] = self._decode(level, whole)[whole.slices_of(part)]
         return pixels
 
