@@ -18,6 +18,11 @@ class Box:
         """Make the box that begins at x, y and ends before `right` and `bottom`; empty where it would end earlier."""
         return cls(x, y, max(0, right - x), max(0, bottom - y))
 
+    @classmethod
+    def square(cls, x: float, y: float, side: int) -> "Box":
+        """Make the square whose centre is nearest to a place."""
+        return cls(round(x - side / 2), round(y - side / 2), side, side)
+
     @property
     def right(self) -> int:
         """First x past the box."""

@@ -78,7 +78,6 @@ def _fullest(coverage: npt.NDArray[np.uint8], window: int) -> list[tuple[int, in
 def _blur(slide: Slide, tissue: TissueMask, row: int, column: int) -> float:
     """Tell how blurred the window round a mask px is, 0 to 1."""
     scale = (WINDOW_MPP / tissue.mpp[0], WINDOW_MPP / tissue.mpp[1])
-    middle = ((column + 0.5) * tissue.scale[0] / scale[0], (row + 0.5) * tissue.scale[1] / scale[1])
-    box = Box(round(middle[0] - WINDOW_PX / 2), round(middle[1] - WINDOW_PX / 2), WINDOW_PX, WINDOW_PX)
-    green = slide.read(box, scale)[..., 1].astype(np.float32)
+    x, y = (column + 0.5) * tissue.scale[0] / scale[0], (row + 0.5) * tissue.scale[1] / scale[1]
+    green = slide.read(Box.square(x, y, WINDOW_PX), scale)[..., 1].astype(np.float32)
     return float(skimage.measure.blur_effect(green, h_size=COMPARED_PX, channel_axis=None))

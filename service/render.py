@@ -84,8 +84,7 @@ def crop(slide: Slide, figure: Detection | Marked, size_px: int = 256) -> Image.
     """Draw the surroundings of one figure, CROP_UM wide and high, as a square picture."""
     mpp = slide.require_mpp()
     scale = (CROP_UM / mpp[0] / size_px, CROP_UM / mpp[1] / size_px)
-    left, top = figure.x / scale[0] - size_px / 2, figure.y / scale[1] - size_px / 2
-    return Image.fromarray(slide.read(Box(round(left), round(top), size_px, size_px), scale))
+    return Image.fromarray(slide.read(Box.square(figure.x / scale[0], figure.y / scale[1], size_px), scale))
 
 
 def hot_spot(slide: Slide, spot: CirclePlace, points: Sequence[Marked]) -> Image.Image:
@@ -93,15 +92,16 @@ def hot_spot(slide: Slide, spot: CirclePlace, points: Sequence[Marked]) -> Image
     mpp = slide.require_mpp()
     side_um = 2 * HOTSPOT_MARGIN * spot.radius_um
     scale = (side_um / mpp[0] / HOTSPOT_PX, side_um / mpp[1] / HOTSPOT_PX)
-    left, top = (round(at / by - HOTSPOT_PX / 2) for at, by in zip((spot.x, spot.y), scale, strict=True))
-    picture = Image.fromarray(slide.read(Box(left, top, HOTSPOT_PX, HOTSPOT_PX), scale))
+    shown = Box.square(spot.x / scale[0], spot.y / scale[1], HOTSPOT_PX)
+    picture = Image.fromarray(slide.read(shown, scale))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
     radius = HOTSPOT_PX / 2 / HOTSPOT_MARGIN
-    _ring(draw, spot.x / scale[0] - left, spot.y / scale[1] - top, radius, radius, HOTSPOT, 4)
-    for number, x, y in points:
-        _ring(draw, x / scale[0] - left, y / scale[1] - top, 10, 10, FIGURE, 3)
-        at = (x / scale[0] - left + 12, y / scale[1] - top - 12)
-        draw.text(at, str(number), fill=INK, font=font, anchor="lm", stroke_width=3, stroke_fill="white")
+    _ring(draw, spot.x / scale[0] - shown.x, spot.y / scale[1] - shown.y, radius, radius, HOTSPOT, 4)
+    for figure in points:
+        x, y = figure.x / scale[0] - shown.x, figure.y / scale[1] - shown.y
+        _ring(draw, x, y, 10, 10, FIGURE, 3)
+        at = (x + 12, y - 12)
+        draw.text(at, str(figure.id), fill=INK, font=font, anchor="lm", stroke_width=3, stroke_fill="white")
     return _captioned(picture, [], side_um / HOTSPOT_PX)
 
 

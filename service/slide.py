@@ -280,10 +280,9 @@ class Slide:
         """Read as `read` does, in pieces, so that a slide without a pyramid does not have to fit into memory."""
         step = max(16, int(2048 * self.level_downsamples[self._levels.finest_within(min(scale))] / max(scale)))
         pixels = np.empty((box.height, box.width, 3), np.uint8)
-        for top in range(0, box.height, step):
-            for left in range(0, box.width, step):
-                piece = Box(box.x + left, box.y + top, min(step, box.width - left), min(step, box.height - top))
-                pixels[box.slices_of(piece)] = self.read(piece, scale)
+        for cell in box.cells(step, step):
+            piece = cell.overlap(box)
+            pixels[box.slices_of(piece)] = self.read(piece, scale)
         return pixels
 
 

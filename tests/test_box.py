@@ -32,6 +32,13 @@ def test_a_box_between_corners_ends_before_the_second(x: int, y: int, right: int
     assert points(Box.between(x, y, right, bottom)) == wanted
 
 
+@given(st.floats(-40, 40), st.floats(-40, 40), st.integers(1, 30))
+def test_a_square_lies_round_its_place(x: float, y: float, side: int) -> None:
+    square = Box.square(x, y, side)
+    assert (square.width, square.height) == (side, side)
+    assert max(abs(square.x + side / 2 - x), abs(square.y + side / 2 - y)) <= 0.5
+
+
 @given(boxes, boxes)
 def test_slices_cut_a_part_out_of_the_whole(whole: Box, other: Box) -> None:
     part = whole.overlap(other)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from service.cli.console import tracked
-from service.cli.options import Arithmetic, FieldMpp, Halo, Model, Precision, Threshold
+from service.cli.options import Arithmetic, FieldFolders, FieldMpp, Halo, Model, Precision, Threshold
 from service.errors import FileMissing, ParameterInvalid
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
 from service.training.fields import select_fields
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command r
 
 
 def evaluate_command(
-    data: Annotated[list[Path], typer.Option(metavar="DIR", help="Labelled fields; several folders may be given.")],
+    data: FieldFolders,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures and pictures go.")],
     mpp: FieldMpp = None,
     model: Model = None,

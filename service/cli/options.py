@@ -19,6 +19,7 @@ RegionOption = Annotated[
 ]
 ExcludeOption = Annotated[Optional[str], typer.Option(metavar="X,Y,W,H|FILE", help="Not this part; as --region.")]
 Mpp = Annotated[Optional[float], typer.Option(help="Um per pixel, where the file does not say it or is wrong.")]
+FieldFolders = Annotated[list[Path], typer.Option(metavar="DIR", help="Labelled fields; several folders may be given.")]
 FieldMpp = Annotated[
     Optional[list[float]], typer.Option(help="Um per pixel where the data do not say it: one for all, or one each.")
 ]

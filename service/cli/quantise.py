@@ -1,7 +1,6 @@
 """`mitosis quantise`: measure what 8-bit integers need to know of a model, and what they change."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -9,12 +8,12 @@ import typer
 from rich.console import Console
 
 from service.cli.console import tracked
-from service.cli.options import FieldMpp, Model
+from service.cli.options import FieldFolders, FieldMpp, Model
 from service.errors import ParameterInvalid
 
 
 def quantise_command(
-    data: Annotated[list[Path], typer.Option(metavar="DIR", help="Labelled fields; several folders may be given.")],
+    data: FieldFolders,
     mpp: FieldMpp = None,
     model: Model = None,
     most: Annotated[int, typer.Option(min=2, help="Fields to look at, spread over all.")] = 60,

@@ -127,4 +127,4 @@ class ShownSlides:
 def place_box(x: float, y: float, side: float, size_px: int) -> tuple[Box, float]:
     """Make a square round a place (level-0 px): a box of a grid, and the grid's scale."""
     scale = side / size_px
-    return Box(round(x / scale - size_px / 2), round(y / scale - size_px / 2), size_px, size_px), scale
+    return Box.square(x / scale, y / scale, size_px), scale
