@@ -209,8 +209,7 @@ def _response(
     members: Mapping[str, Any],
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    content = {"type": f"urn:mitosis:{code}", "title": title, "status": status, "detail": detail[:MAX_TEXT]}
-    content |= {"code": code, "instance": request_id(scope)} | dict(members)
+    content = _details(status, code, title, detail[:MAX_TEXT]) | {"instance": request_id(scope)} | dict(members)
     sent = dict(headers or {})
     if status == 401:
         sent["WWW-Authenticate"] = 'Bearer realm="mitosis"'
@@ -220,6 +219,11 @@ def _response(
         sent["Retry-After"] = str(max(1, round(members["retry_after_s"])))
     kind = OutcomeResponse if re.match("/fhir(/|$)", scope.get("path", "")) else ProblemResponse
     return kind({name: value for name, value in content.items() if value is not None}, status, sent)
+
+
+def _details(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
+    """Make the members that all problem details have."""
+    return {"type": f"urn:mitosis:{code}", "title": title, "status": status, "detail": detail, "code": code}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -284,15 +288,8 @@ def problems(*kinds: type[MitosisError]) -> dict[int | str, Any]:
     for kind in sorted(kinds, key=status_of):
         status, title = status_of(kind), title_of(kind)
         entry = entries.setdefault(status, _entry(status))
-        value = {
-            "type": f"urn:mitosis:{kind.code}",
-            "title": title,
-            "status": status,
-            "detail": "...",
-            "code": kind.code,
-        }
         examples = entry["content"][MEDIA_TYPE]["examples"]
-        examples[kind.code] = {"summary": title, "value": value}
+        examples[kind.code] = {"summary": title, "value": _details(status, kind.code, title, "...")}
         entry["description"] = f"{HTTPStatus(status).phrase}: " + ", ".join(f"`{code}`" for code in examples)
     return entries
 

@@ -128,8 +128,7 @@ class Provider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        endpoint = self._endpoint("authorization_endpoint")
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}", attempt
+        return _with_query(self._endpoint("authorization_endpoint"), asked), attempt
 
     def finish(self, code: str, attempt: Attempt) -> Person:
         """Exchange a code for the person who signed in.
@@ -169,7 +168,7 @@ class Provider:
         except ProviderUnavailable:
             return None
         back = {"client_id": self._client_id, "post_logout_redirect_uri": f"{self.public_url}/"}
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(back)}" if isinstance(endpoint, str) else None
+        return _with_query(endpoint, back) if isinstance(endpoint, str) else None
 
     # Tokens
 
@@ -326,6 +325,11 @@ class Provider:
         if not isinstance(found, dict):
             raise ProviderUnavailable(f"the OpenID provider answers {answer.status_code}; try again")
         return found
+
+
+def _with_query(url: str, asked: dict[str, str]) -> str:
+    """Add to an address that may have a query already."""
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(asked)}"
 
 
 def _can_verify(key: Any) -> bool:

@@ -112,7 +112,8 @@ def to_hl7(
     """
     require(order)
     filler = filler_number(order, report.analysis.id)
-    told = _Told(findings(report, chosen), envelope.viewer, with_pdf=pdf is not None)
+    found, shown = findings(report, chosen), "D" if withdrawn else STATUS[status]
+    observations = _observations(report, order, shown, found, viewer=envelope.viewer, with_pdf=pdf is not None)
     issued = (envelope.sent_at if withdrawn else None) or (confirmed.at if confirmed else report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
@@ -127,7 +128,7 @@ def to_hl7(
         ("ORC", _order_control(order, filler, "IP" if withdrawn else ORDER_STATUS[status], issued)),
         ("OBR", request | {7: observed_at(order, _time(report.analysis.created_at))}),
         *(("NTE", fields) for fields in notes),
-        *(("OBX", fields) for fields in _observations(report, order, "D" if withdrawn else STATUS[status], told)),
+        *(("OBX", fields) for fields in observations),
     ]
     if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
@@ -262,20 +263,13 @@ def _request(order: Order, filler: str, status: str, issued: datetime, confirmed
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """The contents of a message beyond what was analysed with what."""
-
-    findings: Sequence[Finding]
-    viewer: str
-    with_pdf: bool
-
-
-def _observations(report: Report, order: Order, status: str, told: _Told) -> list[Fields]:
+def _observations(
+    report: Report, order: Order, status: str, found: Sequence[Finding], *, viewer: str, with_pdf: bool
+) -> list[Fields]:
     """Write all OBX: the findings, each with its own sub-id, then what was analysed with what."""
     rows = [
         fields | {4: str(number), 17: parts("", finding.method)}
-        for number, finding in enumerate(told.findings, start=1)
+        for number, finding in enumerate(found, start=1)
         for fields in (_main(finding, status), *(_detail(each, status) for each in _details(report, finding)))
     ]
     texts = (
@@ -289,10 +283,10 @@ def _observations(report: Report, order: Order, status: str, told: _Told) -> lis
         (codes.STAIN, order.stain),
     )
     rows += [{2: "ST", 3: _code(name), 5: _shortened(text), 11: status} for name, text in texts if text]
-    if told.viewer:
-        link = parts(f"{told.viewer}/#analysis={report.analysis.id}", report.software.name, "TEXT", "HTML")
+    if viewer:
+        link = parts(f"{viewer}/#analysis={report.analysis.id}", report.software.name, "TEXT", "HTML")
         rows.append({2: "RP", 3: _code(codes.VIEWER), 5: link, 11: status})
-    if told.with_pdf:
+    if with_pdf:
         rows.append({2: "ED", 3: _code(codes.REPORT), 5: PDF, 11: status})
     rows = [row | {5: "", 8: "", 11: "D"} for row in rows] if status == "D" else rows
     equipment = [parts(report.software.version, report.software.name), parts(report.model.id, "model")]
