@@ -131,7 +131,7 @@ def reviewed(report: Report, glass: QualityMap, entries: Sequence[Entry]) -> Rev
 
 def as_signature(entry: Entry) -> Signature:
     """Give an entry that signs, as a review tells it."""
-    return Signature(**{name: getattr(entry, name) for name in Signature.model_fields})
+    return Signature.model_validate(entry, from_attributes=True)
 
 
 def undecided(report: Report, entries: Sequence[Entry]) -> tuple[int, int]:

@@ -103,7 +103,7 @@ class Analyses:
                 lock_orders(connection, submission.tenant)
             connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
             match(connection, analysis_id)
-            connection.execute(insert(tasks).values(_task(analysis_id, "whole", submission.priority)))
+            _queue(connection, analysis_id, "whole", submission.priority)
             mine = slides.c.id == submission.slide_id
             connection.execute(update(slides).where(mine, slides.c.analysed.is_(False)).values(analysed=True))
             if key is not None:
@@ -225,8 +225,7 @@ class Analyses:
             if not self._done(connection, claim, total=0):
                 return False
             for part, total in enumerate(totals):
-                row = _task(analysis.id, "part", analysis.priority, part=part, parts=len(totals), total=total)
-                connection.execute(insert(tasks).values(row))
+                _queue(connection, analysis.id, "part", analysis.priority, part=part, parts=len(totals), total=total)
             return True
 
     def finish_part(self, claim: Claim) -> bool:
@@ -237,8 +236,7 @@ class Analyses:
                 return False
             parts = and_(tasks.c.analysis_id == analysis.id, tasks.c.kind == "part", tasks.c.status != "done")
             if count(connection, tasks, parts) == 0:
-                row = _task(analysis.id, "merge", analysis.priority, parts=claim.parts)
-                connection.execute(insert(tasks).values(row))
+                _queue(connection, analysis.id, "merge", analysis.priority, parts=claim.parts)
             return True
 
     def fail(self, claim: Claim, problem: Problem) -> bool:
@@ -352,9 +350,10 @@ class Analyses:
             raise RuntimeError(f"analysis {analysis_id} has ended and cannot become {values['status']}")
 
 
-def _task(analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> dict[str, Any]:
+def _queue(connection: Connection, analysis_id: str, kind: Kind, priority: Priority, **values: Any) -> None:
+    """Write down a task; it is sent to the broker later."""
     row = {"id": str(uuid.uuid4()), "analysis_id": analysis_id, "kind": kind, "priority": priority}
-    return row | {"status": "queued"} | values
+    connection.execute(insert(tasks).values(**row, status="queued", **values))
 
 
 def _held(claim: Claim) -> Any:
