@@ -15,16 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 from scipy.special import expit
 
 from service.csv_rows import csv_number, csv_rows, refuse
 from service.errors import DataInvalid
 from service.inference import IDENTITY, Detector
 from service.second_look import mean_logit, reach_px
-from service.slide import Rgb
+from service.slide import Box, Rgb, open_slide
 from service.stain import StainEstimate, density_transform, estimate_windows
-from service.training.fields import Points, plain_images
+from service.training.fields import Points, image_size, plain_images
 
 AT_PX = 28  # model px: a cell this near to a mitosis answers to it
 BESIDE_PX = 44  # and one farther than this from all of them does not
@@ -96,11 +95,9 @@ def score_crops(crops: Sequence[Crop], detector: Detector) -> list[CropScore]:
 
 
 def _pixels(path: Path) -> Rgb:
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataInvalid(f"{path}: not a readable image ({error})") from error
+    size = image_size(path)
+    with open_slide(path) as slide:  # as fields are read: what is not 8-bit RGB is refused
+        pixels = slide.read(Box(0, 0, *size), (1.0, 1.0))
     if pixels.shape[0] != pixels.shape[1] or pixels.shape[0] % 2:
         raise DataInvalid(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} px; crops are square, with an even side")
     return pixels

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from service.csv_rows import csv_lines, csv_number, csv_rows, refuse
 from service.errors import DataInvalid, ParameterInvalid, ResolutionInvalid, ResolutionUnknown
@@ -37,6 +37,7 @@ Points = npt.NDArray[np.float64]  # (n, 2): x, y
 TUPAC16_MPP = 0.25
 TUPAC16_LABELS = "mitoses_ground_truth"  # the folder of the published archive
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+TURNED = range(2, 9)  # orientations, as in EXIF and TIFF, of images that are stored turned or mirrored
 SAME_UM = 1.0  # two marks nearer than this are one mitosis that was marked twice; cells are farther apart
 
 
@@ -144,8 +145,8 @@ def read_plain(folder: Path, mpp: float | None) -> list[Field]:
         if name not in images:
             refuse(frames_file, line, f"images/{name} is missing ({', '.join(IMAGE_SUFFIXES)})")
         size = (int(csv_number(frames_file, line, row["width"])), int(csv_number(frames_file, line, row["height"])))
-        if _image_size(images[name]) != size:
-            refuse(frames_file, line, f"{images[name].name} is {_image_size(images[name])} px, the row says {size}")
+        if image_size(images[name]) != size:
+            refuse(frames_file, line, f"{images[name].name} is {image_size(images[name])} px, the row says {size}")
         marked = points.get(name, [])
         if row.get("mitoses") and int(csv_number(frames_file, line, row["mitoses"])) != len(marked):
             refuse(frames_file, line, f"{row['mitoses']} mitoses, but {mitoses_file.name} has {len(marked)}")
@@ -178,7 +179,7 @@ def read_tupac16(folder: Path, mpp: float = TUPAC16_MPP) -> list[Field]:
         beside = path.with_suffix(".csv")
         label = beside if labels is None or beside.exists() else labels / case / beside.name
         seen.add(label)
-        size = _image_size(path)
+        size = image_size(path)
         fields.append(Field(f"{case}/{path.stem}", case, path, (mpp, mpp), *size, _tupac_points(label, size)))
     for orphan in sorted(labels.glob("[0-9][0-9]/*.csv") if labels else folder.rglob("[0-9][0-9]/[0-9][0-9].csv")):
         if orphan not in seen:
@@ -223,8 +224,8 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
         path = next((place for place in (folder / name, folder / "images" / name) if place.is_file()), None)
         if path is None:
             refuse(annotations, None, f"image {image.id}: {name} is missing in {folder}")
-        if _image_size(path) != size:
-            refuse(annotations, None, f"image {image.id}: {name} is {_image_size(path)} px, the entry says {size}")
+        if image_size(path) != size:
+            refuse(annotations, None, f"image {image.id}: {name} is {image_size(path)} px, the entry says {size}")
         own = _required(mpp, folder) if image.mpp is None else image.mpp
         centroids = np.array(points[image.id], np.float64).reshape(-1, 2)
         fields.append(Field(path.stem, path.stem, path, (own, own), *size, centroids))
@@ -246,7 +247,7 @@ def read_annotated(folder: Path, mpp: float | None = None) -> list[Field]:
             refuse(path, None, f"{len(beside)} files of annotations are beside it; there must be one, if only empty")
         with open_slide(path) as slide:
             own = slide.mpp if mpp is None else (mpp, mpp)
-        size = _image_size(path)
+        size = image_size(path)
         mitoses, _ = read_marks(beside[0])
         on_it = [(None, max(0.0, x), max(0.0, y)) if min(x, y) >= -CENTRE_PX else (None, x, y) for x, y in mitoses]
         marked = _inside(beside[0], on_it, size)
@@ -318,13 +319,17 @@ def plain_images(folder: Path) -> dict[str, Path]:
     return images
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Read width and height (px) from the image's header."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Read width and height (px) from the image's header; refuse one that is stored turned or mirrored."""
     try:
         with Image.open(path) as image:
-            return image.size
+            size, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataInvalid(f"{path}: not a readable image ({error})") from error
+    if orientation in TURNED:  # some programs show and mark it as it is stored, others turn it first
+        what = f"its orientation is {orientation}: nobody can tell whether its marks are of the image turned or not"
+        refuse(path, None, f"{what}; save it upright, and mark that")
+    return size
 
 
 def _inside(path: Path, points: Sequence[tuple[int | None, float, float]], size: tuple[int, int]) -> Points:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from service.errors import DataInvalid
+from service.errors import BadInput, DataInvalid
 from service.inference import Detector
 from service.training.crops import AT_PX, BESIDE_PX, Crop, _highest, read_crops, score_crops
 from tests.slides import draw_tissue
@@ -55,6 +55,17 @@ def test_crops_that_are_not_square_are_refused(folder: Path) -> None:
     Image.new("RGB", (128, 100)).save(folder / "crops" / "c0.png")
     with pytest.raises(DataInvalid, match="128 x 100 px; crops are square"):
         score_crops(read_crops(folder), Detector.load(precision="float32"))
+
+
+@pytest.mark.parametrize(("mode", "code"), [("L", "pixels-unsupported"), ("turned", "data-invalid")])
+def test_a_crop_is_an_image_as_a_field_is(mode: str, code: str, folder: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6 if mode == "turned" else 1
+    image = Image.open(folder / "crops" / "c1.png")
+    (image if mode == "turned" else image.convert(mode)).save(folder / "crops" / "c1.png", exif=exif)
+    with pytest.raises(BadInput, match=r"c1\.png") as raised:
+        score_crops(read_crops(folder), Detector.load(precision="float32"))
+    assert raised.value.code == code
 
 
 def test_each_cell_answers_for_what_lies_its_offset_away() -> None:

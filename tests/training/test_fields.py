@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from service.errors import BadInput, ResolutionUnknown
+from service.errors import BadInput, PixelsUnsupported, ResolutionUnknown
 from service.training.fields import (
     DataInvalid,
     load_field,
@@ -21,6 +21,7 @@ from service.training.fields import (
     refuse_shared_cases,
     split_cases,
 )
+from tests.slides import draw_tissue
 
 
 @pytest.fixture
@@ -317,3 +318,65 @@ def test_a_midog_file_is_checked_as_a_whole(
     (tmp_path / "labels.json").write_text(json.dumps(content))
     with pytest.raises(DataInvalid, match=said):
         read_fields(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_an_image_that_is_stored_turned_is_refused_in_every_layout(suffix: str, tmp_path: Path) -> None:
+    """Its marks may be of the image as it is stored, or as it is shown: half of the programs turn it."""
+    image = {"id": 1, "file_name": f"a.{suffix}", "width": 40, "height": 40}
+    layouts = {
+        f"plain/images/a.{suffix}": ("frames.csv", "frame,case,width,height\na,C,40,40\n"),
+        f"midog/a.{suffix}": ("m.json", json.dumps({"images": [image], "annotations": []})),
+        f"annotated/a.{suffix}": ("a.geojson", '{"type": "FeatureCollection", "features": []}'),
+        "tupac/01/01.tif": ("01.csv", ""),
+    }
+    for name, (labels, content) in layouts.items():
+        path, folder = tmp_path / name, tmp_path / name.partition("/")[0]
+        path.parent.mkdir(parents=True)
+        (path.parent if folder.name == "tupac" else folder).joinpath(labels).write_text(content)
+        (folder / "mitoses.csv").write_text("frame,x,y\n")
+        for orientation in range(10):  # 0 and 9 mean nothing
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = orientation
+            Image.new("RGB", (40, 40)).save(path, exif=exif)
+            if 2 <= orientation <= 8:
+                with pytest.raises(DataInvalid, match=f"{path.name}: its orientation is {orientation}"):
+                    read_fields(folder, 0.25)
+            else:
+                assert len(read_fields(folder, 0.25)) == 1
+
+
+def seen_through(pixels: np.ndarray) -> Image.Image:
+    """Opaque above, half so in the middle, clear below."""
+    image = Image.fromarray(pixels)
+    image.putalpha(Image.fromarray(np.repeat(np.uint8([[255], [128], [0]]), pixels.shape[1], 1).repeat(20, 0)))
+    return image
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_what_is_clear_is_as_on_white_paper(suffix: str, plain: Path) -> None:
+    pixels = draw_tissue(60, 60)
+    (plain / "images" / "a.png").unlink()
+    seen_through(pixels).save(plain / "images" / f"a.{suffix}")
+    rows = "frame,case,width,height\na,C1,60,60\nb,C2,60,40\n"
+    (plain / "frames.csv").write_text(rows)
+    found, _, _ = load_field(read_fields(plain, 0.25)[0], 0.25)
+    white = np.full((20, 60, 3), 255, np.uint8)
+    np.testing.assert_array_equal(found[:20], pixels[:20])
+    np.testing.assert_allclose(found[20:40], 255 - (255 - pixels[20:40].astype(float)) * 128 / 255, atol=1)
+    np.testing.assert_array_equal(found[40:], white)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "png"), ("L", "jpg"), ("LA", "png"), ("I;16", "png"), ("CMYK", "jpg")]
+)
+def test_what_is_no_8_bit_rgb_is_refused_and_a_palette_is_not(mode: str, suffix: str, plain: Path) -> None:
+    tissue = Image.fromarray(draw_tissue(60, 40))
+    (plain / "images" / "a.png").unlink()
+    (tissue if mode != "I;16" else tissue.convert("L")).convert(mode).save(plain / "images" / f"a.{suffix}")
+    palette = tissue.quantize(256)
+    palette.save(plain / "images" / "b.png")
+    odd, plainly = read_fields(plain, 0.25)
+    with pytest.raises(PixelsUnsupported, match="must be 8-bit RGB"):
+        load_field(odd, 0.25)
+    np.testing.assert_array_equal(load_field(plainly, 0.25)[0], np.asarray(palette.convert("RGB")))
