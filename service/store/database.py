@@ -325,19 +325,22 @@ def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
         sqlite.prepare(engine)
     if migrate:
         try:
-            _upgrade(engine)
+            with migrating(engine) as connection:
+                upgrade(connection)
         except BaseException:
             engine.dispose()
             raise
     return engine
 
 
-def _upgrade(engine: Engine) -> None:
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that changes the tables: one at a time, and all or nothing. Raises DatabaseUnavailable."""
     with available(), engine.execution_options(writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":  # several gateways may start at once
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         hold_lock(connection, "migrations")
-        upgrade(connection)
+        yield connection
 
 
 @contextmanager

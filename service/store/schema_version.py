@@ -5,13 +5,17 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Engine
 
 from service.errors import ParameterInvalid
-from service.store.database import available, reading
-from service.store.migrations import alembic_config, revision_of
+from service.store.database import migrating, reading
+from service.store.migrations import alembic_config, known_revision, revision_of
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Take the tables back to an earlier revision; what only later ones hold, is lost. Raises ParameterInvalid."""
-    with available(), engine.execution_options(writes=True).begin() as connection:
+    """Take the tables back to an earlier revision; what only later ones hold, is lost.
+
+    Raises ParameterInvalid for a revision that there is not, SettingsInvalid where the tables are of a newer release.
+    """
+    with migrating(engine) as connection:
+        known_revision(connection)
         try:
             alembic.command.downgrade(alembic_config(connection), revision)
         except CommandError as error:

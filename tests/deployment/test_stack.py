@@ -107,7 +107,7 @@ def test_a_backup_restored_elsewhere_serves_the_same_result(
     elsewhere = Stack(tmp_path, stack.secrets, database, stack.redis)
     elsewhere.data, elsewhere.database_url = tmp_path / "data", database.create("restored")
     plain = elsewhere.database_url.replace("+psycopg", "")
-    restoring = [program("pg_restore"), "--no-owner", "--exit-on-error", f"--dbname={plain}", str(dump)]
+    restoring = [program("pg_restore"), "--no-owner", "--single-transaction", f"--dbname={plain}", str(dump)]
     subprocess.run(restoring, check=True, capture_output=True)
     elsewhere.run("migrate")
     elsewhere.start("gateway")

@@ -1,9 +1,11 @@
 """The job store's schema, version by version."""
 
 from pathlib import Path
+from sqlite3 import SQLITE_ERROR
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from service.errors import SettingsInvalid
 
@@ -14,18 +16,34 @@ FOLDER = Path(__file__).parent
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables to the newest revision. Raises SettingsInvalid where they are of a newer release."""
-    if revision_of(connection) == _revisions()[-1]:
+    """Bring the tables to the newest revision.
+
+    Raises SettingsInvalid where they are of a newer release, or not those of the revision that they are said to be of.
+    """
+    if known_revision(connection) == _revisions()[-1]:
         return
     import alembic.command
-    from alembic.util.exc import CommandError
 
     try:
         alembic.command.upgrade(alembic_config(connection), "head")
-    except CommandError as error:
+    except (ProgrammingError, IntegrityError, OperationalError) as error:
+        if isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorcode", None) != SQLITE_ERROR:
+            raise  # of the disk, a lock or the connection, and not of the tables
         raise SettingsInvalid(
-            f"the database is of a newer version of this service ({error}); start that one, or restore the backup"
+            f"the tables cannot be brought up to date ({str(error.orig).splitlines()[0]}); nothing was changed. Is the "
+            "database half restored, another program's, or closed to this user? Restore the backup, or name another"
         ) from error
+
+
+def known_revision(connection: Connection) -> str | None:
+    """Read the revision that the tables are of. Raises SettingsInvalid where it is of a newer release."""
+    revision = revision_of(connection)
+    if revision is not None and revision not in _revisions():
+        raise SettingsInvalid(
+            f"the database is of a newer version of this service (revision {revision[:64]}), or another program's; "
+            "start that one, or restore the backup"
+        )
+    return revision
 
 
 def revision_of(connection: Connection) -> str | None:

@@ -17,8 +17,10 @@ def downgrade() -> None:
     """Back from it; second readings, consensuses and signatures that were never sent are lost."""
     op.execute("DELETE FROM review_entries WHERE reading <> 'first' OR withheld = true")
     op.execute(
-        "UPDATE analyses SET summary = NULL, signed = EXISTS (SELECT 1 FROM review_entries "
-        "WHERE analysis_id = analyses.id AND action = 'sign') WHERE status = 'succeeded'"
+        "UPDATE analyses SET summary = NULL, signed = EXISTS (SELECT 1 FROM review_entries AS signed WHERE "
+        "signed.analysis_id = analyses.id AND signed.action = 'sign' AND signed.revision > (SELECT "
+        "coalesce(max(void.revision), 0) FROM review_entries AS void WHERE void.analysis_id = analyses.id AND "
+        "void.action = 'void')) WHERE status = 'succeeded'"
     )
     for name in ("reading", "withheld"):
         op.drop_column("review_entries", name)
