@@ -38,6 +38,7 @@ from service.intake.sandbox import Sandbox
 from service.interop import dicomweb
 from service.interop.webhooks import check_settings
 from service.store.analyses import Analyses
+from service.store.data_directory import mark_data_dir
 from service.store.database import open_database
 from service.store.logs import say_confinement
 from service.store.orders import check_pattern
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
         storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
+        mark_data_dir(engine, settings.data_dir)
         with Sandbox(settings.uri_hosts) as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox, provider)
             say_confinement(log)

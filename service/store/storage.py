@@ -4,6 +4,7 @@
     incoming/<uuid>.new/    a slide that is being put together, or one that is being deleted
     slides/<sha256>/        a whole upload, by the checksum of what was uploaded; only ever renamed into place
     results/<uuid>/         what came of an analysis
+    service-id              the mark of the service that it belongs to: `service.store.data_directory`
 
 No name in a path comes from a client, but for the names inside an unpacked zip (see `service.intake.archive`).
 """

@@ -34,12 +34,13 @@ log = structlog.get_logger(__name__)
 def run_worker(settings: Settings, parent: int | None = None) -> int:
     """Work until told to stop; gives the exit status. `parent`: the id of the process that this one is to end with.
 
-    Raises ModelUnknown, CardInvalid, WeightsDamaged before anything is started.
+    Raises ModelUnknown, CardInvalid, WeightsDamaged, SettingsInvalid, DatabaseUnavailable before anything is started.
     """
     set_up_logs("worker")
     keep_private()
     logging.getLogger("celery").setLevel(logging.WARNING)  # of every message; ours carry the analysis' id
     check_weights(settings.model)
+    _check_data_dir(settings)
     app = _app(settings)
     if parent is not None:
         if os.getppid() != parent:  # it died while this process was starting, and nobody would ever tell it to stop
@@ -69,6 +70,22 @@ def check_weights(model: str) -> None:
         raise WeightsDamaged(f"{folder}: the weights' checksum is not the model card's; install the model again")
 
 
+def _check_data_dir(settings: Settings) -> None:
+    """Refuse a data directory that is not the gateway's; of tables of an earlier release, the child says so."""
+    from service.store.data_directory import await_mark
+    from service.store.database import open_database, reading
+    from service.store.migrations import is_behind
+
+    engine = open_database(settings.database, migrate=False)
+    try:
+        with reading(engine) as connection:
+            behind = is_behind(connection)
+        if not behind:
+            await_mark(engine, settings.data_dir)
+    finally:
+        engine.dispose()  # no connection goes through a fork
+
+
 def _app(settings: Settings) -> Celery:
     app = celery_app(settings)
     stopping = multiprocessing.get_context("fork").Event()  # set by the parent, seen by the child
@@ -77,8 +94,8 @@ def _app(settings: Settings) -> Celery:
     def run(task_id: str, *_: object, **__: object) -> None:  # what a later release adds is in the job store, too
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # here: billiard resets it after the child's start
         runners[0].run(task_id)
-        if runners[0].device_failed:
-            log.error("worker ends, to be started again: its device failed")
+        if (unfit := runners[0].unfit) is not None:
+            log.error("worker ends, to be started again", code=unfit.code, reason=unfit)
             os.kill(os.getppid(), signal.SIGTERM)
 
     def load(**_: Any) -> None:

@@ -37,6 +37,7 @@ from service.refusals import DatabaseUnavailable, NotFound, QueueUnavailable, So
 from service.report import Report
 from service.slide import Slide
 from service.store.analyses import Analyses, Claim
+from service.store.data_directory import require_mark
 from service.store.database import open_database, reading
 from service.store.logs import hiding
 from service.store.migrations import is_behind
@@ -87,7 +88,7 @@ class Runner:
         self._storage = Storage(settings.data_dir, settings.roots)
         self._broker = Broker(settings)
         self._detectors: dict[str, Detector] = {}
-        self.device_failed = False  # after which no kernel runs in this process any more
+        self.unfit: MitosisError | None = None  # why this process is to run no task any more
         guard_urls(listed_hosts(settings.uri_hosts))
         source_commit()  # now: the files may be others by the time of the first report
         detector = self._detector(settings.model)
@@ -108,6 +109,11 @@ class Runner:
             log.warning("task left: the database does not answer", reason=error)
 
     def _run(self, task_id: str) -> None:
+        try:
+            require_mark(self._analyses.engine, self._settings.data_dir)
+        except SettingsInvalid as error:  # its message is sent again, to another worker or to this one, mended
+            self.unfit = error
+            return
         claim = self._analyses.claim(task_id, self._is_ours)
         if claim is None:
             return
@@ -209,7 +215,8 @@ class Runner:
     def _report(self, claim: Claim, error: Exception) -> None:
         """Fail the task, or have it tried again where that may help."""
         again = isinstance(error, TEMPORARY)
-        self.device_failed |= isinstance(error, DeviceFailed)
+        if isinstance(error, DeviceFailed):  # after which no kernel runs in this process any more
+            self.unfit = error
         if isinstance(error, OutputUnwritable):  # who asks for the analysis need not know where its files lie
             log.error("the result cannot be written", reason=error)
             error = OutputUnwritable("the service cannot write to its data directory; the worker's log has the reason")

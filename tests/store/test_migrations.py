@@ -13,7 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, create_engine, select, text
 
-import service.store.clock  # noqa: F401  a table lies there
+import service.store.clock
+import service.store.data_directory  # noqa: F401  tables lie there, and in the clock's
 from service.errors import SettingsInvalid
 from service.store.database import metadata, migrating, open_database
 from service.store.migrations import FOLDER, alembic_config
@@ -124,6 +125,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         ENTRY | {"analysis_id": "void", "revision": 2, "action": "void"},
     ],
     "sessions": [{"sha256": "s" * 64, "key_id": "k1", "ends_at": 9e9, "provider_session": "p" * 64}],
+    "data_directory": [{"id": 1, "mark": "d" * 36}],
     "retention": [{"id": 1, "last_at": 77.0, "refused_at": 5.0, "reason": "clock", "allowed_at": None}],
 }  # fmt: skip
 

@@ -165,6 +165,6 @@ def test_a_worker_ends_when_its_device_has_failed_and_leaves_the_analysis_to_the
         worker.kill()
         worker.wait()
     said = (tmp_path / "log").read_text()
-    assert "its device failed" in said
+    assert '"code": "device-failed"' in said
     assert "Traceback" not in said
     assert analyses.get(analysis.id, "lab").status == "queued"

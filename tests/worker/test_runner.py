@@ -199,9 +199,9 @@ def test_a_worker_whose_device_fails_is_to_end_and_the_analysis_is_tried_again(l
     worker._detectors = {DEFAULT_MODEL: detector}
     analysis_id = laboratory.submit(region=REGION)
     [(task_id, _)] = laboratory.analyses.to_send(analysis_id)
-    assert not worker.device_failed
+    assert worker.unfit is None
     worker.run(task_id)
-    assert worker.device_failed
+    assert isinstance(worker.unfit, DeviceFailed)
     assert laboratory.analyses.get(analysis_id, "lab").status == "queued"
     while laboratory.step(analysis_id, 0):
         pass
