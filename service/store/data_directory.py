@@ -36,7 +36,7 @@ def mark_data_dir(engine: Engine, folder: Path) -> None:
             connection.execute(insert(data_directory).values(id=1, mark=mark))
         if _found(folder) != mark:  # before a worker can know of the mark
             write_whole(folder / MARK, mark.encode())
-            private_file(folder / MARK)
+        private_file(folder / MARK)
 
 
 def require_mark(engine: Engine, folder: Path) -> None:
