@@ -45,11 +45,8 @@ from service.store.settings import NO_PORT
 
 BUSY_S = 5.0  # how long a writer waits for another one's lock
 # a server whose machine is gone does not say so: without limits a connection to it waits for a quarter of an hour
-POSTGRESQL = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
+LIVENESS = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}  # s
+POSTGRESQL = LIVENESS | {
     "tcp_user_timeout": 10_000,  # ms
     "options": f"-c lock_timeout={BUSY_S:g}s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
 }
