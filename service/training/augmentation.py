@@ -41,28 +41,30 @@ TRIES = 8  # lines drawn before a patch is left as it is
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """A reflection (x turned round, first) and a rotation by an angle (radians, clockwise on the screen)."""
+    """A reflection (x turned round, first), a rotation (radians, clockwise on the screen) and field px per patch px."""
 
     angle: float = 0.0
     mirrored: bool = False
+    scale: float = 1.0
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
         """The matrix (2, 2) from patch px about its centre to field px about its centre."""
-        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        cos, sin = self.scale * math.cos(self.angle), self.scale * math.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
 
     @property
     def quarter_turns(self) -> int | None:
-        """The number of right angles; None for any other angle."""
+        """The number of right angles; None for any other angle, and where pixels are not whole."""
         turns = round(self.angle / RIGHT_ANGLE)
-        return turns % 4 if turns * RIGHT_ANGLE == self.angle else None
+        return turns % 4 if turns * RIGHT_ANGLE == self.angle and self.scale == 1 else None
 
     def reach(self, size_px: int) -> float:
         """Compute half the side (px) of the upright square round the turned patch."""
         if self.quarter_turns is not None:
             return size_px / 2
-        return size_px / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) + 1  # bilinear: one px more
+        turned = abs(math.cos(self.angle)) + abs(math.sin(self.angle))
+        return self.scale * size_px / 2 * turned + 1  # bilinear: one px more
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Placement:
     def to_patch(self, points: Points) -> Points:
         """Take points (n, 2) from model px to patch px."""
         middle = (self.size_px - 1) / 2
-        return (points - self.centre) @ self.orientation.matrix + middle  # the inverse of a turn is its transpose
+        # the inverse of a turn is its transpose
+        return (points - self.centre) @ self.orientation.matrix / self.orientation.scale**2 + middle
 
     def to_field(self, points: Points) -> Points:
         """Take points (n, 2) from patch px to model px."""
@@ -108,7 +111,8 @@ def draw_orientation(rng: np.random.Generator, augmentation: Augmentation, *, ex
     """Draw an orientation; `exact`: one that needs no resampling."""
     mirrored = augmentation.flips and bool(rng.integers(2))
     if rng.random() < augmentation.free_rotation and not exact:
-        return Orientation(float(rng.uniform(0, 2 * math.pi)), mirrored)
+        scale = math.exp(math.log(1 + augmentation.zoom) * rng.uniform(-1, 1)) if augmentation.zoom else 1.0
+        return Orientation(float(rng.uniform(0, 2 * math.pi)), mirrored, scale)
     return Orientation(int(rng.integers(4)) * RIGHT_ANGLE if augmentation.flips else 0.0, mirrored)
 
 

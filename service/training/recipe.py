@@ -46,6 +46,7 @@ class Augmentation(Table):
     free_rotation: float = Field(
         default=0.5, ge=0, le=1, description="share of patches turned by any angle; others by right angles"
     )
+    zoom: float = Field(default=0.0, ge=0, le=1, description="turned ones up to 1 + this times as large, or small")
     flips: bool = Field(default=True, description="right angles and reflections")
     blur: float = Field(default=0.3, ge=0, le=1, description="share of patches blurred")
     blur_sigma_px: tuple[float, float] = Field(default=(0.3, 1.2), description="least and greatest blur")
@@ -90,6 +91,7 @@ class TrainingSettings(Table):
     batch: int = Field(default=32, ge=2, description="patches per step, every other one with a mitosis")
     learning_rate: float = Field(default=1e-4, gt=0, description="Adam's")
     schedule: Schedule = Field(default="constant", description="of the learning rate; cosine: falls to 0")
+    cycles: int = Field(default=1, gt=0, description="that the epochs are divided into; cosine: each falls to 0")
     weight_decay: float = Field(default=0.0, ge=0)
     patches_per_epoch: int = Field(default=0, ge=0, description="0: two for each mitosis")
     patch_px: int = Field(default=PATCH_PX, gt=0, description="side of a training patch")
@@ -119,6 +121,8 @@ class TrainingSettings(Table):
     def _check(self) -> Self:
         if self.architecture.batch_norm != "folded":
             raise ValueError("training starts from weights with batch-norm folded in; use batch_norm 'folded'")
+        if self.epochs % self.cycles:
+            raise ValueError(f"{self.epochs} epochs cannot be divided into {self.cycles} cycles")
         if min(self.patch_px, self.warm_up_px) <= 2 * self.augmentation.margin_px:
             raise ValueError(f"patches of {self.patch_px} or {self.warm_up_px} px cannot hold a mitosis")
         return self

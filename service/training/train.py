@@ -235,7 +235,8 @@ def learning_rate(settings: TrainingSettings, epoch: int, step: int, steps: int)
     """Compute the learning rate of one step."""
     if settings.schedule == "constant":
         return settings.learning_rate
-    done = (epoch + step / steps) / settings.epochs
+    cycle = settings.epochs // settings.cycles
+    done = (epoch % cycle + step / steps) / cycle
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -37,6 +37,7 @@ orientations = st.builds(
     Orientation,
     st.one_of(st.floats(0, 2 * math.pi), st.sampled_from([turns * RIGHT_ANGLE for turns in range(4)])),
     st.booleans(),
+    st.one_of(st.just(1.0), st.floats(0.5, 2.0)),
 )
 
 
@@ -55,10 +56,11 @@ def test_patch_and_field_coordinates_are_inverse(orientation: Orientation, x: fl
     assert placement.to_field(placement.to_patch(points)) == pytest.approx(points, abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.8, 1.2])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("angle", [0.0, 0.3, RIGHT_ANGLE, 2.0, 2 * RIGHT_ANGLE, 3 * RIGHT_ANGLE, 5.5])
-def test_pixels_go_where_the_coordinates_say(dot: np.ndarray, angle: float, mirrored: bool) -> None:
-    placement = Placement.snapped(np.array([380.3, 310.7]), Orientation(angle, mirrored), 300)
+def test_pixels_go_where_the_coordinates_say(dot: np.ndarray, angle: float, mirrored: bool, scale: float) -> None:
+    placement = Placement.snapped(np.array([380.3, 310.7]), Orientation(angle, mirrored, scale), 300)
     dark = 255.0 - cut(dot, placement)[0]
     y, x = np.indices(dark.shape)
     place = [(dark * x).sum() / dark.sum(), (dark * y).sum() / dark.sum()]
@@ -138,7 +140,11 @@ def test_orientations_follow_the_switches() -> None:
     assert 0.4 < np.mean([each.quarter_turns is None for each in drawn]) < 0.6
     assert {each.quarter_turns for each in drawn} == {None, 0, 1, 2, 3}
     assert {each.mirrored for each in drawn} == {False, True}
-    assert all(draw_orientation(rng, Augmentation(), exact=True).quarter_turns is not None for _ in range(50))
+    assert all(draw_orientation(rng, Augmentation(zoom=0.2), exact=True).quarter_turns is not None for _ in range(50))
+    scales = [draw_orientation(rng, Augmentation(free_rotation=1, zoom=0.2)).scale for _ in range(400)]
+    assert 1 / 1.2 <= min(scales) < 0.85
+    assert 1.17 < max(scales) <= 1.2
+    assert np.median(scales) == pytest.approx(1, abs=0.03)
 
 
 def test_without_jitter_the_colour_is_macenkos() -> None:

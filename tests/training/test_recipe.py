@@ -77,6 +77,7 @@ def test_single_settings_come_before_the_file_and_the_file_before_the_commands_o
         ("[augmentation]\nblur_sigma_px = [1]\n", "line 2: augmentation.blur_sigma_px.1"),
         ("[augmentation]\nblur_sigma_px = [2, 1]\n", "line 1: blur_sigma_px (2.0, 1.0) is not a range above 0"),
         ('[architecture]\naggregation = "attention"\n', "line 1: attention pools embeddings"),
+        ("epochs = 3\ncycles = 2\n", "3 epochs cannot be divided into 2 cycles"),
         ("architecture = 3\n", "line 1: architecture is 3; it should be"),
         ("epochs = 3\nepochs = 4\n", "is no TOML: Cannot overwrite a value (at line 2"),
     ],

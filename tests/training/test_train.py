@@ -164,6 +164,9 @@ def test_learning_rates() -> None:
     assert learning_rate(cosine, 0, 0, 10) == 1e-4
     assert learning_rate(cosine, 2, 0, 10) == pytest.approx(5e-5)
     assert 0 < learning_rate(cosine, 3, 9, 10) < 1e-6
+    twice = tiny(schedule="cosine", epochs=8, cycles=2)
+    rates = [[learning_rate(each, epoch, 3, 10) for epoch in range(each.epochs)] for each in (cosine, twice)]
+    assert rates[1] == 2 * rates[0]
 
 
 def test_bad_input(fields: list[LoadedField], tmp_path: Path) -> None:
