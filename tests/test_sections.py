@@ -160,7 +160,7 @@ def test_what_lies_beside_a_section_changes_nothing_on_it(
     other = dict(scenes(tissue))[name]
     report = analysed(beside(tissue, other), detector, tmp_path / "slide.tif")
     before, after = (places_on(each, tissue.shape[1]) for each in (alone, report))
-    assert len(before) > 10
+    assert len(before) >= 10
     same = int(match(after, before, 2.0)[0].sum())
     if name in ("pen", "pigment"):  # too small to be sections of their own: windows on them are outvoted
         assert len(before) + len(after) - 2 * same <= 0.02 * len(before)
