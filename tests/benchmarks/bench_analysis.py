@@ -159,7 +159,7 @@ def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
             found = detector.run(slide, replace(plan, tiles=tiles))
             taken = time.perf_counter() - started
             read_px = sum(tile.read.width * tile.read.height for tile in tiles)
-            comparable, _ = calibrated(found, tissue, detector.card.calibration)
+            comparable, _ = calibrated(found, plan.sections, detector.card.calibration)
             figures = find_mitotic_figures(comparable, detector.card.threshold, parameters.mpp)
             runs.append((side, halo, read_px, taken, figures))
     full = runs[0]
