@@ -85,7 +85,7 @@ class Placement:
     def to_patch(self, points: Points) -> Points:
         """Take points (n, 2) from model px to patch px."""
         middle = (self.size_px - 1) / 2
-        # the inverse of a turn is its transpose
+        # the inverse of a scaled turn is its transpose over the square of the scale
         return (points - self.centre) @ self.orientation.matrix / self.orientation.scale**2 + middle
 
     def to_field(self, points: Points) -> Points:
