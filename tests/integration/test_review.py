@@ -1,6 +1,7 @@
 """A review on a running service: two people at once, signing, what the result says then, and who is allowed to."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from service.commit import source_commit
+from service.model_card import DEFAULT_MODEL, add_to_card, find_model
 from service.order import Confirmation, ResultStatus
 from service.readings import signed_report
 from service.report import Report
@@ -19,7 +22,7 @@ from service.review import Entry
 from service.sample import draw_sample_slide
 from service.store.analyses import Analyses
 from service.store.audit import entries, verify
-from service.store.database import open_database
+from service.store.database import analyses, open_database, writing
 from service.store.results import Result
 from service.store.reviews import Reviews
 from service.store.settings import load_settings
@@ -287,7 +290,7 @@ def command(server: Running, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_analysis_is_verified(server: Running, slide: Path) -> None:
+def test_an_analysis_is_verified(server: Running, slide: Path, tmp_path: Path) -> None:
     region = {"x": 300, "y": 200, "width": 900, "height": 1100}
     analysis_id = analyzed(server, slide, region=region, threshold=0.6, halo_px=16, mpp=0.26)
     change(server, analysis_id, 0, reject(1))  # nothing to the machine's result
@@ -313,6 +316,15 @@ def test_an_analysis_is_verified(server: Running, slide: Path) -> None:
     assert (told.returncode, told.stdout.split(":")[0]) == (1, "slide")
     file.write_bytes(pixels)
     assert command(server, "verify", analysis_id).returncode == 0
+
+    changed = Path(shutil.copytree(find_model(DEFAULT_MODEL), tmp_path / "model"))
+    add_to_card(changed, offset_px=[0.0, 0.0])
+    engine = open_database(load_settings(data_dir=server.data_dir).database, migrate=False)
+    with writing(engine) as connection:
+        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(model=str(changed)))
+    told = command(server, "verify", analysis_id)
+    assert (told.returncode, told.stdout.split(":")[0]) == (1, "model")
+    assert "a card that scores otherwise" in told.stdout
 
 
 def test_every_look_and_every_change_is_in_the_audit_log(server: Running, slide: Path) -> None:
