@@ -56,9 +56,7 @@ class ModelFacts(Part):
 
     id: str
     sha256: str
-    scoring_sha256: Annotated[str | None, Field(description="Of the weights and all else in the card that scores.")] = (
-        None
-    )
+    scoring_sha256: Annotated[str | None, Field(description="Of all in its card that scores depend on.")] = None
     threshold: float
     mpp: float
 

@@ -24,7 +24,7 @@ from service.calibration import calibrated, score_levels
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import file_sha256, make_folder
 from service.inference import Detector
-from service.model_card import CARD, WEIGHTS, ModelCard, ScoreCalibration, read_card
+from service.model_card import CARD, WEIGHTS, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
 from service.quality import assess_quality
 from service.sections import Sections
@@ -263,13 +263,13 @@ def examine_held_out(
     Raises OutputUnwritable; and as `examine` does.
     """
     card = read_card(model)
-    network, halo_px = _network_key(card), card.architecture.full_halo_px
+    halo_px = card.architecture.full_halo_px
     detector: Detector | None = None
     examined: list[ExaminedField] = []
     make_folder(fold.folder / MAPS)
     for field in fields:
         path = fold.folder / MAPS / f"{field.name.replace('/', '-')}.npz"
-        key = f"{network} {file_sha256(field.path)} {field.mpp} to {card.mpp} halo {halo_px}"
+        key = f"{card.scoring_sha256} {file_sha256(field.path)} {field.mpp} halo {halo_px}"
         try:
             probabilities = ProbabilityMap.load(path, key)
             examined.append(ExaminedField(field, (), 0.0, probabilities.lattice.scale, probabilities))
@@ -283,17 +283,12 @@ def examine_held_out(
     return examined
 
 
-def _network_key(card: ModelCard) -> str:
-    """Name what answers: the weights, where they answer, and whether they look again."""
-    return f"{card.sha256} {card.offset_px} second look {card.second_look}"
-
-
 def score_held_out(fold: Fold, crops: Sequence[Crop], model: Path, device: Device) -> list[CropScore]:
     """Score crops; those that the same network scored before are read. Raises OutputUnwritable, DataInvalid."""
     if not crops:
         return []
     path, card = fold.folder / CROPS, read_card(model)
-    key = f"{_network_key(card)} {','.join(crop.name for crop in crops)}"
+    key = f"{card.scoring_sha256} {','.join(crop.name for crop in crops)}"
     try:
         saved, at, beside = load_arrays(path, "table of scores", "key", "at", "beside")
         if str(saved) != key:
