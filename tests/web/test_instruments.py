@@ -88,6 +88,25 @@ def test_magnifications_turns_and_the_ruler(page: Any) -> None:
     assert violations(page) == []
 
 
+def test_the_place_under_a_pointer_that_rests_follows_the_slide(page: Any) -> None:
+    def place() -> str:
+        return str(page.locator(".scale .place").inner_text())
+
+    x, y = middle(page)
+    page.mouse.move(x, y)
+    before = place()
+    page.keyboard.press("3")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(1500)  # until it has come to rest
+    after = place()
+    assert number_in(r"x (-?\d+)", after) > number_in(r"x (-?\d+)", before)
+    page.mouse.move(x + 1, y)
+    page.mouse.move(x, y)
+    assert place() == after
+    page.mouse.move(1, 1)
+    until(page, lambda: place() == "")
+
+
 def test_fields_are_counted_one_after_the_other_with_ones_own_diameter(
     service: Service, page: Any, analysis: dict[str, Any]
 ) -> None:

@@ -19,9 +19,12 @@ export function createScaleBar(stage, deepZoom, mpp) {
   const pointer = h("span", { class: "place" });
   const element = h("div", { class: "scale" }, h("div", { class: "ruler" }, barLength, bar), power, pointer);
 
+  let at = null; // the pointer, px of the stage; null: it is elsewhere
+
   function draw() {
     const frame = deepZoom.frame();
     if (!frame) return;
+    drawPlace();
     if (!mpp) {
       fill(barLength, "µm per pixel unknown");
       bar.hidden = true;
@@ -36,15 +39,24 @@ export function createScaleBar(stage, deepZoom, mpp) {
     power.title = `As on a microscope: ×40 is ${number(UM_PER_PX_AT_X1 / 40, 2)} µm per screen pixel`;
   }
 
-  function onPointer(event) {
-    if (!deepZoom.frame()) return;
-    const box = stage.getBoundingClientRect();
-    const { x, y } = deepZoom.toSlide(event.clientX - box.left, event.clientY - box.top);
+  /** The slide may move below a pointer that rests. */
+  function drawPlace() {
+    const { x, y } = at && deepZoom.frame() ? deepZoom.toSlide(at.x, at.y) : {};
     const px = `x ${Math.floor(x)}, y ${Math.floor(y)} px`;
-    fill(pointer, mpp ? `${px} · ${placeInUm(x, y, mpp)}` : px);
+    fill(pointer, x === undefined ? "" : mpp ? `${px} · ${placeInUm(x, y, mpp)}` : px);
+  }
+
+  function onPointer(event) {
+    const box = stage.getBoundingClientRect();
+    at = { x: event.clientX - box.left, y: event.clientY - box.top };
+    drawPlace();
   }
 
   deepZoom.onMove(draw);
   stage.addEventListener("pointermove", onPointer);
+  stage.addEventListener("pointerleave", () => {
+    at = null;
+    drawPlace();
+  });
   return { element, draw };
 }
