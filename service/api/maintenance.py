@@ -19,6 +19,7 @@ from service.interop.webhooks import post_due
 from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import audit, outbox, retention, summaries
 from service.store.analyses import Analyses
+from service.store.data_directory import keep_mark
 from service.store.settings import Settings
 from service.store.slides import forget_slides
 from service.store.storage import Storage
@@ -50,6 +51,7 @@ class Maintenance:
             "watch": (TICK_S, self._watch),
             "send": (TICK_S, self._messages.send),
             "send_lost": (MESSAGES_S, self._send_lost),
+            "mark": (MESSAGES_S, partial(keep_mark, engine, settings.data_dir)),
             "deliver": (TICK_S, partial(post_due, engine, settings)),
             "share_out": (TICK_S, partial(outbox.share_out, engine, list(ways), settings.lis_tenant)),
             "forget": (RETENTION_S, self.forget),
