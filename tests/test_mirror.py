@@ -74,7 +74,6 @@ WITHOUT = {
     "interop/fhir_echo": "what came is read back: interop/test_echo.py, api/test_fhir.py",
     "interop/hl7_answers": "orders by HL7: interop/test_hl7_orders.py",
     "interop/hl7_identifiers": "orders by HL7: interop/test_hl7_orders.py, interop/test_patients.py",
-    "interop/hl7_message": "orders by HL7: interop/test_hl7_orders.py",
     "interop/result_maps": "alone and in the zip: api/test_results.py; stored: integration/test_archive.py",
     "interop/result_version": "what goes out of which version: interop/test_channels.py",
     "readers/levels": "readers against one another, through a slide: test_slide.py",

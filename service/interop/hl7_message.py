@@ -158,19 +158,30 @@ def plain(text: str, delimiters: Delimiters) -> str:
         means = {"F": delimiters.field, "S": delimiters.component, "T": delimiters.subcomponent}
         means |= {"R": delimiters.repetition, "E": delimiters.escape, ".br": " ", ".sp": " "}
         escape = re.escape(delimiters.escape)
-        text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1]) or _hexadecimal(match[1]), text)
+        text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1], ""), text)  # no highlighting
     return CONTROLS.sub(" ", text).strip()
 
 
-def _hexadecimal(escape: str) -> str:
-    """Decode X and an even number of digits; nothing, for what is none and for highlighting."""
-    if not re.fullmatch(r"X([0-9A-Fa-f]{2})+", escape):
-        return ""
-    content = bytes.fromhex(escape[1:])
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+def _decoded(line: str, delimiters: Delimiters, codec: str) -> str:
+    """Write the characters of a segment that are bytes in hexadecimal (X and digits) as themselves, delimiters escaped.
+
+    Bytes of one character may stand in several escapes. Raises UnicodeDecodeError.
+    """
+    if f"{delimiters.escape}X" not in line:
+        return line
+    escape = re.escape(delimiters.escape)
+    others = re.escape(delimiters.field + delimiters.component + delimiters.repetition + delimiters.subcomponent)
+    names = {delimiters.field: "F", delimiters.component: "S", delimiters.subcomponent: "T"}
+    names |= {delimiters.repetition: "R", delimiters.escape: "E"}
+
+    def characters(match: re.Match[str]) -> str:
+        if match[1] is None:  # another escape: its end begins none
+            return match[0]
+        text = bytes.fromhex(re.sub(f"X|{escape}", "", match[1])).decode(codec)
+        written = (f"{delimiters.escape}{names[each]}{delimiters.escape}" if each in names else each for each in text)
+        return CONTROLS.sub(" ", "".join(written))
+
+    return re.sub(f"((?:{escape}X(?:[0-9A-Fa-f]{{2}})+{escape})+)|{escape}[^{others}]*?{escape}", characters, line)
 
 
 def messages_in(content: bytes) -> list[bytes]:
@@ -207,7 +218,15 @@ def read_message(content: bytes, default_charset: str = "", *, override: str = "
     if len(lines) > MAX_SEGMENTS:
         raise MessageRejected("AR", SEGMENT_SEQUENCE, "MSH", f"more than {MAX_SEGMENTS} segments")
     delimiters = Delimiters.of(lines[0])
-    return Message([Segment(line.lstrip(), delimiters) for line in lines], charset if named else "", codec)
+    segments = [Segment(line.lstrip(), delimiters) for line in lines]
+    for number, segment in enumerate(segments):
+        try:
+            segments[number] = Segment(_decoded(segment.line, delimiters, codec), delimiters)
+        except UnicodeDecodeError as error:
+            words = f"bytes in hexadecimal are no {charset}" + ("" if named else "; say in MSH-18 what they are")
+            place = segment.name if len(segment.name) == 3 else "MSH"  # else a text, broken over lines
+            raise MessageRejected("AE", DATA_TYPE, place, words) from error
+    return Message(segments, charset if named else "", codec)
 
 
 def moment(text: str, default_zone: tzinfo = UTC) -> float:
