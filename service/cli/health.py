@@ -6,11 +6,8 @@ Not a command of `mitosis`: what that imports would cost a busy machine a second
 import http.client
 import socket
 import sys
-from pathlib import Path
 
 from service.errors import MitosisError
-
-LISTENS = "0A"  # in /proc/net/tcp
 
 
 def gateway_lives(port: int = 8000) -> bool:
@@ -26,9 +23,16 @@ def gateway_lives(port: int = 8000) -> bool:
 
 
 def lis_lives(port: int = 2575) -> bool:
-    """Tell whether something listens there; asked of the kernel, as the listener would log a stranger's connection."""
-    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(local.endswith(f":{port:04X}") and state == LISTENS for _, local, _, state, *_ in sockets)
+    """Tell whether the listener of that port on this host answers, and can read its job store."""
+    from service.interop.mllp import HEALTHY, health_socket
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(4)
+        try:
+            connection.connect(health_socket(port))
+            return connection.recv(len(HEALTHY)) == HEALTHY
+        except OSError:
+            return False
 
 
 def worker_lives() -> bool:

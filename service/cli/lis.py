@@ -39,7 +39,7 @@ def listen_command(
     """Take orders by HL7 v2 over MLLP; they wait for their slides in the service's database."""
     import asyncio
 
-    from service.interop.hl7_answers import answers, too_large
+    from service.interop.hl7_answers import answers, require_store, too_large
     from service.interop.lis_mapping import read_mapping
     from service.interop.mllp import Listener, networks
     from service.store.logs import set_up_logs
@@ -51,6 +51,7 @@ def listen_command(
         lambda content: answers(engine, content, settings.lis_tenant, settings.lis_charset, mapping),
         too_large,
         networks(settings.lis_allow),
+        check=lambda: require_store(engine),
     )
     set_up_logs("lis")
     try:

@@ -44,7 +44,7 @@ from service.interop.hl7_orders import Group, read_requests
 from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
 from service.refusals import DatabaseUnavailable
 from service.store.audit import record
-from service.store.database import messages, writing
+from service.store.database import messages, reading, writing
 from service.store.orders import Control, Outcome, ProcessingId, Request, Sent, lock, rows_of, take_all
 
 ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "ORM^O01": "ORR^O02^ORR_O02"}
@@ -99,6 +99,12 @@ def answer(
         unforeseen = MessageRejected("AR", INTERNAL, "MSH", "the service is at fault; its log says more")
         said = _refusal(content, unforeseen, message)
     return said
+
+
+def require_store(engine: Engine) -> None:
+    """Raise DatabaseUnavailable where no message can be answered; changes nothing."""
+    with reading(engine) as connection:
+        connection.execute(select(messages.c.key).limit(1))
 
 
 def too_large(beginning: bytes) -> bytes:

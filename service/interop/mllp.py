@@ -8,6 +8,8 @@ connection may be idle for as long as nobody else wants its place: those that a 
 keep everybody out, so the one that was idle longest gives way, and its sender, if it lives, connects again. What
 precedes a message is skipped; a message that is too large gets the answer that its beginning gets, and ends the
 connection.
+
+Health checks ask the listener at a socket of its machine (`health_socket`): there, TLS and who may send are no matter.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import ipaddress
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,13 +27,14 @@ from typing import Final
 
 import structlog
 
-from service.errors import SettingsInvalid
+from service.errors import MitosisError, SettingsInvalid
 from service.interop.delivery_errors import DeliveryFailed
 from service.interop.hl7_message import messages_in
 from service.refusals import DatabaseUnavailable
 
 START, END = b"\x0b", b"\x1c\r"
 END_SEEN: Final = b"\x1c"
+HEALTHY: Final = b"ok"
 MAX_BYTES: Final = 16 << 20  # of a message
 MESSAGE_S: Final = 60.0
 MAX_CONNECTIONS: Final = 64
@@ -45,7 +49,10 @@ log = structlog.get_logger(__name__)
 
 
 class Listener:
-    """Takes messages from those who may send them, and sends what `answers` gives for each."""
+    """Takes messages from those who may send them, and sends what `answers` gives for each.
+
+    `check` raises a MitosisError where nothing would be answered.
+    """
 
     def __init__(
         self,
@@ -53,26 +60,32 @@ class Listener:
         too_large: Callable[[bytes], bytes],
         allowed: Networks,
         *,
+        check: Callable[[], None] = lambda: None,
         max_bytes: int = MAX_BYTES,
         message_s: float = MESSAGE_S,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        self._answers, self._too_large, self._allowed = answers, too_large, allowed
+        self._answers, self._too_large, self._allowed, self._check = answers, too_large, allowed, check
         self._max_bytes, self._message_s, self._max_connections = max_bytes, message_s, max_connections
         self._open: set[asyncio.Task[None]] = set()
         self._idle: dict[asyncio.StreamWriter, None] = {}  # between two messages; the longest first
 
     async def listen(self, host: str, port: int, on_port: Callable[[int], None], tls: ssl.SSLContext | None) -> None:
         """Serve until SIGTERM or SIGINT."""
-        server = await asyncio.start_server(self._connected, host, port, limit=self._max_bytes, ssl=tls)
+        servers = [await asyncio.start_server(self._connected, host, port, limit=self._max_bytes, ssl=tls)]
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        on_port(server.sockets[0].getsockname()[1])
+        bound = servers[0].sockets[0].getsockname()[1]
+        with suppress(OSError):  # the listener of another address has that port's
+            if sys.platform == "linux":
+                servers.append(await asyncio.start_unix_server(self._say_health, health_socket(bound)))
+        on_port(bound)
         try:
             await stopping.wait()
         finally:
-            server.close()
+            for server in servers:
+                server.close()
             for task in self._open:
                 task.cancel()  # a message under way is done nevertheless: its sender repeats it, and is answered
             await asyncio.gather(*self._open, return_exceptions=True)
@@ -95,6 +108,12 @@ class Listener:
                 async with asyncio.timeout(CLOSE_S):  # what it has not taken by then, it will not
                     await writer.wait_closed()
             writer.transport.abort()
+
+    async def _say_health(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(MitosisError):
+            await asyncio.to_thread(self._check)  # as messages are answered
+            writer.write(HEALTHY)
+        writer.close()
 
     def _admits(self, writer: asyncio.StreamWriter) -> bool:
         peer = ipaddress.ip_address(writer.get_extra_info("peername")[0].partition("%")[0])
@@ -144,6 +163,11 @@ class Listener:
             return (await reader.readuntil(END_SEEN))[: -len(END_SEEN)], True  # a <CR> after it is noise
         except asyncio.LimitOverrunError:
             return await reader.read(4096), False
+
+
+def health_socket(port: int) -> str:
+    """Name the Unix socket, in no folder, where the listener of a port says HEALTHY if it can answer messages."""
+    return f"\0mitosis-lis-{port}"
 
 
 async def _skip_to_start(reader: asyncio.StreamReader) -> bool:
