@@ -194,8 +194,12 @@ class Analyses:
         return Claim(task_id, lease, task.kind, task.part, task.parts, task.claims, task.attempts, analysis)
 
     def beat(self, claim: Claim, done: int, total: int, patches_per_s: float) -> bool:
-        """Record that the holder lives, and how far it is; False where the lease is lost: then the holder must stop."""
-        values = {"beat": tasks.c.beat + 1, "done": done, "total": total, "patches_per_s": patches_per_s}
+        """Record that the holder lives, and how far it is, once it knows the total.
+
+        False where the lease is lost: then the holder must stop.
+        """
+        values = {"beat": tasks.c.beat + 1, "patches_per_s": patches_per_s}
+        values |= {"done": done, "total": total} if total else {}
         with writing(self.engine) as connection:
             return connection.execute(update(tasks).where(_held(claim)).values(**values)).rowcount == 1
 

@@ -41,6 +41,22 @@ def test_progress_reaches_the_job_store(analyses: Analyses, claim: Claim) -> Non
     assert list(analyses.running().values()) == [before], "it beats no more once the task has ended"
 
 
+def test_progress_of_before_stays_while_a_task_that_goes_on_is_made_ready(analyses: Analyses, claim: Claim) -> None:
+    """Model, slide and plan take their time, and it had fallen to 0 meanwhile."""
+    with beating(analyses, claim) as beat:
+        beat.progress(3, 12)
+        wait_until(lambda: analyses.get(claim.analysis.id, "lab").progress == 0.25)
+    assert analyses.hand_back(claim)
+    again = analyses.claim(claim.task_id)
+    assert again
+    [before] = analyses.running().values()
+    with beating(analyses, again) as beat:
+        wait_until(lambda: list(analyses.running().values()) > [before + 1])
+        assert analyses.get(claim.analysis.id, "lab").progress == 0.25
+        beat.progress(0, 12)
+        wait_until(lambda: analyses.get(claim.analysis.id, "lab").progress == 0.0)
+
+
 def test_a_cancelled_task_ends(analyses: Analyses, claim: Claim) -> None:
     with beating(analyses, claim) as beat:
         beat.progress(1, 10)
