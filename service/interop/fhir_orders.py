@@ -6,6 +6,8 @@ identifiers and names those are chosen that are valid today and preferred; all a
 slide by its container's identifier, else by `accessionIdentifier` or the request's identifier of type ACSN; where it is
 named by its identifier only, or its type is SNOMED CT's slide, that is the slide's. `parent` is the block,
 `processing.procedure.text` the stain.
+
+What turns the meaning of all the rest round is refused: `doNotPerform`, modifier extensions, other rules, deletions.
 """
 
 import json
@@ -50,6 +52,8 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     found = [each for each in entries if each.get("resource", {}).get("resourceType") == "ServiceRequest"]
     if not found or len(entries) > ENTRIES:
         raise RequestInvalid(f"a Bundle of orders holds ServiceRequests, in at most {ENTRIES} entries")
+    if any(each.get("request", {}).get("method", "POST") not in ("POST", "PUT") for each in entries):
+        raise RequestInvalid("entries of a Bundle of orders are of method POST or PUT; `revoked` cancels an order")
     placed = [(each.get("fullUrl", ""), each["resource"]) for each in found]
     return [_request(resource, known.of(url, resource), sender) for url, resource in placed]
 
@@ -59,7 +63,7 @@ def _parsed(content: bytes) -> Resource:
     with needs("interop"):
         from fhir.resources import R4B
     try:
-        resource = json.loads(content)
+        resource = json.loads(content, object_pairs_hook=_object)
         if resource["resourceType"] not in ("ServiceRequest", "Bundle"):
             raise RequestInvalid("only a ServiceRequest, or a Bundle of them, is an order")
         model: Any = R4B.get_fhir_model_class(resource["resourceType"])
@@ -69,6 +73,18 @@ def _parsed(content: bytes) -> Resource:
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise RequestInvalid("the body is no ServiceRequest and no Bundle, as FHIR R4 writes them in JSON") from error
     return dict(resource)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> Resource:
+    """Make an object of JSON. Raises RequestInvalid for a name that is there twice, and for what FHIR's rules forbid
+    to overlook.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise RequestInvalid("a name stands twice in an object: which value is meant, is not clear")
+    if unknown := {"modifierExtension", "implicitRules"} & found.keys():
+        raise RequestInvalid(f"{min(unknown)} is not understood, and may change the meaning of the rest")
+    return found
 
 
 class _Known:
@@ -127,6 +143,8 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
     control = CONTROLS.get(resource.get("status", ""))
     if control is None or resource.get("intent") not in INTENTS:
         raise RequestInvalid(f"status must be one of {', '.join(CONTROLS)}, intent one of {', '.join(INTENTS)}")
+    if resource.get("doNotPerform"):
+        raise RequestInvalid("doNotPerform is not understood: it asks for something not to be done; `revoked` cancels")
     identifiers = resource.get("identifier", [])
     typed = {_type(each): each for each in reversed(identifiers)}
     number = typed.get("PLAC") or typed.get("FILL") or _head(identifiers)

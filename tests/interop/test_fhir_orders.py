@@ -87,3 +87,38 @@ def test_identifiers_without_end_are_refused() -> None:
     many = ANNA | {"identifier": [{"system": f"urn:oid:1.{number}", "value": "1"} for number in range(101)]}
     with pytest.raises(RequestInvalid, match=r"Patient\.identifier: there are more than 100"):
         patient_of(("", order("Patient/1")), ("", many))
+
+
+MODIFIER: Resource = {"modifierExtension": [{"url": "http://a/negated", "valueBoolean": True}]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (order("#1", contained=[ANNA], doNotPerform=True), "doNotPerform"),
+        (order("#1", contained=[ANNA], **MODIFIER), "modifierExtension"),
+        (order("#1", contained=[ANNA | MODIFIER]), "modifierExtension"),
+        (order("#1", contained=[ANNA], implicitRules="http://a/rules"), "implicitRules"),
+    ],
+)
+def test_what_turns_the_meaning_round_is_not_overlooked(asked: Resource, why: str) -> None:
+    with pytest.raises(RequestInvalid, match=why):
+        read_requests(json.dumps(asked).encode(), "key k")
+    assert read_requests(json.dumps(order("#1", contained=[ANNA], doNotPerform=False)).encode(), "key k")
+
+
+def test_two_patients_under_one_name_are_no_order() -> None:
+    text = json.dumps(order("#1", contained=[ANNA]))
+    twice = text[:-1] + ', "subject": {"identifier": {"value": "2002"}}}'
+    with pytest.raises(RequestInvalid, match="stands twice"):
+        read_requests(twice.encode(), "key k")
+
+
+@pytest.mark.parametrize("more", [{"resource": order("Patient/1")}, {}])
+def test_a_deletion_is_not_taken_for_an_order_nor_overlooked(more: Resource) -> None:
+    entry = {"resource": order("#1", contained=[ANNA]), "request": {"method": "PUT", "url": "ServiceRequest/9"}}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert read_requests(json.dumps(bundle).encode(), "key k")
+    bundle["entry"] = [entry, more | {"request": {"method": "DELETE", "url": "ServiceRequest/8"}}]
+    with pytest.raises(RequestInvalid, match="method POST or PUT"):
+        read_requests(json.dumps(bundle).encode(), "key k")
