@@ -166,7 +166,11 @@ class ConfinedThreads:
         if readable is not None and landlock_version():
             _begin_outside()
             scratch = Path(tempfile.mkdtemp(prefix="mitosis-links-")) if links else None
-            self._rules = _ruleset(readable, scratch)
+            try:
+                self._rules = _ruleset(readable, scratch)
+            except BaseException:
+                _remove(scratch)
+                raise
             self._clear = weakref.finalize(self, _clear, self._rules, scratch)
             self._pool = ThreadPoolExecutor(THREADS, "confined", _restrict, (self._rules, scratch))
 
@@ -185,5 +189,9 @@ class ConfinedThreads:
 
 def _clear(rules: int, scratch: Path | None) -> None:
     os.close(rules)
+    _remove(scratch)
+
+
+def _remove(scratch: Path | None) -> None:
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)

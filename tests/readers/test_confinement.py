@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +120,16 @@ def test_links_can_be_made_in_a_folder_of_its_own_and_lead_nowhere_else(own: Pat
     threads.close()
     assert scratch is not None
     assert not scratch.exists()
+
+
+def test_no_folder_for_links_stays_where_the_slide_may_not_be_read(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    with pytest.raises(FileNotFoundError):
+        ConfinedThreads([own / "gone"], links=True)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_slide_is_read_by_confined_threads_also_where_a_person_names_it_by_a_link(own: Path) -> None:
