@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -269,8 +269,10 @@ def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictu
     if pictures.heatmap or pictures.overlay:
         from service import render
 
-    with tempfile.TemporaryDirectory() as folder, progress(slide.name) as on_progress:
-        saved = Path(folder) / "map.npz" if pictures.heatmap or pictures.map else None
+    # a folder only where there is something to put into it: a process that is killed leaves its own behind
+    scratch = tempfile.TemporaryDirectory() if pictures.heatmap or pictures.map else nullcontext()
+    with scratch as folder, progress(slide.name) as on_progress:
+        saved = Path(folder) / "map.npz" if folder else None
         plan = Plan.of(slide, detector.card, **options)
         report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
         if saved:

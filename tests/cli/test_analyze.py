@@ -62,7 +62,10 @@ def test_a_study_that_is_killed_goes_on_where_it_was_and_ends_as_one_run_does(st
     out, table, whole = (study.parent / name for name in ("out", "cohort.csv", "whole.csv"))
     asked = [str(each) for each in ("analyze", study, "--out", out, "--resume")]
     command = [sys.executable, "-m", "service", *asked, "--jobs", "2"]
-    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    scratch = study.parent / "scratch"
+    scratch.mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True, env=environment)
     deadline = time.monotonic() + 60
     while not any(out.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -71,6 +74,7 @@ def test_a_study_that_is_killed_goes_on_where_it_was_and_ends_as_one_run_does(st
     while members(killed.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert members(killed.pid) == []
+    assert list(scratch.iterdir()) == [], "nothing stays in the temporary folder"
     first = {path.name: path.read_bytes() for path in out.glob("*.json")}
     assert first, "some were done"
     run = mitosis(*asked, "--table", table)
