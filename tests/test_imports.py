@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,32 +48,32 @@ TORCH_FREE = [
 ]
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        yield ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
+        yield ".".join(part for part in parts if part != "__init__"), path
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Full names of all that is imported, inside functions too."""
+@cache
+def imported(name: str) -> frozenset[str]:
+    """Full names of all that a module of ours imports, inside functions too."""
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 MODULES = dict(modules())
-# the modules of ours that each one imports; `from service.slide import Box` is `service.slide`
-IMPORTS = {
-    name: {
-        each if each in MODULES else each.rpartition(".")[0] for each in imported(tree) if each.startswith("service")
-    }
-    for name, tree in MODULES.items()
-}
+
+
+def ours(name: str) -> set[str]:
+    """The modules of ours that one imports; `from service.slide import Box` is `service.slide`."""
+    found = (each for each in imported(name) if each.startswith("service"))
+    return {each if each in MODULES else each.rpartition(".")[0] for each in found}
 
 
 BELOW_THE_READERS = {"service.box", "service.errors", "service.files", "service.refusals"}
@@ -92,31 +93,31 @@ def wing(module: str) -> str:
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "service.__main__"])
 def test_a_module_imports_only_its_own_wing_and_those_below(name: str) -> None:
     own = wing(name)
-    wings = {wing(each) for each in IMPORTS[name]} - {own, ""}
+    wings = {wing(each) for each in ours(name)} - {own, ""}
     assert wings <= WINGS[own], f"{name} imports {sorted(wings - WINGS[own])}"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if wing(name) in ("", "export", "training", "client")])
 def test_the_library_its_exports_its_training_and_the_client_need_no_server(name: str) -> None:
     if name != "service.__main__":
-        assert not {each.split(".")[0] for each in imported(MODULES[name])} & SERVERS
+        assert not {each.split(".")[0] for each in imported(name)} & SERVERS
 
 
 def test_readers_know_nothing_of_the_library_but_boxes_files_and_errors() -> None:
     for name in MODULES:
         if folder(name) == "readers":
-            above = {each for each in IMPORTS[name] if folder(each) != "readers"} - BELOW_THE_READERS
+            above = {each for each in ours(name) if folder(each) != "readers"} - BELOW_THE_READERS
             assert not above, f"{name} imports {sorted(above)}"
     for name in BELOW_THE_READERS:
-        assert not {each for each in IMPORTS[name] if folder(each) == "readers"}
+        assert not {each for each in ours(name) if folder(each) == "readers"}
 
 
 def test_no_circle_of_imports_between_files_or_folders() -> None:
-    TopologicalSorter({name: found - {name} for name, found in IMPORTS.items()}).prepare()  # raises CycleError
+    TopologicalSorter({name: ours(name) - {name} for name in MODULES}).prepare()  # raises CycleError
     folders: dict[str, set[str]] = {}
-    for name, found in IMPORTS.items():
+    for name in MODULES:
         if name != "service.__main__" and name not in BELOW_THE_READERS:  # `python -m service` is the command line
-            found = found - BELOW_THE_READERS
+            found = ours(name) - BELOW_THE_READERS
             folders.setdefault(folder(name), set()).update({folder(each) for each in found} - {folder(name)})
     TopologicalSorter(folders).prepare()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from service.store.storage import Storage
 from tests.databases import job_store
 from tests.intake.stores import Stores
 from tests.object_storage import BUCKET, ObjectStorage, running_storage
-from tests.slides import damage_tile, draw_tissue, pyramid_of, write_pyramid
+from tests.slides import Rgb, damage_tile, draw_tissue, pyramid_of, write_pyramid
 
-PIXELS = draw_tissue(3200, 2400)
 PLACE = Box(1000, 700, 300, 200)
 URL = f"s3://{BUCKET}/lab/slide.tif"
 
@@ -32,9 +32,15 @@ def storage() -> Iterator[ObjectStorage]:
         yield found
 
 
+@cache
+def pixels() -> Rgb:
+    """Large enough for a slide of some megabytes; drawn where it is used, not in each worker that collects."""
+    return draw_tissue(3200, 2400)
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_pyramid(tmp_path_factory.mktemp("drawn") / "slide.tif", pyramid_of(PIXELS, 3)).read_bytes()
+    return write_pyramid(tmp_path_factory.mktemp("drawn") / "slide.tif", pyramid_of(pixels(), 3)).read_bytes()
 
 
 @pytest.fixture
@@ -82,7 +88,7 @@ def test_another_object_is_noticed_and_the_same_content_is_not(storage: ObjectSt
         put(storage, path)  # again: another time, the same ETag
         slide.require_unchanged()
     open_slide(location).close()
-    write_pyramid(path, pyramid_of(PIXELS[::-1], 3))
+    write_pyramid(path, pyramid_of(pixels()[::-1], 3))
     with open_slide(location) as slide:
         put(storage, path)
         with pytest.raises(SlideChanged):
