@@ -15,6 +15,7 @@ from PIL import Image
 from sqlalchemy import Engine
 
 from service.hosts import is_public
+from tests import drawn
 from tests.databases import job_store
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
@@ -99,6 +100,12 @@ def private_name() -> str:
     if name == "localhost" or not addresses or any(map(is_public, addresses)):
         pytest.skip("needs a name of this machine with a private address")
     return name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_drawings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    drawn.shared[:] = [folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """The sample slide's section as pixels: mitoses at known places that the shipped model finds, on any machine."""
 
+import fcntl
+import json
 import tempfile
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -11,15 +14,21 @@ from service.slide import Box, Rgb, open_slide
 
 SECTION_PX = 3000
 MARGIN_PX = 50  # a mitosis nearer to a crop's border is half outside
+shared: list[Path] = []  # the folder of this run of the tests, for all workers of xdist
 
 
 @cache
 def drawn_section(seed: int = 7) -> tuple[Rgb, Places]:
-    """Pixels (H, W, 3) of 0.25 um, and the mitoses' places in them."""
-    with tempfile.TemporaryDirectory() as folder:
-        sample = draw_sample_slide(Path(folder) / "section.tif", width=SECTION_PX, height=SECTION_PX, seed=seed)
-        with open_slide(sample.path) as slide:
-            return slide.read(Box(0, 0, SECTION_PX, SECTION_PX)), np.array(sample.mitoses)
+    """Pixels (H, W, 3) of 0.25 um, and the mitoses' places in them: drawn by the first worker of xdist that asks."""
+    with ExitStack() as stack:
+        folder = shared[0] if shared else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path, places = folder / f"section-{seed}.tif", folder / f"section-{seed}.json"
+        fcntl.flock(stack.enter_context(path.with_suffix(".lock").open("w")), fcntl.LOCK_EX)
+        if not places.exists():
+            sample = draw_sample_slide(path, width=SECTION_PX, height=SECTION_PX, seed=seed)
+            places.write_text(json.dumps(sample.mitoses))
+        with open_slide(path) as slide:
+            return slide.read(Box(0, 0, SECTION_PX, SECTION_PX)), np.array(json.loads(places.read_text()))
 
 
 @cache
