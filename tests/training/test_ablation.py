@@ -132,6 +132,8 @@ def test_every_run_has_the_same_budget(whole: tuple[Path, str]) -> None:
         assert {"checkpoint.pt", "history.csv", "learning_curves.png"} <= {each.name for each in folder.iterdir()}
         model = load_model(folder)
         assert model.card.architecture == configuration.architecture
+        with (folder / "history.csv").open() as file:
+            assert all(math.isfinite(float(row["loss"])) for row in csv.DictReader(file))
         card = json.loads((folder / "card.json").read_text())
         assert (card["training"]["cases"], card["training"]["validation_cases"]) == (["A", "C"], ["B"])
         budgets.append({**card["training"]["settings"], "architecture": None})

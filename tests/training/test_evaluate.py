@@ -240,6 +240,7 @@ def test_reports_that_are_not_the_fields_own_are_refused(study: Path, reports: P
         examine_reports([field], altered(report, tmp_path / "scale", {"slide": {"mpp": [0.5, 0.5]}}))
 
 
+@pytest.mark.parametrize("study", ["drawn"], indirect=True)
 def test_fields_that_the_model_was_trained_on_are_told(study: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(find_model(DEFAULT_MODEL), tmp_path / "model"))
     card = json.loads((model / "card.json").read_text())

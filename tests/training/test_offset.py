@@ -39,14 +39,14 @@ def crops(pixels: np.ndarray, mitoses: Points, count: int) -> list[LoadedField]:
 def real_crops(data: Path) -> list[LoadedField]:
     fields = sorted(read_plain(data / "icpr2012", 0.2456), key=lambda field: -len(field.mitoses))[:4]
     loaded = load_fields(fields, load_model().card.mpp, "none")
-    return [crop for field in loaded for crop in crops(field.pixels, field.mitoses, 8)]
+    return [crop for field in loaded for crop in crops(field.pixels, field.mitoses, 5)]
 
 
 @pytest.mark.parametrize("source", ["drawn", "real"])
 def test_the_offset_is_that_from_mitoses_to_their_detections(source: str, request: pytest.FixtureRequest) -> None:
     model = load_model()
     real = source == "real"
-    loaded = real_crops(request.getfixturevalue("shared") / "data") if real else crops(*drawn_section(), 24)
+    loaded = real_crops(request.getfixturevalue("shared") / "data") if real else crops(*drawn_section(), 18)
     measured = measure_offset(model.network, loaded, None, CPU)
     distances = []
     for field in loaded:

@@ -142,14 +142,15 @@ def test_the_best_epoch_is_chosen_on_validation_cases(
     assert json.loads((tmp_path / "card.json").read_text())["training"]["epoch"] == 3
 
 
-@pytest.mark.parametrize("stages", [1, 3])
-def test_every_configuration_trains_and_validates(fields: list[LoadedField], tmp_path: Path, stages: int) -> None:
-    for head, aggregation in (
-        ("instance", "mean"),
-        ("embedding", "mean"),
-        ("embedding", "max"),
-        ("embedding", "attention"),
-        ("embedding", "gated-attention"),
+def test_every_configuration_trains_and_validates(fields: list[LoadedField], tmp_path: Path) -> None:
+    """Those of the ablation are trained at three stages there."""
+    for stages, head, aggregation in (
+        (1, "instance", "mean"),
+        (1, "embedding", "mean"),
+        (1, "embedding", "max"),
+        (1, "embedding", "attention"),
+        (1, "embedding", "gated-attention"),
+        (3, "embedding", "gated-attention"),
     ):
         architecture = Architecture(stages=stages, head=head, aggregation=aggregation)  # type: ignore[arg-type]
         settings = tiny(architecture=architecture, epochs=1, patches_per_epoch=2, batch=2)
