@@ -3,7 +3,6 @@
 import fcntl
 import json
 import tempfile
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -15,20 +14,30 @@ from service.slide import Box, Rgb, open_slide
 SECTION_PX = 3000
 MARGIN_PX = 50  # a mitosis nearer to a crop's border is half outside
 shared: list[Path] = []  # the folder of this run of the tests, for all workers of xdist
+own: list[tempfile.TemporaryDirectory[str]] = []  # without them; it goes with the process
+
+
+@cache
+def drawn_slide(seed: int = 7) -> tuple[Path, Places]:
+    """The section as a slide, and its mitoses: drawn by the first worker of xdist that asks. Nobody may change it."""
+    if not shared:  # no test: a benchmark
+        own.append(tempfile.TemporaryDirectory())
+    folder = shared[0] if shared else Path(own[0].name)
+    path, places = folder / f"section-{seed}.tif", folder / f"section-{seed}.json"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not places.exists():
+            sample = draw_sample_slide(path, width=SECTION_PX, height=SECTION_PX, seed=seed)
+            places.write_text(json.dumps(sample.mitoses))
+    return path, np.array(json.loads(places.read_text()))
 
 
 @cache
 def drawn_section(seed: int = 7) -> tuple[Rgb, Places]:
-    """Pixels (H, W, 3) of 0.25 um, and the mitoses' places in them: drawn by the first worker of xdist that asks."""
-    with ExitStack() as stack:
-        folder = shared[0] if shared else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        path, places = folder / f"section-{seed}.tif", folder / f"section-{seed}.json"
-        fcntl.flock(stack.enter_context(path.with_suffix(".lock").open("w")), fcntl.LOCK_EX)
-        if not places.exists():
-            sample = draw_sample_slide(path, width=SECTION_PX, height=SECTION_PX, seed=seed)
-            places.write_text(json.dumps(sample.mitoses))
-        with open_slide(path) as slide:
-            return slide.read(Box(0, 0, SECTION_PX, SECTION_PX)), np.array(json.loads(places.read_text()))
+    """Pixels (H, W, 3) of 0.25 um, and the mitoses' places in them."""
+    path, mitoses = drawn_slide(seed)
+    with open_slide(path) as slide:
+        return slide.read(Box(0, 0, SECTION_PX, SECTION_PX)), mitoses
 
 
 @cache

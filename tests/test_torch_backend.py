@@ -15,12 +15,11 @@ from service.errors import DeviceFailed, SlideDamaged
 from service.inference import Detector
 from service.parameters import HALO_PX, PATCHES_PER_SIDE, usual_tile_px
 from service.plan import Plan
-from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
 from service.tiling import Lattice, cover
 from service.torch_backend import TorchDevice
 from service.weights import Model, load_model
-from tests.drawn import dense_crop
+from tests.drawn import dense_crop, drawn_slide
 from tests.slides import damage_tile
 
 TOLERANCE = 2e-6
@@ -122,8 +121,8 @@ def test_most_tiles_are_of_the_size_that_is_recorded() -> None:
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_sample_slide(tmp_path_factory.mktemp("sample") / "sample.tif", width=3000, height=3000).path
+def sample() -> Path:
+    return drawn_slide()[0]
 
 
 @pytest.fixture(scope="module")

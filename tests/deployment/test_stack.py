@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.sample import SampleSlide, draw_sample_slide
 from tests.deployment.compose import make_secrets
 from tests.deployment.programs import PostgreSQL, program
 from tests.deployment.stack import Proxy, Stack, postgres, valkey
+from tests.drawn import drawn_slide
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -61,15 +61,16 @@ def http(stack: Stack, key: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def slide(tmp_path_factory: pytest.TempPathFactory) -> SampleSlide:
-    return draw_sample_slide(tmp_path_factory.mktemp("slide") / "sample.tif", width=4000, height=4000)
+def slide() -> Path:
+    """One that takes some seconds: PostgreSQL is killed meanwhile."""
+    return drawn_slide()[0]
 
 
 @pytest.fixture(scope="module")
-def analysed(stack: Stack, database: PostgreSQL, http: httpx.Client, slide: SampleSlide) -> str:
+def analysed(stack: Stack, database: PostgreSQL, http: httpx.Client, slide: Path) -> str:
     """An analysis during which PostgreSQL was killed, and was away for some seconds."""
-    with slide.path.open("rb") as file:
-        answer = http.post("/v1/analyses", files={"file": (slide.path.name, file)})
+    with slide.open("rb") as file:
+        answer = http.post("/v1/analyses", files={"file": (slide.name, file)})
     assert answer.status_code == 202, answer.text
     analysis = f"/v1/analyses/{answer.json()['id']}"
     stack.wait_until(lambda: http.get(analysis).json()["progress"] > 0.1)
@@ -85,12 +86,12 @@ def analysed(stack: Stack, database: PostgreSQL, http: httpx.Client, slide: Samp
 
 
 def test_nothing_is_lost_when_postgresql_dies_during_an_analysis(
-    stack: Stack, http: httpx.Client, slide: SampleSlide, analysed: str
+    stack: Stack, http: httpx.Client, slide: Path, analysed: str
 ) -> None:
     ended = http.get(analysed).json()
     assert ended["status"] == "succeeded", (ended, stack.told())
     report = http.get(f"{analysed}/result").json()
-    assert report["counts"]["total"] == len(slide.mitoses)
+    assert report["counts"]["total"] == len(drawn_slide()[1])
     assert "task started" in stack.log("worker").read_text()
     assert stack.log("worker").read_text().count("task started") == 1, "the worker computed on meanwhile"
 
@@ -120,9 +121,9 @@ def test_a_backup_restored_elsewhere_serves_the_same_result(
         elsewhere.stop()
 
 
-def test_events_come_through_the_proxy_as_they_happen(http: httpx.Client, slide: SampleSlide) -> None:
-    with slide.path.open("rb") as file:
-        posted = http.post("/v1/analyses", files={"file": (slide.path.name, file)}).json()
+def test_events_come_through_the_proxy_as_they_happen(http: httpx.Client, slide: Path) -> None:
+    with slide.open("rb") as file:
+        posted = http.post("/v1/analyses", files={"file": (slide.name, file)}).json()
     with http.stream("GET", f"/v1/analyses/{posted['id']}/events") as events:
         first = next(line for line in events.iter_lines() if line.startswith("data:"))
         assert json.loads(first[5:])["status"] in ("queued", "running"), "not held back until the end"
@@ -138,8 +139,8 @@ def test_a_refusal_of_a_large_body_comes_through_the_proxy(http: httpx.Client) -
     assert (refused.status_code, refused.json()["code"]) == (401, "key-required")
 
 
-def test_a_resumable_upload_through_the_proxy(http: httpx.Client, slide: SampleSlide) -> None:
-    content = slide.path.read_bytes()
+def test_a_resumable_upload_through_the_proxy(http: httpx.Client, slide: Path) -> None:
+    content = slide.read_bytes()
     tus = {"Tus-Resumable": "1.0.0"}
     made = http.post("/v1/uploads", headers=tus | {"Upload-Length": str(len(content))})
     where, half = made.headers["Location"], len(content) // 2
