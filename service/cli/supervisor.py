@@ -36,15 +36,16 @@ def serve_all(settings: Settings, host: str, port: int, workers: int) -> None:
 
     Raises SettingsInvalid, OutputUnwritable, QueueUnavailable, DatabaseUnavailable, WeightsDamaged.
     """
-    from service.api.app import create_app
-    from service.api.auth import refuse_open_listener
-    from service.api.server import serve
-
     set_up_logs("gateway")
     keep_private()
     check_weights(settings.model)
     with ExitStack() as stack:
         stack.enter_context(_alone(settings))
+        # a second of imports, which a start that cannot be does without
+        from service.api.app import create_app
+        from service.api.auth import refuse_open_listener
+        from service.api.server import serve
+
         refuse_open_listener(host, open_database(settings.database), settings.oidc_issuer)
         if not settings.broker_url:
             valkey = EmbeddedValkey(settings.broker_socket, settings.data_dir / "broker")
