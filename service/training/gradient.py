@@ -84,7 +84,7 @@ def backpropagate(network: MitosisNetwork, batch: Batch, arithmetic: Arithmetic,
         else:
             scores, highest = sparse_logits(network, x, side, arithmetic)
         loss = functional.binary_cross_entropy_with_logits(scores, labels, reduction="sum") / len(batch.labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         losses.append(loss.detach())
         logits.append(scores.detach())
         cells.append(highest)

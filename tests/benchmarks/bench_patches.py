@@ -49,10 +49,11 @@ def patches(folder: Path) -> Iterator[bytes]:
 def ours(folder: Path) -> Iterator[tuple[Post, int]]:
     service = Running(folder / "data", requests_per_minute="1000000").start()
     service.http.timeout = 90
-    asked = {"params": {"wait": 60}, "data": {"request": json.dumps({"mpp": 0.25, "priority": "stat"})}}
+    request = {"request": json.dumps({"mpp": 0.25, "priority": "stat"})}
 
     def post(content: bytes) -> None:
-        answer = service.http.post("/v1/analyses", files={"file": ("patch.png", content)}, **asked)
+        file = {"file": ("patch.png", content)}
+        answer = service.http.post("/v1/analyses", params={"wait": 60}, data=request, files=file)
         assert answer.status_code == 200, answer.text
         assert "counts" in answer.json()
 

@@ -116,7 +116,8 @@ class Scripted(torch.nn.Module):
         self.register_buffer("transform", transform)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.network(pixels.permute(0, 2, 3, 1), self.transform)[:, None]
+        cells: torch.Tensor = self.network(pixels.permute(0, 2, 3, 1), self.transform)
+        return cells[:, None]
 
 
 def make_job(slide_path: Path, model: Model, folder: Path) -> tuple[Job, float]:
@@ -239,7 +240,8 @@ def main() -> None:
         environments.mkdir(parents=True, exist_ok=True)
         contestants, reasons = commands(folder, environments.resolve(), asked.peers)
         _run([sys.executable, "-m", "service", "export-onnx", model.card.id, "--out", str(folder / "model.onnx")])
-        outcome, lines = {}, []
+        outcome: dict[str, Any] = {}
+        lines: list[list[str]] = []
         for what, path in slides(folder, asked.fields, model.card).items():
             job, tissue_mp = make_job(path, model, folder)
             title = f"{what}, {tissue_mp:.0f} MP of tissue"

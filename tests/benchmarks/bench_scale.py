@@ -46,19 +46,31 @@ def fill(engine: Engine, count: int, now: float) -> None:
         rows: dict[Any, list[dict[str, Any]]] = {table: [], tasks: [], outbox_table: [], slides: [], audit_entries: []}
         for number in range(start, min(count, start + CHUNK)):
             at, name = now - DAYS * DAY_S * (1 - number / count), str(uuid.uuid4())
-            failed, held = number % 10 == 0, {"id": name[:12], "reasons": []} if number % 100 == 1 else None
-            mine = {"id": name, "tenant": "default", "slide_id": f"s{number // 4}", "slide_name": "s.svs", "model": "m"}
-            mine |= {"status": "failed" if failed else "succeeded", "request": {}, "model_sha256": "", "moves": 0}
-            mine |= {"error": {"code": "slide-damaged"} if failed else None, "held": held, "priority": "routine"}
-            mine |= {"accession_number": f"A{number}", "created_at": at, "finished_at": at}
-            mine["patient_id"] = f"P{number // 3}"
-            mine |= {
-                "name_folded": "s.svs",
-                "accession_folded": f"a{number}",
-                "signed": None if failed else number < count - 50,
-            }
-            mine |= {"summary": None if failed else {"mai": number % 40}}
-            rows[table].append(mine)
+            failed = number % 10 == 0
+            rows[table].append(
+                {
+                    "id": name,
+                    "tenant": "default",
+                    "slide_id": f"s{number // 4}",
+                    "slide_name": "s.svs",
+                    "model": "m",
+                    "status": "failed" if failed else "succeeded",
+                    "request": {},
+                    "model_sha256": "",
+                    "moves": 0,
+                    "error": {"code": "slide-damaged"} if failed else None,
+                    "held": {"id": name[:12], "reasons": []} if number % 100 == 1 else None,
+                    "priority": "routine",
+                    "accession_number": f"A{number}",
+                    "created_at": at,
+                    "finished_at": at,
+                    "patient_id": f"P{number // 3}",
+                    "name_folded": "s.svs",
+                    "accession_folded": f"a{number}",
+                    "signed": None if failed else number < count - 50,
+                    "summary": None if failed else {"mai": number % 40},
+                }
+            )
             rows[tasks].append({"id": name, "analysis_id": name, "kind": "whole", "status": "done", "priority": "stat"})
             told = {"tenant": "default", "analysis_id": name, "channel": "hl7", "revision": 0, "status": "delivered"}
             rows[outbox_table].append(told | {"created_at": at, "next_at": at})

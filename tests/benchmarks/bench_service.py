@@ -113,7 +113,8 @@ def bench_clients(slide: Path, folder: Path) -> Figures:
     asked = np.array(json.loads(asking.communicate("enough")[0]))
     service.stop()
     waits_ms, submitting = 1000 * asked[:, 1], asked[:, 0] < started + accepted_s
-    during, p50, p99 = [np.percentile(waits_ms[submitting], 99), *np.percentile(waits_ms, [50, 99])]
+    during = float(np.percentile(waits_ms[submitting], 99))
+    p50, p99 = (float(np.percentile(waits_ms, share)) for share in (50, 99))
     print(
         f"{SUBMISSIONS} submissions from {CLIENTS} clients: accepted in {accepted_s:.1f} s, {finished} finished in "
         f"{finished_s:.0f} s; status calls: p99 {during:.0f} ms while submitting; median {p50:.0f}, p99 {p99:.0f} ms"

@@ -89,9 +89,15 @@ def scenes(shared: Path) -> Iterator[tuple[str, Rgb, tuple[int, int]]]:
 
 def analysed(pixels: Rgb, detector: Detector, path: Path) -> Report:
     """The report of pixels written as a slide without loss."""
-    resolution = {"resolution": (1e4 / MPP,) * 2, "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(
-        path, pixels, tile=(256, 256), compression="deflate", photometric="rgb", metadata=None, **resolution
+        path,
+        pixels,
+        tile=(256, 256),
+        compression="deflate",
+        photometric="rgb",
+        metadata=None,
+        resolution=(1e4 / MPP,) * 2,
+        resolutionunit="CENTIMETER",
     )
     with open_slide(path) as slide:
         return analyze(slide, detector)

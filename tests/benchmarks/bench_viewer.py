@@ -61,7 +61,7 @@ def stored(service: Running, slide: Path) -> str:
 def looked_at(url: str, slide_id: str, seed: int, tiles: int = TILES) -> list[float]:
     """Seconds for tiles as somebody asks for who zooms and pans: views of 3 x 2 tiles, at random levels and places."""
     picks, pyramid = random.Random(seed), Pyramid(SIDE_PX, SIDE_PX)
-    wanted = []
+    wanted: list[tuple[int, int, int]] = []
     while len(wanted) < tiles:
         level = picks.randint(pyramid.top - 5, pyramid.top)
         across = max(1, SIDE_PX // (1 << (pyramid.top - level)) // TILE_PX)

@@ -116,7 +116,7 @@ def _write_tiff(path: Path, blob: bytes, directories: list[tuple[int, int, list[
             "offsets": struct.pack(f"<{len(places)}I", *(offset for offset, _ in places)),
             "counts": struct.pack(f"<{len(places)}I", *(count for _, count in places)),
         }
-        at = {}
+        at: dict[str, int] = {}
         for name, value in long_values.items():
             content += b"\0" * (len(content) % 2)
             at[name] = len(content)
@@ -144,8 +144,8 @@ def _write_tiff(path: Path, blob: bytes, directories: list[tuple[int, int, list[
             (530, 3, 2, 2 | 2 << 16),
         ]
         content += struct.pack("<H", len(entries))
-        for tag, kind, count, value in entries:
-            content += struct.pack("<HHII", tag, kind, count, value)
+        for entry in entries:
+            content += struct.pack("<HHII", *entry)
         link = len(content)
         content += struct.pack("<I", 0)
     path.write_bytes(content)

@@ -25,7 +25,8 @@ def measure(command: list[str], timeout_s: float) -> dict[str, float]:
     outcome = subprocess.run(between, cwd=ROOT, capture_output=True, text=True)
     if outcome.returncode:
         raise Failed((outcome.stderr.strip() or f"exit status {outcome.returncode}").splitlines()[-1])
-    return json.loads(outcome.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(outcome.stdout.splitlines()[-1])
+    return found
 
 
 def cpu_s(root: int) -> float:

@@ -64,4 +64,5 @@ def logit(probability: float) -> float:
 
 def is_tissue(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Tell which pixels (..., 3) are coloured."""
-    return np.ptp(pixels, axis=-1) > COLOURED
+    coloured: npt.NDArray[np.bool_] = np.ptp(pixels, axis=-1) > COLOURED
+    return coloured

@@ -22,7 +22,7 @@ from tests.benchmarks.peers.job import Job
 PATCH_PX, KEPT_PX, BATCH = 1024, 960, 1
 
 
-class Network(ModelABC):
+class Network(ModelABC):  # type: ignore[misc]  # the toolbox lies in another environment
     """The network as the toolbox calls one: patches (B, H, W, 3) uint8 -> (B, KEPT_PX, KEPT_PX, 1)."""
 
     def __init__(self, job: Job) -> None:
@@ -39,7 +39,8 @@ class Network(ModelABC):
     def infer_batch(model: torch.nn.Module, batch_data: torch.Tensor, *, device: str) -> np.ndarray[Any, Any]:
         with torch.inference_mode():
             pixels = batch_data.to(device, torch.float32).permute(0, 3, 1, 2).contiguous()
-            return model(pixels).permute(0, 2, 3, 1).numpy()
+            cells: torch.Tensor = model(pixels).permute(0, 2, 3, 1)
+            return cells.numpy()
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
             return_probabilities=True,
             wsireader_kwargs={"mpp": (job.mpp, job.mpp), "power": 10 / job.mpp},  # it reads neither of a plain TIFF
         )
-        probabilities = zarr.open(str(found[Path(job.slide)]), mode="r")["probabilities"]
+        probabilities = zarr.open_group(str(found[Path(job.slide)]), mode="r")["probabilities"]
         cells = np.asarray(probabilities)[:: job.stride_px, :: job.stride_px, 0]
     job.write_figures(cells)
 
