@@ -7,7 +7,7 @@ else in this library a whole number is a pixel's centre; `Outline.contains` take
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,16 +24,21 @@ from service.slide import Box
 MAX_VERTICES = 100_000
 AREAS = ("Polygon", "MultiPolygon")
 LEAST_INSIDE = 0.25  # share of outlines: who draws round tissue may cross the slide's edge, but not by so much
+EDGE_PX = 1.0  # what crosses the slide's edge by less was drawn along it
 CENTRE_PX = 0.5  # from a pixel's corner to its centre
 EXPECTED = "give X,Y,W,H in whole level-0 px, or polygons: GeoJSON, a QuPath export, DSA JSON, ASAP XML"
 
 
 @dataclass(frozen=True)
 class Outline:
-    """Polygons with holes, in level-0 px; as they are read perhaps in um, until `on_slide`."""
+    """Polygons with holes, in level-0 px; as they are read perhaps in um, until `on_slide`.
+
+    `beyond` is the share of them that lay beyond the slide and was cut off.
+    """
 
     shape: shapely.MultiPolygon
     unit: Literal["px", "um"] = "px"
+    beyond: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         return f"{shapely.to_wkt(self.shape, rounding_precision=3)} {self.unit}"
@@ -66,14 +71,15 @@ class Outline:
         if inside.area < LEAST_INSIDE * shape.area:
             where = f"lie mostly beyond the slide, which is {width} x {height} px"
             raise RegionOutside(f"the region's outlines {where}; are they of another slide, or in another unit?")
-        return Outline(inside)
+        around = shapely.box(-EDGE_PX, -EDGE_PX, width + EDGE_PX, height + EDGE_PX)
+        return Outline(inside, beyond=(shape - around).area / shape.area)
 
     def without(self, excluded: "Outline") -> "Outline":
         """Cut other areas out, in the same unit. Raises RegionInvalid where nothing is left."""
         left = _areas(self.shape - excluded.shape)
         if not left.area:
             raise RegionInvalid("what is excluded leaves nothing to be examined")
-        return Outline(left, self.unit)
+        return Outline(left, self.unit, self.beyond)
 
     def as_json(self) -> dict[str, Any]:
         """Write it as a GeoJSON geometry: a Polygon, or a MultiPolygon where there are several."""
@@ -216,15 +222,25 @@ def _asap(content: bytes) -> Iterator[shapely.Geometry]:
 
 
 def _joined(found: list[shapely.Geometry], unit: Literal["px", "um"] = "px") -> Outline:
-    """Unite areas; a line that crosses itself, as drawn by hand, bounds what an even-odd fill would show."""
+    """Unite areas, each without its holes."""
     if sum(map(shapely.get_num_coordinates, found)) > MAX_VERTICES:
         raise RegionInvalid(f"the region has more than {MAX_VERTICES} corners; simplify it")
     if not all(np.isfinite(shapely.get_coordinates(each)).all() for each in found):
         raise RegionInvalid("the region has corners that are no finite numbers")
-    shape = _areas(shapely.union_all([shapely.make_valid(shapely.force_2d(each)) for each in found]))
+    parts = shapely.get_parts([shapely.force_2d(each) for each in found])
+    shape = _areas(shapely.union_all([_filled(each) for each in parts]))
     if not shape.area:
         raise RegionInvalid(f"the region has no area; {EXPECTED}")
     return Outline(shape, unit)
+
+
+def _filled(polygon: shapely.Polygon) -> shapely.Geometry:
+    """Give what the shell bounds less what holes do: of a line that crosses itself what an even-odd fill would show."""
+    shell, holes = (
+        shapely.union_all([_areas(shapely.make_valid(shapely.Polygon(ring))) for ring in rings])
+        for rings in ([polygon.exterior], polygon.interiors)
+    )
+    return shell - holes
 
 
 def _areas(shape: shapely.Geometry) -> shapely.MultiPolygon:

@@ -6,6 +6,7 @@ from itertools import chain
 
 from service.mitotic_activity import ActivityCounts, MitoticScore
 from service.plan import Plan
+from service.region import Outline
 from service.slide import USUAL_LIGHT, Slide
 from service.tiling import PATCH_PX
 
@@ -81,8 +82,12 @@ def _of_stains(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _of_area(plan: Plan, counts: ActivityCounts) -> Iterator[tuple[str, str]]:
+    region = plan.parameters.region
+    if isinstance(region, Outline) and region.beyond:
+        what = f"{100 * region.beyond:.2g} % of the region lay beyond the slide and was cut off"
+        yield "region-cut", f"{what}; look whether its outlines are of this slide"
     if plan.quality_facts.examinable_fraction is None:
-        where = "in the region" if plan.parameters.region else "on the slide"
+        where = "in the region" if region else "on the slide"
         below = plan.quality_facts.pen_mm2
         ink = f" ({below:.3g} mm2 lie below pen, ink or pigment)" if below else ""
         yield "no-tissue", f"no stained tissue was found {where}{ink}; nothing was analysed"

@@ -92,6 +92,28 @@ def test_outlines_of_many_programs_are_read(name: str) -> None:
     assert read_outline(content).shape.area == pytest.approx(area, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("polygons", "area"),
+    [
+        pytest.param([[SQUARE, [[90, 40], [120, 40], [120, 60], [90, 60], [90, 40]]]], 9800, id="over the edge"),
+        pytest.param(
+            [[SQUARE, HOLE, [[50, 40], [70, 40], [70, 60], [50, 60], [50, 40]]]], 9400, id="holes that overlap"
+        ),
+        pytest.param([[SQUARE, [[100, 0], [150, 0], [150, 100], [100, 100], [100, 0]]]], 10_000, id="beside it"),
+        pytest.param([[SQUARE], [HOLE]], 10_000, id="two polygons that overlap"),
+        pytest.param([[[[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]]], 5000, id="a line that crosses itself"),
+    ],
+)
+def test_a_hole_takes_away_and_never_adds(polygons: list[Any], area: float) -> None:
+    assert region_of({"type": "MultiPolygon", "coordinates": polygons}).shape.area == area  # type: ignore[union-attr]
+
+
+def test_a_hole_as_large_as_its_outline_leaves_no_region() -> None:
+    for hole in (SQUARE, SQUARE[::-1], [[-1, -1], [101, -1], [101, 101], [-1, 101], [-1, -1]]):
+        with pytest.raises(RegionInvalid, match="no area"):
+            region_of({"type": "Polygon", "coordinates": [SQUARE, hole]})
+
+
 def test_a_rotated_rectangle_of_dsa_lies_where_it_was_drawn() -> None:
     quarter = {"type": "rectangle", "center": [50, 40, 0], "width": 20, "height": 10, "rotation": math.pi / 2}
     assert read_outline(dsa(quarter)).shape.bounds == pytest.approx((45, 30, 55, 50))
@@ -183,6 +205,11 @@ def test_micrometres_become_pixels_and_what_lies_beyond_the_slide_is_cut_off() -
     assert isinstance(region, Outline)
     assert region.shape.bounds == pytest.approx((0, 0, 200, 200))  # of 400 px in y, 200 are there
     assert region.shape.area == pytest.approx(200 * 200 - 40 * 40)
+    assert region.beyond == pytest.approx(0.5, abs=0.01)
+    along = [[-0.9, 0], [100, 0], [100, 200.9], [0, 100], [-0.9, 0]]
+    along_the_edge = Parameters.of(extent, card, region=region_of({"type": "Polygon", "coordinates": [along]})).region
+    assert isinstance(along_the_edge, Outline)
+    assert along_the_edge.beyond == 0
     for beyond in (region_of(json.loads(json.dumps(RING).replace("0", "9000"))), outline_of(Box(200, 100, 300, 200))):
         with pytest.raises(RegionOutside, match="another slide"):
             Parameters.of(extent, card, region=beyond)

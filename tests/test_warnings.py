@@ -9,6 +9,7 @@ import tifffile
 from service.mitotic_activity import count_activity
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.plan import Plan
+from service.region import Region, region_of
 from service.slide import Box, open_slide
 from service.warnings import report_warnings
 from tests.drawn import dense_crop
@@ -19,7 +20,7 @@ CARD = read_card(find_model(DEFAULT_MODEL))
 X40 = "AppMag = 40|MPP = 0.25"
 
 
-def warnings_of(path: Path, mpp: float | None = None, region: Box | None = None) -> dict[str, str]:
+def warnings_of(path: Path, mpp: float | None = None, region: Region | None = None) -> dict[str, str]:
     with open_slide(path, mpp=mpp) as slide:
         plan = Plan.of(slide, CARD, region=region)
         return dict(report_warnings(slide, plan, count_activity([], plan.examined)))
@@ -81,6 +82,15 @@ def test_a_region_without_tissue_is_not_the_slide_and_pen_is_not_glass(tmp_path:
     assert glass["no-tissue"] == "no stained tissue was found in the region; nothing was analysed"
     assert "in the region (0.0013 mm2 lie below pen, ink or pigment); nothing" in beside["no-tissue"]
     assert ("no-tissue" in among, "pen-on-tissue" in among) == (False, True)
+
+
+def test_a_region_that_reaches_beyond_the_slide_is_cut_and_says_so(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", dense_crop(640, 640)[0], X40)
+    corners = [(440, 0), (840, 0), (840, 640), (440, 640), (440, 0)]
+    outlines = {"type": "Polygon", "coordinates": [corners]}
+    assert warnings_of(path, region=region_of(outlines))["region-cut"].startswith("50 % of the region lay beyond")
+    within = {"type": "Polygon", "coordinates": [[(min(x, 640), y) for x, y in corners]]}
+    assert "region-cut" not in warnings_of(path, region=region_of(within))
 
 
 def test_a_window_that_is_mostly_glass_and_one_on_several_pieces_are_said(tmp_path: Path) -> None:
