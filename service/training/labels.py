@@ -1,7 +1,8 @@
 """Reviewed slides as labelled fields: what people accepted is a mitosis, what they rejected an imposter.
 
 A field is cut out of the slide where people have looked: round the hot-spot, in the region, or all of the slide. What
-nobody decided on is uncertain. Written in the plain layout, with `imposters.csv`, or in MIDOG's, where imposters are of
+nobody decided on is uncertain. What lies outside of a region's outlines is white and without marks, as beyond a slide's
+edge: nobody has looked there. Written in the plain layout, with `imposters.csv`, or in MIDOG's, where imposters are of
 category 2; who decided and when stands beside each mark.
 
 Frame: field px, the field's first pixel's centre being 0: level-0 px less the field's corner.
@@ -16,20 +17,23 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import shapely
 from PIL import Image
 
 from service.errors import DataInvalid
 from service.files import csv_bytes, make_folder, write_whole
 from service.midog_boxes import IMPOSTER, MITOSIS, NAMES, categories, midog_box
-from service.region import region_of
+from service.region import Outline, Region
 from service.report import Report, ReviewedDetection
 from service.slide import Box, Rgb, Slide
+from service.training.augmentation import GLASS
 
 Where: TypeAlias = Literal["hotspot", "region", "slide"]
 Layout: TypeAlias = Literal["plain", "midog"]
 Rows: TypeAlias = dict[str, list[dict[str, Any]]]
 
 MOST_PX = 20_000  # of a field's side
+STEP_PX = 8  # in which the border between an outline and white runs
 KINDS = {"accepted": "mitoses", "rejected": "imposters", None: "uncertain"}  # of marks, by what was decided
 COLUMNS = ("frame", "x", "y", "reviewer", "at", "origin", "score", "reason")
 
@@ -50,27 +54,36 @@ def cut_field(report: Report, slide: Slide, where: Where) -> ReviewedField:
         raise DataInvalid(f"{slide.name} is not the slide that was reviewed: its checksum is another")
     if report.review is None:
         raise DataInvalid(f"{slide.name}: nobody has reviewed it")
-    box = _box(report, slide, where)
-    found = ReviewedField(Path(slide.name).stem, slide.read(box), math.sqrt(math.prod(report.slide.mpp)))
+    area = _area(report, slide, where)
+    box = area.box if isinstance(area, Outline) else area
+    if max(box.width, box.height) > MOST_PX:
+        raise DataInvalid(f"{slide.name}: a field of {box.width} x {box.height} px; {MOST_PX} px are the most")
+    pixels = _within(area, slide.read(box)) if isinstance(area, Outline) else slide.read(box)
+    found = ReviewedField(Path(slide.name).stem, pixels, math.sqrt(math.prod(report.slide.mpp)))
     for figure in report.review.detections:
-        if box.contains(figure.x, figure.y):
+        if area.contains(figure.x, figure.y):
             found.rows[KINDS[figure.decision]].append(_row(found.name, figure, box))
     return found
 
 
-def _box(report: Report, slide: Slide, where: Where) -> Box:
+def _area(report: Report, slide: Slide, where: Where) -> Region:
     if where == "slide":
-        box = Box(0, 0, slide.width, slide.height)
-    elif where == "region":
-        if report.region is None:
-            raise DataInvalid(f"{slide.name}: no region was analysed; cut the field round the hot-spot")
-        region = region_of(report.region.model_dump())
-        box = region if isinstance(region, Box) else region.box
-    else:
-        box = _hotspot_box(report, slide)
-    if max(box.width, box.height) > MOST_PX:
-        raise DataInvalid(f"{slide.name}: a field of {box.width} x {box.height} px; {MOST_PX} px are the most")
-    return box
+        return Box(0, 0, slide.width, slide.height)
+    if where == "hotspot":
+        return _hotspot_box(report, slide)
+    if report.examined_region is None:
+        raise DataInvalid(f"{slide.name}: no region was analysed; cut the field round the hot-spot")
+    return report.examined_region
+
+
+def _within(outline: Outline, pixels: Rgb) -> Rgb:
+    """Make what lies outside of an outline white, on the pixels of the box round it."""
+    corner = (outline.box.x, outline.box.y)
+    moved = Outline(shapely.transform(outline.shape, lambda places: places - corner))
+    height, width = pixels.shape[:2]
+    cells = moved.mask((STEP_PX, STEP_PX), (-(-height // STEP_PX), -(-width // STEP_PX)))
+    inside = cells.repeat(STEP_PX, 0).repeat(STEP_PX, 1)[:height, :width, None]
+    return np.where(inside, pixels, np.uint8(GLASS))
 
 
 def _hotspot_box(report: Report, slide: Slide) -> Box:

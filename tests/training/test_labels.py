@@ -66,6 +66,22 @@ def test_the_plain_layout_has_each_decision_with_who_and_when(reviewed: Path, tm
         np.testing.assert_array_equal(np.asarray(image), draw_tissue(*SIZE)[600:1500, 700:1700])
 
 
+def test_what_lies_outside_of_an_outline_is_white_and_has_no_marks(reviewed: Path, tmp_path: Path) -> None:
+    content = json.loads((reviewed / "report.json").read_text())
+    corners = [(700, 600), (1100, 600), (700, 1000), (700, 600)]  # round the mitosis at 900, 700, not at 1002, 790
+    content["region"] = {"type": "Polygon", "coordinates": [corners]}
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    options = ("--slides", reviewed, "--out", tmp_path / "fields", "--mpp", "0.25", "--cut", "region")
+    assert mitosis("labels", tmp_path / "report.json", *options).stderr == "1 mitoses, 0 imposters, 0 uncertain\n"
+    (field,) = read_fields(tmp_path / "fields")
+    np.testing.assert_allclose(field.mitoses, [(200, 100)])
+    with Image.open(field.path) as image:
+        pixels = np.asarray(image)
+    expected, from_edge = draw_tissue(*SIZE)[600:1000, 700:1100], np.add(*np.indices((400, 400))) - 400
+    np.testing.assert_array_equal(pixels[from_edge < -8], expected[from_edge < -8])
+    assert (pixels[from_edge > 8] == 255).all()
+
+
 def test_midog_s_layout_has_imposters_as_the_second_category(reviewed: Path, tmp_path: Path) -> None:
     cut(reviewed, tmp_path / "midog", "--layout", "midog", "--cut", "slide")
     (field,) = read_fields(tmp_path / "midog")
