@@ -20,6 +20,7 @@ from service.cli.train import (
     TrainingBar,
     each_mpp,
     use_threads,
+    warn_of_patients,
 )
 from service.errors import ParameterInvalid
 from service.training.recipe import read_recipe
@@ -83,6 +84,7 @@ def cross_validate_command(
     if bool(fold) == by_laboratory:
         raise ParameterInvalid("say what is held out: by --fold or by --by-laboratory")
     folds = laboratory_folds(fields, out) if by_laboratory else plan_folds(fields, fold or (), out)
+    warn_of_patients([each.cases for each in folds])
     if not resume:
         refuse_left_behind([*(each.folder for each in folds), out / FINAL])
     make_folder(out)

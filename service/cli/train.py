@@ -161,7 +161,7 @@ def read_split(
 
     Those of tissue almost without mitoses, of which each folder says its own um per pixel, are trained on.
 
-    Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
+    Warns of one patient in both. Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
     """
     from service.training.fields import read_fields, refuse_alike_cases, split_cases
 
@@ -171,4 +171,14 @@ def read_split(
     calm = [field for folder in quiet for field in read_fields(folder, quiet=True)]
     refuse_alike_cases([*fields, *calm])
     training, held_out = split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])
+    warn_of_patients([[field.case for field in side] for side in ([*training, *calm], held_out)])
     return [*training, *calm], held_out
+
+
+def warn_of_patients(sides: Sequence[Sequence[str]]) -> None:
+    """Say which cases on several sides of a split may be one patient."""
+    from service.training.patients import patients_apart
+
+    for cases in patients_apart(sides):
+        what = f"cases {' and '.join(cases)} may be one patient on two scanners, and the split parts them"
+        typer.echo(f"warning: {what}: then figures are optimistic; keep them together", err=True)

@@ -1,9 +1,11 @@
 """Which cases may be one patient: the same number under two letters, as of one slide on two scanners (H03, A03).
 
-Such cases are alike, so intervals draw them together. To take two patients for one only widens an interval.
+Such cases are alike, so intervals draw them together, and splits that part them are warned of. To take two patients for
+one only widens an interval.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 LETTERS_AND_NUMBER = re.compile(r"[A-Za-z]+0*(\d+)")
@@ -18,3 +20,12 @@ def patient_of(case: str) -> str:
 def patients_of(cases: Iterable[str]) -> list[str]:
     """Give the patient of each case."""
     return [patient_of(case) for case in cases]
+
+
+def patients_apart(sides: Iterable[Iterable[str]]) -> list[list[str]]:
+    """List the cases that may be one patient and lie on several sides of a split."""
+    cases: dict[str, dict[str, int]] = defaultdict(dict)  # patient: case: side
+    for side, own in enumerate(sides):
+        for case in own:
+            cases[patient_of(case)][case] = side
+    return [sorted(each) for each in cases.values() if len(set(each.values())) > 1]
