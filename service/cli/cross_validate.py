@@ -85,6 +85,10 @@ def cross_validate_command(
         raise ParameterInvalid("say what is held out: by --fold or by --by-laboratory")
     folds = laboratory_folds(fields, out) if by_laboratory else plan_folds(fields, fold or (), out)
     warn_of_patients([each.cases for each in folds])
+    middles = read_crops(crops) if crops else []
+    if strange := {crop.case for crop in middles}.difference(*(each.cases for each in folds)):
+        what = f"crops of {len(strange)} cases ({min(strange)}, for one)"
+        typer.echo(f"warning: {what} are not scored: no field is of these cases", err=True)
     if not resume:
         refuse_left_behind([*(each.folder for each in folds), out / FINAL])
     make_folder(out)
@@ -93,7 +97,7 @@ def cross_validate_command(
         loaded = load_fields(fields, settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
         begin = find_model(start) if start else None
         setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar, begin)
-        study = _cross_validate(sources, loaded, folds, setup, bar, read_crops(crops) if crops else [])
+        study = _cross_validate(sources, loaded, folds, setup, bar, middles)
     written = [*write_study(study, folds, out), write_held_out(study, out)]
     print_study(study)
     if not no_final:

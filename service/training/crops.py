@@ -1,7 +1,7 @@
 """Crops with a mitosis in the middle: a test of laboratories of which nothing but mitoses is known.
 
     crops.csv         crop, case, laboratory, black_share, other_mitoses ("x y;x y", px of the crop)
-    crops/CROP.jpg    or .png, at the model's um per pixel
+    crops/CROP.jpg    or .png, at the model's um per pixel; square, and all of one size
 
 A crop is mirrored about its border to twice its side, so that cells near the border see tissue. The stains are
 estimated for each case from the crops' rims: the mitoses in the middle, all alike, would shift them. Two scores come
@@ -28,6 +28,7 @@ from service.training.fields import Points, image_size, plain_images
 AT_PX = 28  # model px: a cell this near to a mitosis answers to it
 BESIDE_PX = 44  # and one farther than this from all of them does not
 RIM_PX = 30  # the stains are estimated beyond
+LEAST_PX = 96  # of a crop's side, whose corners then lie beside the mitosis in its middle
 MOST_BLACK = 0.002  # share of pixels that were not in the image the crop was cut from
 BATCH = 16
 
@@ -54,24 +55,55 @@ class CropScore:
 
 
 def read_crops(folder: Path) -> list[Crop]:
-    """Read the crops in a folder but those that were cut at an image's border. Raises DataInvalid."""
+    """Read the crops in a folder but those that were cut at an image's border. Raises DataInvalid.
+
+    All is looked at here: crops are scored hours later, when networks are trained.
+    """
     table, images = folder / "crops.csv", plain_images(folder / "crops")
     crops: list[Crop] = []
     listed: set[str] = set()
+    sides: set[int] = set()
     for line, row in csv_rows(table, ("crop", "case", "laboratory", "black_share", "other_mitoses")):
-        if row["crop"] not in images:
-            refuse(table, line, f"crops/{row['crop']} is missing")
-        if row["crop"] in listed:
-            refuse(table, line, f"the crop {row['crop']} is listed twice")
-        listed.add(row["crop"])
-        if csv_number(table, line, row["black_share"]) > MOST_BLACK:
-            continue
-        pairs = [pair.split() for pair in row["other_mitoses"].split(";") if pair.strip()]
-        if any(len(pair) != 2 for pair in pairs):
-            refuse(table, line, f"other_mitoses {row['other_mitoses']!r} is not x y;x y")
-        others = np.array([[csv_number(table, line, value) for value in pair] for pair in pairs]).reshape(-1, 2)
-        crops.append(Crop(row["crop"], row["case"], row["laboratory"], images[row["crop"]], others))
+        name, case = row["crop"], row["case"]
+        if name not in images:
+            refuse(table, line, f"crops/{name} is missing")
+        if name in listed:
+            refuse(table, line, f"the crop {name} is listed twice")
+        if not case:
+            refuse(table, line, f"the crop {name} is of no case")
+        black_share = csv_number(table, line, row["black_share"])
+        if not 0 <= black_share <= 1:
+            refuse(table, line, f"black_share {black_share:g} is no share")
+        side = _side(images[name])
+        others = _others(table, line, row["other_mitoses"], side)
+        listed.add(name)
+        sides.add(side)
+        if black_share <= MOST_BLACK:
+            crops.append(Crop(name, case, row["laboratory"], images[name], others))
+    if len(sides) > 1:
+        refuse(folder, None, f"crops are of one size, and these of {' and '.join(map(str, sorted(sides)))} px")
+    if not crops:
+        refuse(table, None, "there is no crop in it that lies within its image")
     return crops
+
+
+def _side(path: Path) -> int:
+    """Read a crop's side (px) from its image's header."""
+    width, height = image_size(path)
+    if width != height or width % 2 or width < LEAST_PX:
+        refuse(path, None, f"{width} x {height} px; crops are square, with an even side of {LEAST_PX} px or more")
+    return width
+
+
+def _others(table: Path, line: int, text: str, side: int) -> Points:
+    """Read the places (n, 2) of other mitoses on a crop."""
+    pairs = [pair.split() for pair in text.split(";") if pair.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        refuse(table, line, f"other_mitoses {text!r} is not x y;x y")
+    others = np.array([[csv_number(table, line, value) for value in pair] for pair in pairs]).reshape(-1, 2)
+    if ((others < 0) | (others >= side)).any():
+        refuse(table, line, f"other_mitoses {text!r} does not lie on the crop of {side} px")
+    return others
 
 
 def score_crops(crops: Sequence[Crop], detector: Detector) -> list[CropScore]:
@@ -95,12 +127,8 @@ def score_crops(crops: Sequence[Crop], detector: Detector) -> list[CropScore]:
 
 
 def _pixels(path: Path) -> Rgb:
-    size = image_size(path)
     with open_slide(path) as slide:  # as fields are read: what is not 8-bit RGB is refused
-        pixels = slide.read(Box(0, 0, *size), (1.0, 1.0))
-    if pixels.shape[0] != pixels.shape[1] or pixels.shape[0] % 2:
-        raise DataInvalid(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} px; crops are square, with an even side")
-    return pixels
+        return slide.read(Box(0, 0, slide.width, slide.height))
 
 
 def _mirrored(pixels: Rgb, by: int) -> Rgb:
@@ -129,6 +157,8 @@ def _highest(
     nearest = np.linalg.norm(own[:, :, None] - np.stack([middle, *crop.others]), axis=-1).min(-1)
     inside = ((own >= 0) & (own < side)).all(-1)
     for here in (np.linalg.norm(own - middle, axis=-1) <= AT_PX, inside & (nearest > BESIDE_PX)):
+        if not here.any():
+            raise DataInvalid(f"{crop.path}: nothing lies beside its many other mitoses; leave it out")
         x, y = places[here][cells[here].argmax()].round().astype(int).tolist()
         yield float(cells[here].max()), (x, y)
 

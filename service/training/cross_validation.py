@@ -288,7 +288,7 @@ def score_held_out(fold: Fold, crops: Sequence[Crop], model: Path, device: Devic
     if not crops:
         return []
     path, card = fold.folder / CROPS, read_card(model)
-    key = f"{card.scoring_sha256} {','.join(crop.name for crop in crops)}"
+    key = " ".join([card.scoring_sha256, *(f"{file_sha256(crop.path)} {crop.others.tolist()}" for crop in crops)])
     try:
         saved, at, beside = load_arrays(path, "table of scores", "key", "at", "beside")
         if str(saved) != key:

@@ -43,6 +43,11 @@ def test_crops_are_read_but_those_at_a_border(folder: Path) -> None:
         ("c9,A,L,False,0,", "line 2: crops/c9 is missing"),
         ("c0,A,L,False,much,", "line 2: 'much' is not a number"),
         ("c0,A,L,False,0,1 2 3", "line 2: other_mitoses '1 2 3' is not x y"),
+        ("c0,A,L,False,0,500 900", "line 2: other_mitoses '500 900' does not lie on the crop of 128 px"),
+        ("c0,A,L,False,0,-1 5", "does not lie on the crop"),
+        ("c0,,L,False,0,", "line 2: the crop c0 is of no case"),
+        ("c0,A,L,False,50,", "line 2: black_share 50 is no share"),
+        ("c0,A,L,False,0.5,", "there is no crop in it that lies within its image"),
     ],
 )
 def test_bad_rows_are_named(folder: Path, row: str, message: str) -> None:
@@ -51,9 +56,27 @@ def test_bad_rows_are_named(folder: Path, row: str, message: str) -> None:
         read_crops(folder)
 
 
-def test_crops_that_are_not_square_are_refused(folder: Path) -> None:
-    Image.new("RGB", (128, 100)).save(folder / "crops" / "c0.png")
-    with pytest.raises(DataInvalid, match="128 x 100 px; crops are square"):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((128, 100), "128 x 100 px; crops are square"),
+        ((64, 64), "of 96 px or more"),
+        ((101, 101), "even side"),
+        ((160, 160), "crops are of one size, and these of 128 and 160 px"),
+    ],
+)
+def test_crops_that_cannot_be_scored_are_refused_before_a_network_is_trained(
+    size: tuple[int, int], message: str, folder: Path
+) -> None:
+    Image.new("RGB", size).save(folder / "crops" / "c0.png")
+    with pytest.raises(DataInvalid, match=message):
+        read_crops(folder)
+
+
+def test_a_crop_full_of_mitoses_is_named(folder: Path) -> None:
+    everywhere = ";".join(f"{x} {y}" for x in range(8, 128, 28) for y in range(8, 128, 28))
+    (folder / "crops.csv").write_text(HEADER + f"c0,A,L,False,0,{everywhere}\n")
+    with pytest.raises(DataInvalid, match="nothing lies beside its many other mitoses"):
         score_crops(read_crops(folder), Detector.load(precision="float32"))
 
 
