@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.errors import CardInvalid, ModelUnknown
 from service.files import write_whole
 from service.readers.colour_profile import Colour
-from service.stain import StainMatrix
+from service.stain import MOST_ALIKE, StainMatrix
 from service.strict import first_error
 
 DEFAULT_MODEL = "r18x3-instance-max"
@@ -29,15 +29,24 @@ MODEL_FOLDERS = (Path(__file__).parents[1] / "model_weights", Path(__file__).par
 STAGE_CHANNELS = (64, 128, 256, 512)
 ATTENTION_CHANNELS = 128  # L of Ilse 2018
 
+UNIT_TOLERANCE = 0.1
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Triple = tuple[float, float, float]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+MppOfModel = Annotated[float, Field(ge=0.05, le=2)]
 Head = Literal["instance", "embedding"]
 Aggregation = Literal["max", "mean", "attention", "gated-attention"]
 BatchNorm = Literal["folded", "separate"]
 
 
-class Architecture(BaseModel):
+class CardPart(BaseModel):
+    """A part of the card: no number in it is NaN or without end, of which a map has neither mitoses nor errors."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Architecture(CardPart):
     """The network that the weights belong to; stored in the model card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,25 +84,34 @@ class Architecture(BaseModel):
         return -(-(self.receptive_field_px // 2) // self.stride_px) * self.stride_px
 
 
-class Normalisation(BaseModel):
+class Normalisation(CardPart):
     """Mean and standard deviation of RGB in [0, 1] that the network expects."""
 
-    mean: Triple
-    std: Triple
+    mean: tuple[Probability, Probability, Probability]
+    std: tuple[Deviation, Deviation, Deviation]
 
 
-class StainReference(BaseModel):
+class StainReference(CardPart):
     """The stain that every slide is normalised to: rows R, G, B; columns haematoxylin, eosin."""
 
     matrix: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
     max_concentrations: tuple[Positive, Positive]
+
+    @model_validator(mode="after")
+    def _check_stains(self) -> Self:
+        lengths = np.linalg.norm(self.matrix, axis=0)
+        if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
+            raise ValueError("the stains' columns have a length of about 1")
+        if np.prod(self.matrix, axis=1).sum() / lengths.prod() > MOST_ALIKE:
+            raise ValueError("the two stains are one and the same")
+        return self
 
     def stain_matrix(self) -> StainMatrix:
         """Give both as arrays."""
         return StainMatrix(np.array(self.matrix), np.array(self.max_concentrations))
 
 
-class ScoreCalibration(BaseModel):
+class ScoreCalibration(CardPart):
     """The way in which scores are made to mean the same on every slide; levels in logits, see `service.calibration`."""
 
     quantile: Probability  # the level of a slide: so many of the cells on its tissue lie below it
@@ -102,14 +120,20 @@ class ScoreCalibration(BaseModel):
     reference: float
     high: float
 
+    @model_validator(mode="after")
+    def _check_levels(self) -> Self:
+        if not self.low <= self.reference <= self.high:
+            raise ValueError("low, reference and high are levels that rise")
+        return self
 
-class SecondLook(BaseModel):
+
+class SecondLook(CardPart):
     """What is looked at again, see `service.second_look`."""
 
     above: Annotated[float, Field(gt=0, le=1)]  # the probability from which a peak of the map is a candidate
 
 
-class Int8(BaseModel):
+class Int8(CardPart):
     """The facts that arithmetic in 8-bit integers needs; measured by `mitosis quantise`."""
 
     weights_sha256: str  # of the weights that it was measured on; of others it says nothing
@@ -117,7 +141,7 @@ class Int8(BaseModel):
     default: bool = False  # whether it finds what bfloat16 finds, so that it may be chosen by itself
 
 
-class OperatingPoint(BaseModel):
+class OperatingPoint(CardPart):
     """What a threshold costs on either side, on laboratories and tissue that the network never saw."""
 
     threshold: Probability
@@ -126,14 +150,14 @@ class OperatingPoint(BaseModel):
     calls_per_mm2: Annotated[float, Field(ge=0)]  # of tissue almost without mitoses
 
 
-class ModelCard(BaseModel):
+class ModelCard(CardPart):
     """The part of a model card that the code reads; entries for people (data, metrics, limits) are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
     id: str
     architecture: Architecture
-    mpp: Positive
+    mpp: MppOfModel
     normalisation: Normalisation
     stain: StainReference | None = None
     threshold: Probability
@@ -144,6 +168,12 @@ class ModelCard(BaseModel):
     colour: Colour = "as-scanned"  # of the training's pixels; slides are converted to it
     offset_px: tuple[float, float] = (0.0, 0.0)  # from a mitosis to where the network answers, model px (x, y)
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _check_offset(self) -> Self:
+        if max(map(abs, self.offset_px)) > self.architecture.receptive_field_px:
+            raise ValueError(f"offset_px {self.offset_px} is farther than the network sees")
+        return self
 
     def stain_matrix(self) -> StainMatrix | None:
         """Return the stain reference; None of models that take the pixels as they are."""

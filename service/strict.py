@@ -12,4 +12,4 @@ class StrictModel(BaseModel):
 def first_error(error: ValidationError) -> tuple[str, str]:
     """Tell the place (`a.b.0`) of the first thing that is wrong, and what is; no value that was given is repeated."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    return ".".join(map(str, first["loc"])), first["msg"]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

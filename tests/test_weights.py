@@ -1,6 +1,7 @@
 """Models load whole or not at all."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from service.errors import CardInvalid, MitosisError, ModelUnknown, WeightsDamaged, WeightsMismatch
 from service.model_card import DEFAULT_MODEL, find_model, models, read_card
 from service.weights import load_model
+
+LEVELS = {"quantile": 0.98, "weight": 0.5, "low": -5, "reference": -3, "high": -2}
 
 
 @pytest.fixture
@@ -89,6 +92,17 @@ def test_weights_that_are_no_number_are_refused_for_they_would_find_nothing(fold
         ({"mpp": 0}, "mpp"),
         ({"sha256": "none"}, "sha256"),
         ({"architecture": {"stages": 9}}, "architecture"),
+        # with each of these a card was taken, and no mitosis was found, or another number of them
+        ({"mpp": 25}, "mpp"),
+        ({"normalisation": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.0, 0.2]}}, "std.1"),
+        ({"normalisation": {"mean": [math.nan, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}}, "mean.0"),
+        ({"normalisation": {"mean": [123.7, 116.3, 103.5], "std": [0.2, 0.2, 0.2]}}, "mean.0"),
+        ({"stain": {"matrix": [[0, 0], [0, 0], [0, 0]], "max_concentrations": [2, 1]}}, "length"),
+        ({"stain": {"matrix": [[0.6, 0.6], [0.7, 0.7], [0.4, 0.4]], "max_concentrations": [2, 1]}}, "one and the same"),
+        ({"offset_px": [math.inf, 0]}, "offset_px.0"),
+        ({"offset_px": [1e9, 0]}, "farther than the network sees"),
+        ({"calibration": LEVELS | {"reference": math.nan}}, "calibration.reference"),
+        ({"calibration": LEVELS | {"low": 0}}, "levels that rise"),
     ],
 )
 def test_a_card_that_lacks_sense_is_refused(folder: Path, change: dict[str, object], error: str) -> None:
