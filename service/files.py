@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,3 +167,16 @@ def file_sha256(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def same_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield pairs of files of the same content; only those of one size are read. Raises OSError."""
+    of_size: dict[int, list[Path]] = defaultdict(list)
+    for path in sorted(paths):
+        of_size[path.stat().st_size].append(path)
+    for alike in of_size.values():
+        known: dict[str, Path] = {}
+        for path in alike if len(alike) > 1 else ():
+            other = known.setdefault(file_sha256(path), path)
+            if other != path:
+                yield other, path

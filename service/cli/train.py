@@ -163,13 +163,13 @@ def read_split(
 
     Warns of one patient in both. Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
     """
-    from service.training.fields import read_fields, refuse_alike_cases, split_cases
+    from service.training.fields import read_fields, refuse_alike, split_cases
 
     fields = [
         field for folder, own in zip(data, each_mpp(data, mpp), strict=True) for field in read_fields(folder, own)
     ]
     calm = [field for folder in quiet for field in read_fields(folder, quiet=True)]
-    refuse_alike_cases([*fields, *calm])
+    refuse_alike([*fields, *calm])
     training, held_out = split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])
     warn_of_patients([[field.case for field in side] for side in ([*training, *calm], held_out)])
     return [*training, *calm], held_out

@@ -14,8 +14,9 @@ Nothing is repaired or skipped in silence: what does not fit raises DataInvalid,
 
 import dataclasses
 import math
+import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from service.csv_rows import csv_lines, csv_number, csv_rows, refuse
 from service.errors import DataInvalid, ParameterInvalid, ResolutionInvalid, ResolutionUnknown
+from service.files import same_files
 from service.midog_boxes import MITOSIS
 from service.parameters import scale_to
 from service.region import CENTRE_PX
@@ -81,7 +83,7 @@ def read_fields(folder: str | Path, mpp: float | None = None, *, quiet: bool = F
         _check(field)
     if len({field.name for field in fields}) < len(fields):
         refuse(folder, None, "two fields have one name")
-    refuse_alike_cases(fields)
+    refuse_alike(fields)
     return fields
 
 
@@ -101,14 +103,32 @@ def _check(field: Field) -> None:
         refuse(field.path, None, f"the mitosis at x {x:g}, y {y:g} is marked twice")
 
 
-def refuse_alike_cases(fields: Iterable[Field]) -> None:
-    """Raise DataInvalid where two cases differ in capitals or spaces alone: no split would know them for one."""
-    known: dict[str, Field] = {}
+def refuse_alike(fields: Sequence[Field]) -> None:
+    """Raise DataInvalid for what no split would know for one: names that look alike, and copies of an image.
+
+    So does a case of two laboratories. Names look alike that differ in capitals, spaces or unseen signs alone.
+    """
+    laboratories: dict[str, Field] = {}
+    for kind in ("case", "laboratory"):
+        known: dict[str, Field] = {}
+        for field in fields:
+            other = known.setdefault(_as_seen(getattr(field, kind)), field)
+            if getattr(other, kind) != getattr(field, kind):
+                both = (f"{kind} {getattr(each, kind)!r} of {each.path}" for each in (field, other))
+                raise DataInvalid(f"{' and '.join(both)} differ in capitals or spaces alone; write them alike")
     for field in fields:
-        other = known.setdefault(" ".join(field.case.split()).casefold(), field)
-        if other.case != field.case:
-            what = f"case {field.case!r} of {field.path} and case {other.case!r} of {other.path}"
-            raise DataInvalid(f"{what} differ in capitals or spaces alone; write them alike")
+        other = laboratories.setdefault(field.case, field)
+        if other.laboratory != field.laboratory:
+            what = f"{other.laboratory} ({other.path}) and of {field.laboratory} ({field.path})"
+            raise DataInvalid(f"case {field.case} is of laboratory {what}; give different patients different names")
+    for one, two in same_files({field.path for field in fields}):
+        raise DataInvalid(f"{one} and {two} are the same image; leave one")
+
+
+def _as_seen(name: str) -> str:
+    """Write a name as it is read by people: without signs that nobody sees, in small letters, with single spaces."""
+    shown = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+    return " ".join(shown.split()).casefold()
 
 
 def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
@@ -173,7 +193,7 @@ def _plain_points(path: Path, names: Collection[str]) -> dict[str, list[tuple[in
 def read_tupac16(folder: Path, mpp: float = TUPAC16_MPP) -> list[Field]:
     """Read the TUPAC16 auxiliary layout; labels beside the images, or in a folder of their own."""
     labels = own if (own := folder / TUPAC16_LABELS).is_dir() else None
-    fields, seen = [], set()
+    fields, seen = [], set[Path]()
     for path in _tupac_images(folder):
         case = path.parent.name
         beside = path.with_suffix(".csv")
@@ -184,6 +204,8 @@ def read_tupac16(folder: Path, mpp: float = TUPAC16_MPP) -> list[Field]:
     for orphan in sorted(labels.glob("[0-9][0-9]/*.csv") if labels else folder.rglob("[0-9][0-9]/[0-9][0-9].csv")):
         if orphan not in seen:
             refuse(orphan, None, f"the image {orphan.parent.name}/{orphan.stem}.tif is missing")
+    if not any(path.exists() for path in seen):
+        refuse(folder, None, "no image has a file of labels (NN/MM.csv), not even an empty one")
     return _some(fields, folder)
 
 
@@ -222,7 +244,7 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
     for image in content.images:
         name, size = image.file_name, sizes[image.id]
         path = next((place for place in (folder / name, folder / "images" / name) if place.is_file()), None)
-        if path is None:
+        if path is None or ".." in Path(name).parts or Path(name).is_absolute():
             refuse(annotations, None, f"image {image.id}: {name} is missing in {folder}")
         if image_size(path) != size:
             refuse(annotations, None, f"image {image.id}: {name} is {image_size(path)} px, the entry says {size}")
@@ -268,13 +290,13 @@ def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[l
 
 def refuse_shared_cases(splits: Mapping[str, Sequence[Field]]) -> None:
     """Raise DataInvalid where a case is in two splits: its fields look alike, so scores would be optimistic."""
-    refuse_alike_cases(field for fields in splits.values() for field in fields)
     first: dict[str, tuple[str, Field]] = {}
     for split, fields in splits.items():
         for field in fields:
             other, earlier = first.setdefault(field.case, (split, field))
             if other != split:
                 raise DataInvalid(f"case {field.case} is in {other} ({earlier.path}) and in {split} ({field.path})")
+    refuse_alike([field for fields in splits.values() for field in fields])
 
 
 def load_field(field: Field, mpp: float) -> tuple[Rgb, Points, Points]:

@@ -46,7 +46,7 @@ def draw_source(folder: Path, names: Sequence[str]) -> None:
     (folder / "images").mkdir(parents=True)
     frames, mitoses = ["frame,case,width,height,mpp"], ["frame,x,y"]
     for name in names:
-        seed = sum(map(ord, name))
+        seed = int.from_bytes(name.encode())
         picture = Image.fromarray(draw_tissue(760, 500, seed))
         for x, y in np.random.default_rng(seed).uniform((110, 80), (440, 420), (3, 2)).round(1):
             ImageDraw.Draw(picture).ellipse((x - 12, y - 12, x + 12, y + 12), fill=(45, 15, 80))

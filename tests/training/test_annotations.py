@@ -96,7 +96,7 @@ def test_asap_s_dots_are_mitoses(tmp_path: Path) -> None:
 
 
 def image(folder: Path, name: str) -> None:
-    Image.new("RGB", (640, 512), "white").save(folder / name)
+    Image.new("RGB", (640, 512), (ord(name[0]), 255, 255)).save(folder / name)
 
 
 def test_images_with_annotations_beside_them_are_fields(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from tests.slides import draw_tissue
 def plain(tmp_path: Path) -> Path:
     """Two fields of 60 x 40 px with three mitoses."""
     (tmp_path / "images").mkdir()
-    for name in ("a", "b"):
-        Image.new("RGB", (60, 40), "pink").save(tmp_path / "images" / f"{name}.png")
+    for name, colour in {"a": "pink", "b": "plum"}.items():
+        Image.new("RGB", (60, 40), colour).save(tmp_path / "images" / f"{name}.png")
     (tmp_path / "frames.csv").write_text("frame,case,width,height,mitoses\na,C1,60,40,2\nb,C2,60,40,1\n")
     (tmp_path / "mitoses.csv").write_text("frame,x,y\na,10,20\na,59.5,0\nb,3,4\n")
     return tmp_path
@@ -38,7 +38,7 @@ def plain(tmp_path: Path) -> Path:
 def blank(path: Path, size: tuple[int, int]) -> None:
     """An image whose pixels do not matter."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("1", size).save(path, compression="group4")
+    Image.new("1", size).save(path, compression="group4", description=str(path))
 
 
 def test_plain_layout(plain: Path) -> None:
@@ -152,6 +152,9 @@ def test_tupac16_labels_beside_the_images(tmp_path: Path) -> None:
     fields = read_tupac16(tmp_path)
     assert [len(field.mitoses) for field in fields] == [1, 0, 0, 0]
     assert fields[0].mitoses.tolist() == [[99, 79]]
+    (tmp_path / "01" / "01.csv").unlink()
+    with pytest.raises(DataInvalid, match="no image has a file of labels"):
+        read_tupac16(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +219,12 @@ def test_a_midog_image_that_is_missing_or_another(tmp_path: Path) -> None:
     blank(tmp_path / "1.tiff", (10, 9))
     with pytest.raises(DataInvalid, match=r"image 1: .*the entry says"):
         read_midog(tmp_path, labels, 0.25)
+    (tmp_path / "data").mkdir()
+    for outside in ("../1.tiff", str(tmp_path / "1.tiff")):
+        image = {"id": 1, "file_name": outside, "width": 10, "height": 9}
+        (tmp_path / "data/m.json").write_text(json.dumps({"images": [image], "annotations": []}))
+        with pytest.raises(DataInvalid, match=r"image 1: .* is missing"):
+            read_fields(tmp_path / "data", 0.25)
     labels.write_text('{"images": [\n}')
     with pytest.raises(DataInvalid, match=r"labels.json, line 2"):
         read_midog(tmp_path, labels, 0.25)
