@@ -1,12 +1,15 @@
-"""A second look at what may be a mitosis: the window round each candidate in eight orientations, logits averaged.
+"""A second look at what may be a mitosis: the window round each candidate in eight orientations, some of them larger or
+smaller, logits averaged.
 
-What a network answers depends on how a figure lies and on where the lattice falls on it: on turned and shifted copies
-some detections vanish and others appear (`tests/benchmarks/bench_turns.py`). Both are averaged out where it matters.
+What a network answers depends on how a figure lies, on where the lattice falls on it, and on how large it is: on turned
+and shifted copies some detections vanish and others appear (`tests/benchmarks/bench_turns.py`). This is averaged out
+where it matters.
 The outcome is written into the map, so that all who read it (figures, candidates, heat map) see the same scores.
 
 Frames. Model px; cells of the map. Candidates are the peaks of the map, with the cells that slope up to them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 import skimage
+from PIL import Image
 
 from service.batching import Job
 from service.calibration import HIGHEST
@@ -22,7 +26,7 @@ from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.slide import Box, Rgb, Slide
 
-ORIENTATIONS = 8
+ZOOMED = (-1, 0, 1, 0, 0, 1, 0, -1)  # of the eight orientations: smaller or larger by the card's `zoom`
 HALF_PX = 64  # model px on each side of the middle: whole cells of all networks, and as much context as matters
 NEIGHBOURS = 1  # cells round the middle one that may answer in its place
 AROUND = np.ones((3, 3))  # a cell and its eight neighbours
@@ -53,7 +57,7 @@ def look_again(
         logits = logit(probabilities.values[rows, columns])
         values[rows, columns] = scipy.special.expit(logits - logits.max() + _middle_logit(looked, detector))
         on_candidate()
-    said = {"above": settings.above, "orientations": ORIENTATIONS, "candidates": len(found)}
+    said = {"above": settings.above, "zoom": settings.zoom, "orientations": len(ZOOMED), "candidates": len(found)}
     return ProbabilityMap(probabilities.lattice, values, probabilities.done), {"second_look": said}
 
 
@@ -73,7 +77,7 @@ def candidates(values: Map, above: float) -> Iterator[tuple[Cells, Cells]]:
 
 def reach_px(detector: Detector) -> int:
     """Tell how far the pixels that `mean_logit` wants reach on each side of their middle, model px."""
-    return HALF_PX + int(np.abs(_shift(detector)).max())
+    return math.ceil((HALF_PX + int(np.abs(_shift(detector)).max())) / min(_scales(detector)))
 
 
 def mean_logit(pixels: Rgb, detector: Detector, transform: npt.NDArray[np.float32]) -> float:
@@ -107,8 +111,9 @@ def _shift(detector: Detector) -> npt.NDArray[np.int_]:
 
 
 def _windows(pixels: Rgb, detector: Detector) -> npt.NDArray[np.uint8]:
-    """Cut the windows (8, H, W, 3) of all orientations."""
-    return np.stack([_window(turned, _shift(detector)) for turned in _orientations(pixels)])
+    """Cut the windows (8, H, W, 3) of all looks."""
+    looks = zip(_orientations(pixels), _scales(detector), strict=True)
+    return np.stack([_window(_scaled(turned, scale), _shift(detector)) for turned, scale in looks])
 
 
 def _orientations(pixels: Rgb) -> Iterator[Rgb]:
@@ -116,6 +121,18 @@ def _orientations(pixels: Rgb) -> Iterator[Rgb]:
         turned = np.rot90(pixels, turns)
         yield turned
         yield turned[:, ::-1]
+
+
+def _scales(detector: Detector) -> list[float]:
+    """Give the scale of each look."""
+    second = detector.card.second_look
+    return [1 + (second.zoom if second else 0) * each for each in ZOOMED]
+
+
+def _scaled(pixels: Rgb, scale: float) -> Rgb:
+    """Resample pixels, of an odd side, about their middle."""
+    side = 2 * round(len(pixels) // 2 * scale) + 1
+    return pixels if scale == 1 else np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _window(pixels: Rgb, shift: npt.NDArray[np.int_]) -> Rgb:

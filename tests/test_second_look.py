@@ -1,5 +1,6 @@
 """The second look: what it changes of a map, and that it does not matter how a figure lies."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from service.model_card import SecondLook
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.sample import draw_sample_slide
-from service.second_look import candidates, look_again
+from service.second_look import HALF_PX, ZOOMED, candidates, look_again, mean_logit, reach_px
 from service.slide import Rgb, Slide, open_slide
 
 ABOVE = 0.1
@@ -59,6 +60,36 @@ def detector() -> Detector:
     return found
 
 
+def zooming(detector: Detector, zoom: float) -> Detector:
+    """The same detector, whose second look zooms."""
+    found = copy.copy(detector)
+    found.card = detector.card.model_copy(update={"second_look": SecondLook(above=ABOVE, zoom=zoom)})
+    return found
+
+
+@pytest.mark.parametrize("zoom", [0.0, 0.15, 0.5])
+def test_every_look_has_the_figure_where_its_middle_cell_answers(detector: Detector, zoom: float) -> None:
+    """A spot in the middle of the pixels is in all looks where one look without a zoom has it."""
+    own = zooming(detector, zoom)
+    reach = reach_px(own)
+    pixels = np.zeros((2 * reach + 1, 2 * reach + 1, 3), np.uint8)
+    pixels[reach - 3 : reach + 4, reach - 3 : reach + 4] = 255
+    seen: list[np.ndarray] = []
+
+    def predict(windows: np.ndarray, _: np.ndarray) -> np.ndarray:
+        seen.append(windows)
+        return np.full((len(windows), 9, 9), 0.5, np.float32)
+
+    own.predict = predict  # type: ignore[method-assign]
+    assert mean_logit(pixels, own, np.eye(3, dtype=np.float32)) == 0.0
+    expected = HALF_PX - np.rint(own.card.offset_px)
+    for window, part in zip(seen[0], ZOOMED, strict=True):
+        assert window.shape == (2 * HALF_PX + 1, 2 * HALF_PX + 1, 3)
+        rows, columns = np.nonzero(window[:, :, 0] > 127)
+        np.testing.assert_allclose((columns.mean(), rows.mean()), expected, atol=0.51)
+        assert len(rows) == pytest.approx(49 * (1 + zoom * part) ** 2, rel=0.35)
+
+
 def written(path: Path, pixels: Rgb) -> Path:
     options = {"resolution": (4e4, 4e4), "resolutionunit": "CENTIMETER", "metadata": None}
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", **options)
@@ -75,7 +106,7 @@ def test_only_candidates_change_and_each_as_a_whole(pixels: Rgb, detector: Detec
         plan, before = first_look(slide, detector)
         after, said = look_again(slide, detector, plan, before)
     found = list(candidates(before.values, ABOVE))
-    assert said == {"second_look": {"above": ABOVE, "orientations": 8, "candidates": len(found)}}
+    assert said == {"second_look": {"above": ABOVE, "zoom": 0.0, "orientations": 8, "candidates": len(found)}}
     assert len(found) > 3
     low = before.values < ABOVE
     np.testing.assert_array_equal(after.values[low], before.values[low])

@@ -75,12 +75,15 @@ class CrossValidation(Table):
     second_look: float = Field(
         default=0.0, ge=0, le=1, description="probability from which a place is looked at again; 0: none is"
     )
+    second_look_zoom: float = Field(
+        default=0.0, ge=0, le=0.5, description="half of the looks are this part larger or smaller"
+    )
     threshold_rule: Rule = Field(default="f1", description="youden, f1, smooth-f1, case-f1 or quiet")
 
     @property
     def card_second_look(self) -> dict[str, float] | None:
         """The second look as a model card has it."""
-        return {"above": self.second_look} if self.second_look else None
+        return {"above": self.second_look, "zoom": self.second_look_zoom} if self.second_look else None
 
 
 class TrainingSettings(Table):
