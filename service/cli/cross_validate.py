@@ -117,7 +117,7 @@ def read_sources(
 
     Raises ParameterInvalid, and DataInvalid as `read_fields` does.
     """
-    from service.training.fields import read_fields, refuse_shared_cases
+    from service.training.fields import read_fields, refuse_copies, refuse_shared_cases
 
     sources: dict[str, list[Field]] = {}
     known = [*zip(data, each_mpp(data, mpp), strict=True), *((folder, None) for folder in quiet)]
@@ -127,6 +127,7 @@ def read_sources(
             raise ParameterInvalid(f"two folders are called {name}, by which the report would tell them apart")
         sources[name] = read_fields(folder, own, quiet=number >= len(data))
     refuse_shared_cases(sources)
+    refuse_copies([field for fields in sources.values() for field in fields])
     return sources
 
 

@@ -163,22 +163,24 @@ def read_split(
 
     Warns of one patient in both. Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
     """
-    from service.training.fields import read_fields, refuse_alike, split_cases
+    from service.training.fields import read_fields, refuse_alike, refuse_copies, split_cases
 
     fields = [
         field for folder, own in zip(data, each_mpp(data, mpp), strict=True) for field in read_fields(folder, own)
     ]
     calm = [field for folder in quiet for field in read_fields(folder, quiet=True)]
     refuse_alike([*fields, *calm])
+    refuse_copies([*fields, *calm])
     training, held_out = split_cases(fields, [case.strip() for case in validation.split(",") if case.strip()])
     warn_of_patients([[field.case for field in side] for side in ([*training, *calm], held_out)])
     return [*training, *calm], held_out
 
 
 def warn_of_patients(sides: Sequence[Sequence[str]]) -> None:
-    """Say which cases on several sides of a split may be one patient."""
+    """Say that cases on several sides of a split may be one patient: of two hospitals they often are not."""
     from service.training.patients import patients_apart
 
-    for cases in patients_apart(sides):
-        what = f"cases {' and '.join(cases)} may be one patient on two scanners, and the split parts them"
+    if apart := patients_apart(sides):
+        others = f" (and so may {len(apart) - 1} more)" if apart[1:] else ""
+        what = f"cases {' and '.join(apart[0])} may be one patient on two scanners{others}, and the split parts them"
         typer.echo(f"warning: {what}: then figures are optimistic; keep them together", err=True)

@@ -104,9 +104,9 @@ def _check(field: Field) -> None:
 
 
 def refuse_alike(fields: Sequence[Field]) -> None:
-    """Raise DataInvalid for what no split would know for one: names that look alike, and copies of an image.
+    """Raise DataInvalid for cases or laboratories whose names look alike, and for a case of two laboratories.
 
-    So does a case of two laboratories. Names look alike that differ in capitals, spaces or unseen signs alone.
+    Names look alike that differ in capitals, spaces or unseen signs alone: no split would know them for one.
     """
     laboratories: dict[str, Field] = {}
     for kind in ("case", "laboratory"):
@@ -121,8 +121,15 @@ def refuse_alike(fields: Sequence[Field]) -> None:
         if other.laboratory != field.laboratory:
             what = f"{other.laboratory} ({other.path}) and of {field.laboratory} ({field.path})"
             raise DataInvalid(f"case {field.case} is of laboratory {what}; give different patients different names")
-    for one, two in same_files({field.path for field in fields}):
-        raise DataInvalid(f"{one} and {two} are the same image; leave one")
+
+
+def refuse_copies(fields: Sequence[Field]) -> None:
+    """Raise DataInvalid where two cases have the same image: a split would part it from itself. Reads the files."""
+    cases = {field.path: field.case for field in fields}
+    for one, two in same_files(cases):
+        if cases[one] != cases[two]:
+            what = f"{one} of case {cases[one]} and {two} of case {cases[two]}"
+            raise DataInvalid(f"{what} are the same image; leave one")
 
 
 def _as_seen(name: str) -> str:

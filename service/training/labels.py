@@ -26,13 +26,13 @@ from service.midog_boxes import IMPOSTER, MITOSIS, NAMES, categories, midog_box
 from service.region import Outline, Region
 from service.report import Report, ReviewedDetection
 from service.slide import Box, Rgb, Slide
-from service.training.augmentation import GLASS
 
 Where: TypeAlias = Literal["hotspot", "region", "slide"]
 Layout: TypeAlias = Literal["plain", "midog"]
 Rows: TypeAlias = dict[str, list[dict[str, Any]]]
 
 MOST_PX = 20_000  # of a field's side
+WHITE = np.uint8(255)  # as beyond a slide's edge
 STEP_PX = 8  # in which the border between an outline and white runs
 KINDS = {"accepted": "mitoses", "rejected": "imposters", None: "uncertain"}  # of marks, by what was decided
 COLUMNS = ("frame", "x", "y", "reviewer", "at", "origin", "score", "reason")
@@ -83,7 +83,7 @@ def _within(outline: Outline, pixels: Rgb) -> Rgb:
     height, width = pixels.shape[:2]
     cells = moved.mask((STEP_PX, STEP_PX), (-(-height // STEP_PX), -(-width // STEP_PX)))
     inside = cells.repeat(STEP_PX, 0).repeat(STEP_PX, 1)[:height, :width, None]
-    return np.where(inside, pixels, np.uint8(GLASS))
+    return np.where(inside, pixels, WHITE)
 
 
 def _hotspot_box(report: Report, slide: Slide) -> Box:

@@ -42,12 +42,14 @@ def test_names_that_look_alike(folder: Path, first: tuple[str, str], second: tup
         read_fields(folder)
 
 
-def test_an_image_twice_in_one_folder_or_in_two(folder: Path, tmp_path: Path) -> None:
+def test_an_image_twice_in_two_cases_of_one_folder_or_of_two(folder: Path, tmp_path: Path) -> None:
     (folder / "frames.csv").write_text(HEADER + "a,A,60,40,0.25,U\nb,B,60,40,0.25,U\n")
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "frames.csv").write_text(HEADER + "a,C,60,40,0.25,V\nb,D,60,40,0.25,V\n")
-    with pytest.raises(DataInvalid, match=r"data/images/a\.png and .*other/images/a\.png are the same image"):
+    with pytest.raises(
+        DataInvalid, match=r"data/images/a\.png of case A and .*other/images/a\.png of case C are the same"
+    ):
         read_split([folder, other], None, "A")
     shutil.copy(folder / "images/a.png", folder / "images/b.png")
-    with pytest.raises(DataInvalid, match=r"a\.png and .*b\.png are the same image"):
-        read_fields(folder)
+    with pytest.raises(DataInvalid, match=r"a\.png of case A and .*b\.png of case B are the same"):
+        read_split([folder], None, "A")

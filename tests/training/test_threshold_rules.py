@@ -56,6 +56,6 @@ def test_smoothing_prefers_a_plateau_to_a_spike() -> None:
 def test_cases_count_alike_for_the_mean_over_cases() -> None:
     """Pooled, the large case outvotes the two small ones."""
     cases = [held_out("A", 1, [0.955] * 8, [0.705] * 10), *(held_out(name, 2, [0.405], []) for name in "BC")]
-    assert choose("f1", cases) == 0.95
+    assert choose("f1", cases) == 0.955
     assert choose("case-f1", cases) == 0.4
     assert choose("case-f1", [*cases, held_out("D", 3, [], [0.995])]) == 0.4, "without a mitosis there is no F1"

@@ -103,8 +103,6 @@ def test_the_place_under_a_pointer_that_rests_follows_the_slide(page: Any) -> No
     page.mouse.move(x + 1, y)
     page.mouse.move(x, y)
     assert place() == after
-    page.mouse.move(1, 1)
-    until(page, lambda: place() == "")
 
 
 def test_fields_are_counted_one_after_the_other_with_ones_own_diameter(

@@ -17,7 +17,7 @@ export function h(tag, properties = {}, ...children) {
 
 /** Replace an element's children; null, undefined and false are left out. */
 export function fill(element, ...children) {
-  const kept = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  const kept = children.flat(Infinity).filter((child) => child !== false && (child ?? null) !== null);
   element.replaceChildren(...kept);
   return element;
 }
