@@ -131,7 +131,7 @@ class SecondLook(CardPart):
     """What is looked at again, see `service.second_look`."""
 
     above: Annotated[float, Field(gt=0, le=1)]  # the probability from which a peak of the map is a candidate
-    zoom: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # half of the looks are this part larger or smaller
+    zoom: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # half of the looks are this part larger, half smaller
 
 
 class Int8(CardPart):

@@ -1,9 +1,9 @@
-"""A second look at what may be a mitosis: the window round each candidate in eight orientations, some of them larger or
-smaller, logits averaged.
+"""A second look at what may be a mitosis: the window round each candidate in eight orientations, logits averaged.
 
 What a network answers depends on how a figure lies, on where the lattice falls on it, and on how large it is: on turned
 and shifted copies some detections vanish and others appear (`tests/benchmarks/bench_turns.py`). This is averaged out
-where it matters.
+where it matters. The mirrored four may be larger and the others smaller, so that a slide that is turned is looked at
+alike.
 The outcome is written into the map, so that all who read it (figures, candidates, heat map) see the same scores.
 
 Frames. Model px; cells of the map. Candidates are the peaks of the map, with the cells that slope up to them.
@@ -26,7 +26,7 @@ from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.slide import Box, Rgb, Slide
 
-ZOOMED = (-1, 0, 1, 0, 0, 1, 0, -1)  # of the eight orientations: smaller or larger by the card's `zoom`
+ZOOMED = (-1, 1) * 4  # of the eight orientations: smaller or larger by the card's `zoom`
 HALF_PX = 64  # model px on each side of the middle: whole cells of all networks, and as much context as matters
 NEIGHBOURS = 1  # cells round the middle one that may answer in its place
 AROUND = np.ones((3, 3))  # a cell and its eight neighbours

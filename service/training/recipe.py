@@ -76,7 +76,7 @@ class CrossValidation(Table):
         default=0.0, ge=0, le=1, description="probability from which a place is looked at again; 0: none is"
     )
     second_look_zoom: float = Field(
-        default=0.0, ge=0, le=0.5, description="half of the looks are this part larger or smaller"
+        default=0.0, ge=0, le=0.5, description="half of the looks are this part larger, half smaller"
     )
     threshold_rule: Rule = Field(default="f1", description="youden, f1, smooth-f1, case-f1 or quiet")
 
