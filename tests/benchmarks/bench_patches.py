@@ -46,8 +46,8 @@ def patches(folder: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[tuple[Post, int]]:
-    service = Running(folder / "data", requests_per_minute="1000000").start()
+def ours(folder: Path, workers: int) -> Iterator[tuple[Post, int]]:
+    service = Running(folder / f"data-{workers}", workers=workers, requests_per_minute="1000000").start()
     service.http.timeout = 90
     request = {"request": json.dumps({"mpp": 0.25, "priority": "stat"})}
 
@@ -103,7 +103,8 @@ def main() -> None:
     figures = {}
     with tempfile.TemporaryDirectory() as name:
         contents = patches(Path(name))
-        for what, served in {"service": ours(Path(name)), "bare": bare()}.items():
+        contestants = {"one worker": ours(Path(name), 1), "two workers": ours(Path(name), 2), "bare": bare()}
+        for what, served in contestants.items():
             with served as (post, pid):
                 figures[what] = measure(post, pid, contents)
             print(what, *(f"{figure} {value:.1f}" for figure, value in figures[what].items()))
