@@ -3,8 +3,7 @@
 What a network answers depends on how a figure lies, on where the lattice falls on it, and on how large it is: on turned
 and shifted copies some detections vanish and others appear (`tests/benchmarks/bench_turns.py`). This is averaged out
 where it matters. The mirrored four may be larger and the others smaller, so that a slide that is turned is looked at
-alike.
-The outcome is written into the map, so that all who read it (figures, candidates, heat map) see the same scores.
+alike. The outcome is written into the map, so that all who read it (figures, candidates, heat map) see the same scores.
 
 Frames. Model px; cells of the map. Candidates are the peaks of the map, with the cells that slope up to them.
 """

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import FileMissing, ParameterInvalid
-from service.model_card import Architecture
+from service.model_card import Architecture, MppOfModel
 from service.tiling import PATCH_PX
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
@@ -100,7 +100,7 @@ class TrainingSettings(Table):
     patch_px: int = Field(default=PATCH_PX, gt=0, description="side of a training patch")
     warm_up_patches: int = Field(default=1920, ge=0, description="small patches before the first epoch; 0: none")
     warm_up_px: int = Field(default=132, gt=0, description="side of a small patch")
-    mpp: float = Field(default=0.25, ge=0.05, le=2, description="um per pixel that the network sees")
+    mpp: MppOfModel = Field(default=0.25, description="um per pixel that the network sees")
     seed: int = Field(default=0, ge=0)
     precision: Precision = Field(default="auto", description="auto: bfloat16 where the hardware has it")
     sparse: bool = Field(default=True, description="back-propagate through the cell of the maximum only; same result")

@@ -14,6 +14,7 @@ import scipy
 from sqlalchemy import Engine
 
 from service.errors import DeviceUnavailable, StoredDamaged
+from service.parameters import options_of
 from service.report import Report
 from service.slide import Slide, open_slide
 from service.store.database import reading
@@ -60,30 +61,25 @@ def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnP
         if slide.sha256 != report.slide.sha256:
             line = f"slide: its checksum is {slide.sha256}, not {report.slide.sha256}: it is another"
             return Verification(analysis, [line], [])
-        again = _analyzed(slide, report, analysis.model, on_progress)
+        again = _analyzed(slide, report, analysis, on_progress)
     if isinstance(again, str):
         return Verification(analysis, [again], [])
     return Verification(analysis, list(differences(json.loads(content), again)), _notes(report, again))
 
 
-def _analyzed(slide: Slide, report: Report, model: str, on_progress: "OnProgress | None") -> Report | str:
-    """Analyse the slide again; gives the report, or why there is none."""
+def _analyzed(slide: Slide, report: Report, analysis: Analysis, on_progress: "OnProgress | None") -> Report | str:
+    """Analyse the slide again, as it was asked for; gives the report, or why there is none."""
     from service.analysis import analyze
 
+    model = analysis.model
     detector = _detector(model, report)
     if detector.card.sha256 != report.model.sha256:
         return f"model: {model} has the checksum {detector.card.sha256}, not {report.model.sha256}: it is another"
     if report.model.scoring_sha256 not in (None, detector.card.scoring_sha256):
         return f"model: {model} has its weights, but a card that scores otherwise"
-    return analyze(
-        slide,
-        detector,
-        region=report.examined_region,
-        threshold=report.model.threshold,
-        halo_px=report.parameters["halo_px"],
-        any_stain=report.parameters.get("any_stain", False),
-        on_progress=on_progress,
-    )
+    options = options_of(analysis.request)  # the region of the report is without what was cut off, and warned of
+    options |= {"threshold": report.model.threshold, "halo_px": report.parameters["halo_px"]}
+    return analyze(slide, detector, on_progress=on_progress, **options)
 
 
 def _detector(model: str, report: Report) -> "Detector":

@@ -327,6 +327,15 @@ def test_an_analysis_is_verified(server: Running, slide: Path, tmp_path: Path) -
     assert "a card that scores otherwise" in told.stdout
 
 
+def test_an_analysis_of_a_region_that_was_cut_is_verified(server: Running, slide: Path) -> None:
+    """The warning belongs to the region that was asked for: the report's own is cut already."""
+    corners = [[300, 200], [SIDE + 300, 200], [300, 1300], [300, 200]]
+    analysis_id = analyzed(server, slide, region={"type": "Polygon", "coordinates": [corners]})
+    assert "region-cut" in [each["code"] for each in result(server, analysis_id)["warnings"]]
+    told = command(server, "verify", analysis_id)
+    assert (told.returncode, told.stdout.splitlines()[-1:]) == (0, [SAME]), told
+
+
 def test_every_look_and_every_change_is_in_the_audit_log(server: Running, slide: Path) -> None:
     analysis_id = analyzed(server, slide)
     look(server, analysis_id)

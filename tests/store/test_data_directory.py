@@ -106,7 +106,7 @@ def test_a_gateway_refuses_a_directory_without_the_databases_results(
 
 
 def test_a_gateway_refuses_a_directory_without_the_databases_slides(engine: Engine, tmp_path: Path) -> None:
-    """Where there are no results yet. Who writes the mark by hand says that they are lost."""
+    """It does where there are no results yet; who writes the mark by hand says that the slides are lost."""
     ours, other = folder(tmp_path, "ours"), folder(tmp_path, "other")
     remember_slide(engine, SlideRow("lab", "b" * 64, "r.svs", 5, {}), "/archive/r.svs")  # a reference lies elsewhere
     mark_data_dir(engine, ours)
