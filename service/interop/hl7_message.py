@@ -6,7 +6,7 @@ follows the standard. What other systems send has segments of their own, line fe
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Final
@@ -68,6 +68,11 @@ class Delimiters:
         if len(delimiters) < 2 or len(set(delimiters)) < len(delimiters) or odd:
             raise MessageRejected("AR", DATA_TYPE, "MSH-2", "MSH-1 and MSH-2 do not tell what separates fields")
         return cls(*delimiters)
+
+    @property
+    def by_letter(self) -> dict[str, str]:
+        """The delimiters by the letters that stand for them in an escape."""
+        return dict(zip("FSRET", astuple(self), strict=True))
 
 
 @dataclass(frozen=True)
@@ -155,8 +160,7 @@ class Message:
 def plain(text: str, delimiters: Delimiters) -> str:
     """Undo the escapes of a text and take out its control characters."""
     if delimiters.escape in text:
-        means = {"F": delimiters.field, "S": delimiters.component, "T": delimiters.subcomponent}
-        means |= {"R": delimiters.repetition, "E": delimiters.escape, ".br": " ", ".sp": " "}
+        means = delimiters.by_letter | {".br": " ", ".sp": " "}
         escape = re.escape(delimiters.escape)
         text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1], ""), text)  # no highlighting
     return CONTROLS.sub(" ", text).strip()
@@ -171,8 +175,7 @@ def _decoded(line: str, delimiters: Delimiters, codec: str) -> str:
         return line
     escape = re.escape(delimiters.escape)
     others = re.escape(delimiters.field + delimiters.component + delimiters.repetition + delimiters.subcomponent)
-    names = {delimiters.field: "F", delimiters.component: "S", delimiters.subcomponent: "T"}
-    names |= {delimiters.repetition: "R", delimiters.escape: "E"}
+    names = {sign: letter for letter, sign in delimiters.by_letter.items()}
 
     def characters(match: re.Match[str]) -> str:
         if match[1] is None:  # another escape: its end begins none
