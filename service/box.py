@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Box:
     @classmethod
     def square(cls, x: float, y: float, side: int) -> "Box":
         """Make the square whose centre is nearest to a place."""
-        return cls(round(x - side / 2), round(y - side / 2), side, side)
+        left, top = (round(Fraction(float(each)) - Fraction(side, 2)) for each in (x, y))  # not rounded twice
+        return cls(left, top, side, side)
 
     @property
     def right(self) -> int:

@@ -1,7 +1,7 @@
 """Boxes hold their points half-open; what two share, a part's place, and the grid's cells follow from that."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.box import Box
@@ -33,6 +33,7 @@ def test_a_box_between_corners_ends_before_the_second(x: int, y: int, right: int
 
 
 @given(st.floats(-40, 40), st.floats(-40, 40), st.integers(1, 30))
+@example(0.0, -2.220446049250313e-16, 9)
 def test_a_square_lies_round_its_place(x: float, y: float, side: int) -> None:
     square = Box.square(x, y, side)
     assert (square.width, square.height) == (side, side)
