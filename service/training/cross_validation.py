@@ -41,7 +41,7 @@ from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
 
 LEVEL_QUANTILE = 0.98  # high enough to be of nuclei, low enough to be of few mitoses
-LEVELS_SEEN = (5, 50, 95)  # percentiles of the fields' levels: the lowest that counts, the usual one, the highest
+LEVELS_SEEN = (0.05, 0.5, 0.95)  # quantiles of the fields' levels: the lowest that counts, the usual one, the highest
 # in a fold's folder: the model that examines its cases, and what it saw
 JUDGED, MAPS, CROPS = "judged", "maps", "crops.npz"
 
@@ -195,15 +195,23 @@ def settle_calibration(
 ) -> tuple[list[ExaminedField], ScoreCalibration]:
     """Make scores comparable between fields; gives the fields and the calibration, settled by the fields' own levels.
 
-    No label has a say in it. Raises DataInvalid where no field is large enough to have a level.
+    Laboratories weigh alike, however many fields they have; no label has a say in it. Raises DataInvalid where no
+    field is large enough to have a level.
     """
     sections = [_sections(each.field) for each in examined]
     maps = [each.probabilities for each in examined if each.probabilities is not None]
-    levels = [score_levels(*each, LEVEL_QUANTILE) for each in zip(maps, sections, strict=True)]
-    known = [level for own in levels for level in own if level is not None]
-    if not known:
+    levels: dict[str, list[float]] = defaultdict(list)
+    for each, own, parts in zip(examined, maps, sections, strict=True):
+        known = [level for level in score_levels(own, parts, LEVEL_QUANTILE) if level is not None]
+        levels[each.field.laboratory] += known
+    if not any(levels.values()):
         raise DataInvalid("no field has enough tissue for a level of its scores; leave cross_validation.calibrate at 0")
-    low, reference, high = np.percentile(known, LEVELS_SEEN).round(3).tolist()
+    weights = [1 / len(own) for own in levels.values() for _ in own]
+    low, reference, high = (
+        np.quantile(np.concatenate(list(levels.values())), LEVELS_SEEN, weights=weights, method="inverted_cdf")
+        .round(3)
+        .tolist()
+    )
     calibration = ScoreCalibration(quantile=LEVEL_QUANTILE, weight=weight, low=low, reference=reference, high=high)
     comparable = [calibrated(*each, calibration)[0] for each in zip(maps, sections, strict=True)]
     return [replace(each, probabilities=own) for each, own in zip(examined, comparable, strict=True)], calibration
