@@ -42,17 +42,24 @@ def calibrated(
 
 
 def score_levels(probabilities: ProbabilityMap, sections: Sections, quantile: float) -> list[float | None]:
-    """Find the quantile of the logits of each section's cells on tissue that were looked at; None of too few."""
+    """Find the level of each section."""
+    stride_px = probabilities.lattice.stride_px
+    return [score_level(own, stride_px, quantile) for own in section_cells(probabilities, sections)]
+
+
+def section_cells(probabilities: ProbabilityMap, sections: Sections) -> list[npt.NDArray[np.float32]]:
+    """Give the probabilities of each section's cells on tissue that were looked at."""
     places, values = _places(probabilities), probabilities.values
     looked_at = sections.tissue.at(*places) & (values > 0)
     cells, owners = values[looked_at], sections.at(*places)[looked_at]
     order = np.argsort(owners, kind="stable")
     ends = np.cumsum(np.bincount(owners, minlength=sections.count))
-    return [_level(own, probabilities, quantile) for own in np.split(cells[order], ends[:-1])]
+    return np.split(cells[order], ends[:-1])
 
 
-def _level(cells: npt.NDArray[np.float32], probabilities: ProbabilityMap, quantile: float) -> float | None:
-    if len(cells) * probabilities.lattice.stride_px**2 < LEAST_PX:
+def score_level(cells: npt.NDArray[np.float32], stride_px: int, quantile: float) -> float | None:
+    """Find the quantile of the logits of cells, which lie `stride_px` apart; None of too few."""
+    if len(cells) * stride_px**2 < LEAST_PX:
         return None
     level = min(float(np.quantile(cells, quantile)), HIGHEST)
     return math.log(level / (1 - level))

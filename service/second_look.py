@@ -25,7 +25,7 @@ from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.slide import Box, Rgb, Slide
 
-ZOOMED = (-1, 1) * 4  # of the eight orientations: smaller or larger by the card's `zoom`
+ORIENTATIONS = 8  # four turned, smaller by the card's `zoom`, and four mirrored as well, larger by it
 HALF_PX = 64  # model px on each side of the middle: whole cells of all networks, and as much context as matters
 NEIGHBOURS = 1  # cells round the middle one that may answer in its place
 AROUND = np.ones((3, 3))  # a cell and its eight neighbours
@@ -56,7 +56,7 @@ def look_again(
         logits = logit(probabilities.values[rows, columns])
         values[rows, columns] = scipy.special.expit(logits - logits.max() + _middle_logit(looked, detector))
         on_candidate()
-    said = {"above": settings.above, "zoom": settings.zoom, "orientations": len(ZOOMED), "candidates": len(found)}
+    said = {"above": settings.above, "zoom": settings.zoom, "orientations": ORIENTATIONS, "candidates": len(found)}
     return ProbabilityMap(probabilities.lattice, values, probabilities.done), {"second_look": said}
 
 
@@ -76,7 +76,7 @@ def candidates(values: Map, above: float) -> Iterator[tuple[Cells, Cells]]:
 
 def reach_px(detector: Detector) -> int:
     """Tell how far the pixels that `mean_logit` wants reach on each side of their middle, model px."""
-    return math.ceil((HALF_PX + int(np.abs(_shift(detector)).max())) / min(_scales(detector)))
+    return math.ceil((_half_px(detector) + 0.5) / min(_scales(detector)) - 0.5)
 
 
 def mean_logit(pixels: Rgb, detector: Detector, transform: npt.NDArray[np.float32]) -> float:
@@ -109,35 +109,33 @@ def _shift(detector: Detector) -> npt.NDArray[np.int_]:
     return np.rint(detector.card.offset_px).astype(int)
 
 
+def _half_px(detector: Detector) -> int:
+    """Tell how far a look reaches on each side of the middle, before it is turned and cut."""
+    return HALF_PX + int(np.abs(_shift(detector)).max())
+
+
+def _scales(detector: Detector) -> tuple[float, float]:
+    """Give the scale of the looks that are turned, and of those that are mirrored, too."""
+    second = detector.card.second_look
+    zoom = second.zoom if second else 0.0
+    return 1 - zoom, 1 + zoom
+
+
 def _windows(pixels: Rgb, detector: Detector) -> npt.NDArray[np.uint8]:
     """Cut the windows (8, H, W, 3) of all looks."""
-    looks = zip(_orientations(pixels), _scales(detector), strict=True)
-    return np.stack([_window(_scaled(turned, scale), _shift(detector)) for turned, scale in looks])
+    half, shift = _half_px(detector), _shift(detector)
+    turned, mirrored = (_scaled(pixels, scale, half) for scale in _scales(detector))
+    views = [np.rot90(each, turns) for each in (turned, mirrored[:, ::-1]) for turns in range(4)]
+    left, top = (half - HALF_PX + shift).tolist()
+    side = 2 * HALF_PX + 1
+    return np.stack([view[top : top + side, left : left + side] for view in views])
 
 
-def _orientations(pixels: Rgb) -> Iterator[Rgb]:
-    for turns in range(4):
-        turned = np.rot90(pixels, turns)
-        yield turned
-        yield turned[:, ::-1]
-
-
-def _scales(detector: Detector) -> list[float]:
-    """Give the scale of each look."""
-    second = detector.card.second_look
-    return [1 + (second.zoom if second else 0) * each for each in ZOOMED]
-
-
-def _scaled(pixels: Rgb, scale: float) -> Rgb:
-    """Resample pixels, of an odd side, about their middle."""
-    side = 2 * round(len(pixels) // 2 * scale) + 1
-    return pixels if scale == 1 else np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
-
-
-def _window(pixels: Rgb, shift: npt.NDArray[np.int_]) -> Rgb:
-    """Cut the window in which the middle cell answers to the middle of the pixels, whatever the network's offset."""
-    left, top = (len(pixels) // 2 - HALF_PX + shift).tolist()
-    return np.ascontiguousarray(pixels[top : top + 2 * HALF_PX + 1, left : left + 2 * HALF_PX + 1])
+def _scaled(pixels: Rgb, scale: float, half: int) -> Rgb:
+    """Resample the middle of pixels to (2 half + 1, 2 half + 1, 3)."""
+    middle, own = len(pixels) / 2, (2 * half + 1) / 2 / scale
+    box = (middle - own, middle - own, middle + own, middle + own)
+    return np.asarray(Image.fromarray(pixels).resize((2 * half + 1,) * 2, Image.Resampling.BICUBIC, box))
 
 
 def logit(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from service.model_card import SecondLook
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
 from service.sample import draw_sample_slide
-from service.second_look import HALF_PX, ZOOMED, candidates, look_again, mean_logit, reach_px
+from service.second_look import HALF_PX, candidates, look_again, mean_logit, reach_px
 from service.slide import Rgb, Slide, open_slide
 
 ABOVE = 0.1
@@ -83,7 +83,7 @@ def test_every_look_has_the_figure_where_its_middle_cell_answers(detector: Detec
     own.predict = predict  # type: ignore[method-assign]
     assert mean_logit(pixels, own, np.eye(3, dtype=np.float32)) == 0.0
     expected = HALF_PX - np.rint(own.card.offset_px)
-    for window, part in zip(seen[0], ZOOMED, strict=True):
+    for window, part in zip(seen[0], [-1] * 4 + [1] * 4, strict=True):
         assert window.shape == (2 * HALF_PX + 1, 2 * HALF_PX + 1, 3)
         rows, columns = np.nonzero(window[:, :, 0] > 127)
         np.testing.assert_allclose((columns.mean(), rows.mean()), expected, atol=0.51)

@@ -16,21 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from service.arrays import load_arrays, save_arrays
 from service.backend import Device
-from service.calibration import calibrated, score_levels
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import file_sha256, make_folder
 from service.inference import Detector
 from service.model_card import CARD, WEIGHTS, ScoreCalibration, read_card
 from service.probability_map import ProbabilityMap
-from service.quality import assess_quality
-from service.sections import Sections
+from service.training.calibrate import settle_calibration
 from service.training.checkpoint import CHECKPOINT, load_checkpoint, write_model
 from service.training.crops import Crop, CropScore, score_crops
-from service.training.evaluate import ExaminedField, examine, open_field
+from service.training.evaluate import ExaminedField, examine
 from service.training.fields import Field
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import LaboratoryFindings
@@ -40,8 +36,6 @@ from service.training.recipe import CrossValidation
 from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
 
-LEVEL_QUANTILE = 0.98  # high enough to be of nuclei, low enough to be of few mitoses
-LEVELS_SEEN = (0.05, 0.5, 0.95)  # quantiles of the fields' levels: the lowest that counts, the usual one, the highest
 # in a fold's folder: the model that examines its cases, and what it saw
 JUDGED, MAPS, CROPS = "judged", "maps", "crops.npz"
 
@@ -172,7 +166,8 @@ def cross_validate(
         scores += score_held_out(fold, [crop for crop in crops if crop.case in fold.cases], model, setup.device)
     calibration = None
     if weight := setup.settings.cross_validation.calibrate:
-        examined, calibration = settle_calibration(examined, weight)
+        slides = [(fold.number, each.field.case) for fold, each in zip(fold_of, examined, strict=True)]
+        examined, calibration = settle_calibration(examined, slides, weight)
     own: dict[tuple[int, str], list[ExaminedField]] = defaultdict(list)
     for fold, each in zip(fold_of, examined, strict=True):
         own[fold.number, each.field.case].append(each)
@@ -188,38 +183,6 @@ def findings(found: HeldOut, folds: Sequence[Fold]) -> tuple[LaboratoryFindings,
         for fold in folds
         for laboratory, own in fold.laboratories.items()
     )
-
-
-def settle_calibration(
-    examined: Sequence[ExaminedField], weight: float
-) -> tuple[list[ExaminedField], ScoreCalibration]:
-    """Make scores comparable between fields; gives the fields and the calibration, settled by the fields' own levels.
-
-    Laboratories weigh alike, however many fields they have; no label has a say in it. Raises DataInvalid where no
-    field is large enough to have a level.
-    """
-    sections = [_sections(each.field) for each in examined]
-    maps = [each.probabilities for each in examined if each.probabilities is not None]
-    levels: dict[str, list[float]] = defaultdict(list)
-    for each, own, parts in zip(examined, maps, sections, strict=True):
-        known = [level for level in score_levels(own, parts, LEVEL_QUANTILE) if level is not None]
-        levels[each.field.laboratory] += known
-    if not any(levels.values()):
-        raise DataInvalid("no field has enough tissue for a level of its scores; leave cross_validation.calibrate at 0")
-    weights = [1 / len(own) for own in levels.values() for _ in own]
-    low, reference, high = (
-        np.quantile(np.concatenate(list(levels.values())), LEVELS_SEEN, weights=weights, method="inverted_cdf")
-        .round(3)
-        .tolist()
-    )
-    calibration = ScoreCalibration(quantile=LEVEL_QUANTILE, weight=weight, low=low, reference=reference, high=high)
-    comparable = [calibrated(*each, calibration)[0] for each in zip(maps, sections, strict=True)]
-    return [replace(each, probabilities=own) for each, own in zip(examined, comparable, strict=True)], calibration
-
-
-def _sections(field: Field) -> Sections:
-    with open_field(field) as slide:
-        return assess_quality(slide).sections
 
 
 def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) -> None:

@@ -46,8 +46,8 @@ from service.training.scoring import (
 
 THRESHOLDS = (  # finer where most figures' scores lie
     *(round(0.01 * step, 2) for step in range(5, 90)),
-    *(round(0.005 * step, 3) for step in range(180, 200)),
-    0.999,
+    *(round(0.005 * step, 3) for step in range(180, 190)),
+    *(round(0.001 * step, 3) for step in range(950, 1000)),
 )
 SMALLEST_PATCH = 0.5  # of PATCH_PX: a field's last patch may be cut by its border to this much
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 from service import calibration
@@ -21,16 +20,13 @@ from service.inference import Detector
 from service.model_card import Architecture, SecondLook, read_card
 from service.probability_map import ProbabilityMap
 from service.slide import open_slide
-from service.tiling import Lattice
 from service.training import final_model
 from service.training.checkpoint import load_checkpoint, save_checkpoint
-from service.training.cross_validation import Fold, settle_calibration, write_judged
-from service.training.evaluate import ExaminedField
+from service.training.cross_validation import Fold, write_judged
 from service.training.fields import Field, read_fields
 from service.training.recipe import CrossValidation, TrainingSettings
 from service.training.train import TrainingSetup
 from service.weights import load_model
-from tests.slides import draw_tissue
 from tests.training.study import draw_source
 from tests.training.words import as_words
 
@@ -258,7 +254,7 @@ def test_calibrated_figures_are_those_of_the_service(
     out = tmp_path / "copy"
     shutil.copytree(whole[0], out)
     refused = run("cross-validate", data, out, "--resume", fold="A", **{"cross_validation.calibrate": 0.5})
-    assert "error: data-invalid: no field has enough tissue" in refused.stderr
+    assert "error: data-invalid: no slide has enough tissue" in refused.stderr
     monkeypatch.setattr(calibration, "LEAST_PX", 1000)  # the drawn fields are small
     done = run("cross-validate", data, out, "--resume", fold="A", **{"cross_validation.calibrate": 0.5})
     assert done.exit_code == 0, done.output
@@ -277,28 +273,6 @@ def test_calibrated_figures_are_those_of_the_service(
         with open_slide(own[0].path, mpp=0.25) as slide:
             shifts.add(analyze(slide, detector, halo_px=56).parameters["score_shift"])
     assert len(shifts) == 3
-
-
-@pytest.mark.parametrize("truth", [[], [(100.0, 100.0), (700.0, 400.0)]], ids=["no mitosis", "mitoses"])
-def test_a_calibration_is_of_the_fields_own_levels_and_needs_no_label(
-    tmp_path: Path, truth: list[tuple[float, float]]
-) -> None:
-    lattice, levels = Lattice.of(1600, 1200, (1.0, 1.0)), (-7.0, -5.0, -4.5)
-    Image.fromarray(draw_tissue(1600, 1200)).save(tmp_path / "field.png")
-    examined = []
-    for number, level in enumerate(levels):
-        probabilities = ProbabilityMap.empty(lattice)
-        probabilities.values[:] = 1 / (1 + np.exp(-level))
-        mitoses = np.array(truth).reshape(-1, 2)
-        field = Field(f"{number}", f"{number}", tmp_path / "field.png", (0.25, 0.25), 1600, 1200, mitoses)
-        examined.append(ExaminedField(field, (), 0.0, lattice.scale, probabilities))
-    comparable, settled = settle_calibration(examined, 1.0)
-    assert settled.reference == -5.0
-    assert settled.low == pytest.approx(np.percentile(levels, 5), abs=1e-3)
-    assert settled.high == pytest.approx(np.percentile(levels, 95), abs=1e-3)
-    found = [float(each.probabilities.values[9, 9]) for each in comparable if each.probabilities is not None]
-    beyond = (-7.0 - settled.low, 0.0, -4.5 - settled.high)  # what no level that counts explains
-    assert found == pytest.approx([1 / (1 + np.exp(5.0 - more)) for more in beyond], rel=1e-3)
 
 
 @pytest.mark.parametrize(
