@@ -1,6 +1,7 @@
 """A service without its processes that has results to send, and a LIS that takes them or does not."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,12 @@ class Service:
 
 def settings(**given: object) -> Settings:
     return load_settings(**given)
+
+
+def transaction_response(*statuses: str) -> bytes:
+    """The answer of a FHIR server to a transaction."""
+    entries = [{"response": {"status": each}} for each in statuses]
+    return json.dumps({"resourceType": "Bundle", "type": "transaction-response", "entry": entries}).encode()
 
 
 @dataclass

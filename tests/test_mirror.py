@@ -68,6 +68,7 @@ WITHOUT = {
     "api/fhir_results": "reads and searches: api/test_fhir.py",
     "interop/fhir_served": "every address that a report refers to: api/test_fhir.py",
     "export/dicom_instance": "UIDs and times of every object: export/test_dicom.py, export/test_dicom_pdf.py",
+    "interop/http_post": "by what is sent with it: interop/test_dicomweb.py, interop/test_acknowledgements.py",
     "interop/result_pdf": "with a slide, and when it is gone: api/test_results.py; sent: interop/test_channels.py",
     "interop/delivery_errors": FACTS,
     "interop/dicom_header": "of a slide that is gone: api/test_results.py",

@@ -9,8 +9,7 @@ with PUTs to the same ids, so that nothing is filed twice. DICOM goes where the 
 
 import hashlib
 import json
-import ssl
-import time
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,12 +20,12 @@ import httpx
 import structlog
 from sqlalchemy import Engine, Row
 
-from service import __version__
 from service.errors import SettingsInvalid, StoredDamaged
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
 from service.interop.hl7_message import BYTE_ORDER_MARK, Message, MessageRejected, read_message
+from service.interop.http_post import post
 from service.interop.mllp import Peer
 from service.interop.result_maps import result_maps
 from service.interop.result_pdf import Draw, result_pdf
@@ -44,8 +43,6 @@ BACKOFF_S: Final = (1, 2, 5, 10, 20, 30, 60)  # after each try that had no answe
 # after each try that was declined; then the message is parked
 DECLINED_S: Final = (5, 30, 120, 600, 1800, 3600, 10800, 21600, 43200)
 MANY: Final = 100  # at once; then the channel's turn is over
-ANSWER_S: Final = 60.0  # of a FHIR server
-MAX_ANSWER_BYTES: Final = 8 << 20  # of it: what is larger is not looked at
 XML_NAMESPACE: Final = b"http://hl7.org/fhir"
 REFUSED: Final = (400, 413, 422)
 AWAY: Final = (401, 403, 408, 429, 502, 503, 504)  # whatever were sent, it would be answered so
@@ -202,38 +199,15 @@ def _read(answer: bytes) -> Message:
 def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, settings: Settings) -> None:
     """Send a transaction that creates the resources or replaces them."""
     content = outgoing.version.fhir(settings, pdf=outgoing.pdf() if "fhir" in settings.result_pdf else None)
-    headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
-    headers |= {"User-Agent": f"mitosis-service/{__version__}", "Prefer": "return=minimal"}
+    headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json", "Prefer": "return=minimal"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
-    limit = time.monotonic() + ANSWER_S
-    try:
-        with (
-            httpx.Client(verify=ssl.create_default_context(), trust_env=False, timeout=10.0) as client,
-            client.stream("POST", url, content=content, headers=headers) as answer,
-        ):
-            said, is_whole = _read_body(answer, limit)
-    except (httpx.HTTPError, OSError) as error:
-        raise DeliveryFailed(f"{type(error).__name__}: {error}"[:500]) from error
-    if answer.is_success:
-        if is_whole:
-            _check_taken(said)
+    status, said = post(url, [content], headers)
+    if 200 <= status < 300:
+        _check_taken(said, len(json.loads(content)["entry"]))
         return
-    reason = f"the server answered {answer.status_code}{_diagnosis(said)}"[:500]
+    reason = f"the server answered {status}{_diagnosis(said)}"[:500]
     kinds = {**dict.fromkeys(REFUSED, DeliveryRejected), **dict.fromkeys(AWAY, DeliveryFailed)}
-    raise kinds.get(answer.status_code, DeliveryDeclined)(reason)
-
-
-def _read_body(answer: httpx.Response, limit: float) -> tuple[bytes, bool]:
-    """Read an answer, and tell whether that is all of it: no more is read than is looked at, or comes in time.
-
-    `limit` is on the monotonic clock.
-    """
-    said = bytearray()
-    for chunk in answer.iter_bytes():
-        said += chunk
-        if len(said) > MAX_ANSWER_BYTES or time.monotonic() > limit:
-            return bytes(said), False
-    return bytes(said), True
+    raise kinds.get(status, DeliveryDeclined)(reason)
 
 
 def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
@@ -248,23 +222,30 @@ def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     store(settings, list(files.values()))
 
 
-def _check_taken(content: bytes) -> None:
-    """Look at what a success says, if it says anything: pages of a login or a proxy are answered with 200, too.
+def _check_taken(said: bytes, sent: int) -> None:
+    """Look whether a success says of each resource that it was taken: pages of a login are answered with 200, too.
 
-    Raises DeliveryFailed where it is not FHIR, DeliveryDeclined where an entry was not taken.
+    Raises DeliveryFailed where it is not FHIR, DeliveryDeclined where a resource was not taken, or may not have been.
     """
-    if not content.strip() or XML_NAMESPACE in content[:1000]:
-        return
     try:
-        resource = json.loads(content)
-        entries = [str(each["response"]["status"]) for each in resource.get("entry", ()) if "response" in each]
-        known = bool(resource["resourceType"])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        known = False
-    if not known:
-        raise DeliveryFailed("what answered there speaks no FHIR: a proxy, or the wrong address")
-    if failed := [status for status in entries if not status.startswith("2")]:
+        statuses = _statuses(said)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DeliveryFailed("what answered there speaks no FHIR: a proxy, or the wrong address") from error
+    if failed := [status for status in statuses if not status.startswith("2")]:
         raise DeliveryDeclined(f"the server did not take {len(failed)} of the resources: {failed[0]}"[:500])
+    if len(statuses) < sent:
+        raise DeliveryDeclined(f"the server does not say that it took all {sent} resources{_diagnosis(said)}"[:500])
+
+
+def _statuses(said: bytes) -> list[str]:
+    """Read how each entry of a transaction went; nothing of an answer that says nothing, or is another resource."""
+    if not said.strip():
+        return []
+    if XML_NAMESPACE in said[:1000]:
+        return [each.decode("latin-1") for each in re.findall(rb'<status value="(\d[^"]*)"', said)]
+    resource = json.loads(said)
+    is_response = resource["resourceType"] == "Bundle" and resource["type"] == "transaction-response"
+    return [str(each["response"]["status"]) for each in resource["entry"]] if is_response else []
 
 
 def _diagnosis(content: bytes) -> str:
@@ -272,7 +253,7 @@ def _diagnosis(content: bytes) -> str:
     try:
         issues = json.loads(content)["issue"]
         words = [str(each.get("diagnostics") or each.get("details", {}).get("text") or each["code"]) for each in issues]
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return ""
     return f": {'; '.join(words)}"
 

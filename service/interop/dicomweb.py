@@ -1,28 +1,37 @@
 """The image archive: what was found in a slide is stored beside it, by DICOMweb (STOW-RS).
 
-The archive is the operator's MITOSIS_DICOMWEB, and who we are its secrets: they go to that address and nowhere else,
-redirects are not followed, and proxies of the environment are not used. An object that the archive has already counts
-as stored: ours have the same UID whenever they are sent.
+The archive is the operator's MITOSIS_DICOMWEB, and who we are its secrets: they go to that address and nowhere else.
+Stored is what the archive says, of each object, that it has. One that it had already counts, too: ours have the same
+UID whenever they are sent.
 """
 
 import base64
 import io
-import ssl
+import json
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Final
 
 from service.errors import SettingsInvalid
-from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected
+from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected
+from service.interop.http_post import post
 from service.store.settings import Settings
 
-CONNECT_S, ANSWER_S = 5.0, 60.0
-AT_ONCE_BYTES = 64 << 20  # what is larger is sent in chunks, which some proxies refuse
 HOPELESS: Final = (202, 400, 409, 413, 415, 422)  # it is about what we sent; the rest may be put right over there
-ODD = (AttributeError, KeyError, TypeError, ValueError)  # what answers raise that are no DICOM JSON
+ODD: Final = (
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)  # what answers raise that are no DICOM JSON
 STORED: Final = (200, 201, 204)
-DUPLICATE = 0x0111  # reasons of failure: PS3.18, STOW-RS response payload
-OUT_OF_RESOURCES = range(0xA700, 0xA800)
+# reasons of failure: PS3.18, STOW-RS response payload
+PROCESSING_FAILURE: Final = 0x0110  # it says no more; another try may help
+DUPLICATE: Final = 0x0111
+OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 
 
 def check_settings(settings: Settings) -> None:
@@ -30,7 +39,7 @@ def check_settings(settings: Settings) -> None:
     login = settings.dicomweb_login
     if settings.dicomweb and not settings.dicomweb.startswith(("http://", "https://")):
         raise SettingsInvalid("MITOSIS_DICOMWEB is neither http:// nor https://")
-    if settings.dicomweb and not all(map(find_spec, ("dicomweb_client", "highdicom"))):
+    if settings.dicomweb and find_spec("highdicom") is None:
         raise SettingsInvalid("MITOSIS_DICOMWEB needs more packages; pip install 'mitosis-service[interop]'")
     if login is not None and ":" not in login.get_secret_value():
         raise SettingsInvalid("MITOSIS_DICOMWEB_LOGIN is not `user:password`")
@@ -49,57 +58,46 @@ def authorization(settings: Settings) -> dict[str, str]:
 
 
 def store(settings: Settings, objects: Sequence[bytes]) -> None:
-    """Store DICOM files in the archive. Raises DeliveryFailed; DeliveryRejected where another try would not help."""
+    """Store DICOM files in the archive.
+
+    Raises DeliveryFailed; DeliveryDeclined where it does not say that it has them, DeliveryRejected where another try
+    would not help.
+    """
     import pydicom
-    import requests
-    from dicomweb_client import DICOMwebClient
 
-    instances = [pydicom.dcmread(io.BytesIO(content)) for content in objects]
-    answers: list[requests.Response] = []
-    with _session(settings) as session:
-        session.hooks["response"] = lambda response, **_: answers.append(response)
-        url, patience_s = settings.dicomweb.rstrip("/"), (CONNECT_S, ANSWER_S)
-        client = DICOMwebClient(url, session, timeout=patience_s, chunk_size=AT_ONCE_BYTES)
-        client.set_http_retry_params(retry=False)  # the outbox does
-        try:
-            client.store_instances(instances)
-        except (requests.RequestException, *ODD) as error:
-            if not answers:  # its words hold the address
-                raise DeliveryFailed(f"the archive does not answer ({type(error).__name__})") from error
-    _judge(answers[-1])
+    boundary = uuid.uuid4().hex
+    start = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    parts = [part for each in objects for part in (start, each, b"\r\n")]
+    kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+    headers = {"Accept": "application/dicom+json", "Content-Type": kind} | authorization(settings)
+    url = f"{settings.dicomweb.rstrip('/')}/studies"
+    status, said = post(url, [*parts, f"--{boundary}--\r\n".encode()], headers)
+    files = [pydicom.dcmread(io.BytesIO(each), stop_before_pixels=True).file_meta for each in objects]
+    _judge(status, said, {str(each.MediaStorageSOPInstanceUID) for each in files})
 
 
-def _session(settings: Settings) -> Any:
-    import requests
-    from requests.adapters import HTTPAdapter
+def _judge(status: int, said: bytes, sent: set[str]) -> None:
+    """Judge an answer by what it says of each object, whatever its status: a page of a login is answered with 200, too.
 
-    class Adapter(HTTPAdapter):
-        """Trusts whom the system trusts: a hospital has authorities of its own."""
-
-        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-            super().init_poolmanager(*arguments, **options, ssl_context=ssl.create_default_context())
-
-    session = requests.Session()
-    session.mount("https://", Adapter())
-    session.trust_env = False
-    session.max_redirects = 0
-    session.headers.update({"Accept": "application/dicom+json"} | authorization(settings))
-    return session
-
-
-def _judge(response: Any) -> None:
-    """Judge an answer: the client library takes a part that failed for a success."""
+    Raises DeliveryFailed, DeliveryDeclined, DeliveryRejected.
+    """
     from pydicom import Dataset
 
-    status, told = response.status_code, Dataset()
-    try:
-        told = Dataset.from_json(response.json())
-        reasons = {int(each.FailureReason) for each in told.get("FailedSOPSequence", ())}
-    except ODD:
-        reasons = set()
-    if reasons - {DUPLICATE}:
-        for_now = all(reason in OUT_OF_RESOURCES for reason in reasons - {DUPLICATE})
+    known, reasons = not said.strip(), set[int]()
+    with suppress(*ODD):
+        told = Dataset.from_json(json.loads(said))
+        failed = [*told.get("FailedSOPSequence", ()), *told.get("OtherFailuresSequence", ())]
+        known, reasons = True, {int(each.FailureReason) for each in failed} - {DUPLICATE}
+        there = [*told.get("ReferencedSOPSequence", ()), *failed]
+        if not reasons and sent <= {str(each.get("ReferencedSOPInstanceUID")) for each in there}:
+            return
+    if reasons:
+        for_now = all(reason in OUT_OF_RESOURCES for reason in reasons)
+        error = DeliveryDeclined if reasons == {PROCESSING_FAILURE} else DeliveryRejected
         named = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
-        raise (DeliveryFailed if for_now else DeliveryRejected)(f"the archive answers {status}, reason {named}")
-    if not (status in STORED or reasons or told.get("ReferencedSOPSequence")):
+        raise (DeliveryFailed if for_now else error)(f"the archive answers {status}, reason {named}")
+    if status not in STORED:
         raise (DeliveryRejected if status in HOPELESS else DeliveryFailed)(f"the archive answers {status}")
+    if not known:
+        raise DeliveryFailed(f"what answers {status} there speaks no DICOMweb (JSON): a proxy, or the wrong address")
+    raise DeliveryDeclined(f"the archive answers {status}, and does not say of every object that it has it")

@@ -36,6 +36,7 @@ from service.worker.embedded_valkey import EmbeddedValkey
 from tests.databases import job_store
 from tests.export.hospital import report_of
 from tests.lis import message
+from tests.outgoing import transaction_response
 from tests.slides import draw_tissue, write_svs
 from tests.waiting import wait_until
 
@@ -88,6 +89,7 @@ class FhirServer:
                 got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(200)
                 self.end_headers()
+                self.wfile.write(transaction_response(*["200 OK"] * len(got[-1]["entry"])))
 
             def log_message(self, *_: object) -> None:
                 pass

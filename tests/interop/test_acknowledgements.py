@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.outgoing import Service, service_in, settings
+from tests.outgoing import Service, service_in, settings, transaction_response
+
+ENTRIES = 8  # of what is sent of a short report
 
 
 @pytest.fixture
@@ -103,18 +105,23 @@ def test_words_that_no_database_takes_do_not_hold_up_the_channel(service: Servic
     assert all("the server answered 422" in row.last_error and "\0" not in row.last_error for row in service.rows())
 
 
-def transaction_response(*statuses: str) -> bytes:
-    entries = [{"response": {"status": each}} for each in statuses]
-    return json.dumps({"resourceType": "Bundle", "type": "transaction-response", "entry": entries}).encode()
+ISSUE = {"severity": "error", "code": "processing", "diagnostics": "the queue is full"}
+XML = '<Bundle xmlns="http://hl7.org/fhir"><type value="transaction-response"/>{}</Bundle>'
+XML_ENTRY = '<entry><response><status value="200 OK"/></response></entry>'
 
 
 @pytest.mark.parametrize(
     ("body", "status", "silent"),
     [
-        (b"", "delivered", False),
-        (transaction_response("200 OK", "201 Created"), "delivered", False),
-        (b'<Bundle xmlns="http://hl7.org/fhir"/>', "delivered", False),
-        (transaction_response("200 OK", "403 Forbidden"), "waiting", False),
+        (transaction_response(*["200 OK"] * ENTRIES), "delivered", False),
+        (XML.format(XML_ENTRY * ENTRIES).encode(), "delivered", False),
+        (transaction_response(*["200 OK"] * (ENTRIES - 1), "403 Forbidden"), "waiting", False),
+        (transaction_response(*["200 OK"] * (ENTRIES - 1)), "waiting", False),
+        (XML.format(XML_ENTRY * (ENTRIES - 1)).encode(), "waiting", False),
+        (b"", "waiting", False),
+        (b'{"resourceType": "Bundle", "type": "batch-response"}', "waiting", False),
+        (json.dumps({"resourceType": "OperationOutcome", "issue": [ISSUE]}).encode(), "waiting", False),
+        (b'{"resourceType": "CapabilityStatement"}', "waiting", False),
         (b"<html><title>Sign in</title></html>", "waiting", True),
         (b'"ok"', "waiting", True),
         (b'{"entry": [{"response": 1}], "resourceType": "Bundle"}', "waiting", True),
@@ -126,4 +133,4 @@ def test_a_success_is_one_only_where_fhir_is_spoken(service: Service, body: byte
     with fhir_server(service, 200, body):
         service.deliver("fhir")
     [row] = service.rows()
-    assert (row.status, row.silent) == (status, silent)
+    assert (row.status, row.silent) == (status, silent), row.last_error

@@ -24,7 +24,7 @@ from service.store import outbox
 from service.store.database import writing
 from service.store.orders import Request, Sent, take
 from tests.export.hospital import ORDER
-from tests.outgoing import Lis, Service, lis_of, service_in, settings
+from tests.outgoing import Lis, Service, lis_of, service_in, settings, transaction_response
 
 
 @pytest.fixture
@@ -210,7 +210,8 @@ def fhir(service: Service) -> Iterator[Server]:
             self.send_response(status)
             self.send_header("Location", f"http://localhost:{found.port}/elsewhere")
             self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+            taken = transaction_response(*["201 Created"] * len(content["entry"]))
+            self.wfile.write(taken if status < 300 else json.dumps(body).encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from service.errors import SettingsInvalid
 from service.export.dicom import to_dicom
-from service.interop import dicomweb
-from service.interop.delivery_errors import DeliveryFailed, DeliveryRejected
+from service.interop import dicomweb, http_post
+from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected
 from service.interop.dicomweb import check_settings, store
 from service.store.settings import Settings
 from tests.export.dicom_objects import slide_instance
@@ -81,7 +81,7 @@ def test_who_does_not_know_the_password_stores_nothing(tmp_path: Path, objects: 
 def test_an_archive_that_was_down_has_it_later(tmp_path: Path, objects: list[bytes]) -> None:
     archive = Orthanc(tmp_path / "archive")
     for _ in range(2):
-        with pytest.raises(DeliveryFailed, match=r"does not answer \(ConnectionError\)") as failed:
+        with pytest.raises(DeliveryFailed, match="no answer: ConnectError") as failed:
             store(of(archive.url), objects)
         assert not isinstance(failed.value, DeliveryRejected)
     with archive:
@@ -126,10 +126,16 @@ class Moody:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/pacs"
 
-    def failing(self, status: int, *reasons: int) -> None:
-        """Answer that each object failed for one of the reasons."""
-        items = [{"00081197": {"vr": "US", "Value": [reason]}} for reason in reasons]
-        self.status, self.body = status, json.dumps({"00081198": {"vr": "SQ", "Value": items}}).encode()
+    def answering(self, status: int, objects: list[bytes], *reasons: int) -> None:
+        """Answer that the first objects failed for these reasons, and that the others are stored."""
+        items = [
+            {"00081155": {"vr": "UI", "Value": [pydicom.dcmread(io.BytesIO(each)).SOPInstanceUID]}} for each in objects
+        ]
+        for item, reason in zip(items, reasons, strict=False):
+            item["00081197"] = {"vr": "US", "Value": [reason]}
+        said = {"00081198": items[: len(reasons)], "00081199": items[len(reasons) :]}
+        self.status = status
+        self.body = json.dumps({tag: {"vr": "SQ", "Value": each} for tag, each in said.items() if each}).encode()
 
 
 @pytest.fixture
@@ -161,35 +167,67 @@ def test_what_is_about_our_objects_is_final_and_the_rest_is_tried_again(
 def test_objects_that_failed_are_no_success_whatever_the_status(
     moody: Moody, objects: list[bytes], status: int
 ) -> None:
-    moody.failing(status, 0xA900, 0x0111)
-    with pytest.raises(DeliveryRejected, match=f"answers {status}, reason 0111, A900"):
+    moody.answering(status, objects, 0xA900, 0x0111)
+    with pytest.raises(DeliveryRejected, match=f"answers {status}, reason A900"):
         store(of(moody.url), objects)
-    moody.failing(status, 0xA700)
-    with pytest.raises(DeliveryFailed) as full:
-        store(of(moody.url), objects)
-    assert not isinstance(full.value, DeliveryRejected)
-    moody.failing(status, 0x0111, 0x0111)
-    store(of(moody.url), objects)  # it has them
+    for reason, kind in ((0xA700, DeliveryFailed), (0x0110, DeliveryDeclined)):
+        moody.answering(status, objects, 0x0111, reason)
+        with pytest.raises(DeliveryFailed, match=f"reason {reason:04X}") as failed:
+            store(of(moody.url), objects)
+        assert type(failed.value) is kind
+    for reasons in ([0x0111], [0x0111, 0x0111]):
+        moody.answering(status, objects, *reasons)
+        store(of(moody.url), objects)  # it has them
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b'{"00081198": 7}', b'{"00081198": {"vr": "SQ", "Value": [1]}}']
+    ("body", "kind"),
+    [
+        (b"<html><title>Sign in</title></html>", DeliveryFailed),
+        (b'{"00081198": 7}', DeliveryFailed),
+        (b'{"00081198": {"vr": "SQ", "Value": [1]}}', DeliveryFailed),
+        (b"[" * 100_000, DeliveryFailed),
+        (b"", DeliveryDeclined),
+        (b"{}", DeliveryDeclined),
+        (b'{"00081190": {"vr": "UR", "Value": ["https://archive/studies/1"]}}', DeliveryDeclined),
+    ],
 )
-@pytest.mark.parametrize("kind", ["application/dicom+json", "application/dicom+json; charset=utf-8", "text/html", ""])
-def test_an_odd_answer_is_judged_by_its_status(moody: Moody, objects: list[bytes], body: bytes, kind: str) -> None:
-    moody.body, moody.kind = body, kind
-    store(of(moody.url), objects)
+@pytest.mark.parametrize("type_", ["application/dicom+json", "text/html", ""])
+def test_what_does_not_say_of_each_object_that_it_is_there_is_no_success(
+    moody: Moody, objects: list[bytes], body: bytes, type_: str, kind: type[DeliveryFailed]
+) -> None:
+    moody.body, moody.kind = body, type_
+    for moody.status in (200, 204):
+        with pytest.raises(DeliveryFailed) as failed:
+            store(of(moody.url), objects)
+        assert type(failed.value) is (kind if moody.status == 200 else DeliveryDeclined)  # 204 has no body
     moody.status = 503
     with pytest.raises(DeliveryFailed, match="the archive answers 503"):
+        store(of(moody.url), objects)
+
+
+def test_an_archive_that_speaks_of_one_object_only_has_not_stored_the_other(moody: Moody, objects: list[bytes]) -> None:
+    moody.answering(200, objects[:1])
+    with pytest.raises(DeliveryDeclined, match="every object"):
+        store(of(moody.url), objects)
+    moody.answering(200, objects)
+    store(of(moody.url), objects)
+
+
+def test_an_answer_without_an_end_is_none(moody: Moody, objects: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    moody.answering(200, objects)
+    moody.body += b" " * 5000
+    monkeypatch.setattr(http_post, "MAX_ANSWER_BYTES", 4096)
+    with pytest.raises(DeliveryFailed, match="no end"):
         store(of(moody.url), objects)
 
 
 def test_an_archive_that_says_nothing_is_not_waited_for(
     moody: Moody, objects: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicomweb, "ANSWER_S", 0.2)
+    monkeypatch.setattr(http_post, "ANSWER_S", 0.2)
     moody.hang.clear()
-    with pytest.raises(DeliveryFailed, match=r"\(ReadTimeout\)") as failed:
+    with pytest.raises(DeliveryFailed, match="ReadTimeout") as failed:
         store(of(moody.url), objects)
     assert "127.0.0.1" not in str(failed.value)
 
@@ -198,6 +236,7 @@ def test_it_says_who_it_is_and_uses_no_proxy(
     moody: Moody, objects: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    moody.answering(200, objects)
     store(of(moody.url, dicomweb_token=SecretStr("abc")), objects)
     store(of(moody.url, dicomweb_login=SecretStr("Zoë:a:b")), objects)
     assert [each["authorization"] for each in moody.got] == ["Bearer abc", "Basic Wm/DqzphOmI="]

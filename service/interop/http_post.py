@@ -1,0 +1,45 @@
+"""What we send to another system by HTTP: to the operator's address alone, and back comes all of the answer or none.
+
+Redirects are not followed, proxies of the environment are not used, and trusted is whom the system trusts: a hospital
+has authorities of its own.
+"""
+
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import httpx
+
+from service import __version__
+from service.interop.delivery_errors import DeliveryFailed
+
+CONNECT_S: Final = 5.0
+ANSWER_S: Final = 60.0  # without a byte; and all of an answer that has begun
+MAX_ANSWER_BYTES: Final = 8 << 20
+
+
+def post(url: str, parts: Sequence[bytes], headers: dict[str, str]) -> tuple[int, bytes]:
+    """Send the parts of a body, one after another; gives the answer's status and body. Raises DeliveryFailed."""
+    told = {"User-Agent": f"mitosis-service/{__version__}", "Content-Length": str(sum(map(len, parts)))} | headers
+    trusted, patience = ssl.create_default_context(), httpx.Timeout(ANSWER_S, connect=CONNECT_S)
+    try:
+        with (
+            httpx.Client(verify=trusted, trust_env=False, timeout=patience) as client,
+            client.stream("POST", url, content=iter(parts), headers=told) as answer,
+        ):
+            return answer.status_code, _body(answer)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        words = (
+            f": {error}" if isinstance(error, httpx.ConnectError | OSError) else ""
+        )  # others' hold what was received
+        raise DeliveryFailed(f"no answer: {type(error).__name__}{words}"[:500]) from error
+
+
+def _body(answer: httpx.Response) -> bytes:
+    limit, said = time.monotonic() + ANSWER_S, bytearray()
+    for chunk in answer.iter_bytes():
+        said += chunk
+        if len(said) > MAX_ANSWER_BYTES or time.monotonic() > limit:
+            raise DeliveryFailed("the answer has no end")
+    return bytes(said)
