@@ -38,6 +38,7 @@ from service.interop.hl7_message import (
     moment,
     read_header,
     read_message,
+    require_one_charset,
     time_stamp,
 )
 from service.interop.hl7_orders import Group, read_requests
@@ -88,6 +89,7 @@ def answer(
         sender = mapping.of(read_header(content))
         override = sender.charset if sender.charset_overrides else ""
         message = read_message(content, sender.charset or default_charset, override=override)
+        require_one_charset(message)
         said = _answer(engine, content, tenant, message, sender)
     except MessageRejected as refusal:
         said = _refusal(content, refusal, message)

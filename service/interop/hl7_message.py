@@ -37,6 +37,7 @@ CHARSETS: Final = {  # table 0211: name to codec
 }
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 BATCH: Final = re.compile(rb"(FHS|BHS)")
+FORMATTING: Final = re.compile(r"\.(br|sp|fi|nf|in|ti|sk|ce)[+-]?\d*")  # of texts of type FT
 CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 SEGMENT_SEQUENCE, REQUIRED_MISSING, DATA_TYPE, TABLE_VALUE = 100, 101, 102, 103  # table 0357
 TYPE_UNSUPPORTED, EVENT_UNSUPPORTED, PROCESSING_UNSUPPORTED, VERSION_UNSUPPORTED, INTERNAL = 200, 201, 202, 203, 207
@@ -86,6 +87,11 @@ class Segment:
     def name(self) -> str:
         """All before the first separator: a text that a sender broke over lines may begin as a segment's name does."""
         return self.line.partition(self.delimiters.field)[0].rstrip()
+
+    @property
+    def place(self) -> str:
+        """Its name, for an ERR; MSH for a text that was broken over lines."""
+        return self.name if len(self.name) == 3 else "MSH"
 
     @cached_property
     def _fields(self) -> Sequence[str]:
@@ -158,11 +164,18 @@ class Message:
 
 
 def plain(text: str, delimiters: Delimiters) -> str:
-    """Undo the escapes of a text and take out its control characters."""
+    """Undo the escapes of a text and take out its control characters; an escape that means nothing here stays.
+
+    What is for the eye only goes: highlighting (H, N), and commands of formatted text (.br), which are blanks.
+    """
     if delimiters.escape in text:
-        means = delimiters.by_letter | {".br": " ", ".sp": " "}
+        means = delimiters.by_letter | {"H": "", "N": ""}
         escape = re.escape(delimiters.escape)
-        text = re.sub(f"{escape}(.*?){escape}", lambda match: means.get(match[1], ""), text)  # no highlighting
+
+        def meaning(match: re.Match[str]) -> str:
+            return " " if FORMATTING.fullmatch(match[1]) else means.get(match[1], match[0])
+
+        text = re.sub(f"{escape}(.*?){escape}", meaning, text)
     return CONTROLS.sub(" ", text).strip()
 
 
@@ -182,9 +195,23 @@ def _decoded(line: str, delimiters: Delimiters, codec: str) -> str:
             return match[0]
         text = bytes.fromhex(re.sub(f"X|{escape}", "", match[1])).decode(codec)
         written = (f"{delimiters.escape}{names[each]}{delimiters.escape}" if each in names else each for each in text)
-        return CONTROLS.sub(" ", "".join(written))
+        return "".join(written)
 
     return re.sub(f"((?:{escape}X(?:[0-9A-Fa-f]{{2}})+{escape})+)|{escape}[^{others}]*?{escape}", characters, line)
+
+
+def require_one_charset(message: Message) -> None:
+    """Raise MessageRejected where a message goes on in other characters than those of its MSH-18.
+
+    By ISO 2022 it would say so by <ESC>, or by an escape C or M: what follows is read as the wrong characters, and may
+    hold what looks like separators.
+    """
+    escape = re.escape(message.header.delimiters.escape)
+    switch = re.compile(f"\x1b|{escape}[CM](?:[0-9A-Fa-f]{{2}}){{2,3}}{escape}")
+    for segment in message.segments:
+        if switch.search(segment.line):
+            words = "its characters change on the way (<ESC>, or an escape C or M); send all of it in those of MSH-18"
+            raise MessageRejected("AE", DATA_TYPE, segment.place, words)
 
 
 def messages_in(content: bytes) -> list[bytes]:
@@ -227,8 +254,7 @@ def read_message(content: bytes, default_charset: str = "", *, override: str = "
             segments[number] = Segment(_decoded(segment.line, delimiters, codec), delimiters)
         except UnicodeDecodeError as error:
             words = f"bytes in hexadecimal are no {charset}" + ("" if named else "; say in MSH-18 what they are")
-            place = segment.name if len(segment.name) == 3 else "MSH"  # else a text, broken over lines
-            raise MessageRejected("AE", DATA_TYPE, place, words) from error
+            raise MessageRejected("AE", DATA_TYPE, segment.place, words) from error
     return Message(segments, charset if named else "", codec)
 
 
