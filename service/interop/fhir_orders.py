@@ -24,7 +24,7 @@ from service.export import codes
 from service.export.fhir_order import Resource, filled
 from service.extras import needs
 from service.order import MAX_IDENTIFIERS, Identifier, ReceivedOrder
-from service.patient_gate import preferred
+from service.patient_gate import compare, preferred
 from service.store.orders import Control, Request, identifier_of
 from service.strict import first_error
 
@@ -38,6 +38,7 @@ CONTROLS: Final[dict[str, Control]] = {
 INTENTS: Final = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
 SYSTEMS: Final = {each.uri: each.designator for each in (codes.LOINC, codes.SNOMED, codes.LOCAL)}
 REQUESTERS: Final = ("Practitioner", "PractitionerRole", "Organization", "Patient", "RelatedPerson", "Device")
+BUNDLES: Final = ("transaction", "batch", "collection")  # others tell of resources, and ask for nothing
 ENTRIES: Final = 1000
 NAME_USES: Final = ("official", "usual", "")
 
@@ -47,6 +48,8 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     resource = _parsed(content)
     if resource["resourceType"] == "ServiceRequest":
         return [_request(resource, _Known([]).of("", resource), sender)]
+    if resource.get("type") not in BUNDLES:
+        raise RequestInvalid(f"a Bundle of orders is of type {', '.join(BUNDLES)}")
     entries = resource.get("entry", [])
     known = _Known([(each.get("fullUrl", ""), each["resource"]) for each in entries if "resource" in each])
     found = [each for each in entries if each.get("resource", {}).get("resourceType") == "ServiceRequest"]
@@ -145,7 +148,7 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         raise RequestInvalid(f"status must be one of {', '.join(CONTROLS)}, intent one of {', '.join(INTENTS)}")
     if resource.get("doNotPerform"):
         raise RequestInvalid("doNotPerform is not understood: it asks for something not to be done; `revoked` cancels")
-    identifiers = resource.get("identifier", [])
+    identifiers = sorted(resource.get("identifier", []), key=lambda each: each.get("use") == "old")
     typed = {_type(each): each for each in reversed(identifiers)}
     number = typed.get("PLAC") or typed.get("FILL") or _head(identifiers)
     placer = typed.get("PLAC") or ({} if typed.get("FILL") else number)
@@ -166,7 +169,7 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         "service": _service(resource.get("code")),
     }
     came = filled(
-        identifier=identifiers,
+        identifier=resource.get("identifier"),
         requisition=resource.get("requisition"),
         accession=accession,
         patient=_chosen(patient.get("identifier", [])),
@@ -174,16 +177,37 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         requester=filled(identifier=requester.get("identifier", []), display=common["ordering_provider"]),
         code=resource.get("code"),
     )
-    specimens = [known.find(each, "Specimen") for each in resource.get("specimen", [])] or [{}]
-    orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
+    specimens = _slides([known.find(each, "Specimen") for each in resource.get("specimen", [])])
     if control != "cancel":
-        for order in orders:
-            if not identifier_of(order) or not order.patient_id:
-                raise RequestInvalid("an order needs the patient's identifier, and the slide's or an accession number")
+        _require_valid(patient, specimens, known)
+    orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
+    if control != "cancel" and not all(identifier_of(order) and order.patient_id for order in orders):
+        raise RequestInvalid("an order needs the patient's identifier, and the slide's or an accession number")
     assigned = _identifier(number)
     if assigned is None:
         return Request(control, f"urn:uuid:{uuid.uuid4()}", orders)
     return Request(control, assigned.value, orders, assigned.assigner)
+
+
+def _slides(specimens: Sequence[Resource]) -> list[Resource]:
+    """Give a Specimen for each slide: one that has several containers is as many."""
+    return [
+        each | {"container": [container]} if container else each
+        for each in specimens
+        for container in each.get("container") or [{}]
+    ] or [{}]
+
+
+def _require_valid(patient: Resource, specimens: Sequence[Resource], known: _Known) -> None:
+    """Raise RequestInvalid for a Patient or Specimen that is not to be used, or a Specimen of another patient."""
+    if any(each.get("type") == "replaced-by" for each in patient.get("link", [])):
+        raise RequestInvalid("the Patient is replaced by another one: the order must name that one")
+    for each in specimens:
+        if each.get("status") == "entered-in-error":
+            raise RequestInvalid("a Specimen is entered in error")
+        theirs = known.find(each.get("subject"), "Patient", "Group", "Device", "Substance", "Location")
+        if compare(_identifiers(patient), _identifiers(theirs)) in ("apart", "conflict"):
+            raise RequestInvalid("a Specimen is of another patient than the order")
 
 
 def _order(common: Resource, specimen: Resource) -> ReceivedOrder:
@@ -200,7 +224,7 @@ def _type(identifier: Resource) -> str:
 
 
 def _value(identifier: Resource | None) -> str:
-    return str((identifier or {}).get("value", ""))
+    return str((identifier or {}).get("value", "")).strip()
 
 
 def _head(found: Sequence[Resource] | None) -> Resource:
@@ -210,12 +234,12 @@ def _head(found: Sequence[Resource] | None) -> Resource:
 
 def _identifier(identifier: Resource) -> Identifier | None:
     """Read an identifier, with all that is said of it; None where there is no value."""
-    if not identifier.get("value"):
+    if not (value := _value(identifier)):
         return None
     period = identifier.get("period", {})
     try:
         return Identifier(
-            value=str(identifier["value"]),
+            value=value,
             namespace=identifier.get("assigner", {}).get("display"),
             system=identifier.get("system"),
             type=_type(identifier) or None,
@@ -238,13 +262,17 @@ def _chosen(identifiers: Sequence[Resource]) -> Resource:
     return next((each for found, each in read if best is not None and found == best), {})
 
 
+def _identifiers(resource: Resource) -> list[Identifier]:
+    return [found for each in resource.get("identifier", []) if (found := _identifier(each)) is not None]
+
+
 def _patient(patient: Resource) -> Resource:
     identifiers = patient.get("identifier", [])
     if len(identifiers) > MAX_IDENTIFIERS:
         raise RequestInvalid(f"Patient.identifier: there are more than {MAX_IDENTIFIERS}")
     chosen = _chosen(identifiers)
     return {
-        "patient_identifiers": [found for each in identifiers if (found := _identifier(each)) is not None],
+        "patient_identifiers": _identifiers(patient),
         "patient_id": _value(chosen),
         "patient_id_issuer": chosen.get("assigner", {}).get("display") or chosen.get("system"),
         "patient_name": _name(patient),
@@ -267,7 +295,7 @@ def _name(person: Resource) -> str:
         return (until is not None and until < today, NAME_USES.index(use) if use in NAME_USES else len(NAME_USES))
 
     name: Resource = min(person.get("name", []), key=rank, default={})
-    family, given = name.get("family", ""), " ".join(name.get("given", []))
+    family, given = name.get("family", ""), " ".join(filter(None, name.get("given", [])))
     if family and given:
         return f"{family}, {given}"
     return str(family or given or name.get("text") or person.get("text_name", ""))

@@ -109,6 +109,14 @@ class Segment:
         parts = found.split(self.delimiters.repetition) if found else ()
         return [Repetition(each, self.delimiters) for each in parts if each.strip(nothing)]
 
+    def only(self, number: int) -> "Repetition | None":
+        """Give the value of a field that has but one. Raises MessageRejected where there are several."""
+        found = self.repetitions(number)
+        if len({each.written for each in found}) > 1:
+            words = "several values stand there: which one is meant, is not clear"
+            raise MessageRejected("AE", DATA_TYPE, f"{self.name}-{number}", words)
+        return found[0] if found else None
+
     def standard(self, number: int) -> str:
         """Write a field between HL7's usual separators; as it came, where it came between them."""
         return "~".join(each.standard() for each in self.repetitions(number))

@@ -49,6 +49,8 @@ CONTROLS: Final[dict[str, Control]] = {  # ORC-1, of table 0119
 }
 KEPT: Final = {"PID": (3, 5), "ORC": (2, 3, 4, 12), "OBR": (2, 3, 4, 7, 16), "SPM": (2, 17)}  # results repeat them
 FACTS: Final = {codes.STAIN[0].value: "stain", codes.BLOCK[0].value: "block", codes.CONTAINER[0].value: "container_id"}
+TAKEN_BACK: Final = ("D", "W", "X")  # OBX-11, of table 0085
+IN_PARTS: Final = "a message, or a segment, in several parts is not read"
 MAX_SLIDES: Final = 1000  # of a message
 
 
@@ -73,7 +75,7 @@ class Group:
 
     def identifier(self, *places: tuple[str, int]) -> Identifier | None:
         """Give the first of some numbers that there is, with its assigner. Raises MessageRejected."""
-        numbers = (order_number(f"{place[0]}-{place[1]}", self._first(place)) for place in places)
+        numbers = (order_number(f"{place[0]}-{place[1]}", self._at(*place)) for place in places)
         return next((found for found in numbers if found is not None), None)
 
     def segments(self, specimen: Segment | None = None, container: Segment | None = None) -> dict[str, Segment | None]:
@@ -81,15 +83,17 @@ class Group:
         named = {"PID": self.patient, "ORC": self.control, "OBR": self.detail}
         return named | {"SPM": specimen, "SAC": container}
 
-    def _first(self, place: tuple[str, int]) -> Repetition | None:
-        segment = self.control if place[0] == "ORC" else self.detail
-        return next(iter(segment.repetitions(place[1])), None) if segment is not None else None
+    def _at(self, name: str, number: int) -> Repetition | None:
+        segment = self.control if name == "ORC" else self.detail
+        return segment.only(number) if segment is not None else None
 
 
 def read_requests(
     message: Message, sender: str, mapping: Sender = STANDARD, *, by_specimen: bool
 ) -> Sequence[tuple[Group, Request]]:
     """All that a message of a sender asks for; `by_specimen`: it is OML^O33. Raises MessageRejected."""
+    if message.header.text(14):
+        raise MessageRejected("AE", SEGMENT_SEQUENCE, "MSH-14", IN_PARTS)
     groups = _groups(without_prior_results(message.segments[1:], mapping, by_specimen=by_specimen), by_specimen)
     if len(groups) > MAX_SLIDES:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "ORC", f"more than {MAX_SLIDES} orders")
@@ -128,13 +132,21 @@ def _groups(segments: Sequence[Segment], by_specimen: bool) -> list[Group]:
                 specimens.append(Specimen())
             specimens[-1].containers.append(segment)
         elif segment.name == "OBX" and (name := FACTS.get(segment.text(3))):
-            facts = specimens[-1].facts if specimens else group.facts if group is not None else {}
-            facts[name] = segment.text(5)
-        elif segment.name == "DSC" and segment.text(1):
-            raise MessageRejected("AE", SEGMENT_SEQUENCE, "DSC", "a message in several parts is not read")
+            _learn(specimens[-1].facts if specimens else group.facts if group is not None else {}, name, segment)
+        elif segment.name == "ADD" or (segment.name == "DSC" and segment.text(1)):
+            raise MessageRejected("AE", SEGMENT_SEQUENCE, segment.name, IN_PARTS)
     if not found:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "ORC", "the message holds no order")
     return found
+
+
+def _learn(facts: dict[str, str], name: str, observed: Segment) -> None:
+    """Take a fact from an OBX, unless it is taken back there. Raises MessageRejected for a second, other one."""
+    text = observed.text(5)
+    if observed.text(11).upper() in TAKEN_BACK or not text:
+        return
+    if facts.setdefault(name, text) != text:
+        raise MessageRejected("AE", DATA_TYPE, "OBX-5", f"two values of {name}: which one is meant, is not clear")
 
 
 def _request(group: Group, sender: str, mapping: Sender) -> Request:

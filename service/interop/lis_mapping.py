@@ -146,23 +146,26 @@ def read_mapping(path: Path | None) -> LisMapping:
 
 
 def find(places: Sequence[str], segments: Mapping[str, Segment | None]) -> Repetition | None:
-    """Find the first field of some places that is not empty."""
+    """Find the first field of some places that is not empty, and its first value."""
     for place in places:
-        name, number = re.split("[-.;]", place)[:2]
-        segment = segments.get(name)
-        found = segment.repetitions(int(number)) if segment is not None else ()
-        if found:
+        if (at := _field(place, segments)) is not None and (found := at[0].repetitions(at[1])):
             return found[0]
     return None
 
 
 def text_at(places: Sequence[str], segments: Mapping[str, Segment | None]) -> str:
-    """Read the first of some places that holds something, as plain text."""
+    """Read the first of some places that holds something, as plain text. Raises MessageRejected for several values."""
     for place in places:
-        found = find((place,), segments)
-        if found is not None and (text := _part(place, found)):
+        at = _field(place, segments)
+        if at is not None and (found := at[0].only(at[1])) is not None and (text := _part(place, found)):
             return text
     return ""
+
+
+def _field(place: str, segments: Mapping[str, Segment | None]) -> tuple[Segment, int] | None:
+    name, number = re.split("[-.;]", place)[:2]
+    segment = segments.get(name)
+    return None if segment is None else (segment, int(number))
 
 
 def _part(place: str, repetition: Repetition) -> str:

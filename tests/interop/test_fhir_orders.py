@@ -122,3 +122,52 @@ def test_a_deletion_is_not_taken_for_an_order_nor_overlooked(more: Resource) -> 
     bundle["entry"] = [entry, more | {"request": {"method": "DELETE", "url": "ServiceRequest/8"}}]
     with pytest.raises(RequestInvalid, match="method POST or PUT"):
         read_requests(json.dumps(bundle).encode(), "key k")
+
+
+def specimen(**more: Any) -> Resource:
+    return {"resourceType": "Specimen", "id": "s", "container": [{"identifier": [{"value": " S-1 "}]}]} | more
+
+
+def slides_of(*contained: Resource, **more: Any) -> list[tuple[str, str | None]]:
+    """The number and the slide of each order."""
+    asked = order("#1", contained=list(contained), specimen=[{"reference": "#s"}], **more)
+    [request] = read_requests(json.dumps(asked).encode(), "key k")
+    return [(request.number, each.container_id) for each in request.orders]
+
+
+def test_a_specimen_of_two_containers_is_two_slides() -> None:
+    containers = [{"identifier": [{"value": each}]} for each in ("S-1", "S-2")]
+    assert slides_of(ANNA, specimen(container=containers)) == [("950", "S-1"), ("950", "S-2")]
+
+
+def test_a_number_that_is_old_is_not_the_orders() -> None:
+    numbers = [{"use": "old", "value": "940"}, {"system": "http://a/orders", "value": "950 "}]
+    assert slides_of(ANNA, specimen(subject={"reference": "#1"}), identifier=numbers) == [("950", "S-1")]
+
+
+@pytest.mark.parametrize(
+    ("contained", "why"),
+    [
+        ([ANNA | {"link": [{"other": {"reference": "#2"}, "type": "replaced-by"}]}, specimen()], "replaced"),
+        ([ANNA, specimen(status="entered-in-error")], "in error"),
+        ([ANNA, patient("2002", "2"), specimen(subject={"reference": "#2"})], "another patient"),
+    ],
+)
+def test_what_is_not_to_be_used_or_contradicts_is_no_order(contained: list[Resource], why: str) -> None:
+    with pytest.raises(RequestInvalid, match=why):
+        slides_of(*contained)
+    assert slides_of(*contained, status="revoked")
+
+
+def test_a_name_with_gaps_is_read() -> None:
+    masked = [{"url": "http://a/masked", "valueBoolean": True}]
+    name = {"family": "Alt", "given": [None, "Anna"], "_given": [{"extension": masked}, None]}
+    asked = order("#1", contained=[ANNA | {"name": [name]}])
+    assert read_requests(json.dumps(asked).encode(), "key k")[0].orders[0].patient_name == "Alt, Anna"
+
+
+@pytest.mark.parametrize("kind", ["history", "searchset", "message", "transaction-response"])
+def test_a_bundle_that_tells_of_resources_asks_for_nothing(kind: str) -> None:
+    bundle = {"resourceType": "Bundle", "type": kind, "entry": [{"resource": order("#1", contained=[ANNA])}]}
+    with pytest.raises(RequestInvalid, match="a Bundle of orders is of type"):
+        read_requests(json.dumps(bundle).encode(), "key k")

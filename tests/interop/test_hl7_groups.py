@@ -34,6 +34,10 @@ def specimen(slide: str) -> list[str]:
     return [f"SPM|1|P-{slide}||TISS^Tissue^HL70487", f"SAC|||{slide}"]
 
 
+def fact(slide: str, status: str = "") -> str:
+    return f"OBX|1|ST|container^^99MIT||{slide}||||||{status}"
+
+
 @pytest.mark.parametrize("repeats_orc", [True, False], ids=["an ORC each", "several OBR under one ORC"])
 @pytest.mark.parametrize("what", ["XO", "RP"])
 def test_a_change_keeps_all_slides_that_its_message_names(engine: Engine, what: str, repeats_orc: bool) -> None:
@@ -121,3 +125,30 @@ def test_a_part_of_a_message_changes_nothing(engine: Engine) -> None:
 def test_identifiers_without_end_are_refused_at_once(engine: Engine) -> None:
     many = "~".join(f"{number}^^^K{number}^MR" for number in range(100_000))
     assert code_of(send(engine, f"PID|1||{many}", control("950"), obr("950"), *specimen("S-1"))) == "AE"
+
+
+@pytest.mark.parametrize(
+    ("segments", "place"),
+    [
+        ([control("950"), obr("950"), *specimen("S-1~S-2")], "SAC"),
+        ([control("950~951"), obr(""), *specimen("S-1")], "ORC"),
+        ([control(""), obr("950~951"), *specimen("S-1")], "OBR"),
+        ([control("950"), obr("950"), "SPM|1|P-1", fact("S-1"), fact("S-2")], "OBX"),
+        ([control("950"), obr("950"), "ADD|^Weiß", *specimen("S-1")], "ADD"),
+    ],
+)
+def test_of_several_values_none_is_chosen(engine: Engine, segments: list[str], place: str) -> None:
+    said = checked(send(engine, ANNA, *segments))
+    assert (str(said.segment("MSA")[1]), str(said.segment("ERR")[2]).split("^")[0]) == ("AE", place)
+    assert known(engine) == {}
+
+
+def test_the_second_part_of_a_message_is_refused_as_the_first_is(engine: Engine) -> None:
+    assert code_of(send(engine, ANNA, control("950"), obr("950"), *specimen("S-1"), f14="part 2")) == "AE"
+    assert known(engine) == {}
+
+
+def test_a_value_that_stands_twice_or_was_taken_back_is_no_second_one(engine: Engine) -> None:
+    facts = [fact("S-0", "D"), fact("S-1"), fact("S-1", "F"), fact("")]
+    assert code_of(send(engine, ANNA, "ORC|NW|950~950", obr("950"), "SPM|1|P-1", *facts)) == "AA"
+    assert known(engine) == {"S-1": ("waiting", "1001")}
