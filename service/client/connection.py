@@ -16,6 +16,7 @@ MEET_S = 5.0  # the patience with a server that has never answered: its address 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 TEMPORARY = (ServerUnreachable, QueueUnavailable, DatabaseUnavailable, TooManyRequests)
 GATEWAY_GONE = (502, 503, 504)  # says a proxy before a service that is restarted
+PAGE = "text/html"  # no answer of ours
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -57,6 +58,11 @@ class Connection:
             response = self._http.request(method, path, timeout=timeout, **request)
         except httpx.TransportError as error:
             raise ServerUnreachable(f"{self.server} cannot be reached: {error or type(error).__name__}") from error
+        if response.is_success and response.headers.get("content-type", "").startswith(PAGE):
+            where = response.request.url.copy_with(query=None)
+            raise ServerUnreachable(
+                f"{where} answers with a page for people: a login, or a proxy's; is that the service?"
+            )
         self._met = True
         if response.is_success:
             return response

@@ -11,7 +11,7 @@ from service.client.client import AnalysisStatus, Client
 from service.errors import (
     SlideDamaged,
 )
-from service.refusals import NotFinished, NotFound
+from service.refusals import NotFinished, NotFound, ServerUnreachable
 from tests.client.saying import answer, problem, saying
 
 DROP = b""  # an answer that never comes: the connection is closed
@@ -52,6 +52,7 @@ def test_a_failed_analysis_is_its_error_and_a_cancelled_one_has_no_result() -> N
         pytest.param(answer(200, STATUS)[:-20], id="cut short"),
         pytest.param(b"no HTTP\r\n\r\n", id="no HTTP"),
         pytest.param(answer(502, b"<html>", "text/html"), id="a proxy"),
+        pytest.param(answer(200, b"<html>", "text/html; charset=utf-8"), id="a login"),
         pytest.param(problem(503, "queue-unavailable", retry_after_s=0.1), id="queue-unavailable"),
         pytest.param(problem(503, "database-unavailable", retry_after_s=0.1), id="database-unavailable"),
         pytest.param(problem(429, "too-many-requests", retry_after_s=0.1), id="too-many-requests"),
@@ -61,6 +62,17 @@ def test_what_passes_is_tried_again(trouble: bytes) -> None:
     with saying(trouble, trouble, answer(200, STATUS)) as (url, asked), Client(url) as client:
         assert client.get("a").progress == 0.5
     assert len(asked) == 3
+
+
+def test_a_page_of_a_login_is_no_result_and_no_deletion() -> None:
+    page = answer(200, b"<html>Sign in</html>", "text/html")
+    for ask in (Client.result_bytes, Client.delete, lambda client, name: client.picture(name, "overlay.png")):
+        with (
+            saying(page) as (url, _),
+            Client(url, patience_s=0) as client,
+            pytest.raises(ServerUnreachable, match="a page for people"),
+        ):
+            ask(client, "a")
 
 
 def test_a_submission_that_is_repeated_carries_the_same_key() -> None:
