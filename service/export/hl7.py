@@ -13,13 +13,14 @@ each count. OBX-8 is H where the cut-off of high risk is reached, N where it is 
 OBX-18 software and model, OBX-19 when it was computed. OBR-7 is when the specimen was taken, as the order says by OBR-7
 or SPM-17; where it does not, when the slide was analysed. OBX-14 is empty.
 
-Built with hl7apy at its strict level, which takes any word as OBX-2, OBX-11 or a number: `check_hl7` looks at those.
+Checked with hl7apy at its strict level, which takes any word as OBX-2, OBX-11 or a number: `check_hl7` looks at those.
 UTF-8, as MSH-18 says; separators within a text are escaped, control characters become blanks.
 """
 
 import base64
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +29,7 @@ from service.export import codes
 from service.export.codes import Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks, result_name
 from service.export.hl7_order import (
+    all_came,
     came,
     filler_number,
     observed_at,
@@ -117,7 +119,8 @@ def to_hl7(
     issued = (envelope.sent_at if withdrawn else None) or (confirmed.at if confirmed else report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
-    header[11], header[18] = escaped(training_mark(order) or envelope.processing_id), "UNICODE UTF-8"
+    header[12], header[18] = "2.5.1", "UNICODE UTF-8"
+    header[11] = escaped(training_mark(order) or envelope.processing_id)
     request = _request(order, filler, "C" if withdrawn else STATUS[status], issued, confirmed)
     words = [WITHDRAWN] if withdrawn else remarks(report, confirmed, order)
     notes: list[Fields] = [{1: str(number), 2: "L", 3: escaped(each)} for number, each in enumerate(words, start=1)]
@@ -132,7 +135,7 @@ def to_hl7(
     ]
     if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
-    message = _assemble(segments)
+    message = "".join(f"{_written(*each)}\r" for each in segments).encode()
     check_hl7(message)
     return message if pdf is None else message.replace(PDF.encode(), PDF.encode() + base64.b64encode(pdf))
 
@@ -185,56 +188,30 @@ def _hl7apy() -> Any:
     return hl7apy
 
 
-def _assemble(segments: list[tuple[str, Fields]]) -> bytes:
-    """Put the segments into the message's groups, by hl7apy."""
-    hl7apy = _hl7apy()
-    try:
-        strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
-        message = hl7apy.core.Message("ORU_R01", version="2.5.1", validation_level=strict)
-        result = message.add_group("ORU_R01_PATIENT_RESULT")
-        patient, order = result.add_group("ORU_R01_PATIENT"), result.add_group("ORU_R01_ORDER_OBSERVATION")
-        for name, fields in segments:
-            if name == "MSH":
-                segment = message.msh
-            elif name == "PID":
-                segment = patient.add_segment(name)
-            elif name in ("PV1", "OBX", "SPM"):
-                group = patient if name == "PV1" else order
-                kind = {"PV1": "VISIT", "OBX": "OBSERVATION", "SPM": "SPECIMEN"}[name]
-                segment = group.add_group(f"ORU_R01_{kind}").add_segment(name)
-            else:
-                segment = order.add_segment(name)
-            _fill(segment, fields)
-        return str(message.to_er7()).rstrip("\r").encode() + b"\r"
-    except hl7apy.exceptions.HL7apyException as error:
-        raise FormatUnavailable(f"the result does not fit into HL7 v2.5.1 ({type(error).__name__})") from error
+def _written(segment: str, fields: Fields) -> str:
+    """Write a segment. Raises FormatUnavailable for what is no value of its field."""
+    head, first = ("MSH|^~\\&", 3) if segment == "MSH" else (segment, 1)
+    texts = [head]
+    for number in range(first, max(fields) + 1):
+        value = fields.get(number, "")
+        texts.append(
+            "~".join(_fitting(segment, number, each) for each in (value if isinstance(value, list) else [value]))
+        )
+    return "|".join(texts).rstrip("|")
 
 
-def _fill(segment: Any, fields: Fields) -> None:
-    for number, value in fields.items():
-        name = f"{segment.name}_{number}"
-        values = [_fitting(name, each) for each in (value if isinstance(value, list) else [value])]
-        try:
-            if values[0]:
-                setattr(segment, name.lower(), values[0])
-            for repeated in values[1:]:
-                segment.add_field(name).value = repeated
-        except _hl7apy().exceptions.HL7apyException as error:  # it quotes the value
-            what = f"the order or the report says more in {segment.name}-{number} than HL7 v2.5.1 has room for"
-            raise FormatUnavailable(what) from error
-
-
-def _fitting(name: str, value: str) -> str:
+def _fitting(segment: str, number: int, value: str) -> str:
     """Escape the & of a field where it came as plain text ("H&E"), and separates nothing that HL7 knows."""
-    if "&" not in value:
+    if not value or (segment, number) == ("OBX", 5):  # of any type: `check_hl7` looks at it
         return value
     hl7apy = _hl7apy()
-    strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
-    try:
-        hl7apy.core.Field(name, version="2.5.1", validation_level=strict).value = value
-    except hl7apy.exceptions.HL7apyException:
-        return value.replace("&", ESCAPES["&"])
-    return value
+    for fitting in (value, value.replace("&", ESCAPES["&"])):
+        with suppress(hl7apy.exceptions.HL7apyException):
+            strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
+            hl7apy.core.Field(f"{segment}_{number}", version="2.5.1", validation_level=strict).value = fitting
+            return fitting
+    what = f"the order or the report says more in {segment}-{number} than HL7 v2.5.1 has room for"
+    raise FormatUnavailable(what)
 
 
 def _order_control(order: Order, filler: str, status: str, issued: datetime) -> Fields:
@@ -245,7 +222,7 @@ def _order_control(order: Order, filler: str, status: str, issued: datetime) -> 
         4: came(order, "ORC-4"),
         5: status,
         9: _time(issued),
-        12: came(order, "ORC-12") or orderer(order),
+        12: all_came(order, "ORC-12") or orderer(order),
     }
 
 

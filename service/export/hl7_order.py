@@ -21,10 +21,14 @@ def require(order: Order) -> None:
         raise FormatUnavailable(f"an HL7 result needs {', '.join(missing)} in the order")
 
 
-def came(order: Order, place: str) -> str | list[str]:
-    """Give a field as the order had it, its repetitions apart; nothing where it had none, or did not come by HL7."""
-    found = order.field(place).split("~") if isinstance(order, ReceivedOrder) else [""]
-    return found if len(found) > 1 else found[0]
+def came(order: Order, place: str) -> str:
+    """Give the first value of a field as the order had it; nothing where it had none, or did not come by HL7."""
+    return order.field(place).partition("~")[0] if isinstance(order, ReceivedOrder) else ""
+
+
+def all_came(order: Order, place: str) -> list[str]:
+    """List the values of a field that HL7 lets repeat."""
+    return order.field(place).split("~") if came(order, place) and isinstance(order, ReceivedOrder) else []
 
 
 def patient(order: Order) -> Fields:
@@ -32,8 +36,8 @@ def patient(order: Order) -> Fields:
     family, given = split_name(order.patient_name or "")
     return {
         1: "1",
-        3: came(order, "PID-3") or _identifiers(order),
-        5: came(order, "PID-5") or parts(family, given, "", "", "", "", "L" if family else "U"),
+        3: all_came(order, "PID-3") or _identifiers(order),
+        5: all_came(order, "PID-5") or parts(family, given, "", "", "", "", "L" if family else "U"),
         7: (order.patient_birth_date or "").replace("-", ""),
         8: SEX[order.patient_sex] if order.patient_sex else "",
     }
@@ -65,13 +69,13 @@ def _assigner(identifier: Identifier) -> tuple[str, str, str]:
 def placer_number(order: Order) -> str:
     """Write ORC-2."""
     number = order.placer_order_number or order.accession_number or ""
-    return _one(came(order, "ORC-2")) or _number(number, order.placer if isinstance(order, ReceivedOrder) else None)
+    return came(order, "ORC-2") or _number(number, order.placer if isinstance(order, ReceivedOrder) else None)
 
 
 def filler_number(order: Order, analysis_id: str) -> str:
     """Write ORC-3; our own number where the order has none."""
     number = order.filler_order_number or order.accession_number or analysis_id
-    return _one(came(order, "ORC-3")) or _number(number, order.filler if isinstance(order, ReceivedOrder) else None)
+    return came(order, "ORC-3") or _number(number, order.filler if isinstance(order, ReceivedOrder) else None)
 
 
 def _number(number: str, identifier: Identifier | None) -> str:
@@ -80,19 +84,15 @@ def _number(number: str, identifier: Identifier | None) -> str:
     return parts(number, *(_assigner(identifier) if identifier is not None and known else ()))
 
 
-def _one(found: str | list[str]) -> str:
-    return found if isinstance(found, str) else found[0]
-
-
 def orderer(order: Order) -> str | list[str]:
     """Write OBR-16."""
     own = person(order.ordering_provider_id, order.ordering_provider)
-    return came(order, "OBR-16") or came(order, "ORC-12") or own
+    return all_came(order, "OBR-16") or all_came(order, "ORC-12") or own
 
 
 def observed_at(order: Order, computed: str) -> str:
     """Write OBR-7: when the specimen was taken, where the order said it, else when it was analysed."""
-    said = (_one(came(order, place)).partition("^")[0] for place in ("OBR-7", "SPM-17"))
+    said = (came(order, place).partition("^")[0] for place in ("OBR-7", "SPM-17"))
     return next(filter(_is_time, said), computed)
 
 
@@ -104,7 +104,7 @@ def _is_time(text: str) -> bool:
     return False
 
 
-def service_of(order: Order) -> str | list[str]:
+def service_of(order: Order) -> str:
     """Write OBR-4; nothing where the order named no service."""
     service = order.service
     return came(order, "OBR-4") or (parts(service.code, service.text, service.system) if service else "")

@@ -280,6 +280,17 @@ def test_an_order_that_cannot_be_filed_is_refused(field: str, named: str) -> Non
         to_hl7(report_of(), order.model_copy(update={field: None}), "final", Envelope("1"))
 
 
+def test_what_came_goes_out_as_it_came_and_once_where_hl7_has_room_for_one() -> None:
+    kept = {"PID-5": r"M\Z81\ller^A~B^A", "ORC-4": "G-1~G-2", "SPM-2": "P-1~P-2"}
+    order = ReceivedOrder.model_validate(ORDER.model_dump() | {"hl7": kept})
+    sent = message_of(report_of(), order, chosen=("total",))
+    assert [str(sent.segment(*place)[number]) for *place, number in (("PID", 5), ("ORC", 4), ("SPM", 2))] == [
+        kept["PID-5"],
+        "G-1",
+        "P-1",
+    ]
+
+
 def test_a_message_needs_a_control_id() -> None:
     with pytest.raises(FormatUnavailable, match="MSH-10"):
         to_hl7(report_of(), ORDER, "final", Envelope(""))
