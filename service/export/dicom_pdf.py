@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from service.export import codes
 from service.export.dicom_instance import coded, instance_uid, series_uid, written
-from service.export.dicom_source import check_order, checked, highdicom
+from service.export.dicom_source import COPIED, check_order, checked, highdicom
 from service.order import Confirmation, Order
 from service.report import Report
 
@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 SERIES = 9003  # a number that no scanner gives
-COPIED = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
-    *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
-)
 
 
 def to_encapsulated_pdf(
@@ -36,7 +32,7 @@ def to_encapsulated_pdf(
     check_order(order, image)
     document, slide = Dataset(), Dataset()
     slide.ReferencedSOPClassUID, slide.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
-    for keyword in COPIED:
+    for keyword in ("StudyInstanceUID", *COPIED):
         setattr(document, keyword, image.get(keyword, ""))
     document.SpecificCharacterSet = "ISO_IR 192"
     document.SOPClassUID = EncapsulatedPDFStorage

@@ -10,8 +10,6 @@ from service.patient_gate import preferred
 
 Resource = dict[str, Any]
 
-V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
-
 
 def identifier(value: str, *, system: str = "", kind: Code | None = None, assigner: str | None = None) -> Resource:
     """Write an Identifier."""
@@ -49,7 +47,7 @@ def _patient(order: Order) -> Resource:
     if chosen is None:
         return identifier(order.patient_id or "", assigner=order.patient_id_issuer)
     found = identifier(chosen.value, system=chosen.system or "", assigner=chosen.namespace)
-    return ({"type": {"coding": [{"system": V2_0203, "code": chosen.type}]}} if chosen.type else {}) | found
+    return ({"type": {"coding": [{"system": codes.V2_0203.uri, "code": chosen.type}]}} if chosen.type else {}) | found
 
 
 def _came(order: Order, name: str) -> Any:

@@ -16,16 +16,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Literal
 
-import httpx
 import structlog
 from sqlalchemy import Engine, Row
 
-from service.errors import SettingsInvalid, StoredDamaged
+from service.errors import StoredDamaged
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
 from service.interop.hl7_message import BYTE_ORDER_MARK, Message, MessageRejected, read_message
-from service.interop.http_post import post
+from service.interop.http_post import checked_url, post
 from service.interop.mllp import Peer
 from service.interop.result_maps import result_maps
 from service.interop.result_pdf import Draw, result_pdf
@@ -59,7 +58,7 @@ def channels(settings: Settings) -> Mapping[str, Channel]:
         peer = Peer.of(settings.hl7_results, settings.hl7_results_certificate)
         found["hl7"] = lambda outgoing: send_hl7(outgoing, peer, settings)
     if settings.fhir_results:
-        url = _base(settings.fhir_results)
+        url = checked_url(settings.fhir_results, "MITOSIS_FHIR_RESULTS")
         token = settings.fhir_results_token.get_secret_value() if settings.fhir_results_token else None
         found["fhir"] = lambda outgoing: send_fhir(outgoing, url, token, settings)
     if settings.dicomweb:
@@ -256,13 +255,3 @@ def _diagnosis(content: bytes) -> str:
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return ""
     return f": {'; '.join(words)}"
-
-
-def _base(text: str) -> str:
-    try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, UnicodeError):
-        url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
-        raise SettingsInvalid("MITOSIS_FHIR_RESULTS is no http(s) URL, or holds a password")
-    return str(url)

@@ -16,7 +16,7 @@ from typing import Final
 
 from service.errors import SettingsInvalid
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected
-from service.interop.http_post import post
+from service.interop.http_post import checked_url, post
 from service.store.settings import Settings
 
 HOPELESS: Final = (202, 400, 409, 413, 415, 422)  # it is about what we sent; the rest may be put right over there
@@ -37,8 +37,8 @@ OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 def check_settings(settings: Settings) -> None:
     """Raise SettingsInvalid for an archive that is no URL, or unusable secrets; called when the service starts."""
     login = settings.dicomweb_login
-    if settings.dicomweb and not settings.dicomweb.startswith(("http://", "https://")):
-        raise SettingsInvalid("MITOSIS_DICOMWEB is neither http:// nor https://")
+    if settings.dicomweb:
+        checked_url(settings.dicomweb, "MITOSIS_DICOMWEB")
     if settings.dicomweb and find_spec("highdicom") is None:
         raise SettingsInvalid("MITOSIS_DICOMWEB needs more packages; pip install 'mitosis-service[interop]'")
     if login is not None and ":" not in login.get_secret_value():

@@ -5,7 +5,7 @@ The report has the analysis' id, and what it refers to that id, a dot and eight 
 
 import json
 import re
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from service.export.fhir_order import Resource
 from service.interop.result_version import ResultVersion
@@ -24,28 +24,19 @@ def analysis_of(resource_id: str) -> str | None:
 
 def served(version: ResultVersion, settings: Settings) -> dict[str, Resource]:
     """Give all resources of a result by address, as `Observation/ID`; the report first. Raises FormatUnavailable."""
-    bundle = json.loads(version.fhir(settings, "collection"))
-    resources = [entry["resource"] for entry in bundle["entry"]]
-    addresses = {f"urn:uuid:{each['id']}": f"{each['resourceType']}/{_id(version, each)}" for each in resources}
+    content = version.fhir(settings, "collection").decode()
+    resources = [entry["resource"] for entry in json.loads(content)["entry"]]
+    for each in resources:
+        content = content.replace(f'"urn:uuid:{each["id"]}"', f'"{each["resourceType"]}/{_id(version, each)}"')
+    bundle = json.loads(content)
     meta = {"versionId": str(version.revision), "lastUpdated": bundle["timestamp"]}
+    found = {entry["fullUrl"]: entry["resource"] for entry in bundle["entry"]}
     return {
-        addresses[f"urn:uuid:{each['id']}"]: {
-            **_with_addresses(each, addresses),
-            "id": _id(version, each),
-            "meta": each.get("meta", {}) | meta,
-        }
-        for each in resources
+        address: each | {"id": _id(version, each), "meta": each.get("meta", {}) | meta}
+        for address, each in found.items()
     }
 
 
 def _id(version: ResultVersion, resource: Resource) -> str:
     own = "" if resource["resourceType"] == "DiagnosticReport" else f".{resource['id'][:8]}"
     return f"{version.analysis.id}{own}"
-
-
-def _with_addresses(value: Any, addresses: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {name: _with_addresses(each, addresses) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_with_addresses(each, addresses) for each in value]
-    return addresses.get(value, value) if isinstance(value, str) else value

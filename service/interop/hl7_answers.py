@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -39,7 +40,6 @@ from service.interop.hl7_message import (
     read_header,
     read_message,
     require_one_charset,
-    time_stamp,
 )
 from service.interop.hl7_orders import Group, read_requests
 from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
@@ -55,17 +55,6 @@ UNABLE: Final[dict[Control, str]] = {"place": "UA", "change": "UX", "cancel": "U
 STANDING: Final = {"waiting": "SC", "matched": "IP", "cancelled": "CA", "draft": "HD", "on-hold": "HD"}  # table 0038
 AHEAD_S: Final = 60.0  # that a sender's clock may be, and is believed
 WITHOUT_STRUCTURE: Final = ("2.1", "2.2", "2.3")  # MSH-9 had two components then
-CONDITIONS: Final = {  # table 0357
-    100: "Segment sequence error",
-    101: "Required field missing",
-    102: "Data type error",
-    103: "Table value not found",
-    200: "Unsupported message type",
-    201: "Unsupported event code",
-    202: "Unsupported processing id",
-    203: "Unsupported version id",
-    207: "Application internal error",
-}
 
 log = structlog.get_logger(__name__)
 
@@ -220,7 +209,7 @@ def _refusal(content: bytes, refusal: MessageRejected, message: Message | None) 
         kind = f"ACK^{trigger}^ACK" if trigger else "ACK"
     segment, _, number = refusal.place.partition("-")
     place = f"{segment}^1^{number}" if number else segment
-    error = f"ERR||{place}|{refusal.condition}^{CONDITIONS[refusal.condition]}^HL70357|E||||{escaped(str(refusal))}"
+    error = f"ERR||{place}|{refusal.condition}^HL70357|E||||{escaped(str(refusal))}"
     return _encoded([*_acknowledgement(message, kind, refusal.code), error], message)
 
 
@@ -234,7 +223,7 @@ def _acknowledgement(message: Message, kind: str, code: str) -> list[str]:
         kind = "^".join(kind.split("^")[:2])
     charset = f"||||||{escaped(message.charset)}" if message.charset else ""
     return [
-        f"MSH|^~\\&|{names}|{time_stamp()}||{kind}|{own}|{processing}|{version}{charset}",
+        f"MSH|^~\\&|{names}|{datetime.now(UTC):%Y%m%d%H%M%S%z}||{kind}|{own}|{processing}|{version}{charset}",
         f"MSA|{code}|{control_id}",
     ]
 

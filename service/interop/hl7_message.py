@@ -39,14 +39,21 @@ BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 BATCH: Final = re.compile(rb"(FHS|BHS)")
 FORMATTING: Final = re.compile(r"\.(br|sp|fi|nf|in|ti|sk|ce)[+-]?\d*")  # of texts of type FT
 CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-SEGMENT_SEQUENCE, REQUIRED_MISSING, DATA_TYPE, TABLE_VALUE = 100, 101, 102, 103  # table 0357
-TYPE_UNSUPPORTED, EVENT_UNSUPPORTED, PROCESSING_UNSUPPORTED, VERSION_UNSUPPORTED, INTERNAL = 200, 201, 202, 203, 207
+SEGMENT_SEQUENCE: Final = "100^Segment sequence error"  # table 0357
+REQUIRED_MISSING: Final = "101^Required field missing"
+DATA_TYPE: Final = "102^Data type error"
+TABLE_VALUE: Final = "103^Table value not found"
+TYPE_UNSUPPORTED: Final = "200^Unsupported message type"
+EVENT_UNSUPPORTED: Final = "201^Unsupported event code"
+PROCESSING_UNSUPPORTED: Final = "202^Unsupported processing id"
+VERSION_UNSUPPORTED: Final = "203^Unsupported version id"
+INTERNAL: Final = "207^Application internal error"
 
 
 class MessageRejected(Exception):
     """Why a message is not taken: AE where its content is at fault, AR where it is none for us; never its values."""
 
-    def __init__(self, code: str, condition: int, place: str, words: str) -> None:
+    def __init__(self, code: str, condition: str, place: str, words: str) -> None:
         super().__init__(words)
         self.code, self.condition, self.place = code, condition, place  # place as `PID-3`
 
@@ -279,8 +286,3 @@ def moment(text: str, default_zone: tzinfo = UTC) -> float:
         return said.timestamp() + float(fraction or 0)
     except (ValueError, OverflowError):
         return 0.0
-
-
-def time_stamp() -> str:
-    """Now, as HL7 writes it."""
-    return datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000")

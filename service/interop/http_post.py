@@ -12,11 +12,23 @@ from typing import Final
 import httpx
 
 from service import __version__
+from service.errors import SettingsInvalid
 from service.interop.delivery_errors import DeliveryFailed
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0  # without a byte; and all of an answer that has begun
 MAX_ANSWER_BYTES: Final = 8 << 20
+
+
+def checked_url(text: str, setting: str) -> str:
+    """Check an address that we send to. Raises SettingsInvalid."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError):
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+        raise SettingsInvalid(f"{setting} is no http(s) URL, or holds a password")
+    return str(url)
 
 
 def post(url: str, parts: Sequence[bytes], headers: dict[str, str]) -> tuple[int, bytes]:

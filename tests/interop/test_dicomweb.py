@@ -246,6 +246,8 @@ def test_it_says_who_it_is_and_uses_no_proxy(
     "given",
     [
         {"dicomweb": "pacs/dicom-web"},
+        {"dicomweb": "https:///dicom-web"},
+        {"dicomweb": "https://a:b@pacs/dicom-web"},
         {"dicomweb": "https://pacs", "dicomweb_login": SecretStr("nobody")},
         {"dicomweb": "https://pacs", "dicomweb_login": SecretStr("a:b"), "dicomweb_token": SecretStr("c")},
     ],
