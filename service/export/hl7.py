@@ -29,6 +29,7 @@ from service.export import codes
 from service.export.codes import Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks, result_name
 from service.export.hl7_order import (
+    Came,
     all_came,
     came,
     filler_number,
@@ -79,6 +80,7 @@ TABLES: dict[tuple[str, int], set[str | None]] = {  # segment and field to what 
 }
 WITHDRAWN = "Taken back: this result is of another order. It must not be used for this patient."
 PDF = "^AP^PDF^Base64^"  # of OBX-5, before the data, which hl7apy would have at 64 KiB at most
+STAND_IN = "1"  # a value of any of the fields that results repeat
 NUMBER = re.compile(r"-?\d{1,12}(\.\d+)?")
 
 
@@ -135,8 +137,9 @@ def to_hl7(
     ]
     if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
-    message = "".join(f"{_written(*each)}\r" for each in segments).encode()
-    check_hl7(message)
+    written = zip(*(_written(*each) for each in segments), strict=True)
+    message, checked = ("".join(f"{line}\r" for line in lines).encode() for lines in written)
+    check_hl7(checked)
     return message if pdf is None else message.replace(PDF.encode(), PDF.encode() + base64.b64encode(pdf))
 
 
@@ -188,28 +191,34 @@ def _hl7apy() -> Any:
     return hl7apy
 
 
-def _written(segment: str, fields: Fields) -> str:
-    """Write a segment. Raises FormatUnavailable for what is no value of its field."""
+def _written(segment: str, fields: Fields) -> tuple[str, str]:
+    """Write a segment; also with stand-ins for what came and does not follow HL7. Raises FormatUnavailable."""
     head, first = ("MSH|^~\\&", 3) if segment == "MSH" else (segment, 1)
-    texts = [head]
+    sent, checked = [head], [head]
     for number in range(first, max(fields) + 1):
         value = fields.get(number, "")
-        texts.append(
-            "~".join(_fitting(segment, number, each) for each in (value if isinstance(value, list) else [value]))
-        )
-    return "|".join(texts).rstrip("|")
+        values = [_fitting(segment, number, each) for each in (value if isinstance(value, list) else [value])]
+        sent.append("~".join(text for text, _ in values))
+        checked.append("~".join(text for _, text in values))
+    return "|".join(sent).rstrip("|"), "|".join(checked).rstrip("|")
 
 
-def _fitting(segment: str, number: int, value: str) -> str:
-    """Escape the & of a field where it came as plain text ("H&E"), and separates nothing that HL7 knows."""
+def _fitting(segment: str, number: int, value: str) -> tuple[str, str]:
+    """Give a value as it is sent and as it is checked.
+
+    The & of a field that came as plain text ("H&E"), and separates nothing that HL7 knows, is escaped. What came and is
+    longer than HL7 v2.5.1 has it, or of a later version, goes back as it came: else no result would be filed.
+    """
     if not value or (segment, number) == ("OBX", 5):  # of any type: `check_hl7` looks at it
-        return value
+        return value, value
     hl7apy = _hl7apy()
+    strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
     for fitting in (value, value.replace("&", ESCAPES["&"])):
-        with suppress(hl7apy.exceptions.HL7apyException):
-            strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
+        with suppress(hl7apy.exceptions.HL7apyException, ValueError):
             hl7apy.core.Field(f"{segment}_{number}", version="2.5.1", validation_level=strict).value = fitting
-            return fitting
+            return fitting, fitting
+    if isinstance(value, Came):
+        return value, STAND_IN
     what = f"the order or the report says more in {segment}-{number} than HL7 v2.5.1 has room for"
     raise FormatUnavailable(what)
 

@@ -21,14 +21,21 @@ def require(order: Order) -> None:
         raise FormatUnavailable(f"an HL7 result needs {', '.join(missing)} in the order")
 
 
+class Came(str):
+    """A value of the order's own message, which is repeated whatever HL7 v2.5.1 has room for."""
+
+    __slots__ = ()
+
+
 def came(order: Order, place: str) -> str:
     """Give the first value of a field as the order had it; nothing where it had none, or did not come by HL7."""
-    return order.field(place).partition("~")[0] if isinstance(order, ReceivedOrder) else ""
+    return next(iter(all_came(order, place)), "")
 
 
 def all_came(order: Order, place: str) -> list[str]:
     """List the values of a field that HL7 lets repeat."""
-    return order.field(place).split("~") if came(order, place) and isinstance(order, ReceivedOrder) else []
+    found = order.field(place) if isinstance(order, ReceivedOrder) else ""
+    return [Came(each) for each in found.split("~")] if found else []
 
 
 def patient(order: Order) -> Fields:

@@ -291,6 +291,25 @@ def test_what_came_goes_out_as_it_came_and_once_where_hl7_has_room_for_one() -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("PID-3", "1234567^^^UniversitaetsklinikumMusterstadt&1.2.3&ISO^MR"),
+        ("PID-3", "1234567^^^KIS^MR^^20260101^20261345"),
+        ("PID-3", "1234567^^^KIS^MR^^^^^^X^Y"),  # of v2.7
+        ("PID-5", "Alt^Anna^^^^^L^^^^^0"),
+        ("OBR-4", "MAI^Mitoses^L^1^Count^99^1.0^2.0^as written"),  # of v2.6
+        ("ORC-2", "9" * 210),
+        ("SPM-2", "P-1^F-1^X"),
+    ],
+)
+def test_what_does_not_follow_v251_goes_back_as_it_came(place: str, value: str) -> None:
+    order = ReceivedOrder.model_validate(ORDER.model_dump() | {"hl7": {place: value}})
+    sent = message_of(report_of(), order, chosen=("total",))
+    name, _, number = place.partition("-")
+    assert str(sent.segment(name)[int(number)]) == value
+
+
 def test_a_message_needs_a_control_id() -> None:
     with pytest.raises(FormatUnavailable, match="MSH-10"):
         to_hl7(report_of(), ORDER, "final", Envelope(""))
