@@ -22,7 +22,7 @@ def require(order: Order) -> None:
 
 
 class Came(str):
-    """A value of the order's own message, which is repeated whatever HL7 v2.5.1 has room for."""
+    """A value by which the other system knows the order or the patient: repeated, whatever HL7 v2.5.1 has room for."""
 
     __slots__ = ()
 
@@ -50,19 +50,19 @@ def patient(order: Order) -> Fields:
     }
 
 
-def _identifiers(order: Order) -> str | list[str]:
+def _identifiers(order: Order) -> list[str]:
     found = order.patient_identifiers if isinstance(order, ReceivedOrder) else []
     if not found:
-        return parts(order.patient_id or "", "", "", order.patient_id_issuer or "", "PI")
+        return [Came(parts(order.patient_id or "", "", "", order.patient_id_issuer or "", "PI"))]
     return [_identifier(each) for each in found]
 
 
-def _identifier(identifier: Identifier) -> str:
+def _identifier(identifier: Identifier) -> Came:
     """Write CX."""
     assigner = "&".join(map(escaped, _assigner(identifier))).rstrip("&")
     days = [(each or "").replace("-", "") for each in (identifier.valid_from, identifier.valid_to)]
     components = (escaped(identifier.value), "", "", assigner, escaped(identifier.type or "PI"), "", *days)
-    return "^".join(components).rstrip("^")
+    return Came("^".join(components).rstrip("^"))
 
 
 def _assigner(identifier: Identifier) -> tuple[str, str, str]:
@@ -85,10 +85,10 @@ def filler_number(order: Order, analysis_id: str) -> str:
     return came(order, "ORC-3") or _number(number, order.filler if isinstance(order, ReceivedOrder) else None)
 
 
-def _number(number: str, identifier: Identifier | None) -> str:
+def _number(number: str, identifier: Identifier | None) -> Came:
     """Write EI, with the assigner where it is the number's."""
-    known = identifier is not None and identifier.value == number
-    return parts(number, *(_assigner(identifier) if identifier is not None and known else ()))
+    assigner = _assigner(identifier) if identifier is not None and identifier.value == number else ()
+    return Came(parts(number, *assigner))
 
 
 def orderer(order: Order) -> str | list[str]:

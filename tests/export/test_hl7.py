@@ -310,6 +310,19 @@ def test_what_does_not_follow_v251_goes_back_as_it_came(place: str, value: str) 
     assert str(sent.segment(name)[int(number)]) == value
 
 
+def test_who_assigned_a_number_may_have_a_long_name() -> None:
+    hospital = "Universitätsklinikum Musterstadt"
+    number = {"value": "ORD-99", "namespace": hospital}
+    known = {"placer": number, "patient_identifiers": [{"value": "1234567", "namespace": hospital}]}
+    for order in (
+        ORDER.model_copy(update={"patient_id_issuer": hospital}),
+        ReceivedOrder.model_validate(ORDER.model_dump() | known),
+    ):
+        sent = message_of(report_of(), order, chosen=("total",))
+        assert str(sent.segment("PID")[3]) == f"1234567^^^{hospital}^PI"
+    assert str(sent.segment("ORC")[2]) == f"ORD-99^{hospital}"
+
+
 def test_a_message_needs_a_control_id() -> None:
     with pytest.raises(FormatUnavailable, match="MSH-10"):
         to_hl7(report_of(), ORDER, "final", Envelope(""))
