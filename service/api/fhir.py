@@ -1,6 +1,7 @@
 """/fhir: orders in as FHIR R4 ServiceRequests, alone or in a transaction; errors are OperationOutcomes."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from service.api.state import State, StateOf
 from service.errors import InternalError, MitosisError, RequestInvalid
 from service.export.fhir_order import Resource
 from service.interop.fhir_echo import to_service_request
-from service.interop.fhir_orders import read_requests
+from service.interop.fhir_orders import REQUESTERS, read_requests
 from service.interop.fhir_served import PARTS
 from service.refusals import (
     DatabaseUnavailable,
@@ -33,6 +34,9 @@ from service.store.database import writing
 from service.store.orders import Outcome, Sent
 
 MEDIA_TYPE: Final = "application/fhir+json"
+VERSION: Final = re.compile(r";\s*fhirVersion=\"?([\w.]+)", re.IGNORECASE)  # of a media type
+VERSIONS: Final = ("4.0", "4.0.1", "4.3", "4.3.0")  # R4, and R4B, which is R4 for orders
+READ: Final = ("Patient", "Specimen", *REQUESTERS)  # of what comes with an order
 REFUSED: Final[dict[Outcome, str]] = {
     "too-late": "its slide is there already, and is being or was analysed",
     "unknown": "there is no such order",
@@ -110,17 +114,22 @@ async def transact(request: Request, state: StateOf, caller: Submitter) -> Respo
 
 def _answered(asked: Resource, taken: Iterator[tuple[Resource, bool]]) -> Resource:
     """Make the entry of a response for a resource of a transaction."""
-    if asked["resourceType"] != "ServiceRequest":
-        return {"response": {"status": "200 OK"}}
+    if (kind := asked["resourceType"]) != "ServiceRequest":
+        words = f"{kind} is read by nobody here, and not kept"
+        issue = {"severity": "warning", "code": "not-supported", "diagnostics": words}
+        said = {} if kind in READ else {"outcome": {"resourceType": "OperationOutcome", "issue": [issue]}}
+        return {"response": {"status": "200 OK"} | said}
     resource, known = next(taken)
     location = f"ServiceRequest/{resource['id']}"
     return {"response": {"status": "200 OK" if known else "201 Created", "location": location}}
 
 
 async def _json(request: Request) -> bytes:
-    """Read a body. Raises HTTPException where it says that it is something else, as XML."""
+    """Read a body. Raises HTTPException where it says that it is something else, as XML or another version of FHIR."""
     if media_type_of(request.headers) not in ("", MEDIA_TYPE, "application/json"):
         raise HTTPException(415, f"FHIR is spoken in {MEDIA_TYPE} here")
+    if (version := VERSION.search(request.headers.get("content-type", ""))) and version[1] not in VERSIONS:
+        raise HTTPException(415, f"FHIR {', '.join(VERSIONS)} is spoken here, not {version[1]}")
     return await request.body()
 
 

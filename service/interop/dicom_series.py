@@ -66,7 +66,7 @@ class Instance:
 
 
 def _value(attributes: dict[str, Any], tag: str) -> str:
-    return str((attributes.get(tag, {}).get("Value") or [""])[0])
+    return str((attributes.get(tag, {}).get("Value") or [""])[0] or "")
 
 
 def series_url(uri: str, settings: Settings) -> str | None:

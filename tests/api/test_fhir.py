@@ -167,6 +167,22 @@ def test_what_is_no_json_by_its_type_is_not_even_read(client: Client, path: str,
     refused(client.post(path, content=b"<ServiceRequest/>", headers={"Content-Type": kind}), 415, "not-supported")
 
 
+@pytest.mark.parametrize(("version", "status"), [("5.0", 415), ('"3.0"', 415), ("4.0", 201), ("4.0.1", 201)])
+def test_another_version_of_fhir_is_not_read_as_this_one(client: Client, version: str, status: int) -> None:
+    headers = {"Content-Type": f"application/fhir+json; fhirVersion={version}"}
+    assert client.post("/fhir/ServiceRequest", content=json.dumps(REQUEST), headers=headers).status_code == status
+
+
+def test_what_of_a_transaction_is_not_kept_is_said(client: Client) -> None:
+    task = {"resourceType": "Task", "status": "requested", "intent": "order"}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": []}
+    for kind, resource in (("ServiceRequest", REQUEST), ("Task", task), ("Patient", PATIENT)):
+        bundle["entry"] += [{"resource": resource, "request": {"method": "POST", "url": kind}}]
+    answers = [each["response"] for each in valid(client.post("/fhir", json=bundle))["entry"]]
+    assert ["outcome" in each for each in answers] == [False, True, False]
+    assert "Task is read by nobody here" in answers[1]["outcome"]["issue"][0]["diagnostics"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

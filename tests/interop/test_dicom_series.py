@@ -221,6 +221,12 @@ def test_instances_are_asked_for_as_they_are_stored(archive: Archive, tmp_path: 
     assert headers["accept"] == 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
+def test_a_container_that_is_null_names_no_slide(archive: Archive, tmp_path: Path) -> None:
+    archive.pages = [[named("1.2") | {"00400512": {"vr": "LO", "Value": [None]}}]]
+    given = {"storage": Storage(tmp_path), "settings": Settings(data_dir=tmp_path)}
+    assert fetch_series(f"{archive.root}{PATH}", tmp_path, **given) == PATH.rpartition("/")[2]
+
+
 def test_pages_are_asked_for_until_there_is_nothing_new(archive: Archive, tmp_path: Path) -> None:
     archive.pages = [[named("1.1"), named("1.2")], [named("1.3"), named("1.4", "1.2.840.10008.5.1.4.1.1.2")]]
     assert sorted(archive.fetch(tmp_path)) == ["1.1.dcm", "1.2.dcm", "1.3.dcm"]
