@@ -4,7 +4,8 @@ Names of people are plain text as somebody wrote them; "Family, Given" tells the
 as a family name. Identifiers and codes are the laboratory's own: nothing here is looked up or checked.
 """
 
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, Field
@@ -105,6 +106,27 @@ class Confirmation(StrictModel):
     name: Text
     organization: Text | None = None
     at: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a version of a result stands: who vouches for it, and which versions were before."""
+
+    status: ResultStatus
+    confirmed: Confirmation | None = None
+    revision: int = 0  # of the review, when it was signed; 0: nobody has
+    replaced: tuple[int, ...] = ()  # the revisions of the versions before
+    moves: int = 0  # how often a person gave it to another order
+    withdrawn: bool = False  # taken back from this order
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The version among all of a result: a revision, and how often the result had been moved."""
+        return self.revision, self.moves
+
+    def since(self, computed: datetime) -> datetime:
+        """Tell when it was confirmed; as long as nobody has, when it was computed."""
+        return self.confirmed.at if self.confirmed else computed
 
 
 def assigner_uri(entity: str, kind: str) -> str | None:

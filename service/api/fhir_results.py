@@ -75,7 +75,7 @@ class _Wanted:
         """Tell whether a version is asked for."""
         of_patient = _same_system(self.patient, subject(version.order).get("subject", {}).get("identifier"))
         of_case = _same_system(self.accession, accession(version.order))
-        return of_patient and of_case and (self.status is None or version.status in self.status)
+        return of_patient and of_case and (self.status is None or version.standing.status in self.status)
 
 
 def _same_system(token: str | None, identifier: Resource | None) -> bool:
@@ -115,4 +115,4 @@ def read(kind: Part, resource_id: str, state: StateOf, caller: Reader) -> Respon
     resource = served(version, state.settings).get(address)
     if resource is None:
         raise NotFound(f"there is no {address}")
-    return answer(resource, headers={"ETag": f'W/"{version.revision}"'})
+    return answer(resource, headers={"ETag": f'W/"{version.standing.revision}"'})

@@ -15,7 +15,6 @@ that is stored again is no second object; each version names the documents that 
 offset from UTC, or in UTC where it names none.
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from service.export import codes
 from service.export.dicom_instance import coded, instance_facts, instance_uid, named_uid, series_uid, written
 from service.export.dicom_source import Points, check_order, checked, highdicom, slide_mm
 from service.export.findings import Finding, Measure, findings
-from service.order import Confirmation, Order, ResultStatus, split_name
+from service.order import Confirmation, Order, Standing, split_name
 from service.readers.dicom_images import UNFIT
 from service.refusals import FormatUnavailable
 from service.report import Report
@@ -38,40 +37,19 @@ COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"  # SOP class
 ANNOTATION_SERIES, REPORT_SERIES = 9001, 9002  # series numbers that no scanner gives
 
 
-def to_dicom(
-    report: Report,
-    order: Order,
-    source: "Dataset | None",
-    status: ResultStatus,
-    *,
-    confirmed: Confirmation | None = None,
-    revision: int = 0,
-    replaced: Sequence[int] = (),
-    moves: int = 0,
-) -> list[bytes]:
+def to_dicom(report: Report, order: Order, source: "Dataset | None", standing: Standing) -> list[bytes]:
     """Write all that is stored of a version: the structured report, and the annotations where there is any mitosis.
 
     Raises FormatUnavailable.
     """
-    document = to_structured_report(
-        report, order, source, status, confirmed=confirmed, revision=revision, replaced=replaced, moves=moves
-    )
-    if not report.detections:
-        return [document]
-    return [document, to_annotations(report, source, confirmed=confirmed, revision=revision, moves=moves)]
+    document = to_structured_report(report, order, source, standing)
+    return [document, to_annotations(report, source, standing)] if report.detections else [document]
 
 
-def to_annotations(
-    report: Report,
-    source: "Dataset | None",
-    *,
-    confirmed: Confirmation | None = None,
-    revision: int = 0,
-    moves: int = 0,
-) -> bytes:
+def to_annotations(report: Report, source: "Dataset | None", standing: Standing) -> bytes:
     """Write a DICOM file with a POINT and a probability for each mitosis. Raises FormatUnavailable, also for none."""
     hd = highdicom()
-    image, version = checked(report, source), (revision, moves)
+    image, confirmed = checked(report, source), standing.confirmed
     if not report.detections:
         raise FormatUnavailable("there are no mitoses, and a DICOM annotation object cannot be empty")
     places_mm = slide_mm(image, np.array([(each.x, each.y) for each in report.detections], float))  # (N, 3)
@@ -81,7 +59,7 @@ def to_annotations(
     kinds = hd.ann.AnnotationGroupGenerationTypeValues
     group = hd.ann.AnnotationGroup(
         number=1,
-        uid=instance_uid("annotation-group", report, image, version),
+        uid=instance_uid("annotation-group", report, image, standing.version),
         label="Mitotic figures",
         annotated_property_category=coded(hd, codes.ANATOMICAL_STRUCTURE),
         annotated_property_type=coded(hd, codes.MITOTIC_FIGURE),
@@ -103,32 +81,22 @@ def to_annotations(
         content_label="MITOSES",
         content_description="Mitotic figures, reviewed" if confirmed else "Mitotic figures",
         content_creator_name=_person_name(confirmed.name) if confirmed else None,
-        **instance_facts(hd, report, image, "annotations", ANNOTATION_SERIES, version),
+        **instance_facts(hd, report, image, "annotations", ANNOTATION_SERIES, standing.version),
     )
-    return written(annotations, confirmed.at if confirmed else report.analysis.created_at, image)
+    return written(annotations, standing.since(report.analysis.created_at), image)
 
 
-def to_structured_report(
-    report: Report,
-    order: Order,
-    source: "Dataset | None",
-    status: ResultStatus,
-    *,
-    confirmed: Confirmation | None = None,
-    revision: int = 0,
-    replaced: Sequence[int] = (),
-    moves: int = 0,
-) -> bytes:
+def to_structured_report(report: Report, order: Order, source: "Dataset | None", standing: Standing) -> bytes:
     """Write a DICOM file with all counts and scores; its flags say final or amended, and verified by a person.
 
-    `replaced`: the revisions whose documents this one takes the place of; `moves`: how often a person gave it to
-    another order. Raises FormatUnavailable, also where order and slide differ in patient, accession or container.
+    It names the documents of the versions that it takes the place of. Raises FormatUnavailable, also where order and
+    slide differ in patient, accession or container.
     """
     hd = highdicom()
-    image = checked(report, source)
+    image, confirmed = checked(report, source), standing.confirmed
     check_order(order, image)
-    version = (revision, moves)
-    earlier = {(each, before) for before in range(moves + 1) for each in (*replaced, revision)} - {version}
+    revisions = (*standing.replaced, standing.revision)
+    earlier = {(each, moves) for moves in range(standing.moves + 1) for each in revisions} - {standing.version}
     organization = confirmed and _text(confirmed.organization or str(image.get("InstitutionName") or ""))
     content = hd.sr.MeasurementReport(
         observation_context=_context(hd, report, image, confirmed),
@@ -140,18 +108,18 @@ def to_structured_report(
         evidence=[image],
         content=content[0],
         is_complete=True,
-        is_final=status != "preliminary",
+        is_final=standing.status != "preliminary",
         is_verified=bool(organization),
         verifying_observer_name=_person_name(confirmed.name) if confirmed else None,
         verifying_organization=organization,
         requested_procedures=_requests(order, image),
         previous_versions=[_predecessor(report, image, each) for each in sorted(earlier)] or None,
-        **instance_facts(hd, report, image, "report", REPORT_SERIES, version),
+        **instance_facts(hd, report, image, "report", REPORT_SERIES, standing.version),
     )
-    document.CompletionFlagDescription = status
+    document.CompletionFlagDescription = standing.status
     if confirmed and organization:
         document.VerifyingObserverSequence[0].VerificationDateTime = confirmed.at.strftime("%Y%m%d%H%M%S%z")
-    return written(document, confirmed.at if confirmed else report.analysis.created_at, image)
+    return written(document, standing.since(report.analysis.created_at), image)
 
 
 def _predecessor(report: Report, image: "Dataset", version: tuple[int, int]) -> "Dataset":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from service.export import codes
 from service.export.dicom_instance import coded, instance_uid, series_uid, written
 from service.export.dicom_source import COPIED, check_order, checked, highdicom
-from service.order import Confirmation, Order
+from service.order import Order, Standing
 from service.report import Report
 
 if TYPE_CHECKING:
@@ -15,15 +15,9 @@ SERIES = 9003  # a number that no scanner gives
 
 
 def to_encapsulated_pdf(
-    pdf: bytes,
-    report: Report,
-    order: Order,
-    source: "Dataset | None",
-    *,
-    confirmed: Confirmation | None = None,
-    version: tuple[int, int] = (0, 0),
+    pdf: bytes, report: Report, order: Order, source: "Dataset | None", standing: Standing
 ) -> bytes:
-    """Write a DICOM file that holds a PDF; `version`: revision and moves. Raises as `to_structured_report`."""
+    """Write a DICOM file that holds a PDF. Raises as `to_structured_report`."""
     hd = highdicom()
     from pydicom import Dataset, FileMetaDataset
     from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
@@ -36,12 +30,12 @@ def to_encapsulated_pdf(
         setattr(document, keyword, image.get(keyword, ""))
     document.SpecificCharacterSet = "ISO_IR 192"
     document.SOPClassUID = EncapsulatedPDFStorage
-    document.SOPInstanceUID = instance_uid("pdf", report, image, version)
+    document.SOPInstanceUID = instance_uid("pdf", report, image, standing.version)
     document.Modality = "DOC"
     document.SeriesInstanceUID = series_uid(report, image, SERIES)
     document.SeriesNumber = SERIES
     document.SeriesDescription = "Mitotic activity"
-    document.InstanceNumber = version[0] + 1
+    document.InstanceNumber = standing.revision + 1
     document.Manufacturer = report.software.name
     document.ManufacturerModelName = report.model.id[:64]
     document.SoftwareVersions = report.software.version
@@ -49,7 +43,7 @@ def to_encapsulated_pdf(
     document.ConversionType = "WSD"
     document.BurnedInAnnotation = "YES"  # names are in it
     document.RecognizableVisualFeatures = "NO"
-    document.VerificationFlag = "VERIFIED" if confirmed else "UNVERIFIED"
+    document.VerificationFlag = "VERIFIED" if standing.confirmed else "UNVERIFIED"
     document.AcquisitionDateTime = report.analysis.created_at.strftime("%Y%m%d%H%M%S%z")
     document.DocumentTitle = codes.REPORT[0].meaning[:64]
     document.ConceptNameCodeSequence = [coded(hd, codes.REPORT[0])]
@@ -59,4 +53,4 @@ def to_encapsulated_pdf(
     document.EncapsulatedDocumentLength = len(pdf)
     document.file_meta = FileMetaDataset()
     document.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return written(document, confirmed.at if confirmed else report.analysis.created_at, image)
+    return written(document, standing.since(report.analysis.created_at), image)

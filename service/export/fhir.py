@@ -42,7 +42,7 @@ from service.export.fhir_order import (
 )
 from service.export.findings import Finding, Measure, findings, place_measures, place_words, remarks
 from service.extras import needs
-from service.order import Confirmation, Order, ResultStatus
+from service.order import Confirmation, Order, Standing
 from service.refusals import FormatUnavailable
 from service.report import Report
 from service.strict import first_error
@@ -63,26 +63,24 @@ REQUIRED_CODES: dict[str, set[str]] = {  # required bindings of R4, as far as we
 def to_fhir(
     report: Report,
     order: Order,
-    status: ResultStatus,
+    standing: Standing,
     *,
-    confirmed: Confirmation | None = None,
     bundle: Literal["transaction", "collection"] = "transaction",
     chosen: Collection[str] | None = None,
     viewer: str = "",
-    withdrawn: bool = False,
-    moves: int = 0,
     pdf: bytes | None = None,
 ) -> bytes:
     """Write UTF-8 JSON of a Bundle; the same arguments give the same bytes.
 
-    `chosen`: of `RESULTS`, by default all. `viewer`: the service's address for people. `withdrawn` takes a result back;
-    `moves` is how often it was given to another order; `pdf` is the same for people. Raises FormatUnavailable.
+    `chosen`: of `RESULTS`, by default all. `viewer`: the service's address for people; `pdf` is the same for people.
+
+    Raises FormatUnavailable.
     """
-    issued = (confirmed.at if confirmed else report.analysis.created_at).isoformat()
-    name = report.analysis.id if moves == 0 else f"{report.analysis.id} moved {moves}"
+    confirmed, issued = standing.confirmed, standing.since(report.analysis.created_at).isoformat()
+    name = report.analysis.id if standing.moves == 0 else f"{report.analysis.id} moved {standing.moves}"
     device, specimen = _device(report), _specimen(report, order, name)
     common: Resource = {
-        "status": "entered-in-error" if withdrawn else status,
+        "status": "entered-in-error" if standing.withdrawn else standing.status,
         "issued": issued,
         "specimen": _link(specimen),
     }

@@ -42,7 +42,7 @@ from service.export.hl7_order import (
 )
 from service.export.hl7_text import ESCAPES, Fields, escaped, parts, person
 from service.extras import needs
-from service.order import Confirmation, Order, ResultStatus, training_mark
+from service.order import Confirmation, Order, ResultStatus, Standing, training_mark
 from service.refusals import FormatUnavailable
 from service.report import Report
 
@@ -99,15 +99,13 @@ class Envelope:
 def to_hl7(
     report: Report,
     order: Order,
-    status: ResultStatus,
+    standing: Standing,
     envelope: Envelope,
     *,
-    confirmed: Confirmation | None = None,
     chosen: Collection[str] | None = None,
-    withdrawn: bool = False,
     pdf: bytes | None = None,
 ) -> bytes:
-    """Write one message, its segments ended by carriage returns, without MLLP's frame; `withdrawn` takes a result back.
+    """Write one message, its segments ended by carriage returns, without MLLP's frame.
 
     `chosen`: of `RESULTS`, by default all. `pdf` is the same for people, as the last OBX, of type ED (Base64). The same
     arguments give the same bytes.
@@ -115,10 +113,11 @@ def to_hl7(
     Raises FormatUnavailable where the order lacks what LAB-3 requires, or holds what does not fit.
     """
     require(order)
+    status, confirmed, withdrawn = standing.status, standing.confirmed, standing.withdrawn
     filler = filler_number(order, report.analysis.id)
     found, shown = findings(report, chosen), "D" if withdrawn else STATUS[status]
     observations = _observations(report, order, shown, found, viewer=envelope.viewer, with_pdf=pdf is not None)
-    issued = (envelope.sent_at if withdrawn else None) or (confirmed.at if confirmed else report.analysis.created_at)
+    issued = (envelope.sent_at if withdrawn else None) or standing.since(report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
     header[12], header[18] = "2.5.1", "UNICODE UTF-8"

@@ -18,7 +18,7 @@ from service.activity_report import CirclePlace, GrownMai, GrownScore, Mai, Scor
 from service.export.findings import TOO_LITTLE_TISSUE, UNCONFIRMED, limits
 from service.extras import needs
 from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS
-from service.order import Confirmation, Order, ResultStatus
+from service.order import Confirmation, Order, ResultStatus, Standing
 from service.refusals import FormatUnavailable
 from service.report import Detection, Report
 
@@ -35,14 +35,12 @@ class Pictures:
     gallery: bytes | None = None
 
 
-def to_pdf(
-    report: Report, order: Order, status: ResultStatus, pictures: Pictures, *, confirmed: Confirmation | None = None
-) -> bytes:
+def to_pdf(report: Report, order: Order, standing: Standing, pictures: Pictures) -> bytes:
     """Write a PDF; the same arguments give the same bytes. Raises FormatUnavailable."""
     with needs("interop"):
         import typst
-    content = _content(report, order, status, confirmed)
-    issued = int((confirmed.at if confirmed else report.analysis.created_at).timestamp())
+    content = _content(report, order, standing)
+    issued = int(standing.since(report.analysis.created_at).timestamp())
     with tempfile.TemporaryDirectory() as folder:
         main = Path(folder, TEMPLATE)
         main.write_bytes(resources.files("service.export").joinpath(TEMPLATE).read_bytes())
@@ -75,13 +73,13 @@ def _inside(figure: Detection, spot: CirclePlace, report: Report) -> bool:
     return away_um <= spot.radius_um + max(mpp_x, mpp_y)  # places are rounded to hundredths of a pixel
 
 
-def _content(report: Report, order: Order, status: ResultStatus, confirmed: Confirmation | None) -> dict[str, Any]:
+def _content(report: Report, order: Order, standing: Standing) -> dict[str, Any]:
     """Put into words all that the template shows."""
     figures = counted_figures(report)
     more = len(figures) - MOST_FIGURES
     return {
-        "standing": STANDING[status],
-        "vouched": _vouched(confirmed),
+        "standing": STANDING[standing.status],
+        "vouched": _vouched(standing.confirmed),
         "order": _known(_about_order(order)),
         "index": _in_words(report.mai),
         "total": f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm² of examined tissue",

@@ -212,7 +212,7 @@ def send_fhir(outgoing: OutgoingResult, url: str, token: str | None, settings: S
 def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     """Store the structured report and the annotations beside the slide, and the maps that the laboratory wants."""
     header = outgoing.header()
-    if header is None or outgoing.version.withdrawn:  # what is stored is about the slide's patient, as it was
+    if header is None or outgoing.version.standing.withdrawn:  # what is stored is about the slide's patient, as it was
         raise NotApplicable
     if training_mark(outgoing.version.order):
         raise NotApplicable  # DICOM has no mark for training

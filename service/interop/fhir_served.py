@@ -29,7 +29,7 @@ def served(version: ResultVersion, settings: Settings) -> dict[str, Resource]:
     for each in resources:
         content = content.replace(f'"urn:uuid:{each["id"]}"', f'"{each["resourceType"]}/{_id(version, each)}"')
     bundle = json.loads(content)
-    meta = {"versionId": str(version.revision), "lastUpdated": bundle["timestamp"]}
+    meta = {"versionId": str(version.standing.revision), "lastUpdated": bundle["timestamp"]}
     found = {entry["fullUrl"]: entry["resource"] for entry in bundle["entry"]}
     return {
         address: each | {"id": _id(version, each), "meta": each.get("meta", {}) | meta}

@@ -25,7 +25,7 @@ def result_map(
 ) -> bytes:
     """Write the DICOM file of a map. Raises FormatUnavailable, NotFinished, StoredDamaged, NotFound."""
     result = Result.of(engine, storage, version.analysis)
-    told = (version.report, version.order, header, version.moves)
+    told = (version.report, version.order, header, version.standing.moves)
     with _one_map:
         if kind == "map":
             if (probabilities := result.probabilities()) is None:

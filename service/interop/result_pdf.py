@@ -23,7 +23,7 @@ def result_pdf(engine: Engine, storage: Storage, version: ResultVersion, draw: D
     """Write the PDF of a version; without pictures where its slide is gone. Raises FormatUnavailable, NotFinished."""
     kinds: tuple[Kind, Kind] = ("hotspot", "gallery")
     pictures = Pictures(*(_picture(engine, storage, version, kind, draw) for kind in kinds))
-    return to_pdf(version.report, version.order, version.status, pictures, confirmed=version.confirmed)
+    return to_pdf(version.report, version.order, version.standing, pictures)
 
 
 def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: Kind, draw: Draw) -> bytes | None:
@@ -32,7 +32,7 @@ def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: Kin
         return None
     analysis = version.analysis
     result = Result.of(engine, storage, analysis)
-    name = f"{kind}-{version.revision}-{result.sha256}"
+    name = f"{kind}-{version.standing.revision}-{result.sha256}"
     drawn = result.folder / f"{uuid.uuid4()}.partial.jpg"
     try:
         if (content := kept_copy(result.folder, name, "jpg")) is None:

@@ -12,7 +12,7 @@ from service.export.dicom import to_dicom
 from service.export.dicom_pdf import to_encapsulated_pdf
 from service.export.fhir import to_fhir
 from service.export.hl7 import Envelope, to_hl7
-from service.order import Confirmation, Order, ResultStatus
+from service.order import Order, Standing
 from service.readings import signed_report
 from service.refusals import ResultHeld
 from service.report import Report
@@ -35,12 +35,7 @@ class ResultVersion:
     analysis: Analysis
     report: Report
     order: Order  # empty where there is none
-    status: ResultStatus
-    confirmed: Confirmation | None
-    revision: int  # of the review, when it was signed; 0: nobody has
-    replaced: tuple[int, ...]  # the revisions of the versions before
-    moves: int = 0  # how often it was given to another order
-    withdrawn: bool = False  # taken back from this order
+    standing: Standing
 
     def fhir(
         self, settings: Settings, bundle: Literal["transaction", "collection"] = "transaction", pdf: bytes | None = None
@@ -49,13 +44,10 @@ class ResultVersion:
         return to_fhir(
             self.report,
             self.order,
-            self.status,
-            confirmed=self.confirmed,
+            self.standing,
             bundle=bundle,
             chosen=settings.result_definitions,
             viewer=settings.viewer_url,
-            withdrawn=self.withdrawn,
-            moves=self.moves,
             pdf=pdf,
         )
 
@@ -67,31 +59,16 @@ class ResultVersion:
         pdf: bytes | None = None,
     ) -> bytes:
         """As a message of HL7 v2; its control id is always the same, if none is given. Raises FormatUnavailable."""
-        own = hashlib.sha256(f"{self.analysis.id} {self.revision}".encode()).hexdigest()[:20]
+        own = hashlib.sha256(f"{self.analysis.id} {self.standing.revision}".encode()).hexdigest()[:20]
         sender, receiver = _names(settings.hl7_sender), _names(settings.hl7_receiver)
         envelope = Envelope(control_id or own, sent_at, sender, receiver, viewer=settings.viewer_url)
-        told = (self.report, self.order, self.status, envelope)
-        chosen = settings.result_definitions
-        return to_hl7(*told, confirmed=self.confirmed, chosen=chosen, withdrawn=self.withdrawn, pdf=pdf)
+        return to_hl7(self.report, self.order, self.standing, envelope, chosen=settings.result_definitions, pdf=pdf)
 
     def dicom(self, header: "Dataset | None", pdf: bytes | None = None) -> dict[str, bytes]:
         """As DICOM files by name, that refer to a slide by its header. Raises FormatUnavailable."""
-        objects = to_dicom(
-            self.report,
-            self.order,
-            header,
-            self.status,
-            confirmed=self.confirmed,
-            revision=self.revision,
-            replaced=self.replaced,
-            moves=self.moves,
-        )
-        files = dict(zip(("report.dcm", "annotations.dcm"), objects, strict=False))
-        if pdf is None:
-            return files
-        told = (pdf, self.report, self.order, header)
-        version = (self.revision, self.moves)
-        return files | {"pdf.dcm": to_encapsulated_pdf(*told, confirmed=self.confirmed, version=version)}
+        told = (self.report, self.order, header, self.standing)
+        files = dict(zip(("report.dcm", "annotations.dcm"), to_dicom(*told), strict=False))
+        return files if pdf is None else files | {"pdf.dcm": to_encapsulated_pdf(pdf, *told)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +110,8 @@ def find_version(
     signed, status, confirmed, at = signed_report(report, known)
     told_at = (entry.revision for entry in known if entry.action == "sign" and not entry.withheld)
     before = {0, *told_at} - {at}
-    told = (signed, order, status, confirmed, at, tuple(sorted(before)))
-    return ResultVersion(analysis, *told, moves, withdraws is not None)
+    standing = Standing(status, confirmed, at, tuple(sorted(before)), moves, withdraws is not None)
+    return ResultVersion(analysis, signed, order, standing)
 
 
 def require_released(version: ResultVersion) -> ResultVersion:

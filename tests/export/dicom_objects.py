@@ -14,7 +14,7 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.export.dicom import to_structured_report
-from service.order import ResultStatus
+from service.order import ResultStatus, Standing
 from service.readers.dicom_images import WHOLE_SLIDE
 from tests.export.hospital import ORDER, SIZE, confirmation, report_of
 
@@ -101,4 +101,4 @@ def errors_in(content: bytes, folder: Path) -> list[str]:
 def structured_report(status: ResultStatus = "preliminary") -> bytes:
     """The document that most tests look at."""
     confirmed = confirmation() if status == "amended" else None
-    return to_structured_report(report_of(), ORDER, slide_instance(), status, confirmed=confirmed)
+    return to_structured_report(report_of(), ORDER, slide_instance(), Standing(status, confirmed=confirmed))

@@ -8,7 +8,7 @@ import numpy as np
 from service.activity_report import Counts, activity_of
 from service.mitotic_activity import count_activity
 from service.mitotic_figures import MERGE_UM
-from service.order import Confirmation, Order, OrderedService
+from service.order import Confirmation, Order, OrderedService, Standing
 from service.report import Detection, Rectangle, Report
 from service.sections import Sections
 from tests.glass import all_tissue, fragments
@@ -19,6 +19,7 @@ CREATED = "2026-01-02T03:04:05Z"
 MODEL_SHA256, SLIDE_SHA256 = "1" * 64, "2" * 64
 NASTY = "Prüf & Söhne|Labor^Ost~\\Nord"  # every separator of HL7 v2, and umlauts
 
+PRELIMINARY, FINAL = Standing("preliminary"), Standing("final")
 ORDER = Order(
     accession_number="B26-00017",
     specimen_id="B26-00017-A",

@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes as dicom_codes
 
 from service.export.dicom import to_annotations, to_dicom, to_structured_report
 from service.export.dicom_source import base_level
-from service.order import Order, OrderedService, ResultStatus
+from service.order import Order, OrderedService, ResultStatus, Standing
 from service.refusals import FormatUnavailable
 from tests.export.dicom_objects import (
     document,
@@ -26,7 +26,7 @@ from tests.export.dicom_objects import (
     slide_instance,
     structured_report,
 )
-from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
+from tests.export.hospital import FINAL, NASTY, ORDER, PRELIMINARY, confirmation, report_of, with_detections
 
 
 def annotations(content: bytes) -> Any:
@@ -63,7 +63,7 @@ def answers(group: Any) -> dict[str, str]:
 
 def test_each_mitosis_is_a_point_with_its_probability() -> None:
     report, source = report_of(), slide_instance()
-    found = annotations(to_annotations(report, source))
+    found = annotations(to_annotations(report, source, PRELIMINARY))
     (group,) = found.AnnotationGroupSequence
     points = np.concatenate(group.get_graphic_data(found.AnnotationCoordinateType))
     places = np.array([(each.x, each.y) for each in report.detections])
@@ -76,7 +76,7 @@ def test_each_mitosis_is_a_point_with_its_probability() -> None:
 
 def test_annotations_name_slide_algorithm_and_kind() -> None:
     source = slide_instance()
-    found = annotations(to_annotations(report_of(), source))
+    found = annotations(to_annotations(report_of(), source, PRELIMINARY))
     (group,) = found.AnnotationGroupSequence
     assert found.AnnotationCoordinateType == "3D"
     assert found.FrameOfReferenceUID == source.FrameOfReferenceUID
@@ -94,7 +94,7 @@ def test_annotations_name_slide_algorithm_and_kind() -> None:
 
 def test_thousands_of_mitoses_are_one_object() -> None:
     report, source = with_detections(report_of(), 5000), slide_instance()
-    found = annotations(to_annotations(report, source))
+    found = annotations(to_annotations(report, source, PRELIMINARY))
     (group,) = found.AnnotationGroupSequence
     assert group.NumberOfAnnotations == 5000
     last = slide_mm(np.array([[report.detections[-1].x, report.detections[-1].y]]), source)
@@ -103,7 +103,7 @@ def test_thousands_of_mitoses_are_one_object() -> None:
 
 def test_an_annotation_object_cannot_be_empty() -> None:
     with pytest.raises(FormatUnavailable, match="no mitoses"):
-        to_annotations(report_of(0), slide_instance())
+        to_annotations(report_of(0), slide_instance(), PRELIMINARY)
 
 
 # The structured report
@@ -160,7 +160,7 @@ def test_hot_spots_lie_where_the_report_has_them() -> None:
 
 def test_too_little_tissue_gives_no_score_and_says_so() -> None:
     report = report_of(40, examined_mm2=0.5)
-    found = groups(to_structured_report(report, Order(), slide_instance(), "final"))
+    found = groups(to_structured_report(report, Order(), slide_instance(), FINAL))
     group = found[f"mai_baak, {report.mai.table_version} mitoses-window"]
     assert "406094009" not in numbers(group)
     assert answers(group) == {"area-sufficient": "No"}
@@ -168,7 +168,7 @@ def test_too_little_tissue_gives_no_score_and_says_so() -> None:
 
 def test_a_window_that_is_mostly_glass_has_its_tissue_and_the_grown_ones_reading() -> None:
     report = report_of(40, glass_round=True)
-    found = groups(to_structured_report(report, Order(), slide_instance(), "final"))
+    found = groups(to_structured_report(report, Order(), slide_instance(), FINAL))
     group = found[f"mai_baak, {report.mai.table_version} mitoses-window"]
     assert report.mai.grown
     assert numbers(group)["window-tissue"] == pytest.approx(report.mai.tissue_mm2)
@@ -178,7 +178,7 @@ def test_a_window_that_is_mostly_glass_has_its_tissue_and_the_grown_ones_reading
 
 def test_no_mitoses_are_counts_of_zero_of_the_image() -> None:
     report = report_of(0)
-    found = groups(to_structured_report(report, Order(), slide_instance(), "final"))
+    found = groups(to_structured_report(report, Order(), slide_instance(), FINAL))
     group = found[f"mai_baak, {report.mai.table_version} 406094009"]
     assert numbers(group)["406094009"] == 0
     assert [each.referenced_sop_instance_uid for each in group.source_images] == [slide_instance().SOPInstanceUID]
@@ -206,10 +206,10 @@ def test_a_confirmed_result_names_who_and_when() -> None:
 
 def test_without_an_organization_nobody_is_said_to_have_verified() -> None:
     nameless = confirmation().model_copy(update={"organization": None, "name": f"{NASTY}="})
-    content = to_structured_report(report_of(), Order(), slide_instance(), "final", confirmed=nameless)
+    content = to_structured_report(report_of(), Order(), slide_instance(), Standing("final", confirmed=nameless))
     assert document(content).VerificationFlag == "UNVERIFIED"
     at_home = slide_instance(InstitutionName="Klinik")
-    found = document(to_structured_report(report_of(), Order(), at_home, "final", confirmed=nameless))
+    found = document(to_structured_report(report_of(), Order(), at_home, Standing("final", confirmed=nameless)))
     assert found.VerifyingObserverSequence[0].VerifyingOrganization == "Klinik"
     assert str(found.VerifyingObserverSequence[0].VerifyingObserverName).startswith("Prüf & Söhne|Labor Ost~ Nord ")
 
@@ -230,14 +230,19 @@ def test_the_order_and_the_specimen_are_named() -> None:
 @pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])
 def test_patient_study_and_specimen_are_copied_in_any_alphabet(character_set: str) -> None:
     source = slide_instance(character_set)
-    for content in (to_annotations(report_of(), source), to_structured_report(report_of(), ORDER, source, "final")):
+    for content in (
+        to_annotations(report_of(), source, PRELIMINARY),
+        to_structured_report(report_of(), ORDER, source, FINAL),
+    ):
         found = pydicom.dcmread(BytesIO(content))
         assert found.SpecificCharacterSet == "ISO_IR 192"
         for keyword in ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "StudyDate", "StudyTime"):
             assert found[keyword].value == source[keyword].value
         assert str(found.PatientName) == "Müller^Jörg"
         assert str(found.ReferringPhysicianName) == "Weiß^Käthe"
-    assert annotations(to_annotations(report_of(), source)).ContainerIdentifier == source.ContainerIdentifier
+    assert (
+        annotations(to_annotations(report_of(), source, PRELIMINARY)).ContainerIdentifier == source.ContainerIdentifier
+    )
 
 
 @pytest.mark.parametrize("status", ["preliminary", "amended"])
@@ -246,7 +251,7 @@ def test_dciodvfy_finds_no_error_in_the_structured_report(status: ResultStatus, 
 
 
 def test_dciodvfy_finds_no_error_in_the_annotations(tmp_path: Path) -> None:
-    assert errors_in(to_annotations(report_of(), slide_instance()), tmp_path) == []
+    assert errors_in(to_annotations(report_of(), slide_instance(), PRELIMINARY), tmp_path) == []
 
 
 def test_dciodvfy_finds_the_error_that_was_made(tmp_path: Path) -> None:
@@ -264,7 +269,7 @@ def test_dicom_validator_finds_no_error(kind: int, tmp_path: Path) -> None:
         pytest.skip("needs dicom-validator, and DICOM_STANDARD: the folder that its --standard-path was filled in")
     file = tmp_path / "object.dcm"
     file.write_bytes(
-        to_dicom(report_of(), ORDER, slide_instance(), "final", confirmed=confirmation(), revision=2)[kind]
+        to_dicom(report_of(), ORDER, slide_instance(), Standing("final", confirmed=confirmation(), revision=2))[kind]
     )
     run = subprocess.run([program, "--standard-path", standard, file], capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -274,19 +279,25 @@ def test_a_real_slide_is_referred_to_by_its_base_level(shared: Path, tmp_path: P
     instances = [pydicom.dcmread(path) for path in sorted((shared / "data/slides/dicom-boxes").iterdir())]
     source = base_level(instances)
     report = report_of(size=(source.TotalPixelMatrixColumns, source.TotalPixelMatrixRows), mpp=(0.499, 0.499))
-    for content in (to_annotations(report, source), to_structured_report(report, Order(), source, "final")):
+    for content in (
+        to_annotations(report, source, PRELIMINARY),
+        to_structured_report(report, Order(), source, FINAL),
+    ):
         assert errors_in(content, tmp_path) == []
         assert pydicom.dcmread(BytesIO(content)).TimezoneOffsetFromUTC == "+0000"
-    (group,) = annotations(to_annotations(report, source)).AnnotationGroupSequence
+    (group,) = annotations(to_annotations(report, source, PRELIMINARY)).AnnotationGroupSequence
     places = np.array([(each.x, each.y) for each in report.detections])
     np.testing.assert_allclose(np.concatenate(group.get_graphic_data("3D")), slide_mm(places, source), atol=1e-5)
 
 
 def test_a_version_is_the_same_object_each_time_and_the_next_one_another() -> None:
     report, source = report_of(), slide_instance()
-    assert to_dicom(report, ORDER, source, "preliminary") == to_dicom(report, ORDER, slide_instance(), "preliminary")
+    assert to_dicom(report, ORDER, source, PRELIMINARY) == to_dicom(report, ORDER, slide_instance(), PRELIMINARY)
     first, signed = (
-        [pydicom.dcmread(BytesIO(content)) for content in to_dicom(report, ORDER, source, status, revision=revision)]
+        [
+            pydicom.dcmread(BytesIO(content))
+            for content in to_dicom(report, ORDER, source, Standing(status, revision=revision))
+        ]
         for status, revision in (("preliminary", 0), ("final", 4))
     )
     for one, other in zip(first, signed, strict=True):
@@ -298,16 +309,18 @@ def test_a_version_is_the_same_object_each_time_and_the_next_one_another() -> No
 
 def test_uids_are_of_the_analysis_and_its_revision_alone() -> None:
     recounted = report_of().model_copy(update={"warnings": []})
-    later = to_dicom(recounted, Order(), slide_instance(), "preliminary")
-    for one, other in zip(later, to_dicom(report_of(), ORDER, slide_instance(), "preliminary"), strict=True):
+    later = to_dicom(recounted, Order(), slide_instance(), PRELIMINARY)
+    for one, other in zip(later, to_dicom(report_of(), ORDER, slide_instance(), PRELIMINARY), strict=True):
         assert pydicom.dcmread(BytesIO(one)).SOPInstanceUID == pydicom.dcmread(BytesIO(other)).SOPInstanceUID
 
 
 def test_a_version_names_the_documents_that_it_replaces(tmp_path: Path) -> None:
     report, source = report_of(), slide_instance()
     versions: list[tuple[ResultStatus, int]] = [("preliminary", 0), ("final", 4)]
-    sent = [document(to_structured_report(report, ORDER, source, status, revision=at)) for status, at in versions]
-    content = to_structured_report(report, ORDER, source, "amended", revision=9, replaced=(0, 4))
+    sent = [
+        document(to_structured_report(report, ORDER, source, Standing(status, revision=at))) for status, at in versions
+    ]
+    content = to_structured_report(report, ORDER, source, Standing("amended", revision=9, replaced=(0, 4)))
     (study,) = document(content).PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (source.StudyInstanceUID, sent[0].SeriesInstanceUID)
@@ -317,12 +330,12 @@ def test_a_version_names_the_documents_that_it_replaces(tmp_path: Path) -> None:
 
 
 def test_without_mitoses_there_is_the_document_alone() -> None:
-    (content,) = to_dicom(report_of(0), ORDER, slide_instance(), "preliminary")
+    (content,) = to_dicom(report_of(0), ORDER, slide_instance(), PRELIMINARY)
     assert document(content).Modality == "SR"
 
 
 def test_reviewed_annotations_say_who_reviewed_them(tmp_path: Path) -> None:
-    content = to_annotations(report_of(), slide_instance(), confirmed=confirmation(), revision=3)
+    content = to_annotations(report_of(), slide_instance(), Standing("final", confirmed=confirmation(), revision=3))
     found = annotations(content)
     assert str(found.ContentCreatorName) == "Weiß^Käthe"
     assert found.AnnotationGroupSequence[0].AnnotationGroupGenerationType == "SEMIAUTOMATIC"
@@ -332,7 +345,7 @@ def test_reviewed_annotations_say_who_reviewed_them(tmp_path: Path) -> None:
 def test_nobody_is_named_in_warnings_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        to_dicom(report_of(), Order(), slide_instance(PatientName="Mononym"), "final")
+        to_dicom(report_of(), Order(), slide_instance(PatientName="Mononym"), FINAL)
     assert "Mononym" not in caplog.text + " ".join(str(each.message) for each in warned)
 
 
@@ -341,7 +354,9 @@ def test_numbers_that_do_not_fit_are_left_out_and_words_cut(tmp_path: Path) -> N
     service = OrderedService(code="MAI", text="z\\" * 40)
     order = ORDER.model_copy(update=long | {"service": service})
     somebody = confirmation().model_copy(update={"name": "x" * 200, "organization": "y\\" * 100})
-    content = to_structured_report(report_of(), order, slide_instance(AccessionNumber=""), "final", confirmed=somebody)
+    content = to_structured_report(
+        report_of(), order, slide_instance(AccessionNumber=""), Standing("final", confirmed=somebody)
+    )
     (request,) = document(content).ReferencedRequestSequence
     assert request.AccessionNumber == ""
     assert request.PlacerOrderNumberImagingServiceRequest == request.FillerOrderNumberImagingServiceRequest == ""
@@ -353,7 +368,7 @@ def test_numbers_that_do_not_fit_are_left_out_and_words_cut(tmp_path: Path) -> N
 def test_an_order_of_somebody_else_is_refused_without_naming_anybody(field: str) -> None:
     order = ORDER.model_copy(update={field: "other"})
     with pytest.raises(FormatUnavailable, match=f"order's {field} is not") as refused:
-        to_structured_report(report_of(), order, slide_instance(), "final")
+        to_structured_report(report_of(), order, slide_instance(), FINAL)
     assert "other" not in str(refused.value)
     assert "1234567" not in str(refused.value)
 
@@ -361,4 +376,4 @@ def test_an_order_of_somebody_else_is_refused_without_naming_anybody(field: str)
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(FormatUnavailable, match=r"highdicom is not installed; pip install .*\[interop\]"):
-        to_annotations(report_of(), slide_instance())
+        to_annotations(report_of(), slide_instance(), PRELIMINARY)

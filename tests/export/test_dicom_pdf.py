@@ -9,18 +9,19 @@ from pypdf import PdfReader
 
 from service.export.dicom_pdf import to_encapsulated_pdf
 from service.export.pdf import Pictures, to_pdf
+from service.order import Standing
 from service.refusals import FormatUnavailable
 from tests.export.dicom_objects import errors_in, slide_instance
-from tests.export.hospital import ORDER, confirmation, report_of
+from tests.export.hospital import ORDER, PRELIMINARY, confirmation, report_of
 
 
 def the_pdf() -> bytes:
-    return to_pdf(report_of(), ORDER, "final", Pictures(), confirmed=confirmation())
+    return to_pdf(report_of(), ORDER, Standing("final", confirmed=confirmation()), Pictures())
 
 
 def test_it_lies_in_the_slides_study_and_holds_the_pdf(tmp_path: Path) -> None:
     pdf, slide = the_pdf(), slide_instance()
-    content = to_encapsulated_pdf(pdf, report_of(), ORDER, slide, confirmed=confirmation(), version=(2, 0))
+    content = to_encapsulated_pdf(pdf, report_of(), ORDER, slide, Standing("final", confirmation(), 2))
     assert errors_in(content, tmp_path) == []
     found = pydicom.dcmread(BytesIO(content))
     assert found.SOPClassUID.name == "Encapsulated PDF Storage"
@@ -35,7 +36,8 @@ def test_it_lies_in_the_slides_study_and_holds_the_pdf(tmp_path: Path) -> None:
 
 def test_the_same_version_is_the_same_object_and_another_is_another() -> None:
     def made(version: tuple[int, int]) -> pydicom.Dataset:
-        content = to_encapsulated_pdf(b"%PDF-", report_of(), ORDER, slide_instance(), version=version)
+        standing = Standing("preliminary", revision=version[0], moves=version[1])
+        content = to_encapsulated_pdf(b"%PDF-", report_of(), ORDER, slide_instance(), standing)
         return pydicom.dcmread(BytesIO(content))
 
     assert made((0, 0)) == made((0, 0))
@@ -48,4 +50,4 @@ def test_the_same_version_is_the_same_object_and_another_is_another() -> None:
 def test_another_patients_order_makes_none() -> None:
     order = ORDER.model_copy(update={"patient_id": "7654321"})
     with pytest.raises(FormatUnavailable, match="patient_id"):
-        to_encapsulated_pdf(b"%PDF-", report_of(), order, slide_instance())
+        to_encapsulated_pdf(b"%PDF-", report_of(), order, slide_instance(), PRELIMINARY)

@@ -13,7 +13,7 @@ from service.order import Order
 from service.refusals import FormatUnavailable
 from service.report import Report
 from tests.export.dicom_objects import document, errors_in, of, slide_instance
-from tests.export.hospital import ORDER, SIZE, report_of
+from tests.export.hospital import FINAL, ORDER, PRELIMINARY, SIZE, report_of
 
 
 def test_the_header_of_a_slide_is_read_without_what_is_large(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_the_header_of_a_slide_is_read_without_what_is_large(tmp_path: Path) -> 
         assert source is not None
         assert source.SOPInstanceUID == second.SOPInstanceUID
         assert not {0x00091001, 0x52009230} & set(source.keys())
-        assert to_dicom(report_of(), ORDER, source, "final") == to_dicom(report_of(), ORDER, slide_instance(), "final")
+        assert to_dicom(report_of(), ORDER, source, FINAL) == to_dicom(report_of(), ORDER, slide_instance(), FINAL)
     assert read_source(tmp_path / "notes.txt") is None
 
 
@@ -46,34 +46,37 @@ def test_the_base_level_is_the_largest_volume() -> None:
 
 def test_times_are_those_of_the_sources_zone() -> None:
     source = slide_instance(TimezoneOffsetFromUTC="-0130")
-    found = pydicom.dcmread(BytesIO(to_annotations(report_of(), source)))
+    found = pydicom.dcmread(BytesIO(to_annotations(report_of(), source, PRELIMINARY)))
     assert (found.TimezoneOffsetFromUTC, found.ContentDate, found.ContentTime) == ("-0130", "20260102", "013405")
-    odd = pydicom.dcmread(BytesIO(to_annotations(report_of(), slide_instance(TimezoneOffsetFromUTC="MEZ"))))
+    odd = pydicom.dcmread(
+        BytesIO(to_annotations(report_of(), slide_instance(TimezoneOffsetFromUTC="MEZ"), PRELIMINARY))
+    )
     assert "TimezoneOffsetFromUTC" not in odd
 
 
 @pytest.mark.parametrize("source", [None, Dataset()])
 def test_a_slide_that_is_not_dicom_is_refused(source: Dataset | None) -> None:
-    for write in (to_annotations, lambda report, source: to_structured_report(report, ORDER, source, "final")):
-        with pytest.raises(FormatUnavailable, match="no DICOM slide"):
-            write(report_of(), source)
+    with pytest.raises(FormatUnavailable, match="no DICOM slide"):
+        to_annotations(report_of(), source, FINAL)
+    with pytest.raises(FormatUnavailable, match="no DICOM slide"):
+        to_structured_report(report_of(), ORDER, source, FINAL)
 
 
 @pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "TotalPixelMatrixOriginSequence", "ImageOrientationSlide"])
 def test_a_source_without_its_frame_is_refused(keyword: str) -> None:
     with pytest.raises(FormatUnavailable, match=keyword):
-        to_annotations(report_of(), slide_instance(**{keyword: None}))
+        to_annotations(report_of(), slide_instance(**{keyword: None}), PRELIMINARY)
 
 
 def test_a_source_of_another_size_is_refused() -> None:
     with pytest.raises(FormatUnavailable, match="differ in size"):
-        to_annotations(report_of(), slide_instance(size=(SIZE[0] // 2, SIZE[1] // 2)))
+        to_annotations(report_of(), slide_instance(size=(SIZE[0] // 2, SIZE[1] // 2)), PRELIMINARY)
 
 
 def test_a_source_that_lacks_what_may_be_empty_will_do() -> None:
     lacking = ("PatientBirthDate", "StudyID", "ReferringPhysicianName", "SpecimenDescriptionSequence")
     source = slide_instance(**dict.fromkeys(lacking))
-    assert document(to_structured_report(report_of(), Order(), source, "final")).PatientBirthDate == ""
+    assert document(to_structured_report(report_of(), Order(), source, FINAL)).PatientBirthDate == ""
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_a_source_that_lacks_what_may_be_empty_will_do() -> None:
 )
 @pytest.mark.filterwarnings("ignore:Invalid value")
 def test_what_the_source_has_wrong_is_left_out(keyword: str, value: str, tmp_path: Path) -> None:
-    for content in to_dicom(report_of(), Order(), slide_instance(**{keyword: value}), "final"):
+    for content in to_dicom(report_of(), Order(), slide_instance(**{keyword: value}), FINAL):
         assert pydicom.dcmread(BytesIO(content))[keyword].is_empty
         assert errors_in(content, tmp_path) == []
 
@@ -90,17 +93,17 @@ def test_what_the_source_has_wrong_is_left_out(keyword: str, value: str, tmp_pat
 @pytest.mark.parametrize("keyword", ["TotalPixelMatrixOriginSequence", "SharedFunctionalGroupsSequence"])
 def test_a_source_without_its_pixels_places_is_refused(keyword: str) -> None:
     with pytest.raises(FormatUnavailable, match="where its pixels lie"):
-        to_annotations(report_of(), slide_instance(**{keyword: [of(RescaleSlope="1")]}))
+        to_annotations(report_of(), slide_instance(**{keyword: [of(RescaleSlope="1")]}), PRELIMINARY)
 
 
 def test_an_incomplete_specimen_is_no_subject() -> None:
     source = slide_instance(SpecimenDescriptionSequence=[of(SpecimenIdentifier="S1")])
-    assert document(to_structured_report(report_of(), Order(), source, "final")).content.get_subject_contexts() == []
+    assert document(to_structured_report(report_of(), Order(), source, FINAL)).content.get_subject_contexts() == []
 
 
 def test_pixels_are_not_copied() -> None:
     source = slide_instance()
     source.PixelData = bytes(1 << 20)
     report: Report = report_of()
-    assert len(to_annotations(report, source)) < 20_000
+    assert len(to_annotations(report, source, PRELIMINARY)) < 20_000
     assert "PixelData" in source

@@ -10,10 +10,10 @@ from fhir.resources.R4B.bundle import Bundle
 
 from service.export import codes
 from service.export.fhir import check_fhir, to_fhir
-from service.order import Order, ResultStatus
+from service.order import Order, ResultStatus, Standing
 from service.refusals import FormatUnavailable
 from service.report import Rectangle, Report
-from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
+from tests.export.hospital import FINAL, NASTY, ORDER, confirmation, report_of, with_detections
 
 UNITS = {"1", "/mm2", "mm2", "um", "{pixel}"}
 LOINC_NOTTINGHAM, SNOMED_TEN_FIELDS = ("http://loinc.org", "85300-2"), ("http://snomed.info/sct", "406094009")
@@ -21,7 +21,8 @@ LOINC_NOTTINGHAM, SNOMED_TEN_FIELDS = ("http://loinc.org", "85300-2"), ("http://
 
 def bundle_of(report: Report, order: Order = ORDER, status: ResultStatus = "preliminary", **options: Any) -> Any:
     """Parsed by the models, and given as they write it."""
-    content = to_fhir(report, order, status, **options)
+    said = {name: options.pop(name) for name in ("confirmed", "moves", "withdrawn") if name in options}
+    content = to_fhir(report, order, Standing(status, **said), **options)
     return json.loads(Bundle.model_validate_json(content).model_dump_json())
 
 
@@ -161,7 +162,7 @@ def test_a_changed_status_updates_the_same_resources_and_adds_a_provenance() -> 
         for one, other in zip(first["entry"], second["entry"], strict=True)
     ]
     assert {kind for kind, changed in differing if changed} == {"Provenance"}
-    assert to_fhir(report_of(), ORDER, "final") == to_fhir(report_of(), ORDER, "final")
+    assert to_fhir(report_of(), ORDER, FINAL) == to_fhir(report_of(), ORDER, FINAL)
 
 
 def test_every_reference_leads_to_an_entry_or_is_an_identifier() -> None:
@@ -289,7 +290,7 @@ def test_thousands_of_detections_are_counted_and_not_listed() -> None:
     ],
 )
 def test_what_is_no_r4_is_refused(kind: str, changes: dict[str, Any], message: str) -> None:
-    bundle = json.loads(to_fhir(report_of(), ORDER, "final"))
+    bundle = json.loads(to_fhir(report_of(), ORDER, FINAL))
     check_fhir(bundle)
     resources(bundle, kind)[0].update(changes)
     with pytest.raises(FormatUnavailable, match=message):
@@ -297,7 +298,7 @@ def test_what_is_no_r4_is_refused(kind: str, changes: dict[str, Any], message: s
 
 
 def test_a_bundle_to_do_each_for_itself_is_refused() -> None:
-    bundle = json.loads(to_fhir(report_of(), ORDER, "final"))
+    bundle = json.loads(to_fhir(report_of(), ORDER, FINAL))
     with pytest.raises(FormatUnavailable, match=r"Bundle\.type cannot be batch"):
         check_fhir(bundle | {"type": "batch"})
 
@@ -305,4 +306,4 @@ def test_a_bundle_to_do_each_for_itself_is_refused() -> None:
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fhir.resources.R4B.bundle", None)
     with pytest.raises(FormatUnavailable, match=r"is not installed; pip install .*\[interop\]"):
-        to_fhir(report_of(), ORDER, "final")
+        to_fhir(report_of(), ORDER, FINAL)

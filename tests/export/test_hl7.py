@@ -14,16 +14,16 @@ from hl7apy.parser import parse_message
 from service.export import codes
 from service.export.findings import FOR_TRAINING
 from service.export.hl7 import Envelope, check_hl7, to_hl7
-from service.order import Confirmation, Order, ReceivedOrder, ResultStatus
+from service.order import Confirmation, Order, ReceivedOrder, ResultStatus, Standing
 from service.refusals import FormatUnavailable
 from service.report import Rectangle, Report
-from tests.export.hospital import NASTY, ORDER, confirmation, report_of, with_detections
+from tests.export.hospital import FINAL, NASTY, ORDER, confirmation, report_of, with_detections
 
 
 @cache
 def plain(status: ResultStatus = "preliminary") -> bytes:
     """The message that most tests look at: hl7apy takes half a second for it."""
-    return to_hl7(report_of(), ORDER, status, Envelope("MSG-1"))
+    return to_hl7(report_of(), ORDER, Standing(status), Envelope("MSG-1"))
 
 
 def message(status: ResultStatus = "preliminary") -> Any:
@@ -38,7 +38,7 @@ def message_of(
     chosen: Collection[str] | None = None,
     **envelope: Any,
 ) -> Any:
-    sent = to_hl7(report, order, status, Envelope("MSG-1", **envelope), confirmed=confirmed, chosen=chosen)
+    sent = to_hl7(report, order, Standing(status, confirmed=confirmed), Envelope("MSG-1", **envelope), chosen=chosen)
     return hl7.parse(sent.decode())
 
 
@@ -158,7 +158,7 @@ def test_what_a_laboratory_files_by() -> None:
     report = report_of()
     chosen = ("total", "density", "mai_baak", "nottingham_fd")
     envelope = Envelope("MSG-1", viewer="https://mitosis.example/a&b")
-    sent = hl7.parse(to_hl7(report, ORDER, "final", envelope, chosen=chosen).decode())
+    sent = hl7.parse(to_hl7(report, ORDER, FINAL, envelope, chosen=chosen).decode())
     mains = [each for each in sent.segments("OBX") if str(each[4]) and str(each[8]) in ("H", "N", "")]
     assert [len({str(each[4]) for each in mains}), mains[-1][4]] == [4, ["4"]]
     flags = {str(each[3]).split("^")[-3]: str(each[8]) for each in sent.segments("OBX") if len(each) > 8}
@@ -275,9 +275,9 @@ def test_text_is_cut_between_characters_and_identifiers_never() -> None:
 )
 def test_an_order_that_cannot_be_filed_is_refused(field: str, named: str) -> None:
     order = Order(patient_id="1", placer_order_number="2", ordering_provider="3")
-    check_hl7(to_hl7(report_of(), order, "final", Envelope("1"), chosen=("total",)))
+    check_hl7(to_hl7(report_of(), order, FINAL, Envelope("1"), chosen=("total",)))
     with pytest.raises(FormatUnavailable, match=named):
-        to_hl7(report_of(), order.model_copy(update={field: None}), "final", Envelope("1"))
+        to_hl7(report_of(), order.model_copy(update={field: None}), FINAL, Envelope("1"))
 
 
 def test_what_came_goes_out_as_it_came_and_once_where_hl7_has_room_for_one() -> None:
@@ -325,11 +325,11 @@ def test_who_assigned_a_number_may_have_a_long_name() -> None:
 
 def test_a_message_needs_a_control_id() -> None:
     with pytest.raises(FormatUnavailable, match="MSH-10"):
-        to_hl7(report_of(), ORDER, "final", Envelope(""))
+        to_hl7(report_of(), ORDER, FINAL, Envelope(""))
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:
-    assert to_hl7(report_of(), ORDER, "final", Envelope("MSG-1")) == plain("final")
+    assert to_hl7(report_of(), ORDER, FINAL, Envelope("MSG-1")) == plain("final")
 
 
 def test_thousands_of_detections_are_counted_and_not_listed() -> None:
@@ -363,4 +363,4 @@ def test_what_hl7apy_lets_through_is_refused(before: bytes, after: bytes, reason
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hl7apy.core", None)
     with pytest.raises(FormatUnavailable, match=r"is not installed; pip install .*\[interop\]"):
-        to_hl7(report_of(), ORDER, "final", Envelope("1"))
+        to_hl7(report_of(), ORDER, FINAL, Envelope("1"))

@@ -11,9 +11,9 @@ from pypdf import PdfReader
 
 from service.activity_report import CirclePlace, window_words
 from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
-from service.order import Confirmation, Order
+from service.order import Confirmation, Order, Standing
 from service.report import Notice, Report
-from tests.export.hospital import ORDER, report_of
+from tests.export.hospital import ORDER, PRELIMINARY, report_of
 
 SIGNED = Confirmation(name="Weiß, Käthe", organization="Pathologie Nord", at=datetime(2026, 11, 26, 7, 30, tzinfo=UTC))
 
@@ -30,7 +30,7 @@ def words(pdf: bytes) -> str:
 
 def written(report: Report | None = None, order: Order = ORDER, confirmed: Confirmation | None = SIGNED) -> bytes:
     status = "final" if confirmed else "preliminary"
-    return to_pdf(report or report_of(5), order, status, Pictures(), confirmed=confirmed)  # type: ignore[arg-type]
+    return to_pdf(report or report_of(5), order, Standing(status, confirmed=confirmed), Pictures())  # type: ignore[arg-type]
 
 
 def tags(pdf: bytes) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def test_a_name_is_a_name_and_no_markup(name: str) -> None:
 
 
 def test_a_screen_reader_is_told_language_headings_tables_and_pictures() -> None:
-    pdf = to_pdf(report_of(5), ORDER, "final", Pictures(jpeg(), jpeg()), confirmed=SIGNED)
+    pdf = to_pdf(report_of(5), ORDER, Standing("final", confirmed=SIGNED), Pictures(jpeg(), jpeg()))
     reader = PdfReader(io.BytesIO(pdf))
     assert reader.trailer["/Root"]["/Lang"] == "en"
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
@@ -128,5 +128,5 @@ def test_figures_in_the_hot_spot_are_shown_and_the_most_certain_first() -> None:
 
 def test_more_figures_than_the_gallery_shows_are_told() -> None:
     report = report_of(3 * MOST_FIGURES)
-    pdf = to_pdf(report, ORDER, "preliminary", Pictures(gallery=jpeg()))
+    pdf = to_pdf(report, ORDER, PRELIMINARY, Pictures(gallery=jpeg()))
     assert f"{report.mai.count - MOST_FIGURES} more are not shown" in words(pdf)

@@ -18,9 +18,10 @@ from service.export.dicom import to_dicom
 from service.interop import dicomweb, http_post
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected
 from service.interop.dicomweb import check_settings, store
+from service.order import Standing
 from service.store.settings import Settings
 from tests.export.dicom_objects import slide_instance
-from tests.export.hospital import ORDER, report_of
+from tests.export.hospital import ORDER, PRELIMINARY, report_of
 from tests.orthanc import Orthanc
 
 LOGIN = "mitosis:s3cret"
@@ -29,7 +30,7 @@ LOGIN = "mitosis:s3cret"
 @pytest.fixture(scope="module")
 def objects() -> list[bytes]:
     """The structured report and the annotations of a version."""
-    return to_dicom(report_of(), ORDER, slide_instance(), "preliminary")
+    return to_dicom(report_of(), ORDER, slide_instance(), PRELIMINARY)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_storing_again_makes_no_second_object_and_the_next_version_one(orthanc: 
         store(of(orthanc.url), objects)
     before = len(orthanc.instances())
     assert before == 2
-    store(of(orthanc.url), to_dicom(report_of(), ORDER, slide_instance(), "final", revision=2, replaced=[0]))
+    store(of(orthanc.url), to_dicom(report_of(), ORDER, slide_instance(), Standing("final", revision=2, replaced=(0,))))
     assert len(orthanc.instances()) == before + 2
 
 

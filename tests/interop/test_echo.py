@@ -25,7 +25,7 @@ from service.store.database import analyses, orders, reading, writing
 from service.store.orders import Sent, take
 from service.store.records import Submission
 from tests.databases import job_store
-from tests.export.hospital import report_of
+from tests.export.hospital import FINAL, report_of
 from tests.lis import code_of, message
 
 FEW = ("total",)  # each count takes hl7apy some hundredths of a second
@@ -88,7 +88,7 @@ def test_a_result_by_hl7_repeats_what_came(
         "SAC|||S-1",
     ]
     assert code_of(answer(engine, message(*asked).encode(), tenant)) == "AA"
-    told = hl7.parse(to_hl7(report_of(3), only_order(engine, tenant), "final", Envelope("1"), chosen=FEW).decode())
+    told = hl7.parse(to_hl7(report_of(3), only_order(engine, tenant), FINAL, Envelope("1"), chosen=FEW).decode())
     for place, written in said.items():
         segment, number = place.split("-")
         assert str(told.segment(segment)[int(number)]) == written
@@ -129,7 +129,7 @@ def test_fhir_repeats_what_came(engine: Engine, patient: Any, number: Any, slide
     assert back["contained"][0]["identifier"] == patient
     assert back["contained"][0].get("name", []) == names
     assert back["contained"][1]["container"] == [{"identifier": [slide]}]
-    told = json.loads(to_fhir(report_of(3), only_order(engine, tenant), "final"))
+    told = json.loads(to_fhir(report_of(3), only_order(engine, tenant), FINAL))
     resources = {each["resource"]["resourceType"]: each["resource"] for each in told["entry"]}
     assert resources["DiagnosticReport"]["subject"]["identifier"] in patient
     assert resources["DiagnosticReport"]["basedOn"][0]["identifier"] == number
@@ -180,8 +180,8 @@ def test_a_result_carries_nothing_of_an_order_that_it_was_not_matched_to(
         row = connection.execute(select(analyses).where(analyses.c.id == analysis_id)).one()
     carried = holds.carried_order(row.request)
     written = (
-        to_fhir(report(), carried, "final", chosen=FEW),
-        to_hl7(report(), carried, "final", Envelope("1"), chosen=FEW),
+        to_fhir(report(), carried, FINAL, chosen=FEW),
+        to_hl7(report(), carried, FINAL, Envelope("1"), chosen=FEW),
     )
     text = b"".join(written).decode()
     assert not ("-one" in text and "-two" in text), "the result repeats one message, and no other"

@@ -19,7 +19,7 @@ from service.order import Order, ReceivedOrder
 from service.store.analyses import Analyses
 from service.store.database import messages, open_database, orders, reading
 from service.store.records import Analysis, Submission
-from tests.export.hospital import NASTY, report_of
+from tests.export.hospital import NASTY, PRELIMINARY, report_of
 from tests.lis import PID, checked, code_of, message, order
 
 
@@ -352,7 +352,7 @@ def test_a_result_repeats_what_the_order_said(engine: Engine) -> None:
     )
     send(engine, PID.replace("Müßig&von", nasty), *order())
     assert kept(engine).patient_name == f"{NASTY}, Jürgen"
-    result = hl7.parse(to_hl7(report_of(3), kept(engine), "preliminary", Envelope("1"), chosen=("total",)).decode())
+    result = hl7.parse(to_hl7(report_of(3), kept(engine), PRELIMINARY, Envelope("1"), chosen=("total",)).decode())
     assert str(result.segment("PID")[5][0][0]) == nasty
     assert str(result.segment("OBR")[2]) == "ORD-1"
 

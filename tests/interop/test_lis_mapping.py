@@ -17,7 +17,7 @@ from service.order import ReceivedOrder
 from service.store.analyses import Analyses
 from service.store.database import orders, reading
 from service.store.records import Submission
-from tests.export.hospital import report_of
+from tests.export.hospital import FINAL, report_of
 from tests.interop.test_mllp import Listening
 from tests.lis import code_of, message, order
 
@@ -133,7 +133,7 @@ def test_orders_of_each_shape_are_taken_with_a_mapping(engine: Engine, mapping: 
     row, order = kept(engine)
     assert {name: getattr(order, name) for name in expected} == expected
     assert row.processing_id == "P"
-    told = hl7.parse(to_hl7(report_of(3), order, "final", Envelope("1"), chosen=("total",)).decode())
+    told = hl7.parse(to_hl7(report_of(3), order, FINAL, Envelope("1"), chosen=("total",)).decode())
     where = 2 if shape in ("stainer", "administration") else 3
     assert str(told.segment("PID")[3]) == segments[0].split("|")[where]
 
