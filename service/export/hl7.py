@@ -116,7 +116,7 @@ def to_hl7(
     status, confirmed, withdrawn = standing.status, standing.confirmed, standing.withdrawn
     filler = filler_number(order, report.analysis.id)
     found, shown = findings(report, chosen), "D" if withdrawn else STATUS[status]
-    observations = _observations(report, order, shown, found, viewer=envelope.viewer, with_pdf=pdf is not None)
+    observations = _observations(report, order, shown, found, viewer=envelope.viewer, pdf=pdf)
     issued = (envelope.sent_at if withdrawn else None) or standing.since(report.analysis.created_at)
     ends: Fields = {3 + number: escaped(name) for number, name in enumerate((*envelope.sender, *envelope.receiver))}
     header: Fields = {7: _time(envelope.sent_at or issued), 9: "ORU^R01^ORU_R01", 10: escaped(envelope.control_id)}
@@ -139,7 +139,7 @@ def to_hl7(
     written = zip(*(_written(*each) for each in segments), strict=True)
     message, checked = ("".join(f"{line}\r" for line in lines).encode() for lines in written)
     check_hl7(checked)
-    return message if pdf is None else message.replace(PDF.encode(), PDF.encode() + base64.b64encode(pdf))
+    return message
 
 
 def check_hl7(message: bytes) -> None:
@@ -209,7 +209,7 @@ def _fitting(segment: str, number: int, value: str) -> tuple[str, str]:
     longer than HL7 v2.5.1 has it, or of a later version, goes back as it came: else no result would be filed.
     """
     if not value or (segment, number) == ("OBX", 5):  # of any type: `check_hl7` looks at it
-        return value, value
+        return value, PDF if value.startswith(PDF) else value
     hl7apy = _hl7apy()
     strict = hl7apy.consts.VALIDATION_LEVEL.STRICT
     for fitting in (value, value.replace("&", ESCAPES["&"])):
@@ -249,7 +249,7 @@ def _request(order: Order, filler: str, status: str, issued: datetime, confirmed
 
 
 def _observations(
-    report: Report, order: Order, status: str, found: Sequence[Finding], *, viewer: str, with_pdf: bool
+    report: Report, order: Order, status: str, found: Sequence[Finding], *, viewer: str, pdf: bytes | None
 ) -> list[Fields]:
     """Write all OBX: the findings, each with its own sub-id, then what was analysed with what."""
     rows = [
@@ -271,8 +271,8 @@ def _observations(
     if viewer:
         link = parts(f"{viewer}/#analysis={report.analysis.id}", report.software.name, "TEXT", "HTML")
         rows.append({2: "RP", 3: _code(codes.VIEWER), 5: link, 11: status})
-    if with_pdf:
-        rows.append({2: "ED", 3: _code(codes.REPORT), 5: PDF, 11: status})
+    if pdf is not None:
+        rows.append({2: "ED", 3: _code(codes.REPORT), 5: PDF + base64.b64encode(pdf).decode(), 11: status})
     rows = [row | {5: "", 8: "", 11: "D"} for row in rows] if status == "D" else rows
     equipment = [parts(report.software.version, report.software.name), parts(report.model.id, "model")]
     computed = _time(report.analysis.created_at)

@@ -310,6 +310,13 @@ def test_what_does_not_follow_v251_goes_back_as_it_came(place: str, value: str) 
     assert str(sent.segment(name)[int(number)]) == value
 
 
+def test_the_pdf_goes_into_its_own_place_whatever_an_order_says() -> None:
+    order = ReceivedOrder.model_validate(ORDER.model_dump() | {"hl7": {"PID-5": "^AP^PDF^Base64^"}})
+    sent = to_hl7(report_of(), order, FINAL, Envelope("1"), chosen=("total",), pdf=b"%PDF-")
+    assert sent.count(b"JVBERi0=") == 1
+    assert b"|^AP^PDF^Base64^JVBERi0=|" in sent
+
+
 def test_who_assigned_a_number_may_have_a_long_name() -> None:
     hospital = "Universitätsklinikum Musterstadt"
     number = {"value": "ORD-99", "namespace": hospital}
