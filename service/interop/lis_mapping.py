@@ -138,7 +138,7 @@ def read_mapping(path: Path | None) -> LisMapping:
     if path is None:
         return NO_MAPPING
     try:
-        return LisMapping.model_validate(tomllib.loads(path.read_text()))
+        return LisMapping.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except ValidationError as error:
         raise SettingsInvalid(f"{path}: {': '.join(first_error(error))}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

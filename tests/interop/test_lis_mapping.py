@@ -114,7 +114,7 @@ SHAPES: dict[str, tuple[dict[str, str], list[str], dict[str, Any]]] = {
 
 @pytest.fixture
 def mapping(tmp_path: Path) -> LisMapping:
-    (tmp_path / "lis.toml").write_text(MAPPING)
+    (tmp_path / "lis.toml").write_text(f"\ufeff{MAPPING}", "utf-8")  # as some editors begin a file
     return read_mapping(tmp_path / "lis.toml")
 
 
