@@ -6,7 +6,7 @@ has authorities of its own.
 
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import httpx
@@ -17,6 +17,7 @@ from service.interop.delivery_errors import DeliveryFailed
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0  # without a byte; and all of an answer that has begun
+PIECE_BYTES: Final = 1 << 20
 MAX_ANSWER_BYTES: Final = 8 << 20
 
 
@@ -38,7 +39,7 @@ def post(url: str, parts: Sequence[bytes], headers: dict[str, str]) -> tuple[int
     try:
         with (
             httpx.Client(verify=trusted, trust_env=False, timeout=patience) as client,
-            client.stream("POST", url, content=iter(parts), headers=told) as answer,
+            client.stream("POST", url, content=_pieces(parts), headers=told) as answer,
         ):
             return answer.status_code, _body(answer)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -46,6 +47,13 @@ def post(url: str, parts: Sequence[bytes], headers: dict[str, str]) -> tuple[int
             f": {error}" if isinstance(error, httpx.ConnectError | OSError) else ""
         )  # others' hold what was received
         raise DeliveryFailed(f"no answer: {type(error).__name__}{words}"[:500]) from error
+
+
+def _pieces(parts: Sequence[bytes]) -> Iterator[bytes]:
+    """Cut a body small: whenever some of a piece was sent, the rest of it is copied."""
+    for part in parts:
+        for start in range(0, len(part), PIECE_BYTES):
+            yield part[start : start + PIECE_BYTES]
 
 
 def _body(answer: httpx.Response) -> bytes:
