@@ -219,7 +219,9 @@ def _slide(group: Group, specimen: Specimen, container: Segment | None, mapping:
     segments = group.segments(specimen.segment, container)
     places = {"accession_number": mapping.accession, "container_id": mapping.slide}
     places |= {"block": mapping.block, "stain": mapping.stain}
-    said = specimen.facts | {name: told for name, each in places.items() if (told := text_at(each, segments))}
+    said = specimen.facts | {
+        name: told for name, each in places.items() if (told := text_at(each, segments, identifies=name != "stain"))
+    }
     if specimen.segment is not None and (found := specimen.segment.repetitions(2)):
         said["specimen_id"] = found[0].text(2, 1) or found[0].text(1, 1)  # the laboratory's, else the orderer's
     return {**said, "hl7": _kept(segments, int(mapping.patient[-1]))}

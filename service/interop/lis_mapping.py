@@ -147,25 +147,29 @@ def read_mapping(path: Path | None) -> LisMapping:
 
 def find(places: Sequence[str], segments: Mapping[str, Segment | None]) -> Repetition | None:
     """Find the first field of some places that is not empty, and its first value."""
-    for place in places:
-        if (at := _field(place, segments)) is not None and (found := at[0].repetitions(at[1])):
-            return found[0]
-    return None
+    return next((found[0] for place in places if (found := _values(place, segments))), None)
 
 
-def text_at(places: Sequence[str], segments: Mapping[str, Segment | None]) -> str:
-    """Read the first of some places that holds something, as plain text. Raises MessageRejected for several values."""
+def text_at(places: Sequence[str], segments: Mapping[str, Segment | None], *, identifies: bool = True) -> str:
+    """Read the first of some places that holds something, as plain text.
+
+    Raises MessageRejected for several values of what `identifies` something.
+    """
     for place in places:
-        at = _field(place, segments)
-        if at is not None and (found := at[0].only(at[1])) is not None and (text := _part(place, found)):
+        found = _values(place, segments, one=identifies)
+        if found and (text := _part(place, found[0])):
             return text
     return ""
 
 
-def _field(place: str, segments: Mapping[str, Segment | None]) -> tuple[Segment, int] | None:
+def _values(place: str, segments: Mapping[str, Segment | None], *, one: bool = False) -> Sequence[Repetition]:
     name, number = re.split("[-.;]", place)[:2]
     segment = segments.get(name)
-    return None if segment is None else (segment, int(number))
+    if segment is None:
+        return ()
+    if one:
+        segment.only(int(number))
+    return segment.repetitions(int(number))
 
 
 def _part(place: str, repetition: Repetition) -> str:

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from service.interop.hl7_answers import answer
+from service.interop.lis_mapping import LisMapping, Sender
 from service.store.database import orders, reading
 from tests.lis import checked, code_of, message
 
@@ -152,3 +153,11 @@ def test_a_value_that_stands_twice_or_was_taken_back_is_no_second_one(engine: En
     facts = [fact("S-0", "D"), fact("S-1"), fact("S-1", "F"), fact("")]
     assert code_of(send(engine, ANNA, "ORC|NW|950~950", obr("950"), "SPM|1|P-1", *facts)) == "AA"
     assert known(engine) == {"S-1": ("waiting", "1001")}
+
+
+def test_a_stain_may_be_the_first_of_several(engine: Engine) -> None:
+    mapping = LisMapping(sender=(Sender(stain=("SPM-6",)),))
+    asked = message(ANNA, control("950"), obr("950"), "SPM|1|P-1||TISS||HE~PHH3", "SAC|||S-1")
+    assert code_of(answer(engine, asked.encode(), "default", mapping=mapping)) == "AA"
+    with reading(engine) as connection:
+        assert [row.order["stain"] for row in connection.execute(select(orders))] == ["HE"]
