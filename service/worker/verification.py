@@ -104,9 +104,11 @@ def differences(stored: dict[str, Any], again: Report) -> Iterator[str]:
         yield from _compared(name, stored[name], now[name])
     for name in ("definition", "count", "high_risk"):
         yield from _compared(f"mai.{name}", stored["mai"][name], now["mai"][name])
-    for place, (before, after) in enumerate(zip(stored["scores"], now["scores"], strict=False)):
+    scores = {(each["definition"], each["table_version"]): each for each in now["scores"]}
+    for place, before in enumerate(stored["scores"]):
+        after = scores.get((before["definition"], before["table_version"]), {})
         for name in ("definition", "count", "score"):
-            yield from _compared(f"scores.{place}.{name}", before[name], after[name])
+            yield from _compared(f"scores.{place}.{name}", before[name], after.get(name))
     yield from _moved(stored["detections"], now["detections"])
 
 

@@ -80,3 +80,10 @@ def test_elsewhere_a_mitosis_may_be_a_little_aside_but_not_gone() -> None:
 def test_elsewhere_counts_are_the_same() -> None:
     fewer = report_of(12).mai.model_copy(update={"count": 3})
     assert found(report(mai=fewer, parameters=HERE | {"device": "cuda"})) == ["mai.count: 8, 3 now"]
+
+
+def test_elsewhere_a_score_may_stand_in_another_place_but_not_be_gone() -> None:
+    scores, there = report().scores, HERE | {"device": "cuda"}
+    assert found(report(scores=scores[::-1], parameters=there)) == []
+    gone = found(report(scores=scores[:-1], parameters=there))
+    assert gone[0].startswith(f"scores.{len(scores) - 1}.definition: ")
