@@ -92,9 +92,8 @@ class Watch:
         except OSError as error:  # a share that is away comes back
             complain(FileMissing(f"{error.strerror}; looking again"), str(self._folder))
             return
-        for candidate in still:
-            if not self._taken.has(candidate) and self._is_due(candidate):
-                self._take(candidate)
+        for candidate in filter(self._is_due, still):
+            self._take(candidate)
 
     def _is_due(self, candidate: Candidate) -> bool:
         _, at = self._failed.get((candidate.path, candidate.facts()), (0, 0.0))
@@ -102,9 +101,10 @@ class Watch:
 
     def _take(self, candidate: Candidate) -> None:
         try:
-            key = candidate.key()
-            outcome = self._taken.outcome(key) or self._submitted(candidate, key)
-            self._taken.remember(candidate, key, outcome)
+            if not self._taken.has(candidate):
+                key = candidate.key()
+                outcome = self._taken.outcome(key) or self._submitted(candidate, key)
+                self._taken.remember(candidate, key, outcome)
         except OSError as error:
             self._postpone(candidate, FileMissing(str(error.strerror)))
         except MitosisError as error:

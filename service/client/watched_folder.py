@@ -147,23 +147,25 @@ class Taken:
         self._database.close()
 
     def has(self, candidate: Candidate) -> bool:
-        """Tell whether this very state of a slide was taken or refused."""
+        """Tell whether this very state of a slide was taken or refused. Raises OutputUnwritable."""
         asked = (_text(candidate.path), candidate.facts())
-        query = "SELECT 1 FROM taken WHERE path = ? AND facts = ?"
-        return self._database.execute(query, asked).fetchone() is not None
+        return self._first("SELECT 1 FROM taken WHERE path = ? AND facts = ?", *asked) is not None
 
     def outcome(self, key: str) -> str | None:
-        """Find what became of a slide, wherever it lay."""
-        row = self._database.execute("SELECT outcome FROM taken WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        """Find what became of a slide, wherever it lay. Raises OutputUnwritable."""
+        return self._first("SELECT outcome FROM taken WHERE key = ?", key)
 
     def remember(self, candidate: Candidate, key: str, outcome: str) -> None:
-        """Write down an analysis' id, or why there is none."""
+        """Write down an analysis' id, or why there is none. Raises OutputUnwritable."""
         row = (_text(candidate.path), candidate.facts(), key, outcome, time.time())
+        self._first("INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?)", *row)
+
+    def _first(self, statement: str, *values: str | float) -> str | None:
         try:
-            self._database.execute("INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?)", row)
+            row = self._database.execute(statement, values).fetchone()
         except sqlite3.Error as error:
-            raise OutputUnwritable(f"what was taken cannot be written down: {error}") from error
+            raise OutputUnwritable(f"the record of what was taken cannot be used: {error}") from error
+        return None if row is None else str(row[0])
 
 
 def _text(path: Path) -> str:

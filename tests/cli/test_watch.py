@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,3 +252,17 @@ def test_a_folder_that_is_away_comes_back(scanner: Scanner, slide: Path, capsys:
     assert "file-missing" in capsys.readouterr().err
     scanner.folder.with_name("away").rename(scanner.folder)
     assert scanner.pass_s() == ["S26-1.svs"]
+
+
+def test_a_record_that_cannot_be_used_is_waited_for(
+    scanner: Scanner, slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(slide, scanner.folder / "S26-1.svs")
+    other = sqlite3.connect(scanner.state)
+    other.execute("ALTER TABLE taken RENAME TO away")
+    assert scanner.pass_s() == []
+    assert "output-unwritable" in capsys.readouterr().err
+    other.execute("ALTER TABLE away RENAME TO taken")
+    other.close()
+    assert scanner.pass_s(10) == ["S26-1.svs"]
+    assert scanner.pass_s(10) == []
