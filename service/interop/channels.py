@@ -10,6 +10,7 @@ with PUTs to the same ids, so that nothing is filed twice. DICOM goes where the 
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def _try(
     engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw
 ) -> Literal["settled", "waits", "away"]:
     """Try once; tells whether the row is settled, waits alone, or the other side is away."""
-    facts = {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
+    facts = _facts(row)
     try:
         with outbox.held(engine, row, LEASE_S):
             _send(engine, storage, row, channel, draw)
@@ -103,6 +104,9 @@ def _try(
         _wait_alone(engine, row, str(error), facts)
         return "waits"
     except DeliveryFailed as error:
+        if row.declined:  # others had an answer when it had none: it waits alone from then on
+            _wait_alone(engine, row, str(error), facts)
+            return "waits"
         delay_s = BACKOFF_S[min(row.attempts, len(BACKOFF_S) - 1)]
         outbox.settle(engine, row, "waiting", str(error), delay_s, silent=True)
         log.warning("result waits", **facts, next_try_s=delay_s)
@@ -117,7 +121,13 @@ def _try(
         done, about = "withdraw_result" if row.withdraws else "send_result", row.analysis_id
         record(engine, row.tenant, "maintenance", done, about, channel=row.channel, revision=row.revision)
         log.info("result delivered", **facts)
+        for other in outbox.silent(engine, row.channel):  # it may be that message that cannot be answered
+            _wait_alone(engine, other, str(other.last_error), _facts(other))
     return "settled"
+
+
+def _facts(row: Row[Any]) -> dict[str, Any]:
+    return {"analysis_id": row.analysis_id, "channel": row.channel, "number": row.id, "attempt": row.attempts + 1}
 
 
 def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw) -> None:
@@ -141,13 +151,13 @@ def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel, dra
 
 
 def _wait_alone(engine: Engine, row: Row[Any], reason: str, facts: dict[str, Any]) -> None:
-    """Let a message that was declined wait for its next try, or for a person."""
+    """Let a message wait for its next try, or for a person, that was declined or alone had no answer."""
     declined = row.declined + 1
     if declined > len(DECLINED_S):
         outbox.settle(engine, row, "parked", reason, declined=declined)
         log.error("result parked", **facts)
         return
-    delay_s = DECLINED_S[declined - 1]
+    delay_s = max(DECLINED_S[declined - 1], row.next_at - time.time())  # another gateway may be at it
     outbox.settle(engine, row, "waiting", reason, delay_s, declined=declined)
     log.warning("result declined", **facts, next_try_s=delay_s)
 

@@ -11,7 +11,7 @@ makes it need not know who is to be told: the announcement is shared out later, 
 configured. The row of a try that failed is tried again, and its number tells the other system that it is the same.
 
 What is of one order goes out in order: its stream. A message that the other system does not take holds up its stream
-only; no answer at all holds up the channel. Nothing is sent of a result that is held (`service.store.holds`). A result
+only; no answer at all holds up the channel, until another message asks and has one. Nothing is sent of a result that is held (`service.store.holds`). A result
 that goes to another order is taken back first: until every system that was told has taken that, nobody is told more.
 """
 
@@ -32,6 +32,7 @@ from service.store.records import storable
 
 EVERY = "every"  # the channel of an announcement
 TRY_S = 120.0  # longer than any try lasts: a withdrawal must not overtake what is under way
+PATIENCE = 7  # tries without an answer; then others ask first: it may be this message that nobody can answer
 UNDELIVERED = ("waiting", "parked", "refused")
 
 
@@ -149,11 +150,19 @@ def take(engine: Engine, channel: str, lease_s: float) -> Row[Any] | None:
 
 def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | None:
     waiting = select(outbox).where(outbox.c.channel == channel, outbox.c.status == "waiting", _may_go())
-    away = connection.execute(waiting.where(outbox.c.silent.is_(True)).order_by(outbox.c.id).limit(1)).first()
-    if away is not None:  # one row finds out when the other side is back
-        return None if now < away.next_at <= now + LONGEST_S else away
+    silent = waiting.where(outbox.c.silent.is_(True)).order_by(outbox.c.next_at.desc())
+    away = connection.execute(silent.limit(1)).first()
+    if away is not None and now < away.next_at <= now + LONGEST_S:
+        return None  # until one row asks whether the other side is back
     due = waiting.where(is_due(outbox.c.next_at, now), _is_next())
-    return connection.execute(due.order_by(outbox.c.id).limit(1)).first()
+    return connection.execute(due.order_by(outbox.c.attempts >= PATIENCE, outbox.c.id).limit(1)).first()
+
+
+def silent(engine: Engine, channel: str) -> Sequence[Row[Any]]:
+    """List the rows of a channel whose last try had no answer."""
+    with reading(engine) as connection:
+        mine = and_(outbox.c.channel == channel, outbox.c.status == "waiting", outbox.c.silent.is_(True))
+        return connection.execute(select(outbox).where(mine)).all()
 
 
 def _may_go() -> ColumnElement[bool]:

@@ -138,6 +138,31 @@ def test_what_is_never_taken_is_parked_while_other_orders_go_on(
     assert lis.codes()[-2:] == ["P", "F"]
 
 
+def test_a_message_that_nobody_can_answer_holds_up_its_own_order_only(
+    service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that breaks off at one message, whenever it comes, is there for all others."""
+    monkeypatch.setattr(channels, "DECLINED_S", (5, 3600))
+    first = service.succeeded()
+    service.sign(first, 1)
+    for number in range(100, 103):
+        service.succeeded(other_order(f"ORD-{number}"))
+    now = 0.0
+    for _ in range(outbox.PATIENCE):
+        lis.answers = ["cut"]
+        assert service.deliver("hl7", after_s=now) == 0
+        now += 61
+    assert [row.attempts for row in service.rows()] == [outbox.PATIENCE, 0, 0, 0, 0], "it was thought to be away"
+    lis.answers = ["AA"]
+    service.deliver("hl7", after_s=now)
+    assert [row.status for row in service.rows() if row.analysis_id != first] == ["delivered"] * 3
+    for hours in (0.2, 2.0):
+        lis.answers = ["cut"]
+        assert service.deliver("hl7", after_s=now + hours * 3600) == 0
+    assert [row.status for row in service.rows() if row.analysis_id == first] == ["parked", "waiting"]
+    assert "AA" not in str(service.rows()[0].last_error)
+
+
 def test_what_is_parked_of_a_deleted_analysis_holds_up_nobody(
     service: Service, lis: Lis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
