@@ -56,6 +56,7 @@ class Plan:
         """
         started = time.monotonic()
         parameters = Parameters.of(slide.extent, card, **options)
+        slide.require_sound()
         slide = slide.in_colours(card.colour)
         overview = Overview.of(slide)
         quality, slide = assess_quality(slide, overview), slide.in_light(overview.light)

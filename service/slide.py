@@ -143,6 +143,10 @@ class Slide:
             raise SlideChanged(f"{self.name} is not the file that was accepted; submit it anew")
         self._sha256 = location.sha256
 
+    def require_sound(self) -> None:
+        """Raise SlideDamaged where part of it is lost and nobody who reads it would be told; it may be read in full."""
+        self._ask(self._levels.require_sound)
+
     def is_unchanged(self) -> bool:
         """Tell whether no file of an accepted slide was replaced, or written to, since it was opened."""
         try:

@@ -73,11 +73,13 @@ def write_pyramid(
     return path
 
 
-def write_svs(path: Path, pixels: Rgb, properties: str = "AppMag = 40|MPP = 0.25") -> Path:
+def write_svs(
+    path: Path, pixels: Rgb, properties: str = "AppMag = 40|MPP = 0.25", compression: int | str = "deflate"
+) -> Path:
     """A one-level Aperio slide."""
     height, width = pixels.shape[:2]
     description = f"Aperio Image Library v1\n{width}x{height} [0,0 {width}x{height}] (128x128) -|{properties}"
-    tifffile.imwrite(path, pixels, tile=(128, 128), compression="deflate", description=description, metadata=None)
+    tifffile.imwrite(path, pixels, tile=(128, 128), compression=compression, description=description, metadata=None)
     return path
 
 

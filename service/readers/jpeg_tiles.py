@@ -5,9 +5,6 @@ megapixels a second). Where a level is nothing but a grid of JPEG tiles, they ca
 Whatever is unusual (other compressions and vendors, two pages of a level's size, missing tiles) is left to OpenSlide.
 And a second decoder is not believed: on opening, some tiles of each level are compared with OpenSlide's, and a level
 that differs has no short way.
-
-Of a stream that breaks off in the middle every decoder, OpenSlide's too, makes up the rest without a word: grey, or
-what was there before. So a stream of which the decoder says that part is lost is damage, whoever would read it.
 """
 
 import math
@@ -27,28 +24,19 @@ import tifffile
 
 from service.box import Box
 from service.readers.stream_size import stream_size
+from service.readers.streams import DAMAGED_TIFF, END, LONGEST_STREAM, LOST, START, LostPixels
 
-VENDORS = ("generic-tiff", "aperio")  # others place tiles with overlaps or in several areas
-LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
+VENDORS = ("generic-tiff", "aperio", "philips")  # others place tiles with overlaps or in several areas
 CACHED_PIXELS = 1 << 23  # 24 MiB: neighbouring reads share tiles
-START, END, SCAN, JFIF, ADOBE = b"\xff\xd8", b"\xff\xd9", 0xDA, 0xE0, 0xEE  # markers of a JPEG stream
+SCAN, JFIF, ADOBE = 0xDA, 0xE0, 0xEE  # markers of a JPEG stream
 FRAMES, FIRST_SAMPLING = range(0xC0, 0xC4), 11  # the frame's marker; where it says how its components are sampled
 # what makes a decoder take the components for R, G, B, or for Y, Cb, Cr, whatever their ids are
 RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 YCBCR_MARKER = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 COMPARED_PX = 256  # side of what is compared of a tile
 ROUNDING = 2  # of 255, where OpenSlide interpolates
-LOST = "Corrupt JPEG data"  # begins what libjpeg says where it goes on with pixels that are not in the stream
 
 Rgb = npt.NDArray[np.uint8]
-
-
-class LostPixels(ValueError):
-    """Part of a JPEG stream is lost; `tile` says where it lies (level px), if it is one of a grid."""
-
-    def __init__(self, what: object, tile: Box | None = None) -> None:
-        super().__init__(what)
-        self.tile = tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +96,7 @@ class JpegTiles:
                 pages: list[Any] = list(tiff.pages)
                 sizes = Counter((page.imagewidth, page.imagelength) for page in pages)
                 found = {(page.imagewidth, page.imagelength): _level(page) for page in pages}
-        except (tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
+        except DAMAGED_TIFF:
             return None
         levels = {
             number: level
@@ -194,19 +182,6 @@ class JpegTiles:
             if len(self._cache) * level.tile_width * level.tile_height > CACHED_PIXELS:
                 self._cache.popitem(last=False)
         return np.asarray(tile)
-
-
-def require_sound(stream: bytes, tables: bytes | None = None) -> None:
-    """Raise LostPixels where part of a JPEG stream is lost, which needs `tables` where those are apart from it.
-
-    For decoders that would not say so. At an eighth of its size the stream is read in full, and little is computed.
-    """
-    whole = (START + tables[2:-2] + stream[2:] if tables else stream) + END
-    try:
-        simplejpeg.decode_jpeg(whole, "GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8)
-    except ValueError as error:  # what else it does not like is for the decoder that is asked for the pixels
-        if str(error).startswith(LOST):
-            raise LostPixels(error) from error
 
 
 def marked(stream: bytes, photometric: int) -> bytes:

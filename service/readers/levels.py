@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from service.box import Box
 from service.errors import SlideChanged, SlideDamaged
-from service.readers.jpeg_tiles import JpegTiles, LostPixels
+from service.readers.jpeg_tiles import JpegTiles
 from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.slide_metadata import positive_number
+from service.readers.streams import LostPixels, require_streams
 from service.refusals import SourceUnavailable
 
 Rgb: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -47,6 +48,20 @@ class Levels:
         self._reader.close()
         if self._jpeg_tiles is not None:
             self._jpeg_tiles.close()
+
+    def require_sound(self) -> None:
+        """Raise SlideDamaged where part of the slide is lost, of which its reader would not say so."""
+        if self._opened.name != "openslide":
+            return  # what others decode is checked then
+        tiles = self._jpeg_tiles.levels.values() if self._jpeg_tiles else ()
+        try:
+            require_streams(
+                [Path(file) for file in self._opened.files],
+                self.properties,
+                {(each.width, each.height) for each in tiles},
+            )
+        except LostPixels as error:
+            raise SlideDamaged(f"{self.name}: {error}; copy the file again") from error
 
     def finest_within(self, downsample: float) -> int:
         """Find the coarsest level that is at least as fine as a downsample; of focal planes alike, the first."""

@@ -46,10 +46,10 @@ from service.readers.own_folder import own_files, require_inside
 from service.readers.plain_images import open_plain
 from service.readers.remote import open_remote
 from service.readers.slide_metadata import Mpp, positive_number
+from service.readers.streams import MAX_TILE_PIXELS
 from service.readers.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
 from service.refusals import SourceUnavailable
 
-MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
 TIFF_SUFFIXES = (".tif", ".tiff")
 OUR_TIFFS = (None, "generic-tiff", "aperio")  # vendors whose pictures are listed here; of the others OpenSlide knows
 SEVERAL_FILES = ("mirax", "dicom", "hamamatsu")  # vendors whose pixels may be in other files than the one opened

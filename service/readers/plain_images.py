@@ -6,8 +6,8 @@ import openslide
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from service.errors import BadInput, NotASlide, PixelsUnsupported, SlideDamaged, SlideTooLarge
-from service.readers.jpeg_tiles import require_sound
 from service.readers.opened_slide import OpenedSlide, Reader
+from service.readers.streams import require_sound
 from service.readers.tiff_images import TIFF_MAGIC, TiffContents, check_size
 
 MAX_PLAIN_PIXELS = 4 * 10**8  # 1.2 GB at most

@@ -23,8 +23,9 @@ from service.errors import (
     SlideUnsupported,
 )
 from service.readers.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
-from service.readers.jpeg_tiles import LostPixels, is_subsampled, require_sound
+from service.readers.jpeg_tiles import is_subsampled
 from service.readers.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
+from service.readers.streams import HEADER_BYTES, JPEG, JPEG_2000, LostPixels, check_of
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 10**11  # four times the largest x40 slides (200,000 x 120,000)
@@ -36,8 +37,7 @@ NDPI_LENS, NDPI_DEPTH = 65421, 65424
 VENDORS = ("scn", "philips", "ndpi", "bif")  # tifffile's names
 UNSPECIFIED = 0  # ExtraSamples: neither transparency nor anything else that is known
 WHOLE = (1, 5, 7, 8, 32773, 32946)  # compressions that Pillow decodes: none, LZW, JPEG, deflate, PackBits
-JPEG, JPEG_2000, APERIO_YCBCR = (7, 34892), (33003, 33004, 33005, 34712), 33003
-HEADER_BYTES = 1 << 16  # of a JPEG stream, at most, before its first component
+APERIO_YCBCR = 33003  # of JPEG_2000
 COLOUR_TRANSFORM = b"\xff\x52"  # a JPEG 2000 stream's COD marker; six bytes on it says whether RGB was transformed
 UNREADABLE = {6: "old-style JPEG", 33007: "raw YCbCr"}
 CONVERT = "convert it to a pyramidal TIFF with JPEG or deflate tiles"
@@ -119,7 +119,7 @@ def _contents(tiff: tifffile.TiffFile, name: str, size: int) -> TiffContents:
     sparse = not all(top.databytecounts)
     flat = len(pages) == 1 and not top.is_tiled and not is_ome(description) and not sparse
     plain = top.compression in WHOLE and (flat or top.photometric == tifffile.PHOTOMETRIC.PALETTE)
-    if plain and top.compression in JPEG:
+    if plain:
         _check_streams(top, name)
     return TiffContents(
         slide,
@@ -284,12 +284,14 @@ def _check_segments(page: Any, name: str, size: int) -> None:
 
 
 def _check_streams(page: Any, name: str) -> None:
-    """Raise SlideDamaged where part of a JPEG strip is lost, of which Pillow would not say so."""
-    file = page.parent.filehandle
+    """Raise SlideDamaged where part of a strip is lost, of which Pillow would not say so."""
+    file, check = page.parent.filehandle, check_of(page)
+    if check is None:
+        return
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.seek(offset)
         try:
-            require_sound(file.read(count), page.jpegtables)
+            check(file.read(count))
         except LostPixels as error:
             raise SlideDamaged(f"{name} cannot be decoded ({error}); copy the file again") from error
 

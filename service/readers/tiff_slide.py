@@ -19,9 +19,10 @@ from PIL import Image
 from zarr.storage import MemoryStore
 
 from service.readers.confinement import outside
-from service.readers.jpeg_tiles import marked, require_sound
+from service.readers.jpeg_tiles import marked
 from service.readers.stream_size import stream_size
-from service.readers.tiff_images import JPEG, JPEG_2000, TiffContents, page_at
+from service.readers.streams import JPEG, JPEG_2000, require_sound
+from service.readers.tiff_images import TiffContents, page_at
 
 WHITE: Final = 255
 SEPARATE: Final = 2  # PlanarConfiguration
@@ -134,20 +135,18 @@ def _turned(key: str) -> str:
 
 
 def _decode_by_tag(page: Any) -> None:
-    """Make tifffile take the colours of JPEG tiles from the page's tag, and refuse those of which part is lost."""
+    """Make tifffile take the colours of JPEG tiles from the page's tag."""
     page.is_jfif = True  # tifffile then leaves RGB to the decoder, which believes the stream's markers
     decode = page.decode
 
     def decode_marked(data: bytes | None, index: int, **options: Any) -> Any:
-        if data:
-            require_sound(data, page.jpegtables)
         return decode(data and marked(data, page.photometric), index, **options)
 
     page.decode = decode_marked
 
 
 def _check_streams(page: Any) -> None:
-    """Make tifffile refuse a tile whose stream claims to be larger than the page's tiles are, before it is decoded."""
+    """Make tifffile refuse a tile of which part is lost, or that claims to be larger than tiles are, undecoded."""
     sides = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     decode = page.decode
 
@@ -155,6 +154,8 @@ def _check_streams(page: Any) -> None:
         claimed = data and stream_size(data)
         if claimed and any(side > most for side, most in zip(claimed, sides, strict=True)):
             raise ValueError(f"its stream claims {claimed[0]} x {claimed[1]} px")
+        if data:
+            require_sound(data, page.jpegtables)
         return decode(data, index, **options)
 
     page.decode = decode_checked

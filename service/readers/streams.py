@@ -1,0 +1,176 @@
+"""Streams of pixels of which part is lost: what decoders do not say is found by reading each to its end.
+
+A copy that went wrong has zeros in place of some of a file. Where a tile begins every reader raises. Further on
+decoders take them for pixels: libjpeg and zlib as long as there are bytes enough, OpenJPEG always. OpenSlide does not
+ask what is left of a stream when its tile is full. So what it alone can place on the slide is read here, once, before
+an analysis.
+"""
+
+import math
+import mmap
+import re
+import struct
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import cache, partial
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import simplejpeg
+import tifffile
+
+from service.box import Box
+from service.readers.confinement import THREADS
+from service.readers.stream_size import SIZ, Size, stream_size
+
+JPEG: Final = (7, 34892)  # TIFF's compressions
+JPEG_2000: Final = (33003, 33004, 33005, 34712)
+DEFLATE: Final = (8, 32946)
+START, END = b"\xff\xd8", b"\xff\xd9"  # of JPEG; JPEG 2000 ends alike, and has no such bytes within
+BEGINS: Final = re.compile(START + rb"\xff|" + re.escape(SIZ))
+LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
+MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
+LOST = "Corrupt JPEG data"  # begins what libjpeg says where it goes on with pixels that are not in the stream
+DAMAGED_TIFF = (  # what tifffile raises of one
+    *(tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+)
+HEADER_BYTES = 1 << 16  # within, a stream says its size
+BATCH = 256  # streams that a thread checks at a time
+INDEX_VERSION_BYTES = 5  # of MIRAX
+ITEM = b"\xfe\xff\x00\xe0"  # goes before each frame of DICOM
+
+
+class LostPixels(ValueError):
+    """Part of a stream is lost; `tile` says where it lies (level px), if it is one of a grid."""
+
+    def __init__(self, what: object, tile: Box | None = None) -> None:
+        super().__init__(what)
+        self.tile = tile
+
+
+class Stream(NamedTuple):
+    """Where a stream lies, and how it is checked."""
+
+    file: Path
+    offset: int
+    length: int
+    check: Callable[[bytes], None]
+
+
+def require_sound(stream: bytes, tables: bytes | None = None) -> None:
+    """Raise LostPixels where part of a JPEG or JPEG 2000 stream is lost; JPEG's `tables` may be apart from it.
+
+    At an eighth of its size JPEG is read in full, and little is computed.
+    """
+    if not stream.startswith(START):
+        if stream_size(stream) and SIZ in stream[:4096] and END not in stream:
+            raise LostPixels("a JPEG 2000 stream without its end")
+        return
+    whole = (START + tables[2:-2] + stream[2:] if tables else stream) + END  # it may lack nothing but that
+    try:
+        simplejpeg.decode_jpeg(whole, "GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:  # what else it does not like is for the decoder that is asked for the pixels
+        if str(error).startswith(LOST):
+            raise LostPixels(error) from error
+
+
+def require_inflatable(stream: bytes, size: int) -> None:
+    """Raise LostPixels where a deflated stream does not end, with its checksum, after at most `size` bytes."""
+    inflater = zlib.decompressobj()
+    try:
+        inflater.decompress(stream, size)
+        inflater.decompress(inflater.unconsumed_tail, 1)
+    except zlib.error as error:
+        raise LostPixels(error) from error
+    if not inflater.eof:
+        raise LostPixels("a deflated stream without its end")
+
+
+def require_streams(files: Sequence[Path], properties: Mapping[str, Any], checked: Collection[Size]) -> None:
+    """Read the streams of a slide that OpenSlide has opened, but for levels of a size that is checked elsewhere.
+
+    Raises LostPixels, which says where. Hamamatsu's are not read: OpenSlide itself compares where their parts begin.
+    """
+    vendor = properties.get("openslide.vendor")
+    if vendor == "hamamatsu":
+        return
+    if vendor == "mirax":
+        streams = _of_mirax(files[0].with_suffix(""), properties)
+    elif vendor == "dicom":
+        streams = chain.from_iterable(map(_of_dicom, files))
+    else:
+        streams = _of_tiff(files[0], checked)
+    batches = iter(lambda: list(islice(streams, BATCH)), [])
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(_check, batches):
+            pass
+
+
+def _check(streams: Iterable[Stream]) -> None:
+    with ExitStack() as stack:
+        opened = cache(lambda file: stack.enter_context(file.open("rb")))
+        for stream in streams:
+            opened(stream.file).seek(stream.offset)
+            content = opened(stream.file).read(min(stream.length, LONGEST_STREAM))
+            if math.prod(stream_size(content) or ()) > MAX_TILE_PIXELS:
+                continue  # whoever is asked for it refuses it
+            try:
+                stream.check(content)
+            except LostPixels as error:
+                where = f"at byte {stream.offset} of {stream.file.name}"
+                raise LostPixels(f"part of what begins {where} is lost: {error}") from error
+
+
+def _of_tiff(path: Path, checked: Collection[Size]) -> Iterator[Stream]:
+    """List the tiles of a TIFF that are in it, as far as its pages can be read."""
+    with suppress(*DAMAGED_TIFF), tifffile.TiffFile(path) as tiff:
+        for number in range(len(tiff.pages)):
+            page: Any = tiff.pages[number]
+            check = check_of(page)
+            if check is None or not page.is_tiled or (page.imagewidth, page.imagelength) in checked:
+                continue
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+                if count:
+                    yield Stream(path, offset, count, check)
+
+
+def check_of(page: Any) -> Callable[[bytes], None] | None:
+    """Choose what finds lost parts of a TIFF page's tiles or strips, if anything does."""
+    if page.compression in (*JPEG, *JPEG_2000):
+        return partial(require_sound, tables=page.jpegtables)
+    return partial(require_inflatable, size=math.prod(page.chunks)) if page.compression in DEFLATE else None
+
+
+def _of_mirax(folder: Path, properties: Mapping[str, Any]) -> Iterator[Stream]:
+    """List the images of a MIRAX slide by its index, in which OpenSlide found no fault."""
+    index = (folder / properties["mirax.HIERARCHICAL.INDEXFILE"]).read_bytes()
+    root = _number(index, INDEX_VERSION_BYTES + len(properties["mirax.GENERAL.SLIDE_ID"].encode()))
+    for level in range(int(properties["openslide.level-count"])):
+        page = _number(index, _number(index, root + 4 * level) + 4)
+        while page:
+            end = page + 8 + 16 * _number(index, page)
+            for _, offset, length, number in struct.iter_unpack("<4i", index[page + 8 : end]):
+                file = folder / properties[f"mirax.DATAFILE.FILE_{number}"]
+                yield Stream(file, offset, length, require_sound)
+            page = _number(index, page + 4)
+
+
+def _number(index: bytes, place: int) -> int:
+    return int.from_bytes(index[place : place + 4], "little")
+
+
+def _of_dicom(file: Path) -> Iterator[Stream]:
+    """List the frames of a DICOM file: from where a stream begins, with a header that says its size, to the next."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        places = [match.start() for match in BEGINS.finditer(content)]
+        starts = [place for place in places if stream_size(content[place : place + HEADER_BYTES])]
+    for start, end in pairwise((*starts, file.stat().st_size)):
+        yield Stream(file, start, end - start, _require_sound_frame)
+
+
+def _require_sound_frame(stream: bytes) -> None:
+    if stream.count(ITEM) < 2:  # before the next frame; one in several pieces has more
+        require_sound(stream)
