@@ -26,10 +26,11 @@ from service.sections import Sections
 from service.slide import Rgb, Slide
 from service.tissue import WHOLE, TissueMask, tissue_on
 
-RULES = 3  # by which tissue and hindrances are told: nothing goes on from a plan or a map that was made by others
+RULES = 4  # by which tissue and hindrances are told: nothing goes on from a plan or a map that was made by others
 SHADOW = 0.1  # least optical density of every channel in an edge's shadow
 VEIL = 0.18  # the same of a shadow on tissue, over what the palest tissue near by usually has
 GREY = 0.75  # least of the channels' densities in it, to the greatest; more of the stains is mostly green's
+BLUE = 0.15  # least density of red over green's in pale ink on tissue, both over what is usual; of tissue 0.12 at most
 GAPS_PX = 7  # within which even dense tissue has something pale
 QUALITY_ARRAYS = ("coverage", "kinds", "scale", "mpp")  # as a map is saved
 EARLIER_ARRAYS = ("bits", "shape", "scale", "mpp")  # of the tissue mask that was once saved in its stead
@@ -159,11 +160,15 @@ def assess_quality(slide: Slide, overview: Overview | None = None) -> QualityMap
     density = overview.density()
     ink = find_ink(density)
     tissue = tissue_on(overview, density, ink)
+    added = _added(density, tissue)
+    veil = _veil(added, tissue)
+    pale = _pale_ink(added, tissue) & ~veil
+    ink, tissue = ink | pale, tissue.without(pale)
     kinds = np.zeros(ink.shape, np.uint8)
     folds = find_folds(density, tissue)
     kinds[find_blurred(slide, tissue.without(folds)) & (tissue.coverage > 0)] = Hindrance.OUT_OF_FOCUS
     kinds[folds] = Hindrance.FOLD
-    kinds[(_shadows(density, tissue) | _veil(density, tissue)) & ~ink] = Hindrance.EDGE
+    kinds[(_shadows(density, tissue) | veil) & ~ink] = Hindrance.EDGE
     pen = areas_of(ink)
     kinds[pen] = Hindrance.PEN
     kinds[pen & _beside(tissue.mask, ink)] = Hindrance.PEN_ON_TISSUE
@@ -177,16 +182,29 @@ def _shadows(density: Density, tissue: TissueMask) -> Mask:
     return areas_of((least > SHADOW) & (most - least < COLOURLESS * most) & (tissue.coverage == 0))
 
 
-def _veil(density: Density, tissue: TissueMask) -> Mask:
-    """Find tissue below something grey: the palest there is darker than elsewhere, and alike in all channels."""
-    if not tissue.mask.any():
-        return tissue.mask
+def _added(density: Density, tissue: TissueMask) -> Density:
+    """Measure how much denser the palest within GAPS_PX is than the palest tissue usually is, (h, w, 3)."""
     smooth = scipy.ndimage.uniform_filter(density, (3, 3, 1))
     palest = scipy.ndimage.minimum_filter(smooth, (GAPS_PX, GAPS_PX, 1))
-    added = palest - np.percentile(palest[tissue.mask], 25, axis=0)
+    usual = np.percentile(palest[tissue.mask], 25, axis=0) if tissue.mask.any() else 0
+    return np.asarray(palest - usual, np.float32)
+
+
+def _veil(added: Density, tissue: TissueMask) -> Mask:
+    """Find tissue below something grey, which adds alike to all channels."""
     least, most = added.min(-1), added.max(-1)
-    veil = scipy.ndimage.binary_dilation(areas_of((least > VEIL) & (least > GREY * most)), EIGHT, GAPS_PX // 2)
-    return np.asarray(veil & (tissue.coverage > 0), bool)
+    return _on_tissue(areas_of((least > VEIL) & (least > GREY * most)), tissue)
+
+
+def _pale_ink(added: Density, tissue: TissueMask) -> Mask:
+    """Find tissue below something that adds to red most, as no stain does; not where that is a rim, 1 or 2 px wide."""
+    blue = added[..., 0] - added[..., 1].clip(0) > BLUE
+    return _on_tissue(scipy.ndimage.binary_opening(blue & tissue.mask, EIGHT), tissue)
+
+
+def _on_tissue(areas: Mask, tissue: TissueMask) -> Mask:
+    """Widen areas over tissue to all that was looked at round them."""
+    return np.asarray(scipy.ndimage.binary_dilation(areas, EIGHT, GAPS_PX // 2) & (tissue.coverage > 0), bool)
 
 
 def _beside(mask: Mask, hidden: Mask) -> Mask:

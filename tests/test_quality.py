@@ -96,6 +96,19 @@ def test_tissue_below_thin_black_ink_is_found_where_it_is(tissue: Rgb, tmp_path:
     assert not quality.hinders(1000, 500)
 
 
+@pytest.mark.parametrize("pen", [(150, 200, 240), (110, 180, 230), (120, 210, 210), (150, 220, 150)])
+def test_tissue_below_a_pale_pen_of_a_colour_that_no_stain_has_is_left_out(
+    tissue: Rgb, tmp_path: Path, pen: tuple[int, int, int]
+) -> None:
+    pixels = tissue.copy()
+    pixels[600:1400] = (tissue[600:1400] * (np.array(pen) / 245)).clip(0, 255).astype(np.uint8)
+    quality = quality_of(pixels, tmp_path)
+    beside_mm2 = 0.75 * SIDE * (0.75 * SIDE - 800) * MPP**2 / 1e6
+    assert quality.examinable.area_mm2() == pytest.approx(beside_mm2, rel=0.2)  # a fringe of 16 um is left out, too
+    assert all(quality.hinders(x, y) for x in range(400, 1700, 100) for y in range(700, 1400, 100))
+    assert not any(quality.hinders(x, y) for x in range(400, 1700, 100) for y in (300, 450, 500, 1500, 1600))
+
+
 def test_tissue_that_takes_more_stain_is_in_no_shadow(tissue: Rgb, tmp_path: Path) -> None:
     pixels = tissue.copy()
     pixels[700:1100] = (255 * (tissue[700:1100] / 255) ** 1.7).astype(np.uint8)
