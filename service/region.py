@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from xml.etree.ElementTree import ParseError
@@ -117,9 +118,9 @@ def region_of(value: Mapping[str, Any]) -> Region:
     if "type" in value:
         return _outline(value)
     try:
-        return Box(value["x"], value["y"], value["width"], value["height"])
-    except KeyError as error:
-        raise RegionInvalid(f"a region needs {error}; {EXPECTED}") from None
+        return Box(*(index(value[side]) for side in ("x", "y", "width", "height")))
+    except (KeyError, TypeError) as error:
+        raise RegionInvalid(f"the region cannot be read ({error}); {EXPECTED}") from None
 
 
 def region_json(region: Region) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from service.readers.colour_profile import Colour, ColourProfile
 from service.readers.levels import Levels
 from service.readers.levels import Rgb as Rgb
 from service.readers.opening import open_reader, slide_name
-from service.readers.slide_metadata import positive_number
+from service.readers.slide_metadata import Mpp, positive_number
 
 MppSource: TypeAlias = Literal["request", "slide", "objective-power"]
 
@@ -175,15 +175,16 @@ class Slide:
     def _number(self, name: str) -> float | None:
         return positive_number(self._property(name))
 
-    def _resolution(self, requested: float | None) -> tuple[tuple[float, float] | None, MppSource | None]:
+    def _resolution(self, requested: float | None) -> tuple[Mpp | None, MppSource | None]:
         """Choose the request's word, else the slide's, else the objective's; never guess."""
         if requested is not None:
             return (requested, requested), "request"
-        claimed = self.claimed_mpp
-        if claimed and all(PLAUSIBLE_MPP[0] <= value <= PLAUSIBLE_MPP[1] for value in claimed):
-            return claimed, "slide"
-        if self.objective_power:
-            return (10 / self.objective_power, 10 / self.objective_power), "objective-power"
+        by_objective = (10 / self.objective_power,) * 2 if self.objective_power else None
+        sources: tuple[tuple[Mpp | None, MppSource], ...]
+        sources = ((self.claimed_mpp, "slide"), (by_objective, "objective-power"))
+        for found, source in sources:
+            if found and all(PLAUSIBLE_MPP[0] <= value <= PLAUSIBLE_MPP[1] for value in found):
+                return found, source
         return None, None
 
     def require_mpp(self) -> tuple[float, float]:

@@ -41,6 +41,12 @@ RING = {"type": "Polygon", "coordinates": [SQUARE, HOLE]}
 AREA = 100 * 100 - 20 * 20
 
 
+@pytest.mark.parametrize("x", ["1", None, 0.5, [1]])
+def test_a_rectangle_of_anything_but_whole_px_is_refused_with_a_code(x: Any) -> None:
+    with pytest.raises(RegionInvalid, match="cannot be read"):
+        region_of({"x": x, "y": 0, "width": 10, "height": 10})
+
+
 def test_what_is_excluded_is_cut_out() -> None:
     whole, hole = (region_of({"type": "Polygon", "coordinates": [ring]}) for ring in (SQUARE, HOLE))
     assert region_json(outline_of(whole).without(outline_of(hole))) == region_json(region_of(RING))

@@ -37,7 +37,9 @@ def test_without_a_plausible_mpp_the_objective_tells(tmp_path: Path, properties:
         assert slide.require_mpp() == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("properties", ["Filename = x", "AppMag = 0", "MPP = nan", "MPP = -0.25", "AppMag = forty"])
+@pytest.mark.parametrize(
+    "properties", ["Filename = x", "AppMag = 0", "MPP = nan", "MPP = -0.25", "AppMag = forty", "AppMag = 1e9"]
+)
 def test_mpp_is_never_guessed(tmp_path: Path, properties: str) -> None:
     with open_slide(write_svs(tmp_path / "none.svs", PIXELS, properties)) as slide:
         assert (slide.mpp, slide.mpp_source) == (None, None)

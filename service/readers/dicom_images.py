@@ -136,7 +136,20 @@ def read_header(path: Path) -> "Dataset | None":
     for tag in list(header.keys()):
         if getattr(header.get_item(tag, keep_deferred=True), "length", 0) > LONG_BYTES:
             del header[tag]
+    _drop_damaged(header)
     return header
+
+
+def _drop_damaged(header: "Dataset") -> None:
+    """Leave out values that cannot be read: pydicom would say so wherever one is asked for, and in its own words."""
+    for tag in list(header.keys()):
+        try:
+            value = header[tag].value if header[tag].VR == "SQ" else ()
+        except Exception:  # noqa: BLE001  of a value that breaks the standard pydicom raises anything
+            del header[tag]
+            continue
+        for item in value:
+            _drop_damaged(item)
 
 
 def _undeflated(meta: "Dataset") -> "Dataset":

@@ -7,7 +7,7 @@ white, as glass is. What cannot be decoded is an error that names the tile.
 import math
 import threading
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,8 @@ class Levels:
         self.name = name
         self.dimensions = opened.reader.level_dimensions
         self.downsamples = _meant_downsamples(opened.reader)
-        self.properties = dict(opened.reader.properties)  # a handle that failed a read tells nothing any more
+        facts = opened.reader.properties  # read now: a handle that failed a read tells nothing any more
+        self.properties: dict[str, Any] = {name: facts.get(name) for name in facts}  # None of names that are no UTF-8
         self._opened, self._reader = opened, opened.reader
         self._reader_downsamples = opened.reader.level_downsamples
         self._lock = threading.Lock()

@@ -22,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.errors import ArchiveUnsafe, NotASlide, SlideAmbiguous, SlideUnsupported
+from service.errors import ArchiveUnsafe, NotASlide, SlideAmbiguous, SlideDamaged, SlideUnsupported
 from service.intake.archive import slide_in, unpack
 from service.readers.levels import Rgb
 from service.readers.slide_folders import slides_in
@@ -251,6 +251,14 @@ def test_focal_planes_in_files_of_their_own_are_unsupported_too(slide: Path) -> 
 def test_a_real_slide_without_an_image_type_is_unsupported(shared: Path) -> None:
     with pytest.raises(SlideUnsupported, match="without an image type"):
         open_slide(shared / "data/slides/small_dicom.dcm")
+
+
+def test_a_value_that_cannot_be_read_is_damage(slide: Path) -> None:
+    """Here Rows, of a kind of value that there is not; pydicom says so in its own words, whoever asks for it."""
+    for file in slide.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"\x28\0\x10\0US", b"\x28\0\x10\0WL"))
+    with pytest.raises(SlideDamaged):
+        open_slide(slide)
 
 
 def test_what_is_kept_to_read_a_slide_goes_when_it_is_closed(slide: Path, monkeypatch: Any, tmp_path: Path) -> None:

@@ -161,6 +161,14 @@ def test_a_tile_of_which_part_is_lost_is_damage_in_a_slide_of_every_maker(vendor
         examined(path)
 
 
+def test_a_fact_with_a_name_that_is_no_text_is_nothing(tmp_path: Path) -> None:
+    path = write_mirax(tmp_path / "a.mrxs")
+    index = tmp_path / "a/Slidedat.ini"
+    index.write_bytes(index.read_bytes().replace(b"[LEVEL]\n", b"[LEVEL]\nS\xd3\xd6=1\n"))
+    with open_slide(path) as slide:
+        assert slide.mpp == (0.25, 0.25)
+
+
 def test_openslide_says_nothing_of_it(tmp_path: Path) -> None:
     """Where it does, there is less to check."""
     path = write_mirax(tmp_path / "a.mrxs")
