@@ -169,8 +169,7 @@ class Slide:
         return self._ask(fingerprint_of, self.files)
 
     def _property(self, name: str) -> Any:
-        properties = self._levels.properties
-        return properties.get(f"openslide.{name}", properties.get(f"tiffslide.{name}"))
+        return self._levels.properties.get(f"openslide.{name}")
 
     def _number(self, name: str) -> float | None:
         return positive_number(self._property(name))

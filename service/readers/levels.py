@@ -33,7 +33,9 @@ class Levels:
         self.dimensions = opened.reader.level_dimensions
         self.downsamples = _meant_downsamples(opened.reader)
         facts = opened.reader.properties  # read now: a handle that failed a read tells nothing any more
-        self.properties: dict[str, Any] = {name: facts.get(name) for name in facts}  # None of names that are no UTF-8
+        self.properties: dict[str, Any] = {  # as OpenSlide calls them; None of names that are no UTF-8
+            key.replace("tiffslide.", "openslide."): facts.get(key) for key in facts
+        }
         self._opened, self._reader = opened, opened.reader
         self._reader_downsamples = opened.reader.level_downsamples
         self._lock = threading.Lock()
@@ -134,8 +136,7 @@ class Levels:
 
     def _damaged_tile(self, level: int, box: Box) -> Box | None:
         """Find the first tile in a box that cannot be decoded (level px)."""
-        prefix = "openslide" if self._opened.name == "openslide" else "tiffslide"
-        sides = (self.properties.get(f"{prefix}.level[{level}].tile-{side}") for side in ("width", "height"))
+        sides = (self.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
         width, height = (positive_number(side) for side in sides)
         reader = self._opened.open_again()
         try:

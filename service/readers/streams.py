@@ -147,19 +147,17 @@ def check_of(page: Any) -> Callable[[bytes], None] | None:
 def _of_mirax(folder: Path, properties: Mapping[str, Any]) -> Iterator[Stream]:
     """List the images of a MIRAX slide by its index, in which OpenSlide found no fault."""
     index = (folder / properties["mirax.HIERARCHICAL.INDEXFILE"]).read_bytes()
-    root = _number(index, INDEX_VERSION_BYTES + len(properties["mirax.GENERAL.SLIDE_ID"].encode()))
-    for level in range(int(properties["openslide.level-count"])):
-        page = _number(index, _number(index, root + 4 * level) + 4)
-        while page:
-            end = page + 8 + 16 * _number(index, page)
+    id_bytes = len(properties["mirax.GENERAL.SLIDE_ID"].encode())
+    (root,) = struct.unpack_from("<i", index, INDEX_VERSION_BYTES + id_bytes)
+    for (level,) in struct.iter_unpack("<i", index[root : root + 4 * int(properties["openslide.level-count"])]):
+        _, page = struct.unpack_from("<ii", index, level)
+        more = True
+        while more:  # one page lies behind the other
+            count, more = struct.unpack_from("<ii", index, page)
+            end = page + 8 + 16 * count
             for _, offset, length, number in struct.iter_unpack("<4i", index[page + 8 : end]):
-                file = folder / properties[f"mirax.DATAFILE.FILE_{number}"]
-                yield Stream(file, offset, length, require_sound)
-            page = _number(index, page + 4)
-
-
-def _number(index: bytes, place: int) -> int:
-    return int.from_bytes(index[place : place + 4], "little")
+                yield Stream(folder / properties[f"mirax.DATAFILE.FILE_{number}"], offset, length, require_sound)
+            page = end
 
 
 def _of_dicom(file: Path) -> Iterator[Stream]:
