@@ -245,7 +245,7 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
             return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
         if vendor == "aperio" or reader.level_dimensions == contents.level_dimensions:
             opened = _checked(reader, path, (path,), lambda: _openslide(path))
-            mpp = opened.mpp if vendor == "aperio" else contents.slide.mpp
+            mpp = opened.mpp if vendor == "aperio" else contents.mpp
             return replace(opened, mpp=mpp, warnings=contents.warnings, icc=contents.icc)
         reader.close()
     return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
@@ -268,9 +268,7 @@ def _open_tiffslide(
         except Exception as error:  # a damaged TIFF raises anything here, ZeroDivisionError included
             raise _not_readable(name) from error
 
-    mpp = contents.slide.mpp
-    turned = mpp[::-1] if mpp and contents.orientation > 4 else mpp
-    return OpenedSlide(opened(), "tiffslide", opened, (file,), turned, contents.warnings, contents.icc)
+    return OpenedSlide(opened(), "tiffslide", opened, (file,), contents.mpp, contents.warnings, contents.icc)
 
 
 def _open_url(url: str) -> OpenedSlide:

@@ -47,9 +47,8 @@ def open_plain(path: Path, contents: TiffContents | None = None) -> OpenedSlide:
     except Exception as error:  # a damaged image raises anything here, struct.error included
         raise SlideDamaged(f"{path.name}: {error}; copy the file again") from error
     reader: Reader = openslide.ImageSlide(colours)
-    mpp = None if contents is None else contents.slide.mpp
-    turned = mpp[::-1] if mpp and contents and contents.orientation > 4 else mpp
-    return OpenedSlide(reader, "pillow", lambda: reader, (path,), turned, contents.warnings if contents else (), icc)
+    mpp, warnings = (contents.mpp, contents.warnings) if contents else (None, ())
+    return OpenedSlide(reader, "pillow", lambda: reader, (path,), mpp, warnings, icc)
 
 
 def is_image(path: Path) -> bool:

@@ -57,6 +57,12 @@ class TiffContents:
     vendors_own: bool  # a format whose pages are not what they seem
     properties: Mapping[str, str]
 
+    @property
+    def mpp(self) -> Mpp | None:
+        """Um per px (x, y) of the slide, turned as its picture is."""
+        own = self.slide.mpp
+        return own[::-1] if own and self.orientation > 4 else own
+
 
 def read_contents(file: BinaryIO, name: str) -> TiffContents:
     """Choose the slide in an open TIFF, and check that it is 8-bit RGB of a plausible size, all inside the file.
