@@ -47,7 +47,15 @@ from service.readers.plain_images import open_plain
 from service.readers.remote import open_remote
 from service.readers.slide_metadata import Mpp, positive_number
 from service.readers.streams import MAX_TILE_PIXELS
-from service.readers.tiff_images import CONVERT, TIFF_MAGIC, TiffContents, check_size, ndpi_planes, read_contents
+from service.readers.tiff_images import (
+    CONVERT,
+    TIFF_MAGIC,
+    TiffContents,
+    check_size,
+    ndpi_planes,
+    read_contents,
+    require_objective,
+)
 from service.refusals import SourceUnavailable
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -100,6 +108,8 @@ def open_reader(path: str | Path) -> OpenedSlide:
                 f"{path.name} is only the index of a MIRAX slide; put its folder beside it, or send a zip of both"
             )
         return open_plain(path)
+    if vendor == "leica":
+        require_objective(path)
     return _open_openslide(path, own_files(path, "" if vendor == "hamamatsu" and magic in TIFF_MAGIC else vendor))
 
 

@@ -35,6 +35,7 @@ UNITS_UM = {
 }
 IMAGEJ_UNITS_UM = UNITS_UM | {"micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "inch": 25400.0, "meter": 1e6}
 TAG_UNITS_UM = {2: 25400.0, 3: 10000.0}  # inch, centimetre
+VIEW = ("offsetX", "offsetY", "sizeX", "sizeY")  # Leica's
 DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 270, 282, 283, 296
 
 
@@ -146,6 +147,25 @@ def _pixels_mpp(pixels: Element) -> Mpp | None:
     except (KeyError, ValueError):
         return None
     return (x, y) if positive_number(x) and positive_number(y) else None
+
+
+def lacks_objective(description: str) -> bool:
+    """Tell whether Leica's XML names no objective for an image that is no overview of the glass.
+
+    Raises ValueError where it is not well-formed.
+    """
+    try:
+        root = defusedxml.ElementTree.fromstring(description, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, LookupError) as error:
+        raise ValueError(f"Leica's XML cannot be read ({type(error).__name__})") from error
+    for collection in root.findall("{*}collection"):
+        glass = ["0", "0", collection.get("sizeX"), collection.get("sizeY")]
+        for image in collection.findall("{*}image"):
+            view = image.find("{*}view")
+            overview = view is not None and [view.get(key) for key in VIEW] == glass
+            if not overview and not image.findtext("{*}scanSettings/{*}objectiveSettings/{*}objective"):
+                return True
+    return False
 
 
 def tag_mpp(page: Any, description: str) -> Mpp | None:

@@ -7,6 +7,7 @@ be asked for it then, reads what lies past the end of a file as plausible pixels
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
@@ -24,8 +25,17 @@ from service.errors import (
 )
 from service.readers.image_series import ASSOCIATED, Page, Picture, Warnings, choose_slide, is_reduced
 from service.readers.jpeg_tiles import is_subsampled
-from service.readers.slide_metadata import Mpp, OmeImage, description_of, is_ome, ome_images, positive_number, tag_mpp
-from service.readers.streams import HEADER_BYTES, JPEG, JPEG_2000, LostPixels, check_of
+from service.readers.slide_metadata import (
+    Mpp,
+    OmeImage,
+    description_of,
+    is_ome,
+    lacks_objective,
+    ome_images,
+    positive_number,
+    tag_mpp,
+)
+from service.readers.streams import DAMAGED_TIFF, HEADER_BYTES, JPEG, JPEG_2000, LostPixels, check_of
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 10**11  # four times the largest x40 slides (200,000 x 120,000)
@@ -141,6 +151,13 @@ def _contents(tiff: tifffile.TiffFile, name: str, size: int) -> TiffContents:
         vendors_own=any(getattr(tiff, f"is_{vendor}") for vendor in VENDORS),
         properties=_aperio_properties(description),
     )
+
+
+def require_objective(path: Path) -> None:
+    """Raise SlideDamaged for a Leica slide without an objective: OpenSlide would end the whole process."""
+    with suppress(*DAMAGED_TIFF), tifffile.TiffFile(path) as tiff:  # of what it cannot read OpenSlide says so
+        if lacks_objective(description_of(tiff.pages.first)):
+            raise SlideDamaged(f"{path.name}: its header names no objective; export it anew")
 
 
 def ndpi_planes(path: Path) -> int:

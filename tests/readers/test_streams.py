@@ -161,6 +161,18 @@ def test_a_tile_of_which_part_is_lost_is_damage_in_a_slide_of_every_maker(vendor
         examined(path)
 
 
+OVERVIEW = """<image><view sizeX="400000" sizeY="400000" offsetX="0" offsetY="0"/><pixels sizeX="256" sizeY="256">
+<dimension sizeX="256" sizeY="256" r="0" ifd="2"/></pixels><scanSettings><illuminationSettings><illuminationSource>
+brightfield</illuminationSource></illuminationSettings></scanSettings></image>"""
+
+
+def test_a_leica_slide_without_an_objective_is_damaged_and_ends_no_process(tmp_path: Path) -> None:
+    """OpenSlide 4.0.1 does not survive it, but of an overview of the glass."""
+    with pytest.raises(SlideDamaged, match="names no objective"):
+        open_slide(write_tiff(tmp_path / "a.scn", LEICA.replace("<objective>40</objective>", "")))
+    examined(write_tiff(tmp_path / "b.scn", LEICA.replace("<image>", f"{OVERVIEW}<image>", 1), levels=3))
+
+
 def test_a_fact_with_a_name_that_is_no_text_is_nothing(tmp_path: Path) -> None:
     path = write_mirax(tmp_path / "a.mrxs")
     index = tmp_path / "a/Slidedat.ini"
