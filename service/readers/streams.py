@@ -103,10 +103,29 @@ def require_streams(files: Sequence[Path], properties: Mapping[str, Any], checke
         streams = chain.from_iterable(map(_of_dicom, files))
     else:
         streams = _of_tiff(files[0], checked)
-    batches = iter(lambda: list(islice(streams, BATCH)), [])
-    with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(_check, batches):
-            pass
+    apart = _apart(streams, 2 * sum(file.stat().st_size for file in files))
+    batches = iter(lambda: list(islice(apart, BATCH)), [])
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(_check, batches):
+                pass
+    except (struct.error, LookupError, OSError) as error:
+        raise LostPixels(f"its index leads nowhere ({type(error).__name__})") from error
+
+
+def _apart(streams: Iterable[Stream], most_bytes: int) -> Iterator[Stream]:
+    """Give each stream once, of tiles that share one. Raises LostPixels where they are more than a file can hold.
+
+    An index of a few bytes could else have the same bytes read for days.
+    """
+    seen: set[tuple[Path, int]] = set()
+    for stream in streams:
+        if (stream.file, stream.offset) not in seen:
+            seen.add((stream.file, stream.offset))
+            most_bytes -= stream.length
+            if most_bytes < 0:
+                raise LostPixels("its tiles lie over one another")
+            yield stream
 
 
 def _check(streams: Iterable[Stream]) -> None:
@@ -154,6 +173,8 @@ def _of_mirax(folder: Path, properties: Mapping[str, Any]) -> Iterator[Stream]:
         more = True
         while more:  # one page lies behind the other
             count, more = struct.unpack_from("<ii", index, page)
+            if count < 0:  # it would lead back, for ever
+                raise LookupError
             end = page + 8 + 16 * count
             for _, offset, length, number in struct.iter_unpack("<4i", index[page + 8 : end]):
                 yield Stream(folder / properties[f"mirax.DATAFILE.FILE_{number}"], offset, length, require_sound)

@@ -11,8 +11,9 @@ makes it need not know who is to be told: the announcement is shared out later, 
 configured. The row of a try that failed is tried again, and its number tells the other system that it is the same.
 
 What is of one order goes out in order: its stream. A message that the other system does not take holds up its stream
-only; no answer at all holds up the channel, until another message asks and has one. Nothing is sent of a result that is held (`service.store.holds`). A result
-that goes to another order is taken back first: until every system that was told has taken that, nobody is told more.
+only; no answer at all holds up the channel, until another message asks and has one. Nothing is sent of a result that is
+held (`service.store.holds`). A result that goes to another order is taken back first: until every system that was told
+has taken that, nobody is told more.
 """
 
 import threading

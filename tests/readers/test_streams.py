@@ -181,6 +181,25 @@ def test_a_fact_with_a_name_that_is_no_text_is_nothing(tmp_path: Path) -> None:
         assert slide.mpp == (0.25, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("place", "numbers", "message"),
+    [
+        (-16 * 16, [value for at in range(16) for value in (at, at, 1_000_000, 0)], "lie over one another"),
+        (-16 * 16 - 8, [-2, 1], "leads nowhere"),
+    ],
+)
+def test_an_index_that_leads_on_for_ever_is_damage(
+    place: int, numbers: list[int], message: str, tmp_path: Path
+) -> None:
+    path = write_mirax(tmp_path / "a.mrxs")
+    index = tmp_path / "a/Index.dat"
+    content = bytearray(index.read_bytes())
+    struct.pack_into(f"<{len(numbers)}i", content, len(content) + place, *numbers)
+    index.write_bytes(content)
+    with pytest.raises(SlideDamaged, match=message):
+        examined(path)
+
+
 def test_openslide_says_nothing_of_it(tmp_path: Path) -> None:
     """Where it does, there is less to check."""
     path = write_mirax(tmp_path / "a.mrxs")
