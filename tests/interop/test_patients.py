@@ -12,6 +12,7 @@ def test_what_was_signed_for_one_patient_goes_to_no_other_by_itself(site: Site) 
     analysis_id = result_of(site, ANNA, "ORD-1", "S1-1", 1)
     site.sign(analysis_id)
     site.wait_until(lambda: [field(each, "OBR", 25) for each in site.lis.of("ORD-1")] == ["P", "F"])
+    site.wait_until(lambda: site.fhir.reports(analysis_id))
     said = site.tell(BERTA, *order("ORD-2", "S1-1"), f3="OTHER")
     assert field(said, "MSA", 1) == "AA"
     site.settle()
