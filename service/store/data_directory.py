@@ -18,6 +18,8 @@ from sqlalchemy import Column, Connection, Engine, Integer, String, Table, inser
 from service.errors import SettingsInvalid
 from service.files import private_file, writable, write_whole
 from service.store.database import analyses, hold_lock, metadata, reading, slides, writing
+from service.store.results import file_name
+from service.store.storage import RESULTS, SLIDES
 
 MARK = "service-id"
 NEWEST = 3  # results, or slides, of which one must be there
@@ -55,10 +57,10 @@ def _require_newest(connection: Connection, folder: Path, mark: str) -> None:
     """
     succeeded = select(analyses.c.id, analyses.c.result_sha256).where(analyses.c.status == "succeeded")
     sound = succeeded.where(analyses.c.damage.is_(None)).order_by(analyses.c.finished_at.desc()).limit(NEWEST)
-    paths = [folder / "results" / row.id / f"report-{row.result_sha256}.json" for row in connection.execute(sound)]
+    paths = [folder / RESULTS / row.id / file_name("report", row.result_sha256) for row in connection.execute(sound)]
     what, lost = "results", "`mitosis verify --stored` notes what is lost for good"
     if mark and not paths and connection.execute(succeeded.limit(1)).first() is None:
-        ours = select(slides.c.path).where(slides.c.path.startswith("slides/"))
+        ours = select(slides.c.path).where(slides.c.path.startswith(f"{SLIDES}/"))
         newest = connection.execute(ours.order_by(slides.c.created_at.desc()).limit(NEWEST)).scalars()
         paths = [folder / path for path in newest]
         what, lost = "slides", f"where they are lost for good, write {mark} into its file {MARK}"

@@ -37,10 +37,16 @@ from service.store.storage import Storage
 
 MAX_CANDIDATES = 5000  # the most probable ones
 ARRAYS = ("map", "tissue")  # kinds of files beside the report
+KINDS = ("report", *ARRAYS)
 PAGE = 500  # analyses that are checked at a time
 _one_map = threading.Lock()  # at a time: that of a large slide is 200 MB
 
 log = structlog.get_logger(__name__)
+
+
+def file_name(kind: str, report_sha256: str) -> str:
+    """Name a file of a result by its kind, report, map or tissue, and the checksum of the report."""
+    return f"{kind}-{report_sha256}.{'json' if kind == 'report' else 'npz'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,8 @@ class Result:
         return cls(folder, analysis.result_sha256, analysis.id, analysis.files or {}, engine)
 
     def path(self, kind: str) -> Path:
-        """Name the file of a kind: report, map, tissue."""
-        return self.folder / f"{kind}-{self.sha256}.{'json' if kind == 'report' else 'npz'}"
+        """Name the file of a kind."""
+        return self.folder / file_name(kind, self.sha256)
 
     def content(self) -> bytes:
         """Read the report's bytes. Raises StoredDamaged; NotFound where it was deleted meanwhile."""
@@ -172,19 +178,19 @@ def write_result(folder: Path, report: bytes, arrays: Mapping[str, Path]) -> tup
     OutputUnwritable, OSError.
     """
     digest, files = hashlib.sha256(report).hexdigest(), {kind: file_sha256(path) for kind, path in arrays.items()}
-    written = folder / f"report-{digest}.json"
+    written = folder / file_name("report", digest)
     write_whole(written, report, durable=False)
     for path in (written, *arrays.values()):
         sync_file(path)
     for kind, path in arrays.items():
-        path.replace(folder / f"{kind}-{digest}.npz")
+        path.replace(folder / file_name(kind, digest))
     sync_folder(folder)
     return digest, files
 
 
 def remove_leftovers(folder: Path, digest: str) -> None:
     """Delete all but a result's files: what it was made of, and what starts left that ended before they counted."""
-    for pattern in ("map.*", "plan.*", "*.partial*", "report-*", *(f"{kind}-*" for kind in ARRAYS)):
+    for pattern in ("map.*", "plan.*", "*.partial*", *(f"{kind}-*" for kind in KINDS)):
         for leftover in folder.glob(pattern):
             if digest not in leftover.name:
                 leftover.unlink(missing_ok=True)
@@ -235,7 +241,7 @@ def check_all(engine: Engine, storage: Storage) -> Iterator[tuple[str, list[str]
 
 
 def _check(result: Result) -> Iterator[str]:
-    for kind in ("report", *ARRAYS):
+    for kind in KINDS:
         try:
             result.has(kind)
         except StoredDamaged as error:

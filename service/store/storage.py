@@ -30,6 +30,7 @@ from service.files import close_to_others, file_sha256, free_bytes, private_fold
 from service.refusals import NotFound, OffsetConflict, UploadTooLarge
 
 BUFFER_BYTES = 1 << 20  # a thread is worth starting for so much
+INCOMING, SLIDES, RESULTS = "incoming", "slides", "results"  # folders of the data directory
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _disk = anyio.CapacityLimiter(8)  # threads of its own: status calls must not wait behind slow disks
@@ -50,7 +51,7 @@ class Storage:
 
     def __init__(self, folder: Path, roots: Sequence[str] = ()) -> None:
         self.folder, self.roots = folder, roots
-        self.incoming, self.slides, self.results = (folder / name for name in ("incoming", "slides", "results"))
+        self.incoming, self.slides, self.results = folder / INCOMING, folder / SLIDES, folder / RESULTS
         open_data_dir(folder)
         for part in (self.incoming, self.slides, self.results):
             private_folder(part)
@@ -137,7 +138,7 @@ def open_data_dir(folder: Path) -> None:
     if not folder.exists():
         private_folder(folder)
     with writable(folder):
-        is_ours, found = (folder / "results").exists(), folder.stat()
+        is_ours, found = (folder / RESULTS).exists(), folder.stat()
     if is_ours and found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
         close_to_others(folder)
     elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
