@@ -20,6 +20,7 @@ from tests.databases import job_store
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
 from tests.drawn import dense_crop
+from tests.leftovers import hold, sweep
 
 FIELD_MPP = 0.25
 
@@ -100,6 +101,12 @@ def private_name() -> str:
     if name == "localhost" or not addresses or any(map(is_public, addresses)):
         pytest.skip("needs a name of this machine with a private address")
     return name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leftovers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    sweep()
+    hold(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,7 @@ from typing import Self
 
 import pytest
 
+from tests.leftovers import SERVERS, hold
 from tests.waiting import wait_until
 
 PASSWORD = "a-password-of-the-tests"
@@ -39,7 +40,8 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="mitosis-tests-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=SERVERS))
+        hold(self.folder)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -69,7 +71,7 @@ class Server(ABC):
         """Start a command, and wait until it answers."""
         log = self.folder.with_suffix(".log")
         with log.open("ab") as output:
-            process = self.process = subprocess.Popen(command, stdout=output, stderr=output, user=user, cwd="/")
+            process = self.process = subprocess.Popen(command, stdout=output, stderr=output, user=user, cwd=self.folder)
         wait_until(lambda: self.ready() or process.poll() is not None, told=lambda: log.read_text()[-2000:])
         assert process.poll() is None, log.read_text()[-2000:]
         log.unlink()
