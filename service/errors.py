@@ -35,6 +35,7 @@ MitosisError
     |-- SettingsInvalid       settings-invalid      the service's settings contradict each other or are unsafe
     |-- StorageFull           storage-full          no room left on the disk
     |-- StoredDamaged         stored-damaged        a stored file is missing, cut short or edited
+    |-- StoredNewer           stored-newer           a stored file is whole, but of a later release
     |-- WorkerLost            worker-lost           the analysis ended its worker too often
     |-- TimeLimitExceeded     time-limit-exceeded   the analysis took longer than is allowed
     |-- AuditBroken           audit-broken          the audit log is not what was written
@@ -189,6 +190,10 @@ class StorageFull(Failure, code="storage-full"):
 
 class StoredDamaged(Failure, code="stored-damaged"):
     """A stored file is not what the service wrote: it is missing, cut short or edited."""
+
+
+class StoredNewer(Failure, code="stored-newer"):
+    """A stored file is whole, but of a later release than this one: start that release."""
 
 
 class WorkerLost(Failure, code="worker-lost"):

@@ -49,7 +49,7 @@ BY_STATUS: Mapping[int, tuple[type[MitosisError], ...]] = {
     ),
     428: (refusals.PreconditionRequired,),
     429: (refusals.TooManyRequests,),
-    500: (errors.CardInvalid, errors.InternalError, errors.OutputUnwritable, errors.StoredDamaged),
+    500: (errors.CardInvalid, errors.InternalError, errors.OutputUnwritable, errors.StoredDamaged, errors.StoredNewer),
     503: (
         *(refusals.QueueUnavailable, refusals.SourceUnavailable, refusals.DatabaseUnavailable),
         refusals.ProviderUnavailable,

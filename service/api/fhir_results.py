@@ -15,7 +15,7 @@ from service.api.auth import Reader
 from service.api.errors import left_out
 from service.api.fhir import MEDIA_TYPE, answer, outcomes
 from service.api.state import State, StateOf
-from service.errors import StoredDamaged
+from service.errors import StoredDamaged, StoredNewer
 from service.export.fhir_order import Resource, accession, subject
 from service.interop.fhir_served import Part, analysis_of, served
 from service.interop.result_version import ResultVersion, find_version, require_released
@@ -93,7 +93,7 @@ def _entries(state: State, analysis: Analysis, wanted: _Wanted, request: Request
         address, report = next(iter(served(version, state.settings).items()))
     except (NotFound, NotFinished):
         return []
-    except (StoredDamaged, FormatUnavailable) as error:
+    except (StoredDamaged, StoredNewer, FormatUnavailable) as error:
         said = left_out(f"DiagnosticReport/{analysis.id}", error)
         return [{"resource": said, "search": {"mode": "outcome"}}]
     return [{"fullUrl": f"{request.base_url}fhir/{address}", "resource": report, "search": {"mode": "match"}}]

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import structlog
 from sqlalchemy import Engine, Row
 
-from service.errors import StoredDamaged
+from service.errors import StoredDamaged, StoredNewer
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
 from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
@@ -97,7 +97,7 @@ def _try(
         outbox.give_back(engine, row)
         log.warning("result held", **facts)
         return "waits"
-    except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished, StoredDamaged) as error:
+    except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished, StoredDamaged, StoredNewer) as error:
         outbox.settle(engine, row, "refused", str(error))
         log.error("result refused", **facts, reason=type(error).__name__)  # its words may be the other system's
     except DeliveryDeclined as error:

@@ -11,11 +11,12 @@ What was read is kept for a while.
 """
 
 import hashlib
+import json
 import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,8 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine, select, update
 
-from service.errors import StoredDamaged
+from service import __version__
+from service.errors import StoredDamaged, StoredNewer
 from service.files import file_sha256, sync_file, sync_folder, write_whole
 from service.mitotic_figures import find_mitotic_figures, within
 from service.probability_map import ProbabilityMap
@@ -118,17 +120,30 @@ class Result:
         advice = "restore it from the backup, or analyse the slide again"
         return StoredDamaged(f"the {kind} of analysis {self.analysis_id} is not what was stored: {what}; {advice}")
 
+    @contextmanager
+    def _of_today(self, kind: str) -> Iterator[None]:
+        """Judge what is as it was written and yet cannot be read: a later release wrote it. Raises StoredNewer."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError) as error:
+            raise StoredNewer(
+                f"the {kind} of analysis {self.analysis_id} is whole, but release {__version__} cannot read it; start "
+                f"the later release that wrote it ({_writer(self.content())})"
+            ) from error
+
     def report(self) -> Report:
-        """Read what the machine found. Raises StoredDamaged, NotFound."""
+        """Read what the machine found. Raises StoredDamaged, StoredNewer, NotFound."""
         return _report(self)
 
     def quality(self) -> QualityMap | None:
-        """Read the quality map; None where none was kept. Raises StoredDamaged, NotFound."""
-        return QualityMap.load(self.path("tissue")) if self.has("tissue") else None
+        """Read the quality map; None where none was kept. Raises as `report`."""
+        with self._of_today("tissue"):
+            return QualityMap.load(self.path("tissue")) if self.has("tissue") else None
 
     def probabilities(self) -> ProbabilityMap | None:
-        """Read the probability map; None where none was kept. Raises StoredDamaged, NotFound."""
-        return ProbabilityMap.load(self.path("map")) if self.has("map") else None
+        """Read the probability map; None where none was kept. Raises as `report`."""
+        with self._of_today("map"):
+            return ProbabilityMap.load(self.path("map")) if self.has("map") else None
 
     def glass(self) -> QualityMap:
         """Read the map of the tissue that was examined. Raises NotFinished where it was not saved, and as `quality`."""
@@ -141,7 +156,16 @@ class Result:
 
 @lru_cache(maxsize=8)
 def _report(result: Result) -> Report:
-    return Report.model_validate_json(result.content())
+    with result._of_today("report"):
+        return Report.model_validate_json(result.content())
+
+
+def _writer(report: bytes) -> str:
+    """Say which release wrote a report, as it says itself."""
+    try:
+        return str(json.loads(report)["software"]["version"])
+    except (ValueError, LookupError, TypeError):
+        return "it does not say which"
 
 
 @lru_cache(maxsize=4)
@@ -250,7 +274,9 @@ def _check(result: Result) -> Iterator[str]:
 
 def _mended(result: Result, tenant: str) -> None:
     with writing(result.engine) as connection:
-        connection.execute(update(analyses).where(analyses.c.id == result.analysis_id).values(damage=None))
+        connection.execute(
+            update(analyses).where(analyses.c.id == result.analysis_id).values(damage=None, summary=None)
+        )
         audit.record(connection, tenant, "storage", "damage_mended", result.analysis_id)
 
 

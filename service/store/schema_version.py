@@ -2,11 +2,19 @@
 
 import alembic.command
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Column, Engine, Integer, String, Table
 
 from service.errors import ParameterInvalid
-from service.store.database import migrating, reading
+from service.store.database import metadata, migrating, reading
 from service.store.migrations import alembic_config, known_revision, revision_of
+
+# One row: the release that brought the tables to their revision, for earlier ones to name.
+upgraded_by = Table(
+    "upgraded_by",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1
+    Column("version", String(100), nullable=False),
+)
 
 
 def downgrade(engine: Engine, revision: str) -> None:

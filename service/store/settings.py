@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from service import __version__
 from service.errors import SettingsInvalid
 from service.mitotic_definitions import RESULTS
 from service.model_card import DEFAULT_MODEL
@@ -32,6 +33,9 @@ PREFIX: Final = "mitosis_"  # in small letters, as of secret files
 OTHERS: Final = ("mitosis_key", "mitosis_server", "mitosis_cache_dir")  # variables that commands read
 BY_KUBERNETES = re.compile(r".*_(service_host|service_port(_.*)?|port(_\d+_(tcp|udp|sctp)(_\w+)?)?)")
 NO_PORT: Final = "it has no port that is a number; in a password / # ? @ : are written as %2F ..."  # of a URL
+NO_SETTING: Final = (
+    f"setting of release {__version__}: misspelt, or of a later one? All that there are, are in docs/settings.md"
+)
 BLANK: Final = "\ufeff \t\r\n"  # at the ends of what an editor of another system wrote
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -242,7 +246,7 @@ def _refuse_unknown(secrets: Any) -> None:
     for name in os.environ:
         small = name.lower()
         if small.startswith(PREFIX) and small not in (*known, *OTHERS) and not BY_KUBERNETES.fullmatch(small):
-            raise SettingsInvalid(f"{name[:64]} is no setting; all of them are in docs/settings.md")
+            raise SettingsInvalid(f"{name[:64]} is no {NO_SETTING}")
     for path in Path(secrets).iterdir() if secrets else ():
         if path.name.lower().startswith(PREFIX) and not (path.name.lower() in known and path.is_file()):
-            raise SettingsInvalid(f"{path} is no file with a setting; all of them are in docs/settings.md")
+            raise SettingsInvalid(f"{path} is no file with a {NO_SETTING}")

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, false, func, select, update
 
 from service.activity_report import Activity
 from service.agreement import ReadingName
-from service.errors import StoredDamaged
+from service.errors import StoredDamaged, StoredNewer
 from service.order import ResultStatus
 from service.readings import Reading, SecondReadingMode, effective, signed_readings, standing
 from service.refusals import NotFinished, NotFound
@@ -132,7 +132,7 @@ def fill(engine: Engine, storage: Storage) -> int:
             keep(engine, analysis_id, revision, summary)
         except NotFound:  # deleted meanwhile
             continue
-        except (StoredDamaged, NotFinished) as error:
+        except (StoredDamaged, StoredNewer, NotFinished) as error:
             log.warning("a result has no line in the list", analysis_id=analysis_id, reason=error)
             keep(engine, analysis_id, revision, None)
     return len(ids)

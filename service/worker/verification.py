@@ -44,17 +44,18 @@ class Verification:
 def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnProgress | None" = None) -> Verification:
     """Analyse again and compare.
 
-    Raises NotFound, also where the slide was deleted; NotFinished, SourceForbidden; and as `open_slide`,
+    Raises NotFound, also where the slide was deleted; NotFinished, StoredNewer, SourceForbidden; and as `open_slide`,
     `Detector.load`, `analyze`.
     """
     with reading(engine) as connection:
         analysis = find_analysis(connection, analysis_id)
+    result = Result.of(engine, storage, analysis)
     try:
-        content = Result.of(engine, storage, analysis).content()
+        content = result.content()
     except StoredDamaged as error:
         return Verification(analysis, [f"report: {error}"], [])
     stored = find_slide(engine, analysis.tenant, analysis.slide_id)
-    report = Report.model_validate_json(content)
+    report = result.report()
     mpp = report.slide.mpp[0] if report.slide.mpp_source == "request" else None
     location = replace(stored.location(storage), sha256=None, fingerprint=None)  # it is hashed anew
     with open_slide(location, mpp=mpp, name=stored.name) as slide:

@@ -15,6 +15,8 @@ from sqlalchemy import Engine, MetaData, create_engine, select, text
 
 import service.store.clock
 import service.store.data_directory  # noqa: F401  tables lie there, and in the clock's
+from service import __version__
+from service.commit import source_commit
 from service.errors import SettingsInvalid
 from service.store.database import metadata, migrating, open_database
 from service.store.migrations import FOLDER, alembic_config
@@ -126,6 +128,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "sessions": [{"sha256": "s" * 64, "key_id": "k1", "ends_at": 9e9, "provider_session": "p" * 64}],
     "data_directory": [{"id": 1, "mark": "d" * 36}],
+    "upgraded_by": [{"id": 1, "version": "9.8.7 (abc)"}],
     "retention": [{"id": 1, "last_at": 77.0, "refused_at": 5.0, "reason": "clock", "allowed_at": None}],
 }  # fmt: skip
 
@@ -250,7 +253,11 @@ def test_processes_that_start_at_once_upgrade_once(url: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        pytest.param("UPDATE alembic_version SET version_num = '9999'", "newer version", id="of a newer release"),
+        pytest.param(
+            "UPDATE alembic_version SET version_num = '9999'",
+            rf"newer version .*release 9.8.7 \(abc\), revision 9999.*--down-to {NEWEST}",
+            id="of a newer release",
+        ),
         pytest.param("DELETE FROM alembic_version", "half restored", id="of no version"),
         pytest.param("UPDATE alembic_version SET version_num = '0002'", "half restored", id="of another version"),
     ],
@@ -292,4 +299,6 @@ def test_a_signature_that_was_made_void_is_none_after_the_way_back(url: str) -> 
 def test_a_service_of_an_empty_database_has_all_tables(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path / 'new.sqlite3'}")
     engine.dispose()
-    assert contents(str(engine.url)).keys() == {*metadata.tables, "alembic_version"}
+    found = contents(str(engine.url))
+    assert found.keys() == {*metadata.tables, "alembic_version"}
+    assert found["upgraded_by"] == [{"id": 1, "version": f"{__version__} ({source_commit()})"}]

@@ -1,5 +1,7 @@
 """What an analysis left: read as it was written or not at all, wherever it is read, and when all is looked at."""
 
+import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -10,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
-from service.errors import StoredDamaged
+from service.errors import StoredDamaged, StoredNewer
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
 from service.refusals import NotFinished, NotFound
 from service.store.analyses import Analyses
 from service.store.audit import entries
-from service.store.database import open_database
+from service.store.database import analyses, open_database, writing
 from service.store.records import Submission
 from service.store.results import (
+    KINDS,
     Result,
     check_all,
     count_damaged,
@@ -30,6 +33,7 @@ from service.store.results import (
     write_result,
 )
 from service.store.storage import Storage
+from service.store.summaries import fill
 from service.tiling import Lattice
 from service.tissue import TissueMask
 from tests.databases import job_store
@@ -74,6 +78,19 @@ class Stored:
         digest, files = write_result(folder, report_of(3, mpp=(0.25, 0.25)).to_json().encode(), arrays)
         assert self.analyses.succeed(claim, digest, files if checksums else None)
         return self.result(analysis.id)
+
+    def rewritten(self, result: Result, kind: str, content: bytes) -> Result:
+        """The same result had another release written a file of it."""
+        values: dict[str, Any] = {"files": {**result.files, kind: hashlib.sha256(content).hexdigest()}}
+        if kind == "report":
+            values = {"result_sha256": hashlib.sha256(content).hexdigest()}
+        with writing(self.engine) as connection:
+            connection.execute(update(analyses).where(analyses.c.id == result.analysis_id).values(**values))
+        found = self.result(result.analysis_id)
+        for each in KINDS:
+            result.path(each).rename(found.path(each))
+        found.path(kind).write_bytes(content)
+        return found
 
     def result(self, analysis_id: str) -> Result:
         return Result.of(self.engine, self.storage, self.analyses.get(analysis_id, "lab"))
@@ -126,6 +143,45 @@ def test_what_is_not_as_it_was_written_is_not_read_and_is_noted_until_it_is_mend
     assert count_damaged(stored.engine) == 0
     READ[kind](result)
     assert ("damage_mended", result.analysis_id, None) in stored.audited()
+
+
+NEWER: dict[str, Callable[[bytes], bytes]] = {
+    "report of another schema": lambda content: content.replace(b'"schema_version": "1"', b'"schema_version": "2"'),
+    "report of another shape": lambda content: content.replace(b'"circle"', b'"hexagon"'),
+    "map": lambda _: arrays_of(probabilities=np.zeros(3)),
+    "tissue": lambda _: arrays_of(coverage=np.zeros(3)),
+}
+
+
+def arrays_of(**arrays: Any) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("change", NEWER)
+def test_what_a_later_release_wrote_is_no_damage_and_holds_up_nothing_else(stored: Stored, change: str) -> None:
+    kind = change.partition(" ")[0]
+    other, result = stored.succeeded(), stored.succeeded()
+    result = stored.rewritten(result, kind, NEWER[change](result.path(kind).read_bytes()))
+    with pytest.raises(StoredNewer, match=r"start the later release that wrote it \(1.2.3\)"):
+        (Result.report if kind == "report" else READ[kind])(result)
+    assert not any(wrong for _, wrong in check_all(stored.engine, stored.storage))
+    assert count_damaged(stored.engine) == 0
+    fill(stored.engine, stored.storage)
+    assert stored.analyses.get(other.analysis_id, "lab").summary
+
+
+def test_what_is_mended_has_its_line_in_the_list_again(stored: Stored) -> None:
+    result = stored.succeeded()
+    content = result.content()
+    result.path("report").write_bytes(b"")
+    fill(stored.engine, stored.storage)
+    assert stored.analyses.get(result.analysis_id, "lab").summary == {}
+    result.path("report").write_bytes(content)
+    list(check_all(stored.engine, stored.storage))
+    fill(stored.engine, stored.storage)
+    assert stored.analyses.get(result.analysis_id, "lab").summary
 
 
 def test_a_count_that_somebody_edited_is_not_served(stored: Stored) -> None:

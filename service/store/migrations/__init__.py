@@ -1,12 +1,15 @@
 """The job store's schema, version by version."""
 
+from contextlib import suppress
 from pathlib import Path
 from sqlite3 import SQLITE_ERROR
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
+from service import __version__
+from service.commit import source_commit
 from service.errors import SettingsInvalid
 
 if TYPE_CHECKING:  # most starts have nothing to migrate, and do without it
@@ -26,6 +29,9 @@ def upgrade(connection: Connection) -> None:
 
     try:
         alembic.command.upgrade(alembic_config(connection), "head")
+        connection.execute(text("DELETE FROM upgraded_by"))
+        version = f"{__version__} ({source_commit() or 'of no commit'})"
+        connection.execute(text("INSERT INTO upgraded_by VALUES (1, :version)"), {"version": version})
     except (ProgrammingError, IntegrityError, OperationalError) as error:
         if isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorcode", None) != SQLITE_ERROR:
             raise  # of the disk, a lock or the connection, and not of the tables
@@ -40,10 +46,19 @@ def known_revision(connection: Connection) -> str | None:
     revision = revision_of(connection)
     if revision is not None and revision not in _revisions():
         raise SettingsInvalid(
-            f"the database is of a newer version of this service (revision {revision[:64]}), or another program's; "
-            "start that one, or restore the backup"
+            f"the database is of a newer version of this service ({_writer(connection)}, revision {revision[:64]}), or "
+            f"another program's; this is release {__version__}. Start that one; or have it take the tables back "
+            f"(`mitosis migrate --down-to {_revisions()[-1]}`, which deletes what only it has); or restore the backup"
         )
     return revision
+
+
+def _writer(connection: Connection) -> str:
+    """Say which release brought the tables to their revision, as far as that was written down."""
+    with suppress(SQLAlchemyError):
+        if told := connection.execute(text("SELECT version FROM upgraded_by")).scalar():
+            return f"release {str(told)[:100]}"
+    return "it does not say which release"
 
 
 def revision_of(connection: Connection) -> str | None:
