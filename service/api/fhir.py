@@ -108,7 +108,7 @@ async def transact(request: Request, state: StateOf, caller: Submitter) -> Respo
     """Take a transaction of ServiceRequests with their Patients and Specimens, which are kept with the orders."""
     content = await _json(request)
     taken = iter(await run_in_threadpool(_take, state, caller, content))
-    entries = [_answered(each["resource"], taken) for each in json.loads(content)["entry"] if "resource" in each]
+    entries = [_answered(each["resource"], taken) for each in json.loads(content)["entry"] if each.get("resource")]
     return answer({"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
 
 

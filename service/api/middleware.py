@@ -112,7 +112,7 @@ def _add_headers(message: Message, path: str, request_id: str) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
-    if path.startswith("/v1"):
+    if path.startswith(("/v1", "/fhir")):
         headers.setdefault("Cache-Control", "no-store")
     headers["X-Request-ID"] = request_id
 
@@ -135,7 +135,8 @@ class RateLimit:
     def __init__(self, app: ASGIApp, requests_per_minute: int) -> None:
         self._app = app
         self._allowed = RateLimitItemPerMinute(requests_per_minute)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._storage = MemoryStorage()
+        self._limiter = MovingWindowRateLimiter(self._storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or answer 429."""
@@ -155,7 +156,11 @@ class RateLimit:
         who = f"key {caller.key_id}" if caller and caller.key_id else f"address {_network(scope)}"
         if self._limiter.hit(self._allowed, who):
             return 0.0
-        return max(1.0, self._limiter.get_window_stats(self._allowed, who).reset_time - time.time())
+        wait_s = self._limiter.get_window_stats(self._allowed, who).reset_time - time.time()
+        if wait_s > self._allowed.get_expiry() + 1:  # the clock was set back: nobody is to wait until it is there again
+            self._storage.reset()
+            return 0.0
+        return max(1.0, wait_s)
 
 
 async def _caller(scope: Scope) -> Caller | None:

@@ -87,7 +87,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> Resource:
         raise RequestInvalid("a name stands twice in an object: which value is meant, is not clear")
     if unknown := {"modifierExtension", "implicitRules"} & found.keys():
         raise RequestInvalid(f"{min(unknown)} is not understood, and may change the meaning of the rest")
-    return found
+    return {name: value for name, value in found.items() if value is not None}  # which FHIR never writes
 
 
 class _Known:

@@ -19,6 +19,7 @@ from service.store.database import analyses, reading
 from service.store.records import NEWEST, Analysis, Status, find_analyses, folded
 
 LOOKED_AT: Final = 1000
+LARGEST: Final = 2**63  # no database compares with more, nor with what is no number
 LAST: Final = "\U0010ffff"  # no text that begins alike sorts after this
 
 Sort = Literal["-created", "created", "name", "-name", "accession", "-accession", "mai", "-mai"]
@@ -139,7 +140,8 @@ def from_cursor(text: str, kind: type) -> tuple[Any, str]:
     """Read what `as_cursor` wrote. Raises RequestInvalid."""
     try:
         value, analysis_id = json.loads(base64.urlsafe_b64decode(text.encode()))
-        if type(value) is not kind or not isinstance(analysis_id, str):
+        known = type(value) is kind and (kind is str or abs(value) < LARGEST)
+        if not known or not isinstance(analysis_id, str):
             raise ValueError(text)
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise RequestInvalid("the cursor is not one that a list in this order gave") from error

@@ -199,6 +199,12 @@ def test_every_error_below_the_base_is_an_outcome(
     refused(client.request(method, path), status, code)
 
 
+def test_what_is_null_is_not_there(client: Client) -> None:
+    entries = [{"resource": REQUEST | {"note": None}, "request": None}, {"fullUrl": "urn:uuid:1", "resource": None}]
+    answer = client.post("/fhir", json={"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    assert [each["response"]["status"] for each in valid(answer)["entry"]] == ["201 Created"]
+
+
 def test_a_transaction_places_all_or_none(client: Client, state: State) -> None:
     plain = {name: value for name, value in REQUEST.items() if name != "contained"}
     order = plain | {"subject": {"reference": "urn:uuid:1"}, "specimen": [{"reference": "urn:uuid:2"}]}

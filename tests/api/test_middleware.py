@@ -46,14 +46,16 @@ def lines_of(request_id: str, logs: list[Any]) -> list[dict[str, Any]]:
     raise AssertionError(f"no line of {request_id} in {logs}")
 
 
-@pytest.mark.parametrize("path", ["/v1/things/1", "/v1/things/404", "/v1/nothing", "/v1/broken/bug", "/healthz"])
+@pytest.mark.parametrize(
+    "path", ["/v1/things/1", "/v1/things/404", "/v1/nothing", "/v1/broken/bug", "/fhir/Patient", "/healthz"]
+)
 def test_every_answer_has_safe_headers(client: Client, path: str) -> None:
     headers = client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["x-frame-options"] == "DENY"
     assert "default-src 'none'" in headers["content-security-policy"]
-    assert headers.get("cache-control") == ("no-store" if path.startswith("/v1") else None)
+    assert headers.get("cache-control") == (None if path == "/healthz" else "no-store")
 
 
 def test_a_request_keeps_its_sane_id(client: Client) -> None:
@@ -125,6 +127,15 @@ def test_a_minutes_requests_are_counted(tmp_path: Path) -> None:
         assert abs(int(refused.headers["retry-after"]) - float(str(problem["retry_after_s"]))) <= 1
         assert client.get("/v1/nothing").status_code == 429
         assert [client.get(path).status_code for path in ("/healthz",) * 10] == [200] * 10
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = time.time
+    with limited(tmp_path, 5) as (client, _):
+        assert [client.get("/v1/things/1").status_code for _ in range(6)] == [200] * 5 + [429]
+        monkeypatch.setattr(time, "time", lambda: right() - 3600)
+        assert [client.get("/v1/things/1").status_code for _ in range(6)] == [200] * 6
+        monkeypatch.undo()
 
 
 def test_requests_at_once_are_counted_too(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The work list: what a search finds, what a filter leaves, and that pages in any order hold each analysis once."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from service.store.database import analyses as table
 from service.store.database import open_database, writing
 from service.store.records import Submission, folded
 from service.store.schema_version import downgrade
-from service.store.work_list import SORTS, Filters, Sort, count_of_slides, find_page
+from service.store.work_list import SORTS, Filters, Sort, as_cursor, count_of_slides, find_page
 from tests.databases import job_store
 
 SUBMISSION = Submission("lab", "slide-1", "slide.svs", {"parts": None}, "model", "0" * 64)
@@ -100,6 +101,14 @@ def test_a_cursor_of_another_order_is_refused(engine: Engine) -> None:
     cursor = find_page(engine, "lab", {}, sort="name", limit=1).cursor
     with pytest.raises(RequestInvalid):
         find_page(engine, "lab", {}, sort="mai", cursor=cursor)
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
+def test_a_cursor_that_no_database_compares_with_is_refused(engine: Engine, value: int) -> None:
+    with pytest.raises(RequestInvalid):
+        find_page(engine, "lab", {}, sort="mai", cursor=as_cursor(value, "x"))
+    with pytest.raises(RequestInvalid):
+        find_page(engine, "lab", {}, cursor=as_cursor(math.inf, "x"))
 
 
 def test_it_says_where_more_fit_than_are_looked_at(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
