@@ -11,7 +11,8 @@ A clock that is wrong once must not delete what people rely on. So a round of de
 A refused round deletes nothing. That stands in the database until a round is not refused: by itself, once the clock is
 right again, or because a person says so (`allow`), which holds for one round within ALLOWED_S.
 
-Results that a person signed stay for ever, unless the laboratory says for how long. Pages are small: others wait for
+Results that a person signed stay for ever, unless the laboratory says for how long; what awaits a person's word on
+whose it is, or is being reviewed, stays until that is done. Pages are small: others wait for
 each transaction, and a statement takes only so many values.
 """
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, or_, select, tuple_, update
 
 from service.errors import ParameterInvalid
 from service.store import audit, orders, outbox
@@ -178,13 +179,14 @@ def due(connection: Connection, limits: Limits) -> Portion:
 
 
 def _old_results(limits: Limits) -> ColumnElement[bool]:
-    signatures = select(review_entries.c.revision).where(
-        review_entries.c.analysis_id == analyses.c.id, review_entries.c.action == "sign"
-    )
-    old = and_(analyses.c.finished_at < limits.results, analyses.c.status.not_in(LIVE), ~outbox.is_withdrawn())
-    if limits.signed is None:
-        return and_(old, ~signatures.exists())
-    return and_(old, ~signatures.where(review_entries.c.at >= limits.signed).exists())
+    """Whether a result is old, and nobody is at it: it awaits no person's word, and no decision on it is new."""
+    decisions = select(review_entries.c.revision).where(review_entries.c.analysis_id == analyses.c.id)
+    signatures = decisions.where(review_entries.c.action == "sign")
+    new_ones = signatures if limits.signed is None else signatures.where(review_entries.c.at >= limits.signed)
+    being_reviewed = and_(decisions.where(review_entries.c.at >= limits.results).exists(), ~signatures.exists())
+    awaited = or_(outbox.is_withdrawn(), analyses.c.held.is_not(None))
+    old = and_(analyses.c.finished_at < limits.results, analyses.c.status.not_in(LIVE))
+    return and_(old, ~awaited, ~being_reviewed, ~new_ones.exists())
 
 
 def old_slides(before: float) -> ColumnElement[bool]:

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     """Objects, by commas, that are stored in the archive beside structured report and annotations: `map`, the
     probabilities (Parametric Map, 4 bytes for each 4 x 4 um), and `area`, the examined tissue (Segmentation)."""
     keep_results_days: Positive = 90.0
-    """Days after which an analysis and its result are deleted, unless it is in use or signed."""
+    """Days after which an analysis and its result are deleted, unless in use, held, signed, or decided on since."""
     keep_signed_days: Positive | None = None
     """Days from its last signature after which a signed result is deleted, too; empty: never."""
     keep_slides_days: Positive = 14.0

@@ -74,7 +74,11 @@ def write(engine: Engine, count: int, days: float, now: float, **values: object)
 
 
 def sign(engine: Engine, analysis_id: str, at: float) -> None:
-    values = {"analysis_id": analysis_id, "revision": 1, "action": "sign", "reviewer": "Weber, W.", "at": at}
+    decide(engine, analysis_id, at, "sign")
+
+
+def decide(engine: Engine, analysis_id: str, at: float, action: str, revision: int = 1) -> None:
+    values = {"analysis_id": analysis_id, "revision": revision, "action": action, "reviewer": "Weber, W.", "at": at}
     with writing(engine) as connection:
         connection.execute(insert(review_entries).values(**values))
 
@@ -186,6 +190,20 @@ def test_signed_results_stay_until_the_laboratory_says_otherwise(engine: Engine,
     monthly = Limits.of(load_settings(keep_signed_days=30.0), now)
     assert list(retention.forget_results(engine, monthly)) == [signed], "since the last signature"
     assert kept(engine) == 1
+
+
+def test_what_awaits_a_person_or_is_being_reviewed_stays(engine: Engine, clocks: Clocks) -> None:
+    now = clocks.now
+    begun, left, _ = write(engine, 3, 91, now)
+    write(engine, 1, 91, now, held={"id": "h", "since": 0.0, "reasons": []})
+    decide(engine, begun, now - DAY_S, "reject")
+    decide(engine, left, now - 91 * DAY_S, "reject")
+    assert len(list(retention.forget_results(engine, Limits.of(load_settings(), now)))) == 2
+    assert kept(engine) == 2
+    signed = Limits.of(load_settings(keep_results_days=0.1, keep_signed_days=0.5), now)
+    decide(engine, begun, now - 0.6 * DAY_S, "sign", revision=2)
+    decide(engine, begun, now, "note", revision=3)
+    assert list(retention.forget_results(engine, signed)) == [begun], "of what was signed, signatures count"
 
 
 def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
