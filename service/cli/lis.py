@@ -20,7 +20,7 @@ lis_app = command_group("lis", "Orders in and results out, by HL7.")
 PersonName = Annotated[str, typer.Option("--name", metavar="NAME", help="Who decides: Family, Given.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
 Hold = Annotated[str, typer.Argument(metavar="HOLD", help="As `held` shows it.")]
-Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `queue` shows it.")]
+Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, max=2**31 - 1, help="As `queue` shows it.")]
 
 
 @lis_app.command("listen")

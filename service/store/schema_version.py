@@ -1,12 +1,11 @@
 """The revision of the tables: which it is, and the way back to an earlier one."""
 
 import alembic.command
-from alembic.util.exc import CommandError
 from sqlalchemy import Column, Engine, Integer, String, Table
 
 from service.errors import ParameterInvalid
 from service.store.database import metadata, migrating, reading
-from service.store.migrations import alembic_config, known_revision, revision_of
+from service.store.migrations import alembic_config, known_revision, revision_of, revisions
 
 # One row: the release that brought the tables to their revision, for earlier ones to name.
 upgraded_by = Table(
@@ -20,14 +19,14 @@ upgraded_by = Table(
 def downgrade(engine: Engine, revision: str) -> None:
     """Take the tables back to an earlier revision; what only later ones hold, is lost.
 
-    Raises ParameterInvalid for a revision that there is not, SettingsInvalid where the tables are of a newer release.
+    Raises ParameterInvalid for what is no earlier revision, SettingsInvalid where the tables are of a newer release.
     """
     with migrating(engine) as connection:
-        known_revision(connection)
-        try:
-            alembic.command.downgrade(alembic_config(connection), revision)
-        except CommandError as error:
-            raise ParameterInvalid(str(error)) from error
+        earlier = [each for each in revisions() if each <= (known_revision(connection) or "")]
+        if revision not in earlier:  # alembic also takes `base`, after which nothing is left
+            there_are = ", ".join(earlier) or "none"
+            raise ParameterInvalid(f"{revision[:64]!r} is no revision to go back to; there are {there_are}")
+        alembic.command.downgrade(alembic_config(connection), revision)
 
 
 def revision(engine: Engine) -> str:

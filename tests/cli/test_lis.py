@@ -37,6 +37,7 @@ def test_operators_see_what_waits_and_can_drop_it(service: Service, lis: Lis) ->
     assert len(shown) == 2
     assert all(word in shown[1] for word in ("hl7", "waiting", analysis_id, "AE"))
     assert run("retry", str(row.id)).exit_code == 0
+    assert run("retry", "9" * 20).exit_code == 2
     assert run("drop", str(row.id)).exit_code == 0
     written = [entry for entry in entries(service.engine) if entry.actor != "maintenance"]
     assert [(entry.action, entry.object, entry.actor) for entry in written] == [

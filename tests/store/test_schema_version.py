@@ -8,13 +8,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, Inspector, inspect
 
 from service.cli.migrate import migrate_command
-from service.errors import SettingsInvalid
+from service.errors import ParameterInvalid, SettingsInvalid
 from service.store.audit import entries
 from service.store.database import open_database, reading
 from service.store.migrations import alembic_config, is_behind
+from service.store.migrations import revisions as known_revisions
 from service.store.schema_version import downgrade, revision
 from service.store.settings import Settings
 from service.worker.runner import Runner
+
+NEWEST = known_revisions()[-1]
 
 
 @pytest.fixture
@@ -39,6 +42,14 @@ def unique(inspector: Inspector, table: str) -> set[tuple[str | None, ...]]:
     indexes = [index["column_names"] for index in inspector.get_indexes(table) if index["unique"]]
     keys = [key["column_names"] for key in inspector.get_unique_constraints(table)]
     return {tuple(names) for names in (*indexes, *keys, inspector.get_pk_constraint(table)["constrained_columns"])}
+
+
+@pytest.mark.parametrize("target", ["base", "-1", "head", "9999", "0001:0002", NEWEST])
+def test_the_way_back_is_to_an_earlier_revision_and_to_nothing_else(engine: Engine, target: str) -> None:
+    downgrade(engine, "0009")
+    with pytest.raises(ParameterInvalid, match=r"no revision to go back to; there are 0001, .*, 0009$"):
+        downgrade(engine, target)
+    assert revision(engine) == "0009"
 
 
 def test_what_an_earlier_release_writes_fits_the_tables_of_the_next(engine: Engine) -> None:

@@ -23,7 +23,7 @@ def upgrade(connection: Connection) -> None:
 
     Raises SettingsInvalid where they are of a newer release, or not those of the revision that they are said to be of.
     """
-    if known_revision(connection) == _revisions()[-1]:
+    if known_revision(connection) == revisions()[-1]:
         return
     import alembic.command
 
@@ -44,11 +44,11 @@ def upgrade(connection: Connection) -> None:
 def known_revision(connection: Connection) -> str | None:
     """Read the revision that the tables are of. Raises SettingsInvalid where it is of a newer release."""
     revision = revision_of(connection)
-    if revision is not None and revision not in _revisions():
+    if revision is not None and revision not in revisions():
         raise SettingsInvalid(
             f"the database is of a newer version of this service ({_writer(connection)}, revision {revision[:64]}), or "
             f"another program's; this is release {__version__}. Start that one; or have it take the tables back "
-            f"(`mitosis migrate --down-to {_revisions()[-1]}`, which deletes what only it has); or restore the backup"
+            f"(`mitosis migrate --down-to {revisions()[-1]}`, which deletes what only it has); or restore the backup"
         )
     return revision
 
@@ -70,10 +70,10 @@ def revision_of(connection: Connection) -> str | None:
 
 def is_behind(connection: Connection) -> bool:
     """Tell whether there are no tables, or an earlier release's; of a later one, all that this one uses is there."""
-    return revision_of(connection) in (None, *_revisions()[:-1])
+    return revision_of(connection) in (None, *revisions()[:-1])
 
 
-def _revisions() -> list[str]:
+def revisions() -> list[str]:
     """List all revisions, in their order: a file's name begins with its own."""
     return sorted(path.name[:4] for path in (FOLDER / "versions").glob("[0-9]*.py"))
 
