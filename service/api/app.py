@@ -43,7 +43,7 @@ from service.store.database import open_database
 from service.store.logs import say_confinement
 from service.store.orders import check_pattern
 from service.store.settings import Settings
-from service.store.storage import Storage
+from service.store.storage import Storage, open_data_dir
 from service.worker.broker import Broker
 
 log = structlog.get_logger(__name__)
@@ -72,8 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
+        open_data_dir(settings.data_dir)
+        mark_data_dir(engine, settings.data_dir)  # first: a wrong directory gets no folders of ours
         storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
-        mark_data_dir(engine, settings.data_dir)
         with Sandbox(settings.uri_hosts) as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox, provider)
             say_confinement(log)

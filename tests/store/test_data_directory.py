@@ -153,6 +153,7 @@ def test_a_gateway_of_another_directory_does_not_start(tmp_path: Path) -> None:
     told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert told.returncode == 1
     assert f"settings-invalid: {wrong} has none of the newest results" in told.stderr
+    assert list(wrong.iterdir()) == []
     engine.dispose()
 
 
