@@ -35,12 +35,14 @@ def verify_command(
 
 
 def _verify_stored(data_dir: Path | None, slides: bool) -> NoReturn:
+    from service.store.data_directory import require_mark
     from service.store.logs import set_up_logs
     from service.store.results import check_all
     from service.store.slides import check_slides
     from service.store.storage import Storage
 
     settings, engine = open_stores(data_dir)
+    require_mark(engine, settings.data_dir)  # in another directory all would be damaged
     set_up_logs("verify")  # to standard error
     storage = Storage(settings.data_dir)
     found = {"results": 0, "damaged_results": 0, "slides": 0, "damaged_slides": 0}

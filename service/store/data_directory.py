@@ -58,18 +58,20 @@ def _require_newest(connection: Connection, folder: Path, mark: str) -> None:
     succeeded = select(analyses.c.id, analyses.c.result_sha256).where(analyses.c.status == "succeeded")
     sound = succeeded.where(analyses.c.damage.is_(None)).order_by(analyses.c.finished_at.desc()).limit(NEWEST)
     paths = [folder / RESULTS / row.id / file_name("report", row.result_sha256) for row in connection.execute(sound)]
-    what, lost = "results", "`mitosis verify --stored` notes what is lost for good"
+    by_hand = f"write {mark} into its file {MARK}"
+    what, lost = "results", f"{by_hand + ', then ' if mark else ''}let `mitosis verify --stored` note it"
     if mark and not paths and connection.execute(succeeded.limit(1)).first() is None:
         ours = select(slides.c.path).where(slides.c.path.startswith(f"{SLIDES}/"))
         newest = connection.execute(ours.order_by(slides.c.created_at.desc()).limit(NEWEST)).scalars()
         paths = [folder / path for path in newest]
-        what, lost = "slides", f"where they are lost for good, write {mark} into its file {MARK}"
+        what, lost = "slides", by_hand
     with writable(folder):  # a share that does not answer
         found = not paths or any(path.exists() for path in paths)
     if not found:
         raise SettingsInvalid(
             f"{folder} has none of the newest {what} that the database names: it is another data directory, or an old "
-            f"copy. Mount the right one, name it (MITOSIS_DATA_DIR), or restore it; {lost}"
+            "copy. Mount the right one, name it (MITOSIS_DATA_DIR), or restore it; where they are lost for good, "
+            f"{lost}"
         )
 
 

@@ -134,12 +134,25 @@ def test_a_gateway_refuses_an_old_copy_of_its_directory_until_a_person_has_looke
     assert count_damaged(engine) == len(lost)
 
 
+def verify_stored(engine: Engine, data: Path) -> str:
+    """`mitosis verify --stored`, and what it says."""
+    environment = os.environ | {"MITOSIS_DATABASE_URL": engine.url.render_as_string(hide_password=False)}
+    command = [sys.executable, "-m", "service", "verify", "--stored", "--data-dir", str(data)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
+
+
 def test_where_all_results_are_known_to_be_lost_any_directory_is_taken(engine: Engine, tmp_path: Path) -> None:
     ours, fresh = folder(tmp_path, "ours"), folder(tmp_path, "fresh")
     mark_data_dir(engine, ours)
     result(engine, ours)
     upload(engine, ours)
-    refused(engine, fresh)
+    said = refused(engine, fresh)
+    assert "settings-invalid" in verify_stored(engine, fresh)
+    assert (count_damaged(engine), list(fresh.iterdir())) == (0, []), "it may be the wrong one"
+    mark = (ours / MARK).read_text()
+    assert f"write {mark} into its file {MARK}, then let `mitosis verify --stored` note it" in said
+    (fresh / MARK).write_text(mark)
+    assert "1 results, 1 of them damaged" in verify_stored(engine, fresh)
     assert [len(wrong) for _, wrong in check_all(engine, Storage(fresh))] == [1]
     mark_data_dir(engine, fresh)
     require_mark(engine, fresh)
