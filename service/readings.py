@@ -20,6 +20,7 @@ from service.order import Confirmation, ResultStatus
 from service.refusals import DisagreementsOpen, NotFound, ReadingBlinded, ReadingTaken
 from service.report import Detection, Report, Review, ReviewedDetection
 from service.review import Entry, Reviewer, as_signature, kept, replay, signatures, status_of
+from service.strict import as_seen
 
 SecondReadingMode = Literal["off", "blinded", "open"]
 OWN: Final[tuple[ReadingName, ReadingName]] = ("first", "second")
@@ -103,16 +104,12 @@ def visible(entries: Sequence[Entry], mode: SecondReadingMode, by: Reviewer | No
 def _own(entries: Sequence[Entry], by: Reviewer) -> ReadingName | None:
     """Find the reading that a person has begun or may begin; None where two others have."""
     for name in OWN:
-        mine = [each for each in _decided(entries, name) if _folded(each.reviewer) == _folded(by.name)]
+        mine = [each for each in _decided(entries, name) if as_seen(each.reviewer) == as_seen(by.name)]
         if mine and all(each.key_id not in (None, by.key_id) for each in mine):
             raise ReadingTaken("somebody reads this analysis under that name with another key; use that key")
         if mine:
             return name
     return next((name for name in OWN if not _decided(entries, name)), None)
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()
 
 
 def _decided(entries: Sequence[Entry], name: ReadingName) -> list[Entry]:

@@ -1,4 +1,6 @@
-"""Values from outside as pydantic checks them: nothing unknown is taken, and what is wrong is told in one line."""
+"""Values from outside: nothing unknown is taken, what is wrong is told in one line, names are compared as seen."""
+
+import unicodedata
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,3 +15,9 @@ def first_error(error: ValidationError) -> tuple[str, str]:
     """Tell the place (`a.b.0`) of the first thing that is wrong, and what is; no value that was given is repeated."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+
+
+def as_seen(name: str) -> str:
+    """Write a name as it is read by people: without signs that nobody sees, in small letters, with single spaces."""
+    shown = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+    return " ".join(shown.split()).casefold()

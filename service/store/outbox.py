@@ -278,21 +278,13 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
 
     What is held waits for a person and for no channel: it is counted elsewhere (`service.store.holds`).
     """
-    columns = (outbox.c.channel, outbox.c.status, func.count(), func.min(outbox.c.created_at))
-    query = select(*columns).where(outbox.c.status.in_(UNDELIVERED), _may_go())
+    counts = [func.count().filter(outbox.c.status == status) for status in ("waiting", "refused", "parked")]
+    oldest = func.min(outbox.c.created_at).filter(outbox.c.status == "waiting")
+    held = select(outbox.c.channel, *counts, oldest).where(outbox.c.status.in_(UNDELIVERED), _may_go())
     with reading(engine) as connection:
-        rows: Any = connection.execute(query.group_by(outbox.c.channel, outbox.c.status)).all()
-    found = {(channel, status): (count, oldest) for channel, status, count, oldest in rows}
-    holding = {channel for channel, _ in found} - {EVERY}
-    return {
-        channel: OutboxStatistics(
-            found.get((channel, "waiting"), (0,))[0],
-            found.get((channel, "refused"), (0,))[0],
-            found.get((channel, "parked"), (0,))[0],
-            found.get((channel, "waiting"), (0, None))[1],
-        )
-        for channel in sorted({*channels, *holding})
-    }
+        rows = connection.execute(held.where(outbox.c.channel != EVERY).group_by(outbox.c.channel)).all()
+    nothing = dict.fromkeys(channels, OutboxStatistics(0, 0, 0, None))
+    return dict(sorted((nothing | {row[0]: OutboxStatistics(*row[1:]) for row in rows}).items()))
 
 
 def is_old(before: float) -> ColumnElement[bool]:

@@ -140,8 +140,8 @@ def from_cursor(text: str, kind: type) -> tuple[Any, str]:
     """Read what `as_cursor` wrote. Raises RequestInvalid."""
     try:
         value, analysis_id = json.loads(base64.urlsafe_b64decode(text.encode()))
-        known = type(value) is kind and (kind is str or abs(value) < LARGEST)
-        if not known or not isinstance(analysis_id, str):
+        comparable = kind is str or abs(value) < LARGEST
+        if not comparable or type(value) is not kind or not isinstance(analysis_id, str):
             raise ValueError(text)
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise RequestInvalid("the cursor is not one that a list in this order gave") from error

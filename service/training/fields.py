@@ -14,7 +14,6 @@ Nothing is repaired or skipped in silence: what does not fit raises DataInvalid,
 
 import dataclasses
 import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from service.midog_boxes import MITOSIS
 from service.parameters import scale_to
 from service.region import CENTRE_PX
 from service.slide import Box, Extent, Rgb, check_mpp, open_slide
+from service.strict import as_seen
 from service.training.annotations import SUFFIXES, read_marks
 from service.training.midog_file import is_midog, read_midog_file
 
@@ -112,7 +112,7 @@ def refuse_alike(fields: Sequence[Field]) -> None:
     for kind in ("case", "laboratory"):
         known: dict[str, Field] = {}
         for field in fields:
-            other = known.setdefault(_as_seen(getattr(field, kind)), field)
+            other = known.setdefault(as_seen(getattr(field, kind)), field)
             if getattr(other, kind) != getattr(field, kind):
                 both = (f"{kind} {getattr(each, kind)!r} of {each.path}" for each in (field, other))
                 raise DataInvalid(f"{' and '.join(both)} differ in capitals or spaces alone; write them alike")
@@ -130,12 +130,6 @@ def refuse_copies(fields: Sequence[Field]) -> None:
         if cases[one] != cases[two]:
             what = f"{one} of case {cases[one]} and {two} of case {cases[two]}"
             raise DataInvalid(f"{what} are the same image; leave one")
-
-
-def _as_seen(name: str) -> str:
-    """Write a name as it is read by people: without signs that nobody sees, in small letters, with single spaces."""
-    shown = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
-    return " ".join(shown.split()).casefold()
 
 
 def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
