@@ -6,7 +6,7 @@ else in this library a whole number is a pixel's centre; `Outline.contains` take
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from operator import index
@@ -23,6 +23,9 @@ from service.errors import FileMissing, RegionInvalid, RegionOutside
 from service.slide import Box
 
 MAX_VERTICES = 100_000
+MAX_CROSSINGS = 1000  # of lines drawn by hand there are some; of 30,000 the areas took a minute and a half to find
+MAX_NEAR = 4_000_000  # lines whose boxes meet, of which it is looked which cross
+AT_A_TIME = 64  # lines that are compared with all others
 AREAS = ("Polygon", "MultiPolygon")
 LEAST_INSIDE = 0.25  # share of outlines: who draws round tissue may cross the slide's edge, but not by so much
 EDGE_PX = 1.0  # what crosses the slide's edge by less was drawn along it
@@ -76,7 +79,8 @@ class Outline:
         return Outline(inside, beyond=(shape - around).area / shape.area)
 
     def without(self, excluded: "Outline") -> "Outline":
-        """Cut other areas out, in the same unit. Raises RegionInvalid where nothing is left."""
+        """Cut other areas out, in the same unit. Raises RegionInvalid: nothing is left, or lines cross too often."""
+        _refuse_tangle([*self.shape.geoms, *excluded.shape.geoms])
         left = _areas(self.shape - excluded.shape)
         if not left.area:
             raise RegionInvalid("what is excluded leaves nothing to be examined")
@@ -229,10 +233,38 @@ def _joined(found: list[shapely.Geometry], unit: Literal["px", "um"] = "px") -> 
     if not all(np.isfinite(shapely.get_coordinates(each)).all() for each in found):
         raise RegionInvalid("the region has corners that are no finite numbers")
     parts = shapely.get_parts([shapely.force_2d(each) for each in found])
+    _refuse_tangle(parts)
     shape = _areas(shapely.union_all([_filled(each) for each in parts]))
     if not shape.area:
         raise RegionInvalid(f"the region has no area; {EXPECTED}")
     return Outline(shape, unit)
+
+
+def _refuse_tangle(polygons: Iterable[shapely.Geometry]) -> None:
+    """Refuse lines that cross so often that to find their areas would take minutes. Raises RegionInvalid."""
+    places, ring = shapely.get_coordinates(shapely.get_rings(polygons), return_index=True)
+    in_ring = ring[1:] == ring[:-1]
+    ends = np.stack([places[:-1][in_ring], places[1:][in_ring]], axis=1)  # (n, 2, 2): line, end, x or y
+    lines = shapely.linestrings(ends)
+    tree, near, crossings = shapely.STRtree(lines), 0, 0
+    for start in range(0, len(lines), AT_A_TIME):
+        some, others = tree.query(lines[start : start + AT_A_TIME])
+        near += len(some)
+        if near <= MAX_NEAR:
+            one, other = ends[start + some], ends[others]
+            crossings += int(np.count_nonzero(_parts(one, other) & _parts(other, one)))
+        if near > MAX_NEAR or crossings > 2 * MAX_CROSSINGS:  # each is found from both its lines
+            raise RegionInvalid(
+                "the region's lines cross, or lie beside, each other too often to tell areas; simplify it"
+            )
+
+
+def _parts(line: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Tell whether the ends of other lines, (n, 2, 2), lie on both sides of lines."""
+    along, to_ends = (line[:, 1] - line[:, 0])[:, None], other - line[:, :1]
+    side = along[..., 0] * to_ends[..., 1] - along[..., 1] * to_ends[..., 0]  # (n, 2)
+    parted: npt.NDArray[np.bool_] = side[:, 0] * side[:, 1] < 0
+    return parted
 
 
 def _filled(polygon: shapely.Polygon) -> shapely.Geometry:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,46 @@ def test_what_is_no_outline_is_refused_with_a_code(content: bytes) -> None:
 def test_no_json_at_all_raises_anything_else(value: object) -> None:
     with contextlib.suppress(RegionInvalid):
         read_outline(json.dumps(value).encode())
+
+
+def strips(count: int, *, upright: bool) -> dict[str, Any]:
+    """Thin rectangles from one side of a square to the other."""
+    boxes = [(each, 0, each + 0.5, count) if upright else (0, each, count, each + 0.5) for each in range(count)]
+    return {"type": "MultiPolygon", "coordinates": [[shapely.box(*box).exterior.coords[:]] for box in boxes]}
+
+
+def drawn(corners: Any) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+
+
+@pytest.mark.parametrize(
+    "tangle",
+    [
+        pytest.param(drawn(np.random.default_rng(1).integers(0, 3000, (500, 2)).tolist()), id="scribbled"),
+        pytest.param(
+            drawn([(each % 2 * 2000, each // 2 * 0.1 + each % 2 * 1500) for each in range(20_000)]), id="comb"
+        ),
+        pytest.param({"type": "MultiPolygon", "coordinates": [[SQUARE]] * 5000}, id="drawn thousands of times"),
+    ],
+)
+def test_lines_whose_areas_would_take_minutes_to_find_are_refused(tangle: dict[str, Any]) -> None:
+    started = time.process_time()
+    with pytest.raises(RegionInvalid, match="simplify it"):
+        region_of(tangle)
+    assert time.process_time() - started < 10, "they took minutes"
+
+
+def test_two_regions_that_cross_too_often_are_not_cut() -> None:
+    across, upright = (outline_of(region_of(strips(200, upright=each))) for each in (False, True))
+    with pytest.raises(RegionInvalid, match="simplify it"):
+        across.without(upright)
+
+
+def test_many_areas_beside_each_other_are_a_region() -> None:
+    tiles = [
+        [shapely.box(x, y, x + 20, y + 20).exterior.coords[:]] for x in range(0, 800, 20) for y in range(0, 800, 20)
+    ]
+    assert outline_of(region_of({"type": "MultiPolygon", "coordinates": tiles})).shape.area == 800 * 800
 
 
 def test_the_command_line_takes_a_rectangle_or_a_file(tmp_path: Path) -> None:
