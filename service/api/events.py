@@ -15,6 +15,7 @@ from service.store.workers import live_workers
 
 WATCHED = 100  # the newest
 EVENT_S = 1.0
+PAUSES = 4  # times as long as a look takes: large requests, or a slow database, are not asked for all the time
 STREAM_S = 300.0  # then the client asks again, and must still be allowed to
 
 router = APIRouter(prefix="/v1/events", tags=["analyses"])
@@ -38,9 +39,11 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
 
     ends_at, first = time.monotonic() + STREAM_S, True
     while time.monotonic() < ends_at:
+        began = time.monotonic()
         seen = await look_again(request, caller, look)
         if seen is None:
             return
+        pause_s = max(EVENT_S, PAUSES * (time.monotonic() - began))
         page, counts, alive = seen
         if alive != workers:
             yield ServerSentEvent(data={"alive": alive}, event="workers")
@@ -56,4 +59,4 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
         if first:
             yield ServerSentEvent(data={"older": following is not None}, event="ready")
         shown, first = now, False
-        await asyncio.sleep(EVENT_S)
+        await asyncio.sleep(pause_s)
