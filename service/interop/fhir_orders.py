@@ -47,7 +47,7 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     """Read a sender's ServiceRequest, or all of them in a Bundle. Raises RequestInvalid, FormatUnavailable."""
     resource = _parsed(content)
     if resource["resourceType"] == "ServiceRequest":
-        return [_request(resource, _Known([]).of("", resource), sender)]
+        return _few([_request(resource, _Known([]).of("", resource), sender)])
     if resource.get("type") not in BUNDLES:
         raise RequestInvalid(f"a Bundle of orders is of type {', '.join(BUNDLES)}")
     entries = resource.get("entry", [])
@@ -58,7 +58,14 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     if any(each.get("request", {}).get("method", "POST") not in ("POST", "PUT") for each in entries):
         raise RequestInvalid("entries of a Bundle of orders are of method POST or PUT; `revoked` cancels an order")
     placed = [(each.get("fullUrl", ""), each["resource"]) for each in found]
-    return [_request(resource, known.of(url, resource), sender) for url, resource in placed]
+    return _few([_request(resource, known.of(url, resource), sender) for url, resource in placed])
+
+
+def _few(requests: list[Request]) -> list[Request]:
+    """Refuse orders of very many slides: all are written down in one transaction, which others wait for."""
+    if sum(len(each.orders) for each in requests) > ENTRIES:
+        raise RequestInvalid(f"these orders are for more than {ENTRIES} slides; place them in several requests")
+    return requests
 
 
 def _parsed(content: bytes) -> Resource:

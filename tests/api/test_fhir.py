@@ -149,6 +149,7 @@ def test_a_bundle_brings_its_own_patients_and_specimens(client: Client, state: S
         ({"bogus": 1}, "bogus"),
         ({"resourceType": "Task"}, "ServiceRequest"),
         ({"identifier": [{"value": "x" * 300}]}, "identifier.value"),
+        ({"specimen": [{"identifier": {"value": f"S{each}"}} for each in range(1001)]}, "more than 1000 slides"),
     ],
 )
 def test_what_is_no_order_is_refused_and_says_where(client: Client, changed: dict[str, Any], said: str) -> None:
