@@ -241,21 +241,20 @@ async def follow(
 
     It also ends with its key, and when the analysis is deleted.
     """
-    shown: Mapping[str, Any] | None = None
-    wait_s, seen = FIRST_EVENT_S, analysis
-    while True:
-        now = state.shown(seen).model_dump(mode="json")
+
+    def look() -> dict[str, Any]:  # in a thread: an outline of a MB takes a while to be written
+        return state.shown(state.analyses.get(analysis.id, caller.tenant)).model_dump(mode="json")
+
+    shown: Mapping[str, Any] = {}
+    wait_s = FIRST_EVENT_S
+    while (now := await look_again(request, caller, look)) is not None:
         if now != shown:
-            yield ServerSentEvent(data=now, event="status", id=seen.status)
+            yield ServerSentEvent(data=now, event="status", id=now["status"])
             shown, wait_s = now, FIRST_EVENT_S  # a small analysis is over in no time
-        if seen.status not in LIVE:
+        if now["status"] not in LIVE:
             return
         await asyncio.sleep(wait_s)
         wait_s = min(1.3 * wait_s, EVENT_S)
-        found = await look_again(request, caller, lambda: state.analyses.get(analysis.id, caller.tenant))
-        if found is None:
-            return
-        seen = found
 
 
 @router.delete(
