@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import AuditBroken, MitosisError
-from service.store.database import audit_entries, hold_lock, reading, writing
+from service.store.database import audit_entries, hold_lock, rows_in_order, writing
 
 BEFORE_THE_FIRST: Final = "0" * 64
 AT_A_TIME: Final = 1000
@@ -153,15 +153,8 @@ def _storable(text: str, length: int) -> str:
 
 def entries(engine: Engine, after: int = 0) -> Iterator[AuditEntry]:
     """Yield all entries after a number, in order. Raises DatabaseUnavailable."""
-    table = audit_entries.c
-    while True:
-        query = select(audit_entries).where(table.number > after).order_by(table.number).limit(AT_A_TIME)
-        with reading(engine) as connection:
-            found = [AuditEntry(**row._mapping) for row in connection.execute(query)]
-        if not found:
-            return
-        yield from found
-        after = found[-1].number
+    for row in rows_in_order(engine, select(audit_entries), audit_entries.c.number, after, AT_A_TIME):
+        yield AuditEntry(**row._mapping)
 
 
 def verify(chain: Iterable[AuditEntry], known: str | None = None) -> tuple[int, str]:

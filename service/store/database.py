@@ -23,6 +23,8 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
+    Select,
     String,
     Table,
     Text,
@@ -193,26 +195,6 @@ keys = Table(
     Column("revoked_at", Float),
 )
 
-# Browsers that are signed in; each stands for a key, and ends with it.
-sessions = Table(
-    "sessions",
-    metadata,
-    Column("sha256", String(64), primary_key=True),
-    Column("key_id", String(16), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
-    Column("ends_at", Float, nullable=False),
-    Column("provider_session", String(64)),  # hash of the OpenID provider's own session, where it named that
-)
-
-workers = Table(
-    "workers",
-    metadata,
-    Column("id", String(255), primary_key=True),
-    Column("models", JSON, nullable=False),  # id: sha256, of those that are loaded
-    Column("device", String(255), nullable=False),
-    Column("started_at", Float, nullable=False),
-    Column("seen_at", Float, nullable=False),
-)
-
 # Append-only: a decision is taken back by another entry. The number of the last one is the review's revision.
 review_entries = Table(
     "review_entries",
@@ -375,6 +357,19 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def count(connection: Connection, table: Table, *where: ColumnElement[bool]) -> int:
     """Count the rows of a table that all conditions hold for."""
     return int(connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
+
+
+def rows_in_order(
+    engine: Engine, query: Select[Any], key: "Column[Any]", after: str | int, at_a_time: int
+) -> Iterator[Row[Any]]:
+    """Yield the rows of a query by a key, from a value of it on; each page is read as it is by then."""
+    while True:
+        with reading(engine) as connection:
+            rows = connection.execute(query.where(key > after).order_by(key).limit(at_a_time)).all()
+        yield from rows
+        if len(rows) < at_a_time:
+            return
+        after = rows[-1]._mapping[key]
 
 
 def hold_lock(connection: Connection, name: str) -> None:

@@ -33,7 +33,7 @@ from service.quality import QualityMap
 from service.refusals import DatabaseUnavailable, NotFinished, NotFound
 from service.report import Detection, Report, detection_of
 from service.store import audit
-from service.store.database import analyses, count, reading, writing
+from service.store.database import analyses, count, reading, rows_in_order, writing
 from service.store.records import Analysis
 from service.store.storage import Storage
 
@@ -246,22 +246,14 @@ def check_all(engine: Engine, storage: Storage) -> Iterator[tuple[str, list[str]
 
     Damage that was noted and is mended is taken back. Raises DatabaseUnavailable.
     """
-    after = ""
-    while True:
-        query = select(analyses).where(analyses.c.status == "succeeded", analyses.c.id > after)
-        with reading(engine) as connection:
-            rows = connection.execute(query.order_by(analyses.c.id).limit(PAGE)).all()
-        for row in rows:
-            folder = storage.results / row.id
-            result = Result(folder, row.result_sha256, row.id, row.files or {}, engine)
-            with suppress(NotFound):  # deleted meanwhile
-                wrong = list(_check(result))
-                if row.damage and not wrong:
-                    _mended(result, row.tenant)
-                yield row.id, wrong
-        if len(rows) < PAGE:
-            return
-        after = rows[-1].id
+    for row in rows_in_order(engine, select(analyses).where(analyses.c.status == "succeeded"), analyses.c.id, "", PAGE):
+        folder = storage.results / row.id
+        result = Result(folder, row.result_sha256, row.id, row.files or {}, engine)
+        with suppress(NotFound):  # deleted meanwhile
+            wrong = list(_check(result))
+            if row.damage and not wrong:
+                _mended(result, row.tenant)
+            yield row.id, wrong
 
 
 def _check(result: Result) -> Iterator[str]:

@@ -8,17 +8,26 @@ import secrets
 import time
 from typing import Final
 
-from sqlalchemy import Engine, delete, insert, or_, select, true
+from sqlalchemy import Column, Engine, Float, ForeignKey, String, Table, delete, insert, or_, select, true
 
 from service.refusals import KeyRequired
 from service.store import keys
 from service.store.audit import record
-from service.store.database import hold_lock, messages, reading, sessions, writing
+from service.store.database import hold_lock, messages, metadata, reading, writing
 from service.store.database import keys as keys_table
 from service.store.keys import Key, secret_sha256
 
 SESSION_S: Final = 12 * 3600.0  # a working day
 PROVIDER: Final = "openid provider"  # no tenant is called so
+# Browsers that are signed in; each stands for a key, and ends with it.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("key_id", String(16), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
+    Column("ends_at", Float, nullable=False),
+    Column("provider_session", String(64)),  # hash of the OpenID provider's own session, where it named that
+)
 KEYS_OF_SESSIONS: Final = select(keys_table).join(sessions, sessions.c.key_id == keys_table.c.id)
 
 

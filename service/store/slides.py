@@ -20,7 +20,7 @@ from service.refusals import NotFinished, NotFound, ScopeMissing
 from service.slide import Slide, open_slide
 from service.store import audit
 from service.store.clock import never_before
-from service.store.database import NOT_ANALYSED, analyses, reading, review_entries, slides, writing
+from service.store.database import NOT_ANALYSED, analyses, reading, review_entries, rows_in_order, slides, writing
 from service.store.records import LIVE
 from service.store.retention import PAGE, old_slides
 from service.store.storage import Storage
@@ -207,20 +207,12 @@ def check_slides(engine: Engine, storage: Storage) -> Iterator[tuple[str, str | 
 
     What a reference names is its owner's, and is left out. Raises DatabaseUnavailable.
     """
-    after = ""
-    while True:
-        query = select(slides).where(slides.c.id > after).order_by(slides.c.id).limit(PAGE)
-        with reading(engine) as connection:
-            rows = connection.execute(query).all()
-        for row in rows:
-            if not is_reference(row.path):
-                wrong = _wrong(storage, _stored(row))
-                if wrong is not None:
-                    audit.record(engine, row.tenant, "storage", "find_damage", row.id, file="slide")
-                yield row.id, wrong
-        if len(rows) < PAGE:
-            return
-        after = rows[-1].id
+    for row in rows_in_order(engine, select(slides), slides.c.id, "", PAGE):
+        if not is_reference(row.path):
+            wrong = _wrong(storage, _stored(row))
+            if wrong is not None:
+                audit.record(engine, row.tenant, "storage", "find_damage", row.id, file="slide")
+            yield row.id, wrong
 
 
 def _wrong(storage: Storage, stored: StoredSlide) -> str | None:

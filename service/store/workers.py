@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import JSON, Column, Connection, Engine, Float, String, Table, delete, func, insert, select, update
 
 from service.refusals import DatabaseUnavailable
-from service.store.database import reading, workers, writing
+from service.store.database import metadata, reading, writing
 
 SEEN_EVERY_S = 3.0
 GONE_S = 12.0
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("models", JSON, nullable=False),  # id: sha256, of those that are loaded
+    Column("device", String(255), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
 _saying: dict[str, threading.Event] = {}  # worker: what ends its thread, which would use a database that is closed
 
 

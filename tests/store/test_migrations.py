@@ -14,7 +14,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, create_engine, select, text
 
 import service.store.clock
-import service.store.data_directory  # noqa: F401  tables lie there, and in the clock's
+import service.store.data_directory
+import service.store.sessions
+import service.store.workers  # noqa: F401  tables lie in these, too
 from service import __version__
 from service.commit import source_commit
 from service.errors import SettingsInvalid

@@ -9,8 +9,8 @@ from service.refusals import KeyRequired
 from service.store import keys, sessions
 from service.store.audit import entries
 from service.store.database import open_database, reading, writing
-from service.store.database import sessions as table
 from service.store.schema_version import downgrade
+from service.store.sessions import sessions as table
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from service.store.database import open_database, workers, writing
-from service.store.workers import GONE_S, LiveWorker, announce, live_workers, retire
+from service.store.database import open_database, writing
+from service.store.workers import GONE_S, LiveWorker, announce, live_workers, retire, workers
 from tests.databases import job_store
 from tests.waiting import wait_until
 
