@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -27,7 +28,7 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
 
     `workers` says how many are `alive`, at first and when that changes; without any, what is queued waits.
     `ready` comes once, when all that there was has been sent; its `older` says whether there are older ones, which
-    `GET /v1/analyses` lists. The stream ends after five minutes, or with its key; ask again.
+    `GET /v1/analyses` lists, as it has the coordinates of outlines, which are left out here. The stream ends after five minutes, or with its key; ask again.
     """
     shown: dict[str, Mapping[str, Any]] = {}
     workers: int | None = None
@@ -50,7 +51,8 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
         following, workers = page.cursor, alive
         now: dict[str, Mapping[str, Any]] = {}
         for each in reversed(page.analyses):
-            now[each.id] = state.shown(each, counts.get(each.slide_id)).model_dump(mode="json")
+            brief = replace(each, request=_in_brief(each.request))
+            now[each.id] = state.shown(brief, counts.get(each.slide_id)).model_dump(mode="json")
             if shown.get(each.id) != now[each.id]:
                 yield ServerSentEvent(data=now[each.id], event="status")
         if following is None:  # else it may only have become too old to be watched
@@ -60,3 +62,12 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
             yield ServerSentEvent(data={"older": following is not None}, event="ready")
         shown, first = now, False
         await asyncio.sleep(pause_s)
+
+
+def _in_brief(request: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where outlines lie: a hundred analyses may have a MB each, and are told to all who watch."""
+    brief = dict(request)
+    for name in ("region", "exclude"):
+        if "type" in (told := request.get(name) or {}):
+            brief[name] = {key: told[key] for key in ("type", "unit") if key in told}
+    return brief

@@ -141,7 +141,7 @@ class AnalysisStatus(BaseModel):
     model: str
     priority: Priority
     accession_number: str | None
-    request: Annotated[dict[str, Any], Field(description="In lists, outlines are without their coordinates.")]
+    request: dict[str, Any]
     error: AnalysisError | None
     created_at: datetime
     started_at: datetime | None
@@ -156,7 +156,7 @@ class AnalysisStatus(BaseModel):
     def of(cls, analysis: Analysis, mode: SecondReadingMode, of_slide: int | None = None) -> "AnalysisStatus":
         """Describe an analysis as the database has it; `mode`: what the laboratory has second readings to be."""
         left = analysis.seconds_left
-        shown: dict[str, Any] = {
+        shown = {
             "progress": round(analysis.progress, 4),
             "patches_per_s": round(analysis.patches_per_s, 2),
             "seconds_left": None if left is None else round(left, 1),
@@ -164,19 +164,8 @@ class AnalysisStatus(BaseModel):
             "summary": shown_summary(analysis.summary, mode),
             "of_slide": of_slide,
         }
-        if of_slide is not None:
-            shown["request"] = _in_brief(analysis.request)
         facts = {name: getattr(analysis, name) for name in Analysis.__slots__}
         return cls.model_validate(facts | shown)  # which takes Unix seconds for times, in UTC
-
-
-def _in_brief(request: dict[str, Any]) -> dict[str, Any]:
-    """Leave out where outlines lie: a hundred analyses may have a MB each, and are told to all who watch."""
-    brief = dict(request)
-    for name in ("region", "exclude"):
-        if "type" in (told := request.get(name) or {}):
-            brief[name] = {key: told[key] for key in ("type", "unit") if key in told}
-    return brief
 
 
 class ListRequest(BaseModel):
