@@ -28,7 +28,8 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
 
     `workers` says how many are `alive`, at first and when that changes; without any, what is queued waits.
     `ready` comes once, when all that there was has been sent; its `older` says whether there are older ones, which
-    `GET /v1/analyses` lists, as it has the coordinates of outlines, which are left out here. The stream ends after five minutes, or with its key; ask again.
+    `GET /v1/analyses` lists, as it has the coordinates of outlines, which are left out here. The stream ends after
+    five minutes, or with its key; ask again.
     """
     shown: dict[str, Mapping[str, Any]] = {}
     workers: int | None = None
