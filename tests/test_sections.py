@@ -111,7 +111,7 @@ def analysed(pixels: Rgb, detector: Detector, path: Path, *, any_stain: bool = F
     resolution = {"resolution": (1e4 / MPP,) * 2, "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", metadata=None, **resolution)
     with open_slide(path) as slide:
-        return analyze(slide, detector, any_stain=any_stain, threshold=0.3, halo_px=112)  # what tiles see is all
+        return analyze(slide, detector, any_stain=any_stain, threshold=0.2, halo_px=112)  # what tiles see is all
 
 
 def beside(tissue: Rgb, other: Rgb) -> Rgb:
