@@ -134,7 +134,7 @@ def to_hl7(
         *(("NTE", fields) for fields in notes),
         *(("OBX", fields) for fields in observations),
     ]
-    if specimen := came(order, "SPM-2") or escaped(order.specimen_id or order.container_id or ""):
+    if specimen := came(order, "SPM-2") or Came(escaped(order.specimen_id or order.container_id or "")):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
     written = zip(*(_written(*each) for each in segments), strict=True)
     message, checked = ("".join(f"{line}\r" for line in lines).encode() for lines in written)
@@ -205,8 +205,8 @@ def _written(segment: str, fields: Fields) -> tuple[str, str]:
 def _fitting(segment: str, number: int, value: str) -> tuple[str, str]:
     """Give a value as it is sent and as it is checked.
 
-    The & of a field that came as plain text ("H&E"), and separates nothing that HL7 knows, is escaped. What came and is
-    longer than HL7 v2.5.1 has it, or of a later version, goes back as it came: else no result would be filed.
+    The & of a field that came as plain text ("H&E"), and separates nothing that HL7 knows, is escaped. What came and
+    is of a later version, or longer than HL7 v2.5.1 has it, goes out whole as names do: else no result would be filed.
     """
     if not value or (segment, number) == ("OBX", 5):  # of any type: `check_hl7` looks at it
         return value, PDF if value.startswith(PDF) else value
@@ -218,8 +218,7 @@ def _fitting(segment: str, number: int, value: str) -> tuple[str, str]:
             return fitting, fitting
     if isinstance(value, Came):
         return value, STAND_IN
-    what = f"the order or the report says more in {segment}-{number} than HL7 v2.5.1 has room for"
-    raise FormatUnavailable(what)
+    raise FormatUnavailable(f"the report says more in {segment}-{number} than HL7 v2.5.1 has room for")
 
 
 def _order_control(order: Order, filler: str, status: str, issued: datetime) -> Fields:
@@ -244,7 +243,7 @@ def _request(order: Order, filler: str, status: str, issued: datetime, confirmed
         22: _time(issued),
         24: codes.SURGICAL_PATHOLOGY.value,
         25: status,
-        32: person(None, confirmed.name).replace("^", "&") if confirmed else "",
+        32: Came(person(None, confirmed.name).replace("^", "&")) if confirmed else "",
     }
 
 

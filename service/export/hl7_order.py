@@ -22,7 +22,10 @@ def require(order: Order) -> None:
 
 
 class Came(str):
-    """A value by which the other system knows the order or the patient: repeated, whatever HL7 v2.5.1 has room for."""
+    """A value by which others know the order, the patient or a person: whole, whatever HL7 v2.5.1 has room for.
+
+    Half a name may be somebody else's, and v2.5.1 has no sign for one that was cut.
+    """
 
     __slots__ = ()
 
@@ -44,7 +47,7 @@ def patient(order: Order) -> Fields:
     return {
         1: "1",
         3: all_came(order, "PID-3") or _identifiers(order),
-        5: all_came(order, "PID-5") or parts(family, given, "", "", "", "", "L" if family else "U"),
+        5: all_came(order, "PID-5") or Came(parts(family, given, "", "", "", "", "L" if family else "U")),
         7: (order.patient_birth_date or "").replace("-", ""),
         8: SEX[order.patient_sex] if order.patient_sex else "",
     }
@@ -93,7 +96,7 @@ def _number(number: str, identifier: Identifier | None) -> Came:
 
 def orderer(order: Order) -> str | list[str]:
     """Write OBR-16."""
-    own = person(order.ordering_provider_id, order.ordering_provider)
+    own = Came(person(order.ordering_provider_id, order.ordering_provider))
     return all_came(order, "OBR-16") or all_came(order, "ORC-12") or own
 
 
@@ -114,4 +117,4 @@ def _is_time(text: str) -> bool:
 def service_of(order: Order) -> str:
     """Write OBR-4; nothing where the order named no service."""
     service = order.service
-    return came(order, "OBR-4") or (parts(service.code, service.text, service.system) if service else "")
+    return came(order, "OBR-4") or (Came(parts(service.code, service.text, service.system)) if service else "")

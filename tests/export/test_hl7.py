@@ -260,9 +260,19 @@ def test_text_is_cut_between_characters_and_identifiers_never() -> None:
     cut = observations(sent)["slide-name"][5]
     assert len(str(cut)) <= 199
     assert str(cut) == "a\\T\\" * 49 + "a"
-    with pytest.raises(FormatUnavailable, match="more in PID-5 than HL7") as refused:
-        message_of(report_of(), ORDER.model_copy(update={"patient_name": "ü" * 200}))
-    assert "ü" not in str(refused.value)
+
+
+def test_names_are_whole_however_long_they_are() -> None:
+    family, given = "ü" * 200, "Maria Magdalena Elisabeth Franziska"
+    name, service = f"{family}, {given}", {"code": "c" * 30, "text": "t" * 255}
+    changed = {"patient_name": name, "ordering_provider": name, "ordering_provider_id": "9" * 20, "service": service}
+    order = Order.model_validate(ORDER.model_dump(exclude_none=True) | changed)
+    confirmed = Confirmation(name=name, at=datetime(2026, 1, 1, tzinfo=UTC))
+    sent = message_of(report_of(), order, "final", confirmed, chosen=("total",))
+    assert str(sent.segment("PID")[5]) == f"{family}^{given}^^^^^L"
+    assert str(sent.segment("OBR")[16]) == f"{'9' * 20}^{family}^{given}"
+    assert str(sent.segment("OBR")[32]) == f"&{family}&{given}"
+    assert str(sent.segment("OBR")[4]) == f"{'c' * 30}^{'t' * 255}^L"
 
 
 @pytest.mark.parametrize(
