@@ -18,7 +18,7 @@ from service.api.state import State, StateOf
 from service.errors import InternalError, MitosisError, RequestInvalid
 from service.export.fhir_order import Resource
 from service.interop.fhir_echo import to_service_request
-from service.interop.fhir_orders import REQUESTERS, read_requests
+from service.interop.fhir_orders import NO_CONDITIONS, REQUESTERS, read_requests
 from service.interop.fhir_served import PARTS
 from service.refusals import (
     DatabaseUnavailable,
@@ -36,6 +36,7 @@ from service.store.orders import Outcome, Sent
 MEDIA_TYPE: Final = "application/fhir+json"
 VERSION: Final = re.compile(r";\s*fhirVersion=\"?([\w.]+)", re.IGNORECASE)  # of a media type
 VERSIONS: Final = ("4.0", "4.0.1", "4.3", "4.3.0")  # R4, and R4B, which is R4 for orders
+CONDITIONS: Final = {"if-match", "if-none-match", "if-none-exist", "if-unmodified-since"}  # of what changes something
 READ: Final = ("Patient", "Specimen", *REQUESTERS)  # of what comes with an order
 REFUSED: Final[dict[Outcome, str]] = {
     "too-late": "its slide is there already, and is being or was analysed",
@@ -125,7 +126,9 @@ def _answered(asked: Resource, taken: Iterator[tuple[Resource, bool]]) -> Resour
 
 
 async def _json(request: Request) -> bytes:
-    """Read a body. Raises HTTPException where it says that it is something else, as XML or another version of FHIR."""
+    """Read a body. Raises RequestInvalid for conditions, and HTTPException for XML or another version of FHIR."""
+    if CONDITIONS & set(request.headers):
+        raise RequestInvalid(NO_CONDITIONS)
     if media_type_of(request.headers) not in ("", MEDIA_TYPE, "application/json"):
         raise HTTPException(415, f"FHIR is spoken in {MEDIA_TYPE} here")
     if (version := VERSION.search(request.headers.get("content-type", ""))) and version[1] not in VERSIONS:
@@ -167,7 +170,7 @@ def get_capabilities() -> Response:
     """Return the CapabilityStatement; it needs no key."""
     placed = [{"code": "create"}, {"code": "read"}]
     resources = [
-        {"type": "ServiceRequest", "interaction": placed, "updateCreate": False, "conditionalCreate": False},
+        {"type": "ServiceRequest", "interaction": placed, "versioning": "no-version", "conditionalCreate": False},
         *({"type": each, "interaction": [{"code": "read"}]} for each in PARTS if each != "DiagnosticReport"),
         {
             "type": "DiagnosticReport",

@@ -1,4 +1,7 @@
-"""Query parameters: one that a route does not know is refused, for a misspelt filter would answer with everything."""
+"""Query parameters: one that a route does not know is refused, for a misspelt filter would answer with everything.
+
+So is one that is given twice, of which the last alone would be read; in a search of FHIR that would mean both.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -16,7 +19,7 @@ OF_FHIR: Final = {"_format", "_pretty", "_summary"}  # clients add them everywhe
 
 
 def refuse_unknown(request: Request) -> None:
-    """Refuse query parameters that the request's route does not have. Raises RequestInvalid."""
+    """Refuse query parameters that the request's route does not have, or has twice. Raises RequestInvalid."""
     route = request.scope.get("route")
     if not request.query_params or not isinstance(route, APIRoute) or route.path == ANY:
         return
@@ -24,6 +27,9 @@ def refuse_unknown(request: Request) -> None:
     if unknown := sorted(set(request.query_params) - known):
         there_are = ", ".join(sorted(known)) or "none"
         raise RequestInvalid(f"query.{unknown[0][:64]}: there is no such parameter; there are {there_are}")
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(names) > len(set(names)):
+        raise RequestInvalid(f"query.{max(names, key=names.count)}: is given more than once")
 
 
 def _names(dependant: Dependant) -> Iterator[str]:

@@ -7,7 +7,10 @@ slide by its container's identifier, else by `accessionIdentifier` or the reques
 named by its identifier only, or its type is SNOMED CT's slide, that is the slide's. `parent` is the block,
 `processing.procedure.text` the stain.
 
-What turns the meaning of all the rest round is refused: `doNotPerform`, modifier extensions, other rules, deletions.
+`meta.lastUpdated` tells which of two versions is the newer one; where it is missing, that is the one that comes later.
+
+What turns the meaning of all the rest round is refused: `doNotPerform`, modifier extensions, other rules, deletions,
+conditions of an entry with a ServiceRequest (`ifMatch`, `ifNoneExist`).
 """
 
 import json
@@ -25,7 +28,7 @@ from service.export.fhir_order import Resource, filled
 from service.extras import needs
 from service.order import MAX_IDENTIFIERS, Identifier, ReceivedOrder
 from service.patient_gate import compare, preferred
-from service.store.orders import Control, Request, identifier_of
+from service.store.orders import Control, Request, believed, identifier_of
 from service.strict import first_error
 
 CONTROLS: Final[dict[str, Control]] = {
@@ -41,6 +44,10 @@ REQUESTERS: Final = ("Practitioner", "PractitionerRole", "Organization", "Patien
 BUNDLES: Final = ("transaction", "batch", "collection")  # others tell of resources, and ask for nothing
 ENTRIES: Final = 1000
 NAME_USES: Final = ("official", "usual", "")
+NO_CONDITIONS: Final = (
+    "conditions (If-Match, If-None-Exist) are not understood: an order is known by its identifier, and replaces itself "
+    "unless its meta.lastUpdated is older"
+)
 
 
 def read_requests(content: bytes, sender: str) -> list[Request]:
@@ -57,6 +64,8 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
         raise RequestInvalid(f"a Bundle of orders holds ServiceRequests, in at most {ENTRIES} entries")
     if any(each.get("request", {}).get("method", "POST") not in ("POST", "PUT") for each in entries):
         raise RequestInvalid("entries of a Bundle of orders are of method POST or PUT; `revoked` cancels an order")
+    if any(name.startswith("if") for each in found for name in each.get("request", {})):
+        raise RequestInvalid(NO_CONDITIONS)
     placed = [(each.get("fullUrl", ""), each["resource"]) for each in found]
     return _few([_request(resource, known.of(url, resource), sender) for url, resource in placed])
 
@@ -193,7 +202,20 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
     assigned = _identifier(number)
     if assigned is None:
         return Request(control, f"urn:uuid:{uuid.uuid4()}", orders)
-    return Request(control, assigned.value, orders, assigned.assigner)
+    return Request(control, assigned.value, orders, assigned.assigner, _updated_at(resource))
+
+
+def _updated_at(resource: Resource) -> float:
+    """Read when a resource was changed last, in Unix seconds; 0 where it does not say. Raises RequestInvalid."""
+    if "lastUpdated" not in resource.get("meta", {}):
+        return 0.0
+    try:
+        told = datetime.fromisoformat(str(resource["meta"]["lastUpdated"]))
+    except ValueError:
+        told = datetime.min
+    if told.tzinfo is None:
+        raise RequestInvalid("meta.lastUpdated is no instant, as 2026-01-31T12:00:00Z")
+    return believed(told.timestamp())
 
 
 def _slides(specimens: Sequence[Resource]) -> list[Resource]:

@@ -9,7 +9,6 @@ There is no answer while the database is away: whoever gets none, sends again.
 """
 
 import hashlib
-import math
 import time
 import uuid
 from collections.abc import Sequence
@@ -46,14 +45,13 @@ from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
 from service.refusals import DatabaseUnavailable
 from service.store.audit import record
 from service.store.database import messages, reading, writing
-from service.store.orders import Control, Outcome, ProcessingId, Request, Sent, lock, rows_of, take_all
+from service.store.orders import Control, Outcome, ProcessingId, Request, Sent, believed, lock, rows_of, take_all
 
 ANSWERS: Final = {"OML^O21": "ORL^O22^ORL_O22", "OML^O33": "ORL^O34^ORL_O34", "ORM^O01": "ORR^O02^ORR_O02"}
 BY_SPECIMEN: Final = "OML^O33"
 DONE: Final[dict[Outcome, str]] = {"placed": "OK", "changed": "XR", "cancelled": "CR", "known": "SR"}
 UNABLE: Final[dict[Control, str]] = {"place": "UA", "change": "UX", "cancel": "UC", "status": "UX"}
 STANDING: Final = {"waiting": "SC", "matched": "IP", "cancelled": "CA", "draft": "HD", "on-hold": "HD"}  # table 0038
-AHEAD_S: Final = 60.0  # that a sender's clock may be, and is believed
 WITHOUT_STRUCTURE: Final = ("2.1", "2.2", "2.3")  # MSH-9 had two components then
 
 log = structlog.get_logger(__name__)
@@ -108,10 +106,7 @@ def _answer(engine: Engine, content: bytes, tenant: str, message: Message, mappi
     if not header.text(10):
         raise MessageRejected("AE", REQUIRED_MISSING, "MSH-10", "the message has no number of its own")
     sender = "^".join(name for name in (header.text(3), header.text(4)) if name)
-    at = moment(header.text(7), ZoneInfo(mapping.zone))
-    if at > time.time() + AHEAD_S:  # else all that is right would be stale until then
-        log.warning("the sender's clock is ahead", seconds=round(at - time.time()))
-        at = math.floor(time.time())
+    at = believed(moment(header.text(7), ZoneInfo(mapping.zone)))
     sent = Sent(tenant, "hl7", sender, header.text(10), at, _processing_id(header, mapping))
     key = hashlib.sha256("\n".join((header.raw(3), header.raw(4), header.text(10))).encode()).hexdigest()
     digest = hashlib.sha256(content).hexdigest()

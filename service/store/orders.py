@@ -13,6 +13,7 @@ in `service.store.matching`. Orders of training and debugging (MSH-11 T, D) are 
 slide, unless their sender's mapping says so; then they give way to those of production, and their results are marked.
 """
 
+import math
 import re
 import time
 import uuid
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+import structlog
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, insert, or_, select, update
 
 from service.errors import SettingsInvalid
@@ -33,7 +35,10 @@ Outcome = Literal["placed", "changed", "cancelled", "inactive", "known", "stale"
 ProcessingId = Literal["P", "T", "D"]  # production, training, debugging
 INACTIVE: Final = ("draft", "on-hold")  # nobody may act on these
 OPEN: Final = ("waiting", *INACTIVE)  # their slide has not come
+AHEAD_S: Final = 60.0  # that a sender's clock may be, and is believed
 NAME_ALL: Final = ("change", *INACTIVE)  # requests after which an order has no other slides than they name
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Request:
     number: str
     orders: tuple[ReceivedOrder, ...]
     assigner: str = ""  # where the number names none, it is the sender's
+    at: float = 0.0  # the sender's time of this order (Unix seconds; 0: that of the message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,14 @@ class Sent:
     def message(self) -> str:
         """The message, for people."""
         return f"{self.sender} {self.number}".strip()[:1000]
+
+
+def believed(at: float) -> float:
+    """Give a sender's time; now where its clock is ahead, else all that is right would be stale until then."""
+    if (ahead := at - time.time()) <= AHEAD_S:
+        return at
+    log.warning("the sender's clock is ahead", seconds=round(ahead))
+    return math.floor(time.time())
 
 
 def identifier_of(order: Order) -> str | None:
@@ -108,6 +122,7 @@ def take_all(connection: Connection, sent: Sent, requests: Sequence[Request]) ->
 
 def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
     """Do what a message asks, once; an order that is placed finds the analyses of its slide."""
+    sent = replace(sent, at=request.at or sent.at)
     lock(connection, sent.tenant)
     known = rows_of(connection, sent, request)
     named = {identifier_of(order) or "": order for order in request.orders}
@@ -201,7 +216,8 @@ def _cancel(connection: Connection, sent: Sent, request: Request, about: Sequenc
 
 def _set_cancelled(connection: Connection, sent: Sent, rows: Sequence[Row[Any]]) -> None:
     ids = [row.id for row in rows]
-    values = {"status": "cancelled", "message": sent.message, "sent_at": sent.at, "updated_at": time.time()}
+    values = {"status": "cancelled", "message": sent.message, "updated_at": time.time()}
+    values |= {"sent_at": sent.at} if sent.at else {}
     connection.execute(update(orders).where(orders.c.id.in_(ids)).values(**values))
 
 
@@ -213,6 +229,7 @@ def _write(
     values: dict[str, Any] = {"order": order.model_dump(mode="json", exclude_none=True), "source": sent.source}
     values |= {"message": sent.message, "sent_at": sent.at, "updated_at": now}
     if known is not None:
+        values["sent_at"] = max(sent.at, known.sent_at)  # what says no time takes none away
         values["status"] = known.status if known.status == "matched" else status
         values["assigner"] = known.assigner or assigner_of(sent, request)
         connection.execute(update(orders).where(orders.c.id == known.id).values(**values))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -111,6 +112,35 @@ def test_an_order_that_comes_again_replaces_itself_and_can_be_revoked(client: Cl
     assert second["requester"]["display"] == "Neu, Name"
     assert valid(post(client, REQUEST | {"status": "revoked"}))["status"] == "revoked"
     assert submitted(state, "S26-1-A-1").request["order"] is None
+
+
+def test_an_older_version_of_an_order_takes_no_newer_one_back(client: Client) -> None:
+    def version(day: str, name: str) -> Any:
+        return post(client, REQUEST | {"meta": {"lastUpdated": day}, "requester": {"display": name}})
+
+    valid(version("2026-01-02T12:00:00+01:00", "Second"), 201)
+    for day in ("2026-01-02T10:59:59.5Z", "2026-01-01T12:00:00Z"):
+        assert "newer" in refused(version(day, "First"), 409, "conflict")
+    again = valid(version("2026-01-02T11:00:00Z", "Second"))
+    assert again["requester"]["display"] == "Second"
+    valid(post(client, REQUEST | {"requester": {"display": "Third"}}))  # tells no time
+    refused(version("2026-01-01T12:00:00Z", "First"), 409, "conflict")
+    valid(version("2199-01-01T12:00:00Z", "Fourth"))  # its clock is wrong
+    assert valid(version(f"{datetime.now(UTC).isoformat()}", "Fifth"))["requester"]["display"] == "Fifth"
+    assert "lastUpdated" in refused(version("2026-01-03T12:00:00", "Sixth"), 422, "invalid")
+
+
+def test_a_condition_is_not_overlooked(client: Client) -> None:
+    entry = {"resource": REQUEST, "request": {"method": "POST", "url": "ServiceRequest", "ifNoneExist": "identifier=1"}}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert "If-None-Exist" in refused(client.post("/fhir", json=bundle), 422, "invalid")
+    for name in ("If-None-Exist", "If-Match"):
+        answer = client.post("/fhir/ServiceRequest", json=REQUEST, headers={name: 'W/"1"'})
+        assert name in refused(answer, 422, "invalid")
+    own = {"fullUrl": "urn:uuid:1", "resource": PATIENT}  # which is read with the order, and not kept
+    entry["request"] = {"method": "POST", "url": "ServiceRequest"}
+    bundle["entry"] = [entry, own | {"request": {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=1"}}]
+    valid(client.post("/fhir", json=bundle))
 
 
 def test_an_order_whose_slide_has_come_is_not_revoked(client: Client, state: State) -> None:

@@ -48,6 +48,13 @@ def test_what_nobody_declares_is_refused_by_name(client: Client, query: str) -> 
     assert "limit, thing.kind" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/v1/things?limit=3&thing.kind=a&limit=3", "/fhir/Thing?_format=json&_format=xml"])
+def test_what_is_given_twice_is_refused_by_name(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 422
+    assert ("query.limit" if "limit" in path else "query._format") in answer.text
+
+
 def test_what_fhir_clients_add_everywhere_is_taken_there(client: Client) -> None:
     assert client.get("/fhir/Thing?_format=json&_pretty=true").status_code == 200
     assert client.get("/fhir/Thing?_sort=x").status_code == 422
