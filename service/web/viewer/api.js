@@ -43,6 +43,13 @@ export function reportConnectionLost() {
   return new Problem(0, { code: "server-unreachable", detail: "the service does not answer" });
 }
 
+/** Have something done when the service answers again, or access is given again; returns a function that ends it. */
+export function whenBack(act) {
+  const events = ["back", "signed-in"];
+  for (const each of events) connection.addEventListener(each, act);
+  return () => events.forEach((each) => connection.removeEventListener(each, act));
+}
+
 function reportConnectionBack() {
   if (!lost) return;
   lost = false;

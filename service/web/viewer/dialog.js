@@ -3,31 +3,41 @@
 import { fill, h } from "./dom.js";
 
 /**
- * Ask for values. `act(values)` is awaited before the dialog closes; what it throws is shown in it.
- * Resolves with the values by the fields' names, ticks left out, or with null where the dialog was cancelled.
+ * Ask for values. `act(values)` is awaited before the dialog closes, and cannot be cancelled; what it throws is shown.
+ * Resolves with the values by the fields' names, ticks left out, or with null where the dialog was cancelled, the page
+ * left, or another dialog is open.
  */
-export function askFor({ title, words, fields, yes, act }) {
+export async function askFor({ title, words, fields, yes, act }) {
+  if (document.querySelector("dialog[open]")) return null;
   return new Promise((resolve) => {
     const problem = h("p", { class: "problem", role: "alert", hidden: true });
     const inputs = fields.map(({ name, properties }) => [name, h("input", { id: `ask-${name}`, ...properties })]);
     const submitButton = h("button", { type: "submit", class: "main" }, yes);
+    const setBusy = (busy) => {
+      submitButton.disabled = cancelButton.disabled = busy;
+      fill(submitButton, busy ? "Sending…" : yes);
+    };
     const close = (values) => {
+      removeEventListener("hashchange", cancel);
       dialog.close();
       dialog.remove();
       resolve(values);
     };
+    const cancel = () => close(null);
+    // Escape, pressed twice, closes whatever a listener to `cancel` says
+    const onclose = () => dialog.isConnected && (cancelButton.disabled ? dialog.showModal() : cancel());
     const onsubmit = async (event) => {
       event.preventDefault();
       const given = inputs.filter(([, input]) => input.type !== "checkbox");
       const values = Object.fromEntries(given.map(([name, input]) => [name, input.value.trim()]));
-      submitButton.disabled = true;
+      setBusy(true);
       try {
         await act?.(values);
         close(values);
       } catch (error) {
         fill(problem, error.message);
         problem.hidden = false;
-        submitButton.disabled = false;
+        setBusy(false);
       }
     };
     const rows = fields.map(({ name, label: text }, index) => {
@@ -36,10 +46,10 @@ export function askFor({ title, words, fields, yes, act }) {
         ? h("div", { class: "field check" }, input, label)
         : h("div", { class: "field" }, label, input);
     });
-    const cancelButton = h("button", { type: "button", onclick: () => close(null) }, "Cancel");
+    const cancelButton = h("button", { type: "button", onclick: cancel }, "Cancel");
     const dialog = h(
       "dialog",
-      { "aria-labelledby": "ask-title", oncancel: () => close(null) },
+      { "aria-labelledby": "ask-title", onclose },
       h(
         "form",
         { onsubmit },
@@ -51,6 +61,7 @@ export function askFor({ title, words, fields, yes, act }) {
       ),
     );
     document.body.append(dialog);
+    addEventListener("hashchange", cancel);
     dialog.showModal();
     (inputs.find(([, input]) => !input.value) ?? inputs[0])[1].focus();
   });

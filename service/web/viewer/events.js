@@ -1,6 +1,6 @@
 // All analyses as they change: one stream, only while the page is visible (a browser has few connections to one host).
 
-import { connection, get, reportConnectionLost } from "./api.js";
+import { get, reportConnectionLost, whenBack } from "./api.js";
 
 const REOPEN_MS = 2000;
 
@@ -43,16 +43,14 @@ export function watchAnalyses({ onStatus, onDeleted, onReady, onWorkers }) {
     open();
   };
   document.addEventListener("visibilitychange", onVisibility);
-  connection.addEventListener("back", reopen);
-  connection.addEventListener("signed-in", reopen);
+  const stop = whenBack(reopen);
   addEventListener("pagehide", close);
   open();
   return () => {
     stopped = true;
     close();
     document.removeEventListener("visibilitychange", onVisibility);
-    connection.removeEventListener("back", reopen);
-    connection.removeEventListener("signed-in", reopen);
+    stop();
     removeEventListener("pagehide", close);
   };
 }

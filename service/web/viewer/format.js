@@ -21,23 +21,10 @@ export const interval = ([low, high]) => `${number(low, 1)} to ${number(high, 1)
 
 export const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
-export function bytes(size) {
-  const units = ["B", "KB", "MB", "GB", "TB"];
-  const power = Math.min(units.length - 1, Math.floor(Math.log(Math.max(size, 1)) / Math.log(1000)));
-  return `${(size / 1000 ** power).toFixed(power > 1 ? 1 : 0)} ${units[power]}`;
-}
-
 export function duration(seconds) {
   if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
   if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
-}
-
-/** How long ago a time is. */
-export function age(text) {
-  const hours = (Date.now() - Date.parse(text)) / 3600000;
-  if (hours < 1) return `${Math.max(0, Math.round(60 * hours))} min`;
-  return hours < 48 ? `${Math.round(hours)} h` : `${Math.round(hours / 24)} d`;
 }
 
 /** Date and time in the browser's time zone, as 2026-11-26 18:40 CET: alike in all languages, true on paper. */

@@ -89,5 +89,7 @@ function createRow(name, layer, isMissing, redraw) {
 }
 
 function createLegend(reason) {
-  return h("div", { class: `legend ${reason}` }, h("span", { "aria-hidden": "true" }), HINDRANCE_WORDS[reason]);
+  const lines = h("span", { "aria-hidden": "true" });
+  lines.style.setProperty("--hatch", `var(--${reason})`);
+  return h("div", { class: "legend" }, lines, HINDRANCE_WORDS[reason]);
 }

@@ -2,7 +2,7 @@
 
 import "./banner.js";
 import { readAddress } from "./address.js";
-import { connection } from "./api.js";
+import { connection, reportConnectionLost } from "./api.js";
 import { fill, h } from "./dom.js";
 import { signIn, signInAgain } from "./login.js";
 
@@ -21,7 +21,12 @@ async function createPage(key, address) {
   }
   const needed = [loadScript(DEEP_ZOOM), ...["slide", "review", "print"].map(loadStyle)];
   const [made] = await Promise.all([import("./slide_page.js"), ...needed]);
-  return made.createPage(address);
+  return made.createPage(address, reopen);
+}
+
+function reopen() {
+  shownKey = null;
+  show();
 }
 
 const loadScript = (src) => load(src, () => h("script", { src }));
@@ -31,6 +36,7 @@ function load(name, create) {
   if (!loading.has(name)) {
     const element = create();
     loading.set(name, new Promise((resolve, reject) => Object.assign(element, { onload: resolve, onerror: reject })));
+    loading.get(name).catch(() => loading.delete(name));
     document.head.append(element);
   }
   return loading.get(name);
@@ -46,24 +52,31 @@ async function show() {
   page?.close();
   page = null;
   shownKey = key;
-  const created = await createPage(key, address).catch((error) => {
-    shownKey = null;
-    throw error;
-  });
-  if (shownKey !== key) return; // the address has changed again
+  const created = await createPage(key, address).catch(reportConnectionLost);
+  if (shownKey !== key || created instanceof Error) {
+    created.close?.(); // the address has changed again
+    if (shownKey === key) showWaiting(reopen);
+    return;
+  }
+  page?.close();
   page = created;
   fill(app, page.element);
   page.open?.();
   page.element.querySelector("h1")?.focus({ preventScroll: true });
 }
 
+/** Show that nothing can be shown; `again()` is called when the service answers. */
+function showWaiting(again) {
+  const words = h("p", {}, "The service does not answer yet.");
+  fill(app, h("main", { class: "start" }, h("h1", {}, "Mitosis service"), words));
+  connection.addEventListener("back", again, { once: true });
+}
+
 async function start() {
   try {
     await signIn();
   } catch {
-    const words = h("p", {}, "The service does not answer yet.");
-    fill(app, h("main", { class: "start" }, h("h1", {}, "Mitosis service"), words));
-    connection.addEventListener("back", start, { once: true });
+    showWaiting(start);
     return;
   }
   connection.addEventListener("signed-out", signInAgain);

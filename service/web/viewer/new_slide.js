@@ -4,7 +4,7 @@ import { viewAddress } from "./address.js";
 import { call, get } from "./api.js";
 import { TEXT_LENGTH } from "./contract.js";
 import { fill, h } from "./dom.js";
-import { bytes, number } from "./format.js";
+import { number } from "./format.js";
 import { problemElements } from "./problems.js";
 import { abandonUpload, upload } from "./tus.js";
 import { thumbnailOf } from "./work_list_row.js";
@@ -12,7 +12,7 @@ import { thumbnailOf } from "./work_list_row.js";
 const STATE_WORDS = { sending: "uploading", waiting: "waiting to continue", checking: "the service opens the slide" };
 
 /** The accession number that a slide's name begins with: what stands before a space, underscore or comma. */
-export const accessionOf = (name) => name.replace(/\.[^.]*$/, "").split(/[\s_,;]/)[0];
+const accessionOf = (name) => name.replace(/\.[^.]*$/, "").split(/[\s_,;]/)[0];
 
 /** Of a `file` that is to be uploaded, or of a `slide` as the service describes it. */
 export function createNewSlide({ file, slide: known = null, onChange, onAnalyse, onRemoved }) {
@@ -139,4 +139,10 @@ export function createNewSlide({ file, slide: known = null, onChange, onAnalyse,
     run();
   }
   return line;
+}
+
+function bytes(size) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log(Math.max(size, 1)) / Math.log(1000)));
+  return `${(size / 1000 ** power).toFixed(power > 1 ? 1 : 0)} ${units[power]}`;
 }

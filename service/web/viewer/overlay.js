@@ -8,7 +8,7 @@ import { colour } from "./dom.js";
 import { turned } from "./deep_zoom.js";
 import { kindOf } from "./figures.js";
 
-export const RING_UM = 13; // radius: a mitosis with some room round it
+const RING_UM = 13; // radius: a mitosis with some room round it
 const LARGEST_PX = 70; // a ring's radius on the screen
 const LEAST_PX = 4.5; // smaller rings would hide what they mark: dots then
 const DETAIL_PX = 10; // from here, a ring has a halo and accepted ones a second ring
@@ -17,12 +17,6 @@ const HATCH_PX = 8; // from line to line, on the screen
 const DENSITY_FROM_UM = 1.6; // um per screen px: at less than about x6
 const SHARP_CELL_PX = 24; // cells of the heat map are blurred until they are as large on the screen
 const KINDS = ["candidate", "rejected", "open", "accepted", "added"]; // later ones are drawn over earlier ones
-const DIRECTIONS = [
-  [1, 0],
-  [-1, 0],
-  [0, 1],
-  [0, -1],
-];
 
 /** Colours of figures by their kind, and of everything else by name; read once, because asking costs time. */
 function readColours() {
@@ -65,10 +59,8 @@ export function createOverlay(stage, deepZoom, mpp) {
     drawRequest = 0;
     const { width, height } = deepZoom.size();
     const density = devicePixelRatio || 1;
-    if (canvas.width !== Math.round(width * density) || canvas.height !== Math.round(height * density)) {
-      canvas.width = Math.round(width * density);
-      canvas.height = Math.round(height * density);
-    }
+    const [across, down] = [width, height].map((length) => Math.round(length * density));
+    if (canvas.width !== across || canvas.height !== down) Object.assign(canvas, { width: across, height: down });
     context.setTransform(density, 0, 0, density, 0, 0);
     context.clearRect(0, 0, width, height);
     const place = deepZoom.frame();
@@ -129,7 +121,8 @@ export function createOverlay(stage, deepZoom, mpp) {
 
   /** Lines across an area, so that the tissue is seen between them; they move with the slide, and stay as far apart. */
   function drawHatched(frame, path, strokeColour) {
-    const { x, y, zoom, seen } = frame;
+    const { x, y, zoom } = frame;
+    const { left, top, right, bottom } = frame.seen;
     const { opacity } = layers.unexamined;
     context.save();
     context.translate(x, y);
@@ -137,9 +130,8 @@ export function createOverlay(stage, deepZoom, mpp) {
     context.clip(path, "evenodd");
     turnContext(frame);
     const lines = new Path2D();
-    const [top, bottom] = [seen.top, seen.bottom];
-    const first = seen.left + top;
-    for (let sum = first + ((x + y - first) % HATCH_PX) - HATCH_PX; sum < seen.right + bottom; sum += HATCH_PX) {
+    const first = left + top;
+    for (let sum = first + ((x + y - first) % HATCH_PX) - HATCH_PX; sum < right + bottom; sum += HATCH_PX) {
       lines.moveTo(sum - top, top);
       lines.lineTo(sum - bottom, bottom);
     }
@@ -343,9 +335,11 @@ function addCircle(path, x, y, radius) {
 }
 
 function addCross(path, x, y, from, to) {
-  for (const [across, down] of DIRECTIONS) {
-    path.moveTo(x + across * from, y + down * from);
-    path.lineTo(x + across * to, y + down * to);
+  for (const side of [-1, 1]) {
+    path.moveTo(x + side * from, y);
+    path.lineTo(x + side * to, y);
+    path.moveTo(x, y + side * from);
+    path.lineTo(x, y + side * to);
   }
 }
 

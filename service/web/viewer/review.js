@@ -4,7 +4,7 @@
 // storage until it can. Where another reviewer has changed the review in between, nothing is sent until this one has
 // seen those changes.
 
-import { call, connection, get } from "./api.js";
+import { call, get, whenBack } from "./api.js";
 import { CHANGES_PER_REQUEST } from "./contract.js";
 import { draftKey, keep, kept, takeDrafts, undoKey } from "./drafts.js";
 import { awayFrom } from "./figures.js";
@@ -41,19 +41,16 @@ export class Review extends EventTarget {
     this.problem = null; // why sending failed, where it will not succeed by itself
     this.refused = null; // why the service refused a change
     this.isKept = true; // whether what waits outlives the page
-    this.onBack = () => this.flush();
+    this.stopFlushing = whenBack(() => this.flush());
     this.onLeave = (event) => this.isKept || event.preventDefault(); // the browser asks
     addEventListener("beforeunload", this.onLeave);
-    connection.addEventListener("back", this.onBack);
-    connection.addEventListener("signed-in", this.onBack);
     this.#timer = setInterval(() => document.hidden || this.loadIfChanged(), LOOK_MS);
   }
 
   close() {
     clearInterval(this.#timer);
     removeEventListener("beforeunload", this.onLeave);
-    connection.removeEventListener("back", this.onBack);
-    connection.removeEventListener("signed-in", this.onBack);
+    if (!this.pending.length) this.stopFlushing(); // else they are sent as soon as they can be
   }
 
   // Loading
@@ -391,7 +388,8 @@ export class Review extends EventTarget {
       this.#setServer(await response.json());
     } catch (problem) {
       if (problem.status === 412) await this.loadIfChanged();
-      throw problem;
+      const { signed } = this.server; // be it by this one, the answer lost
+      if (problem.status !== 412 || signed?.revision !== revision + 1 || signed.reviewer !== reviewer) throw problem;
     }
     this.#undoSteps = []; // a key press must not undo what is signed
     this.#keepUndo();

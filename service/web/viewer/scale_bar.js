@@ -6,7 +6,7 @@ import { length, magnification, number, placeInUm, UM_PER_PX_AT_X1 } from "./for
 const LONGEST_PX = 130;
 
 /** The longest of 1, 2, 5, 10, ... that is not longer. */
-export function roundLength(longest) {
+function roundLength(longest) {
   const power = 10 ** Math.floor(Math.log10(longest));
   return Math.max(...[1, 2, 5].map((step) => step * power).filter((each) => each <= longest));
 }

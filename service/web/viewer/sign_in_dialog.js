@@ -70,7 +70,7 @@ export function askToSignIn({ title, words, failed, staysHere }) {
     };
     const dialog = h(
       "dialog",
-      { class: "login", "aria-labelledby": "login-title", oncancel: (event) => event.preventDefault() },
+      { class: "login", "aria-labelledby": "login-title", onclose: () => dialog.isConnected && dialog.showModal() },
       h(
         "form",
         { onsubmit },

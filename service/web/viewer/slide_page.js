@@ -1,7 +1,7 @@
 // A slide: its pixels with what was found on them, and beside it the review and the result.
 
 import { replaceAddress, viewAddress } from "./address.js";
-import { connection, get } from "./api.js";
+import { get, whenBack } from "./api.js";
 import { hideBanner, showBanner } from "./banner.js";
 import { createDeepZoom, loadTiling } from "./deep_zoom.js";
 import { fill, h } from "./dom.js";
@@ -23,8 +23,8 @@ const FIGURE_UM = UM_PER_PX_AT_X1 / 40; // um per screen px when a figure is loo
 const RELOAD_MS = 4000;
 const MARGIN = 1.15; // round a hot-spot, when the view moves to it
 
-/** `address` as `readAddress` gives it: of an analysis, or of a slide that was not analysed yet. */
-export function createPage(address) {
+/** `address` as `readAddress` gives it: of an analysis, or of a slide as yet without; `reopen()` makes the page anew. */
+export function createPage(address, reopen) {
   const title = h("h1", { tabindex: "-1" }, "Slide");
   const about = h("p", { class: "about quiet" });
   const copyButton = h(
@@ -138,11 +138,7 @@ export function createPage(address) {
         if (error.status === 404) showDeleted(true);
       }
     });
-    const reload = () => deepZoom.reload();
-    for (const event of ["back", "signed-in"]) {
-      connection.addEventListener(event, reload);
-      closers.push(() => connection.removeEventListener(event, reload));
-    }
+    closers.push(whenBack(() => deepZoom.reload()));
   }
 
   // Without a result
@@ -330,7 +326,10 @@ export function createPage(address) {
     }
   }
 
-  open().catch(showProblem);
+  open().catch((error) => {
+    showProblem(error);
+    if (!isClosed) closers.push(whenBack(reopen));
+  });
   return {
     element,
     /** Show another view of the same analysis or slide. */

@@ -5,7 +5,7 @@ import { statusElements } from "./analysis_status.js";
 import { call } from "./api.js";
 import { SIGNED_WORDS, UNFINISHED } from "./contract.js";
 import { announce, fill, h } from "./dom.js";
-import { age, dateAndTime, number } from "./format.js";
+import { dateAndTime, number } from "./format.js";
 import { may } from "./login.js";
 
 const CELLS = [
@@ -140,4 +140,11 @@ function standing(analysis) {
     held && statusElements(analysis).slice(1),
     h("div", { class: "quiet" }, words.join(" · ")),
   ];
+}
+
+/** How long ago a time is. */
+function age(text) {
+  const hours = (Date.now() - Date.parse(text)) / 3600000;
+  if (hours < 1) return `${Math.max(0, Math.round(60 * hours))} min`;
+  return hours < 48 ? `${Math.round(hours)} h` : `${Math.round(hours / 24)} d`;
 }
