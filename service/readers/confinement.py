@@ -11,6 +11,7 @@ built in), the caller's own thread does the work, and only the judgement of the 
 """
 
 import ctypes
+import fcntl
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +37,7 @@ MAKE_LINKS: Final = READ_DIR | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 12  # remove fold
 RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}  # version -> how many rights to files there are, from the lowest bit on
 NETWORK_VERSION: Final = 4
 BIND_AND_CONNECT: Final = 3
+LINKS: Final = "mitosis-links-"
 IMPORTED: Final = ("numpy", "imagecodecs", "openslide", "pydicom")  # packages lie beside them, wherever that is
 SYSTEM: Final = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"),
@@ -165,13 +168,13 @@ class ConfinedThreads:
         self._pool: ThreadPoolExecutor | None = None
         if readable is not None and landlock_version():
             _begin_outside()
-            scratch = Path(tempfile.mkdtemp(prefix="mitosis-links-")) if links else None
+            held, scratch = _held_folder() if links else (None, None)
             try:
                 self._rules = _ruleset(readable, scratch)
             except BaseException:
-                _remove(scratch)
+                _remove(held, scratch)
                 raise
-            self._clear = weakref.finalize(self, _clear, self._rules, scratch)
+            self._clear = weakref.finalize(self, _clear, self._rules, held, scratch)
             self._pool = ThreadPoolExecutor(THREADS, "confined", _restrict, (self._rules, scratch))
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -187,11 +190,44 @@ class ConfinedThreads:
             self._clear()
 
 
-def _clear(rules: int, scratch: Path | None) -> None:
+def _held_folder() -> tuple[int | None, Path]:
+    """Make a folder for links, locked while this process lives; removes those of processes that were killed.
+
+    Gives the descriptor that holds the lock, too; None where the file system has no locks, and nothing is removed.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{LINKS}*"):
+        with suppress(OSError):
+            _remove(_locked(left), left)
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=LINKS))
+        try:
+            return _locked(made), made
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process took it for left over, before it was locked
+        except OSError:
+            return None, made
+
+
+def _locked(folder: Path) -> int:
+    """Lock a folder; gives its descriptor. Raises OSError: BlockingIOError where somebody has it locked."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(held), folder.lstat()):
+            raise FileNotFoundError(folder)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
+def _clear(rules: int, held: int | None, scratch: Path | None) -> None:
     os.close(rules)
-    _remove(scratch)
+    _remove(held, scratch)
 
 
-def _remove(scratch: Path | None) -> None:
+def _remove(held: int | None, scratch: Path | None) -> None:
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
+    if held is not None:
+        os.close(held)

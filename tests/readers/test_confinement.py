@@ -132,6 +132,30 @@ def test_no_folder_for_links_stays_where_the_slide_may_not_be_read(
     assert not list((tmp_path / "scratch").iterdir())
 
 
+def test_what_a_killed_process_left_goes_and_what_one_that_lives_has_stays(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "scratch"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    begin = (
+        "import sys, time; from service.readers.confinement import ConfinedThreads\n"
+        "threads = ConfinedThreads([sys.argv[1]], links=True); print(flush=True); time.sleep(60)"
+    )
+    arguments, environment = [sys.executable, "-c", begin, str(own)], os.environ | {"TMPDIR": str(place)}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        [theirs] = place.iterdir()
+        (theirs / "link").symlink_to(own / "file")
+        ConfinedThreads([own], links=True).close()
+        assert list(place.iterdir()) == [theirs]
+        other.kill()
+    assert list(place.iterdir()) == [theirs]
+    ConfinedThreads([own], links=True).close()
+    assert not list(place.iterdir())
+
+
 def test_a_slide_is_read_by_confined_threads_also_where_a_person_names_it_by_a_link(own: Path) -> None:
     path = write_svs(own.parent / "others" / "slide.svs", draw_tissue(300, 200))
     (own / "slide.svs").symlink_to(path)
