@@ -127,7 +127,7 @@ def log_out(state: StateOf, asked: Annotated[LogoutToken, Form()]) -> None:
 def _begin(state: State, provider: Provider, code: str, attempt: Attempt) -> str:
     person = provider.finish(code, attempt)
     key = keys.admit(state.engine, person.id, person.name, person.tenant, person.scopes)
-    return sessions.begin_of(state.engine, key, person.session)
+    return sessions.begin_of(state.engine, key, person.session, state.settings.oidc_session_s)
 
 
 def _attempt(request: Request, given: str) -> Attempt:

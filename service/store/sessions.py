@@ -1,7 +1,8 @@
 """Sessions of browsers: a key is given once, and stands behind a random secret from then on.
 
 A browser keeps that secret in a cookie that no script can read, so the key itself is in no address, no log and no
-storage of the browser. A session ends with its key, after SESSION_S, or when its user signs out.
+storage of the browser. A session ends with its key, after SESSION_S, or when its user signs out;
+those of people whom an OpenID provider vouches for may be shorter, since it is not asked in between.
 """
 
 import secrets
@@ -39,13 +40,13 @@ def begin(engine: Engine, key_secret: str) -> str:
     return begin_of(engine, key)
 
 
-def begin_of(engine: Engine, key: Key, provider_session: str | None = None) -> str:
+def begin_of(engine: Engine, key: Key, provider_session: str | None = None, lasts_s: float = SESSION_S) -> str:
     """Begin a session of a key that is known; gives its secret. Raises DatabaseUnavailable.
 
-    `provider_session`: the provider's own one, with which it ends.
+    `provider_session`: the provider's own one, with which it ends. It lasts SESSION_S at most.
     """
     secret, now = secrets.token_urlsafe(32), time.time()
-    row = {"key_id": key.id, "ends_at": now + SESSION_S, "provider_session": provider_session}
+    row = {"key_id": key.id, "ends_at": now + lasts_s, "provider_session": provider_session}
     with writing(engine) as connection:
         connection.execute(delete(sessions).where(sessions.c.ends_at < now))
         connection.execute(insert(sessions).values(sha256=secret_sha256(secret), **row))

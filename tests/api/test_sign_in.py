@@ -1,5 +1,6 @@
 """A browser signs in at a real OpenID provider, a process of its own, and out again."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -72,6 +73,16 @@ def test_somebody_signs_in_and_out(http: httpx.Client) -> None:
     again = http.get("/v1/session/oidc/callback", params=back)
     assert again.headers["location"] == "../../../#sign-in=token-invalid", "the provider knows a code once"
     assert http.delete("/v1/session").status_code == 204
+    assert http.get("/v1/session").status_code == 401
+
+
+def test_who_signed_in_is_asked_again_before_the_day_is_over(http: httpx.Client, app: FastAPI) -> None:
+    http.get("/v1/session/oidc/callback", params=come_back(http, "ann"))
+    assert http.get("/v1/session").status_code == 200
+    with app.state.service.engine.begin() as connection:
+        ends_at = connection.exec_driver_sql("SELECT MAX(ends_at) FROM sessions").scalar()
+        connection.exec_driver_sql("UPDATE sessions SET ends_at = ends_at - 4 * 3600")
+    assert 0 < ends_at - time.time() <= 4 * 3600
     assert http.get("/v1/session").status_code == 401
 
 

@@ -23,7 +23,7 @@ const FIGURE_UM = UM_PER_PX_AT_X1 / 40; // um per screen px when a figure is loo
 const RELOAD_MS = 4000;
 const MARGIN = 1.15; // round a hot-spot, when the view moves to it
 
-/** `address` as `readAddress` gives it: of an analysis, or of a slide as yet without; `reopen()` makes the page anew. */
+/** `address` as `readAddress` gives it: of an analysis, or of a slide without one; `reopen()` makes the page anew. */
 export function createPage(address, reopen) {
   const title = h("h1", { tabindex: "-1" }, "Slide");
   const about = h("p", { class: "about quiet" });
