@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -142,11 +142,20 @@ def _take(state: State, caller: Caller, content: bytes) -> list[tuple[Resource, 
     asked = read_requests(content, sent.sender)
     with writing(state.engine) as connection:
         known = [bool(orders.rows_of(connection, sent, each)) for each in asked]
-        for each, said in zip(asked, orders.take_all(connection, sent, asked), strict=True):
-            if said in REFUSED:
-                raise (NotFound if said == "unknown" else OrderConflict)(f"order {each.number[:64]}: {REFUSED[said]}")
+        said = orders.take_all(connection, sent, asked)
+        overtaken = said == ["unknown"] and asked[0].at  # by its own end, which is kept: the order may yet come
+        if not overtaken:
+            _require_done(asked, said)
         found = [to_service_request(orders.rows_of(connection, sent, each)) for each in asked]
+    if overtaken:
+        _require_done(asked, said)
     return list(zip(found, known, strict=True))
+
+
+def _require_done(asked: Sequence[orders.Request], outcomes: Sequence[Outcome]) -> None:
+    for each, said in zip(asked, outcomes, strict=True):
+        if said in REFUSED:
+            raise (NotFound if said == "unknown" else OrderConflict)(f"order {each.number[:64]}: {REFUSED[said]}")
 
 
 @router.get(

@@ -130,6 +130,14 @@ def test_an_older_version_of_an_order_takes_no_newer_one_back(client: Client) ->
     assert "lastUpdated" in refused(version("2026-01-03T12:00:00", "Sixth"), 422, "invalid")
 
 
+def test_an_order_that_was_overtaken_by_its_revocation_is_not_placed(client: Client) -> None:
+    revoked = {"status": "revoked", "meta": {"lastUpdated": "2026-01-02T12:00:00Z"}}
+    refused(post(client, REQUEST | revoked), 404, "not-found")
+    late = REQUEST | {"meta": {"lastUpdated": "2026-01-02T11:00:00Z"}}
+    assert "newer" in refused(post(client, late), 409, "conflict")
+    valid(post(client, REQUEST | {"meta": {"lastUpdated": "2026-01-02T13:00:00Z"}}))
+
+
 def test_a_condition_is_not_overlooked(client: Client) -> None:
     entry = {"resource": REQUEST, "request": {"method": "POST", "url": "ServiceRequest", "ifNoneExist": "identifier=1"}}
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
