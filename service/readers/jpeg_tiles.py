@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy
-import simplejpeg
 import tifffile
 
 from service.box import Box
 from service.readers.stream_size import stream_size
-from service.readers.streams import DAMAGED_TIFF, END, LONGEST_STREAM, LOST, START, LostPixels
+from service.readers.streams import DAMAGED_TIFF, END, LONGEST_STREAM, START, LostPixels, decode
 
 VENDORS = ("generic-tiff", "aperio", "philips")  # others place tiles with overlaps or in several areas
 CACHED_PIXELS = 1 << 23  # 24 MiB: neighbouring reads share tiles
@@ -172,16 +171,16 @@ class JpegTiles:
             whole = marked(START + level.tables + stream[2:], level.photometric) + END  # it may lack nothing but that
             if stream_size(whole) != (level.tile_width, level.tile_height):
                 return None
-            tile = simplejpeg.decode_jpeg(whole, "RGB", fastdct=False, fastupsample=False, strict=True)
-        except (OSError, ValueError) as error:  # empty, or none at all, for OpenSlide to judge
-            if str(error).startswith(LOST):
-                raise LostPixels(error, level.place(index)) from error
+            tile = decode(whole, "RGB", fastdct=False, fastupsample=False)
+        except LostPixels as error:
+            raise LostPixels(error, level.place(index)) from error
+        except (OSError, ValueError):  # empty, or none at all, for OpenSlide to judge
             return None
         with self._lock:
             self._cache[number, index] = tile
             if len(self._cache) * level.tile_width * level.tile_height > CACHED_PIXELS:
                 self._cache.popitem(last=False)
-        return np.asarray(tile)
+        return tile
 
 
 def marked(stream: bytes, photometric: int) -> bytes:

@@ -11,6 +11,7 @@ import mmap
 import re
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -19,6 +20,8 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import simplejpeg
 import tifffile
 
@@ -34,11 +37,13 @@ BEGINS: Final = re.compile(START + rb"\xff|" + re.escape(SIZ))
 LONGEST_STREAM = 1 << 26  # bytes of one tile; a damaged count must not take the memory
 MAX_TILE_PIXELS = 1 << 26  # 8192 x 8192; OpenSlide aborts the whole process if it cannot allocate a tile
 LOST = "Corrupt JPEG data"  # begins what libjpeg says where it goes on with pixels that are not in the stream
+PART_ENDS: Final = re.compile(rb"(\xff[\xd0-\xd7\xd9])")  # markers after all of a scan, or after a part of it
 DAMAGED_TIFF = (  # what tifffile raises of one
     *(tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
 )
 HEADER_BYTES = 1 << 16  # within, a stream says its size
 BATCH = 256  # streams that a thread checks at a time
+AHEAD = 4 * THREADS  # batches that are listed at a time; a slide of a million tiles must not take the memory
 INDEX_VERSION_BYTES = 5  # of MIRAX
 ITEM = b"\xfe\xff\x00\xe0"  # goes before each frame of DICOM
 
@@ -71,10 +76,33 @@ def require_sound(stream: bytes, tables: bytes | None = None) -> None:
         return
     whole = (START + tables[2:-2] + stream[2:] if tables else stream) + END  # it may lack nothing but that
     try:
-        simplejpeg.decode_jpeg(whole, "GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8)
-    except ValueError as error:  # what else it does not like is for the decoder that is asked for the pixels
-        if str(error).startswith(LOST):
-            raise LostPixels(error) from error
+        decode(whole, "GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8)
+    except LostPixels:
+        raise
+    except ValueError:  # what else it does not like is for the decoder that is asked for the pixels
+        pass
+
+
+def decode(stream: bytes, colours: str, **options: Any) -> npt.NDArray[np.uint8]:
+    """Decode a JPEG stream. Raises LostPixels where part of it is lost, ValueError for what else libjpeg does not like.
+
+    Some encoders fill a scan up with zeros, of which libjpeg says what it says where it lost its way. But without them
+    it finds no fault; and where zeros lie in place of pixels, it misses these then.
+    """
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(stream, colours, **options))
+    except ValueError as error:
+        if not str(error).startswith(LOST):
+            raise
+        with suppress(ValueError):
+            return np.asarray(simplejpeg.decode_jpeg(_without_fill(stream), colours, **options))
+        raise LostPixels(error) from error
+
+
+def _without_fill(stream: bytes) -> bytes:
+    """Leave out zeros at the end of a JPEG scan and of its parts, but for one after 0xff, which is data then."""
+    parts = (part if at % 2 else part.rstrip(b"\xff").rstrip(b"\0") for at, part in enumerate(PART_ENDS.split(stream)))
+    return b"".join(part + b"\0" if len(part) > 2 and part.endswith(b"\xff") else part for part in parts)
 
 
 def require_inflatable(stream: bytes, size: int) -> None:
@@ -107,8 +135,8 @@ def require_streams(files: Sequence[Path], properties: Mapping[str, Any], checke
     batches = iter(lambda: list(islice(apart, BATCH)), [])
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(_check, batches):
-                pass
+            while ahead := list(islice(batches, AHEAD)):
+                deque(pool.map(_check, ahead), 0)
     except (struct.error, LookupError, OSError) as error:
         raise LostPixels(f"its index leads nowhere ({type(error).__name__})") from error
 

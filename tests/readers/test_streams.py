@@ -17,6 +17,7 @@ from pydicom.uid import JPEGBaseline8Bit
 from service.errors import SlideDamaged
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.plan import Plan
+from service.readers.streams import END, START, LostPixels, _without_fill, decode, require_sound
 from service.slide import Box, open_slide
 from tests.dicom_slide import BASE, write_dicom_slide
 from tests.slides import Rgb, draw_tissue, pyramid_of, write_svs
@@ -159,6 +160,55 @@ def test_a_tile_of_which_part_is_lost_is_damage_in_a_slide_of_every_maker(vendor
     lose_half(tmp_path / file, tile_of(tmp_path / file))
     with pytest.raises(SlideDamaged, match=r"part of what begins at byte|x 512, y 256"):
         examined(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 16}, {"progressive": True}])
+def test_zeros_that_fill_a_scan_up_are_told_from_zeros_in_place_of_it(options: dict[str, Any]) -> None:
+    written = io.BytesIO()
+    Image.fromarray(tiles()[6]).save(written, "JPEG", quality=90, **options)
+    whole = written.getvalue()
+    scan, end = whole[:-2], whole[-2:]
+    harmless = [scan + b"\0" * count + fill + end for count in (0, 1, 2, 3, 7, 100, 4096) for fill in (b"", b"\xff")]
+    harmless += [scan + b"\xff" * 4096 + end, scan, whole + bytes(4096), whole + b"\xff" * 99, whole + scan[-999:]]
+    if "restart_marker_blocks" in options:
+        at = scan.index(b"\xff\xd3")
+        harmless += [scan[:at] + fill * 99 + scan[at:] + end for fill in (b"\0", b"\xff")]
+        harmless += [scan + b"\xff\xd5" + end]
+    right = decode(whole, "RGB")
+    for stream in harmless:
+        require_sound(stream)
+        np.testing.assert_array_equal(decode(stream + end, "RGB"), right)
+    half = len(whole) // 2
+    for kept in (half, len(whole) * 9 // 10, len(whole) - 7):
+        for filled in (b"", bytes(len(scan) - kept)) if kept == half else (b"",):
+            for stream in (whole[:kept] + filled, whole[:kept] + filled + end):
+                with pytest.raises(LostPixels):
+                    require_sound(stream)
+
+
+@pytest.mark.parametrize("last", [b"\x5a", b"\xff\0"])
+def test_a_scan_filled_up_with_zeros_is_left_as_it_was(last: bytes) -> None:
+    """Of a zero after 0xff nobody could say that it is fill."""
+    scan = START + b"\xff\xda\0\x02\0\0\x11" + last
+    assert _without_fill(scan + bytes(9) + END) == scan + END
+
+
+def test_tiles_filled_up_with_zeros_are_read(tmp_path: Path) -> None:
+    """By the short way, by OpenSlide and by TiffSlide."""
+    pixels = draw_tissue(512, 512)
+    streams = [jpeg(pixels[y : y + SIDE, x : x + SIDE]) for y in (0, SIDE) for x in (0, SIDE)]
+    options: dict[str, Any] = {"tile": (SIDE, SIDE), "photometric": "ycbcr", "subsampling": (1, 1)}
+    options |= {"compression": "jpeg", "dtype": np.uint8, "shape": pixels.shape}
+    shown = {}
+    for name, turned in (("a.tif", 1), ("b.tif", 3)):
+        for fill in (b"", bytes(37)):
+            with tifffile.TiffWriter(tmp_path / name) as tiff:
+                filled = (each[:-2] + fill + each[-2:] for each in streams)
+                tiff.write(filled, metadata=None, extratags=[(274, 3, 1, turned)], **options)
+            with open_slide(tmp_path / name) as slide:
+                assert slide.reader_name == ("openslide" if turned == 1 else "tiffslide")
+                shown[name, fill] = slide.read(Box(0, 0, 512, 512))
+        np.testing.assert_array_equal(shown[name, b""], shown[name, bytes(37)])
 
 
 OVERVIEW = """<image><view sizeX="400000" sizeY="400000" offsetX="0" offsetY="0"/><pixels sizeX="256" sizeY="256">
