@@ -268,7 +268,7 @@ def _open_tiffslide(
 
     def opened() -> Reader:
         try:
-            reader: Reader = ChosenTiffSlide(open_file(), contents)
+            reader: Reader = ChosenTiffSlide(open_file(), contents, name)
             if contents.orientation > 1:
                 reader = Oriented(reader, contents.orientation)
             check_size(reader.level_dimensions[0], name, None)

@@ -1,10 +1,11 @@
 """TiffSlide, told which picture of a TIFF is the slide and how its pixels are meant.
 
 By itself it takes the first image, believes colour markers inside JPEG streams, gives black where a tile is missing,
-takes an unknown fourth sample for transparency and knows nothing of orientation. It is asked only for files that
-have passed `service.readers.tiff_images`.
+takes an unknown fourth sample for transparency, decodes a strip anew for each box and knows nothing of orientation. It
+is asked only for files that have passed `service.readers.tiff_images`.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from functools import cache, cached_property, partial
@@ -18,13 +19,16 @@ import zarr
 from PIL import Image
 from zarr.storage import MemoryStore
 
+from service.errors import SlideTooLarge
 from service.readers.confinement import outside
 from service.readers.jpeg_tiles import marked
+from service.readers.plain_images import MAX_PLAIN_PIXELS
 from service.readers.stream_size import stream_size
 from service.readers.streams import JPEG, JPEG_2000, require_sound
-from service.readers.tiff_images import TiffContents, page_at
+from service.readers.tiff_images import CONVERT, TiffContents, page_at
 
 WHITE: Final = 255
+LARGE_PART: Final = 1 << 24  # samples of a tile or strip; one as large is decoded once, and its level with it
 SEPARATE: Final = 2  # PlanarConfiguration
 PREMULTIPLIED, TRANSPARENCY = 1, 2  # ExtraSamples
 STREAMS: Final = (  # compressions whose tiles say themselves how large they are
@@ -43,14 +47,23 @@ TURNS = {
 }
 
 
-class ChosenTiffSlide(tiffslide.TiffSlide):
-    """A picture of a TIFF, as it is stored, in the interface of OpenSlide; closes the file."""
+class _Levels(dict[str, Any]):
+    """Arrays of pixels by the numbers of their levels, as TiffSlide expects a Zarr group."""
 
-    def __init__(self, file: BinaryIO, contents: TiffContents) -> None:
+    attrs: Final[Mapping[str, Any]] = {}
+
+
+class ChosenTiffSlide(tiffslide.TiffSlide):
+    """A picture of a TIFF, as it is stored, in the interface of OpenSlide; closes the file. Raises SlideTooLarge."""
+
+    def __init__(self, file: BinaryIO, contents: TiffContents, name: str) -> None:
         super().__init__(file)  # type: ignore[arg-type]  # an fsspec file has no `readinto`
         self._opened, self._facts = file, contents.properties
         self._pages = [page_at(self.ts_tifffile, page) for page in contents.slide.pages]
         for page in self._pages:
+            if _in_large_parts(page) and page.imagewidth * page.imagelength > MAX_PLAIN_PIXELS:
+                self.close()
+                raise SlideTooLarge(f"{name}: {page.imagewidth} x {page.imagelength} px in huge strips; {CONVERT}")
             if page.compression in JPEG:
                 _decode_by_tag(page)
             if page.compression in STREAMS:
@@ -80,7 +93,9 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
         levels[0].levels = levels
         _begin_zarr(os.getpid())
         store = levels[0].aszarr(multiscales=True, fillvalue=WHITE, squeeze=False, maxworkers=1)
-        return zarr.open_group(store, mode="r", zarr_format=2)
+        group: Any = zarr.open_group(store, mode="r", zarr_format=2)
+        stored = ((str(number), page) for number, page in enumerate(self._pages))
+        return _Levels({key: group[key][...] if _in_large_parts(page) else group[key] for key, page in stored})
 
     def read_region(  # type: ignore[override]  # as OpenSlide has it
         self, location: tuple[int, int], level: int, size: tuple[int, int]
@@ -88,6 +103,10 @@ class ChosenTiffSlide(tiffslide.TiffSlide):
         """Read a box of a level as RGB or RGBA; `location` is in level-0 px."""
         samples: Any = super().read_region(location, level, size, as_array=True)
         return Image.fromarray(_as_meant(samples, self._pages[level].extrasamples))
+
+
+def _in_large_parts(page: Any) -> bool:
+    return bool(math.prod(page.chunks) > LARGE_PART)
 
 
 @cache
