@@ -52,7 +52,7 @@ from service.readers.tiff_images import (
     TIFF_MAGIC,
     TiffContents,
     check_size,
-    ndpi_planes,
+    focal_planes,
     read_contents,
     require_objective,
 )
@@ -140,8 +140,9 @@ def _magic(path: Path, count: int) -> bytes:
 def _open_openslide(path: Path, files: tuple[Path, ...]) -> OpenedSlide:
     reader = _openslide(path)
     opened = _checked(reader, path, files, lambda: _openslide(path))
-    planes = ndpi_planes(path) if reader.properties.get("openslide.vendor") == "hamamatsu" else 1
-    what = f"the slide has {planes} focal planes; the scanner's own, at offset 0, was analysed"
+    planes = focal_planes(path, reader.properties)
+    which = "scanner's own, at offset 0," if reader.properties.get("openslide.vendor") == "hamamatsu" else "first"
+    what = f"the slide has {planes} focal planes; the {which} was analysed"
     return replace(opened, warnings=(("focal-plane", what),) if planes > 1 else ())
 
 

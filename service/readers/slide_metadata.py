@@ -5,6 +5,8 @@ and where it cannot be read the tags are not asked in its place.
 """
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from xml.etree.ElementTree import Element, ParseError
@@ -35,6 +37,8 @@ UNITS_UM = {
 }
 IMAGEJ_UNITS_UM = UNITS_UM | {"micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "inch": 25400.0, "meter": 1e6}
 TAG_UNITS_UM = {2: 25400.0, 3: 10000.0}  # inch, centimetre
+LEICA_PLANE = re.compile(r"<dimension\b[^>]*\sz=['\"](\d+)")
+MIRAX_FOCUS = "Microscope focus level"
 VIEW = ("offsetX", "offsetY", "sizeX", "sizeY")  # Leica's
 DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 270, 282, 283, 296
 
@@ -166,6 +170,18 @@ def lacks_objective(description: str) -> bool:
             if not overview and not image.findtext("{*}scanSettings/{*}objectiveSettings/{*}objective"):
                 return True
     return False
+
+
+def leica_planes(description: str) -> int:
+    """Count the focal planes that Leica's XML lists."""
+    return max(1, len(set(LEICA_PLANE.findall(description))))
+
+
+def openslides_planes(facts: Mapping[str, str]) -> int:
+    """Count the focal planes that OpenSlide's properties of a MIRAX or Ventana slide tell of."""
+    focus = [name.removesuffix("_NAME") for name in facts if facts.get(name) == MIRAX_FOCUS]
+    counts = [facts.get(f"{name}_COUNT") for name in focus] + [facts.get("ventana.Z-layers")]
+    return max(int(positive_number(count) or 1) for count in counts)
 
 
 def tag_mpp(page: Any, description: str) -> Mpp | None:

@@ -31,7 +31,9 @@ from service.readers.slide_metadata import (
     description_of,
     is_ome,
     lacks_objective,
+    leica_planes,
     ome_images,
+    openslides_planes,
     positive_number,
     tag_mpp,
 )
@@ -160,16 +162,18 @@ def require_objective(path: Path) -> None:
             raise SlideDamaged(f"{path.name}: its header names no objective; export it anew")
 
 
-def ndpi_planes(path: Path) -> int:
-    """Count the focal planes of a Hamamatsu slide; OpenSlide reads the one at offset zero."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            pages: list[Any] = list(tiff.pages)
-            lenses = [page.tags.valueof(NDPI_LENS, default=0) for page in pages]
-            depths = {page.tags.valueof(NDPI_DEPTH) for page, lens in zip(pages, lenses, strict=True) if lens > 0}
-    except Exception:  # noqa: BLE001  whatever tifffile raises; OpenSlide has opened it
-        return 1
-    return max(1, len(depths))
+def focal_planes(path: Path, facts: Mapping[str, str]) -> int:
+    """Count the focal planes of a slide that OpenSlide has opened; of Hamamatsu's it reads the one at offset zero."""
+    vendor = facts.get("openslide.vendor")
+    if vendor not in ("hamamatsu", "leica"):
+        return openslides_planes(facts)
+    with suppress(Exception), tifffile.TiffFile(path) as tiff:  # whatever tifffile raises; OpenSlide has opened it
+        if vendor == "leica":
+            return leica_planes(description_of(tiff.pages.first))
+        pages: list[Any] = list(tiff.pages)
+        slide = [page for page in pages if page.tags.valueof(NDPI_LENS, default=0) > 0]
+        return max(1, len({page.tags.valueof(NDPI_DEPTH) for page in slide}))
+    return 1
 
 
 # Which pictures

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from service.readers.slide_metadata import ome_images
+from service.readers.slide_metadata import ome_images, openslides_planes
 from service.slide import open_slide
 from tests.slides import draw_tissue
 
@@ -88,3 +88,8 @@ def test_a_tag_never_outvotes_ome(tmp_path: Path, description: bytes, mpp: float
     tifffile.imwrite(tmp_path / "a.ome.tif", draw_tissue(300, 200), description=description, **tag, **tiles)
     with open_slide(tmp_path / "a.ome.tif") as slide:
         assert slide.mpp == (mpp and (mpp, mpp))
+
+
+@pytest.mark.parametrize(("layers", "planes"), [("1", 1), ("3", 3), ("", 1), ("x", 1), (None, 1)])
+def test_ventanas_focal_planes_are_counted(layers: str | None, planes: int) -> None:
+    assert openslides_planes({} if layers is None else {"ventana.Z-layers": layers}) == planes

@@ -223,6 +223,24 @@ def test_a_leica_slide_without_an_objective_is_damaged_and_ends_no_process(tmp_p
     examined(write_tiff(tmp_path / "b.scn", LEICA.replace("<image>", f"{OVERVIEW}<image>", 1), levels=3))
 
 
+def test_focal_planes_of_leica_and_mirax_are_warned_of(tmp_path: Path) -> None:
+    planes = LEICA.replace('r="0"', 'r="0" z="0"').replace('r="1"', 'r="1" z="0"')
+    planes = planes.replace("</pixels>", '<dimension sizeX="1024" sizeY="1024" r="0" z="1" ifd="2"/></pixels>')
+    write_mirax(tmp_path / "m.mrxs")
+    index = tmp_path / "m/Slidedat.ini"
+    focus = "HIER_1_NAME=Microscope focus level\nHIER_1_COUNT=9\n[DATAFILE]"
+    index.write_text(MIRAX.replace("[DATAFILE]", focus).replace("\nHIER_COUNT=1", "\nHIER_COUNT=2"))
+    write_tiff(tmp_path / "one.scn", LEICA, levels=2)
+    write_tiff(tmp_path / "two.scn", planes, levels=3)
+    for name, warnings in (
+        ("one.scn", ()),
+        ("two.scn", (("focal-plane", "the slide has 2 focal planes; the first was analysed"),)),
+        ("m.mrxs", (("focal-plane", "the slide has 9 focal planes; the first was analysed"),)),
+    ):
+        with open_slide(tmp_path / name) as slide:
+            assert slide.warnings == warnings
+
+
 def test_a_fact_with_a_name_that_is_no_text_is_nothing(tmp_path: Path) -> None:
     path = write_mirax(tmp_path / "a.mrxs")
     index = tmp_path / "a/Slidedat.ini"
