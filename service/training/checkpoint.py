@@ -1,8 +1,9 @@
 """Files that a run leaves behind: the checkpoint that it can go on from, the model, the learning curves."""
 
 import hashlib
+import io
 import json
-import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHECKPOINT = "checkpoint.pt"
+PARTS = {"key", *("epoch", "steps", "best", "history"), *("network", "averaged", "optimizer", "hard_negatives")}
 HISTORY = "history.csv"
 CURVES = "learning_curves.png"
 VALIDATED = ("auc", "image_f1", "f1", "best_f1", "threshold")  # what the curves show of each validation
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Save a run's state (tensors, numbers, texts, and lists and dicts of these). Raises OutputUnwritable."""
-    write_whole(folder / CHECKPOINT, lambda file: torch.save(dict(state), file))
+    """Save a run's state (tensors, numbers, texts, and lists and dicts of these). Raises StorageFull, OutputUnwritable.
+
+    Made in memory: where a disk is full, torch says something else than that.
+    """
+    made = io.BytesIO()
+    torch.save(dict(state), made)
+    write_whole(folder / CHECKPOINT, made.getvalue())
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -37,9 +44,15 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():  # torch does not look at the checksums
+                raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ParameterInvalid(f"{path} is no checkpoint of a run ({error}); remove it to start anew") from error
+        if missing := PARTS - state.keys():
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+    except Exception as error:  # of damaged files torch raises anything
+        what = str(error).partition("\n")[0] or type(error).__name__
+        raise ParameterInvalid(f"{path} is no checkpoint of a run ({what}); remove it to start anew") from error
     return state
 
 

@@ -7,6 +7,7 @@ step), the state after each epoch is saved, and a run that goes on from it ends 
 import copy
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -129,17 +130,17 @@ def train(
     The best epoch by the validation fields is kept; without any, the last. `threshold` replaces the operating point
     (needed without validation fields, else 0.5 is written).
 
-    Raises DataInvalid, ParameterInvalid (`out` holds another run), WeightsMismatch, DeviceUnavailable,
-    OutputUnwritable.
+    Raises DataInvalid, ParameterInvalid (`out` holds another run; nothing is learnt any more), WeightsMismatch,
+    DeviceUnavailable, StorageFull, OutputUnwritable.
     """
     _refuse_shared(training, validation)
     settings, report = setup.settings, setup.on_progress
     if setup.resume:
         refuse_other_pretrained(out, setup.imagenet)
     run = Run.begin(settings, setup.imagenet, choose_arithmetic(setup.device, settings.precision))
-    key = _key(run, training)
+    key, marks = _key(run, training), _marks(training)
     if setup.resume:
-        _go_on(run, out, key)
+        _go_on(run, out, key, marks)
     reference = None if settings.stain == "none" else reference_stain(training)
     large, small = (_source(run, training, reference, size_px) for size_px in (settings.patch_px, settings.warm_up_px))
     steps = max(1, math.ceil((settings.patches_per_epoch or 2 * large.mitoses) / settings.batch))
@@ -159,19 +160,23 @@ def train(
                 **setup.facts,
             }
             write_model(out, run.evaluated.state_dict(), card)
-        save_checkpoint(out, {"key": key, **run.state()})
+        save_checkpoint(out, {"key": key, "marks": marks, **run.state()})
         write_history(out, run.history)
         report(Progress(run.epoch, settings.epochs, steps, steps, row["loss"], row))
     return run.history
 
 
-def _go_on(run: Run, out: Path, key: str) -> None:
+def _go_on(run: Run, out: Path, key: str, marks: int) -> None:
     """Restore the run that a folder holds, if it holds one. Raises ParameterInvalid where it is another run."""
     if (state := load_checkpoint(out)) is None:
         return
     if state["key"] != key:
         raise ParameterInvalid(
             f"{out} holds a run with other settings or data; give its {RECIPE} and data, or another folder"
+        )
+    if state.get("marks", marks) != marks:  # an older checkpoint does not say
+        raise ParameterInvalid(
+            f"{out} holds a run whose fields had other marks, sizes or um per px; give another folder"
         )
     run.restore(state)
     if run.epoch > run.settings.epochs:
@@ -266,6 +271,7 @@ def _epoch(run: Run, source: PatchSource, steps: int, report: OnProgress) -> dic
         report(Progress(epoch + 1, settings.epochs, step + 1, steps, outcome.loss))
     for index, x, y, probability in seen:  # after the epoch, so that its patches do not depend on the threads' timing
         run.hard_negatives.record(index, x, y, probability)
+    _require_finite(run, float(sum(each.detach().sum() for each in run.network.parameters())))  # after the last step
     patches_per_s = steps * settings.batch / (time.monotonic() - started)
     return {"epoch": epoch + 1, "loss": total / steps, "learning_rate": rate, "patches_per_s": patches_per_s}
 
@@ -275,11 +281,21 @@ def _step(run: Run, batch: Batch, rate: float) -> Outcome:
         group["lr"] = rate
     run.optimizer.zero_grad(set_to_none=True)
     outcome = backpropagate(run.network, batch, run.arithmetic, sparse=run.settings.sparse)
+    _require_finite(run, outcome.loss)
     run.optimizer.step()
     run.steps += 1
     if run.averaged is not None:
         _average(run.averaged, run.network, run.settings.ema_decay, run.steps)
     return outcome
+
+
+def _require_finite(run: Run, value: float) -> None:
+    """Raise ParameterInvalid where a loss, or a sum of weights, is no number: none would ever come of it again."""
+    if not math.isfinite(value):
+        kept = f"what was kept is of epoch {run.epoch}" if run.epoch else "nothing was kept"
+        raise ParameterInvalid(
+            f"training broke off in epoch {run.epoch + 1}: its loss is {value}; {kept}; lower learning_rate"
+        )
 
 
 def _average(averaged: MitosisNetwork, network: MitosisNetwork, decay: float, step: int) -> None:
@@ -322,6 +338,12 @@ def _key(run: Run, fields: Sequence[LoadedField]) -> str:
     free = settings.model_copy(update={"epochs": 1}) if settings.schedule == "constant" else settings
     names = ",".join(f"{each.name}:{len(each.mitoses)}{' quiet' if each.quiet else ''}" for each in fields)
     return f"{free!r} {names} {'bfloat16' if run.arithmetic.bfloat16 else 'float32'}"
+
+
+def _marks(fields: Sequence[LoadedField]) -> int:
+    """Compute a checksum of where the fields' marks are (0.01 px), and of their sizes."""
+    arrays = (np.round(each, 2) for field in fields for each in (field.size, field.mitoses, field.uncertain))
+    return zlib.crc32(b"".join(each.astype(np.float64).tobytes() for each in arrays))
 
 
 def _card(

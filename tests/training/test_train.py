@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from PIL import Image
 from service.errors import DataInvalid, DeviceUnavailable, ParameterInvalid
 from service.model_card import Architecture
 from service.training import validation
-from service.training.checkpoint import load_checkpoint
+from service.training.checkpoint import load_checkpoint, save_checkpoint
 from service.training.gradient import choose_arithmetic
 from service.training.patches import LoadedField
 from service.training.pretrained import initialise_network
 from service.training.recipe import TrainingSettings
-from service.training.train import Progress, TrainingSetup, learning_rate, train
+from service.training.train import Progress, Run, TrainingSetup, _key, learning_rate, train
 from service.weights import load_model
 from tests.training.conftest import Start
 from tests.training.drawn_fields import CPU, STAIN
@@ -89,6 +90,34 @@ def test_resume_refuses_another_run(fields: list[LoadedField], tmp_path: Path) -
     (tmp_path / "checkpoint.pt").write_bytes(b"nothing")
     with pytest.raises(ParameterInvalid, match="no checkpoint"):
         train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1), resume=True))
+
+
+def test_resume_refuses_labels_that_were_moved_since(fields: list[LoadedField], tmp_path: Path) -> None:
+    train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1)))
+    moved = [replace(field, mitoses=field.mitoses + 32) for field in fields[:2]]
+    with pytest.raises(ParameterInvalid, match="other marks, sizes or um per px"):
+        train(moved, [], tmp_path, TrainingSetup(tiny(epochs=2), resume=True))
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    save_checkpoint(tmp_path, {name: value for name, value in state.items() if name != "marks"})  # of an older release
+    assert len(train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=2), resume=True))) == 2
+
+
+@pytest.mark.parametrize("learning_rate", [1e30, 3e38])
+def test_a_run_whose_loss_is_no_number_ends_and_keeps_what_it_had(
+    fields: list[LoadedField], tmp_path: Path, learning_rate: float
+) -> None:
+    train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1)))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    wild = tiny(epochs=2, learning_rate=learning_rate)
+    run = Run.begin(wild, None, CPU)
+    save_checkpoint(tmp_path, state | {"key": _key(run, fields[:2])})
+    before[tmp_path / "checkpoint.pt"] = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ParameterInvalid, match=r"broke off in epoch 2: .* is of epoch 1; lower learning_rate"):
+        train(fields[:2], [], tmp_path, TrainingSetup(wild, resume=True))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_a_run_leaves_behind(fields: list[LoadedField], tmp_path: Path) -> None:
