@@ -41,7 +41,9 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[s
     lines = csv_lines(path)
     header = csv_header(path, lines)
     if missing := [column for column in columns if column not in header]:
-        refuse(path, 1, f"no column {', '.join(missing)}")
+        by = next((sign for sign in ";\t" if len(header) == 1 and sign in header[0]), None)
+        how = f"; values are separated by {by!r}: save it with commas, and with points in numbers" if by else ""
+        refuse(path, 1, f"no column {', '.join(missing)}{how}")
     for line, values in enumerate(lines[1:], start=2):
         if not values:
             continue

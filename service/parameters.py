@@ -40,6 +40,12 @@ def options_of(request: Mapping[str, Any]) -> AnalysisOptions:
     }
 
 
+def check_threshold(threshold: float | None) -> None:
+    """Raise ParameterInvalid for a threshold, if one is given, that no probability is above or below."""
+    if threshold is not None and not 0 < threshold < 1:
+        raise ParameterInvalid(f"threshold {threshold} is not between 0 and 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Region in level-0 px, threshold on probabilities, the lattice, and how it is covered."""
@@ -75,8 +81,7 @@ class Parameters:
         """
         mpp = extent.require_mpp()
         threshold = card.threshold if threshold is None else threshold
-        if not 0 < threshold < 1:
-            raise ParameterInvalid(f"threshold {threshold} is not between 0 and 1")
+        check_threshold(threshold)
         stride_px = card.architecture.stride_px
         halo_px = HALO_PX if halo_px is None else halo_px
         if halo_px < 0 or halo_px % stride_px:

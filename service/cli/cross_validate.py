@@ -78,7 +78,7 @@ def cross_validate_command(
     from service.training.patches import load_fields
     from service.training.train import TrainingSetup
 
-    settings = read_recipe(recipe, changes or ())
+    settings, begin = read_recipe(recipe, changes or ()), find_model(start) if start else None
     sources = read_sources(data, mpp, quiet or ())
     fields = [field for part in sources.values() for field in part]
     if bool(fold) == by_laboratory:
@@ -95,7 +95,6 @@ def cross_validate_command(
     use_threads(threads)
     with TrainingBar(settings.batch) as bar:
         loaded = load_fields(fields, settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
-        begin = find_model(start) if start else None
         setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar, begin)
         study = _cross_validate(sources, loaded, folds, setup, bar, middles)
     written = [*write_study(study, folds, out), write_held_out(study, out)]

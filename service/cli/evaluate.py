@@ -10,6 +10,8 @@ from rich.console import Console
 from service.cli.console import tracked
 from service.cli.options import Arithmetic, FieldFolders, FieldMpp, Halo, Model, Precision, Threshold
 from service.errors import FileMissing, ParameterInvalid
+from service.files import make_folder
+from service.parameters import check_threshold
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
 from service.training.fields import select_fields
 
@@ -37,6 +39,8 @@ def evaluate_command(
     if reports is not None and (model is not None or halo is not None or precision != "auto"):
         raise ParameterInvalid("--reports are scored as they are: give no --model, no --halo and no --precision")
     fields = select_fields(data, mpp or [], cases)
+    check_threshold(threshold)  # now, not after hours
+    make_folder(out)
     examined, about = _from_reports(fields, reports) if reports else _from_model(fields, model, halo, precision)
     evaluation = evaluate(examined, about["threshold"] if threshold is None else threshold)
     written = write_evaluation(evaluation, examined, out, about)

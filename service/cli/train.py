@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli.options import Device
 from service.errors import ParameterInvalid
+from service.parameters import check_threshold
 from service.training.recipe import TrainingSettings, read_recipe, recipe_text
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
@@ -121,6 +122,7 @@ def train_command(
     from service.training.train import TrainingSetup, train
 
     settings = read_recipe(recipe, changes or ())
+    check_threshold(threshold)
     quiet = quiet or []
     if not resume:
         refuse_left_behind([out])

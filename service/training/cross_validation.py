@@ -30,9 +30,9 @@ from service.training.evaluate import ExaminedField, examine
 from service.training.fields import Field
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import LaboratoryFindings
-from service.training.patches import LoadedField
+from service.training.patches import LoadedField, PatchSource
 from service.training.pretrained import starting_weights
-from service.training.recipe import CrossValidation
+from service.training.recipe import CrossValidation, TrainingSettings
 from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
 
@@ -150,6 +150,8 @@ def cross_validate(
     """
     if not setup.resume:
         refuse_left_behind([fold.folder for fold in folds])
+    for fold in folds:
+        _refuse_empty(fold, loaded, setup.settings)
     source_of = {field.case: source for source, fields in sources.items() for field in fields}
     cropped = {crop.case for crop in crops}
     wanted = [field for fields in sources.values() for field in fields if field.case not in cropped]
@@ -183,6 +185,16 @@ def findings(found: HeldOut, folds: Sequence[Fold]) -> tuple[LaboratoryFindings,
         for fold in folds
         for laboratory, own in fold.laboratories.items()
     )
+
+
+def _refuse_empty(fold: Fold, loaded: Sequence[LoadedField], settings: TrainingSettings) -> None:
+    """Raise DataInvalid where a class is empty without a fold's fields: it would be told after hours of other folds."""
+    training = [field for field in loaded if not fold.holds_out(field)]
+    augmentation, quiet_share = settings.augmentation, settings.quiet_share
+    try:
+        PatchSource(training, None, size_px=settings.patch_px, augmentation=augmentation, quiet_share=quiet_share)
+    except DataInvalid as error:
+        raise DataInvalid(f"without {', '.join(fold.cases)}: {error}") from error
 
 
 def train_fold(fold: Fold, loaded: Sequence[LoadedField], setup: TrainingSetup) -> None:

@@ -42,6 +42,8 @@ def test_the_command(source: str, request: pytest.FixtureRequest, tmp_path: Path
     kept = read_recipe(tmp_path / "out" / "recipe.toml")
     assert (kept.epochs, kept.batch, kept.patch_px, kept.augmentation.stain_gain) == (1, 2, 132, 0.1)
     assert CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "o")]).exit_code == 2
+    high = CliRunner().invoke(app, [*map(str, options), "--resume", "--threshold", "nan"])
+    assert high.stderr.startswith("error: parameter-invalid: threshold nan is not between 0 and 1")
     wrong = CliRunner().invoke(
         app, ["train", "--data", str(data), "--mpp", "1", "--mpp", "2", "--out", str(tmp_path / "o")]
     )

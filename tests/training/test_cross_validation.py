@@ -357,6 +357,17 @@ def test_bad_folds_are_one_line_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_fold_without_which_no_mitosis_is_left_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    draw_source(tmp_path / "one", ["A1", "B1"])
+    mitoses = tmp_path / "one" / "mitoses.csv"
+    lines = mitoses.read_text().splitlines(keepends=True)
+    mitoses.write_text("".join(line for line in lines if not line.startswith("B1")))
+    done = run("cross-validate", [tmp_path / "one"], tmp_path / "out", fold="B")
+    assert done.exit_code == 2
+    assert "data-invalid: without A: no patch with a mitosis" in done.stderr
+    assert not list((tmp_path / "out").iterdir()), "the other fold was not trained"
+
+
 def test_sources_are_told_apart(data: list[Path], tmp_path: Path) -> None:
     shutil.copytree(data[0], tmp_path / "one")
     twice = run("cross-validate", [data[0], tmp_path / "one"], tmp_path / "out", fold="A")

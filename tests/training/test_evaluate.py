@@ -259,6 +259,7 @@ def test_bad_requests_stop_with_one_line(study: Path, tmp_path: Path) -> None:
         (["--mpp", MPP, "--cases", "H99"], "no case H99"),
         (["--mpp", MPP, "--reports", tmp_path / "none"], "no such folder"),
         (["--mpp", MPP, "--reports", tmp_path, "--halo", 16], "give no --model, no --halo and no --precision"),
+        (["--mpp", MPP, "--threshold", 5], "parameter-invalid: threshold 5.0 is not between 0 and 1"),
         ([], "um per pixel"),
     ):
         outcome = invoke("--data", study, "--out", tmp_path, *arguments)

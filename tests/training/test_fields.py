@@ -100,6 +100,9 @@ def test_real_plain_data(shared: Path, name: str, mpp: float, fields: int, mitos
         pytest.param("mitoses.csv", "frame,x,y\na,10,nan\n", r"mitoses.csv, line 2: 'nan'", id="nan"),
         pytest.param("mitoses.csv", "frame,x,y\na,10\n", r"mitoses.csv, line 2: 3 values expected, 2", id="short"),
         pytest.param("mitoses.csv", "frame,x\na,10\n", r"mitoses.csv, line 1: no column y", id="column"),
+        pytest.param(
+            "mitoses.csv", "frame;x;y\na;1,5;2\n", r"no column frame, x, y; .* by ';': save it", id="semicolons"
+        ),
         pytest.param("mitoses.csv", "frame,x,y\nzz,1,1\n", r"mitoses.csv, line 2: frame 'zz'", id="unknown frame"),
         pytest.param("mitoses.csv", "frame,x,y\na,1,1\nb,1,1\n", r"frames.csv, line 2: 2 mitoses", id="count"),
         pytest.param("frames.csv", "frame,case,width,height\na,C,60,40\n", r"b.png: .*no row", id="unlisted"),
