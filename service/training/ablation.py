@@ -12,10 +12,9 @@ from pathlib import Path
 
 from service.errors import DataInvalid, ParameterInvalid
 from service.files import make_folder
-from service.model_card import CARD, Architecture, read_card
+from service.model_card import Architecture, read_card
 from service.training.cross_validation import refuse_left_behind
 from service.training.patches import LoadedField
-from service.training.pretrained import pretrained_name
 from service.training.train import TrainingSetup, train
 from service.training.validation import Validation
 
@@ -86,10 +85,7 @@ def ablate(
     """
     if not any(len(field.mitoses) for field in validation):
         raise DataInvalid("the validation cases hold no mitosis: there is nothing to measure")
-    if setup.resume:
-        for configuration in chosen:
-            _refuse_other(out / configuration.name, setup, validation)
-    else:
+    if not setup.resume:
         refuse_left_behind([out / configuration.name for configuration in chosen])
     for configuration in chosen:
         on_run(configuration)
@@ -105,15 +101,3 @@ def read_measured(configuration: Configuration, folder: Path) -> Measured:
     card = read_card(folder).model_extra or {}
     found = {each.name: card["metrics"].get(each.name, math.nan) for each in fields(Validation)}
     return Measured(configuration, card["training"]["epoch"], Validation(**found))
-
-
-def _refuse_other(folder: Path, setup: TrainingSetup, validation: Sequence[LoadedField]) -> None:
-    """Refuse a run of other pretrained weights, or measured on other cases: its checkpoint knows neither."""
-    if not (folder / CARD).exists():
-        return
-    card = read_card(folder).model_extra or {}
-    cases = sorted({field.case for field in validation})
-    if card.get("imagenet") != pretrained_name(setup.imagenet) or card["training"]["validation_cases"] != cases:
-        raise ParameterInvalid(
-            f"{folder} holds a run with another --imagenet or --validation; give the same, or another folder"
-        )

@@ -69,10 +69,17 @@ def pretrained_name(weights: Path | None) -> str | None:
     return f"{card.id} {card.sha256}"
 
 
-def refuse_other_pretrained(folder: Path, imagenet: Path | None) -> None:
-    """Raise ParameterInvalid where the run in a folder began with other weights; an old card may not say."""
+def refuse_other_run(folder: Path, imagenet: Path | None, validation: Collection[str]) -> None:
+    """Raise ParameterInvalid where a folder's run began with other weights, or chose its epoch on other cases.
+
+    Its checkpoint knows neither, and an old card may not say.
+    """
     if not (folder / CARD).exists():
         return
-    name = pretrained_name(imagenet)
-    if (read_card(folder).model_extra or {}).get("imagenet", name) != name:
-        raise ParameterInvalid(f"{folder} holds a run with another --imagenet; give the same, or another folder")
+    card, name, cases = read_card(folder).model_extra or {}, pretrained_name(imagenet), sorted(set(validation))
+    training = card.get("training") or {}
+    if card.get("imagenet", name) != name or training.get("validation_cases", cases) != cases:
+        raise ParameterInvalid(
+            f"{folder} holds a run with another --imagenet, or with other settings or data (validation cases); "
+            "give the same, or another folder"
+        )

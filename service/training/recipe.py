@@ -157,7 +157,7 @@ def read_recipe(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FileMissing(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

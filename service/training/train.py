@@ -25,7 +25,7 @@ from service.training.checkpoint import load_checkpoint, save_checkpoint, write_
 from service.training.gradient import Arithmetic, Outcome, backpropagate, choose_arithmetic
 from service.training.offset import measure_offset
 from service.training.patches import Batch, HardNegatives, LoadedField, PatchSource, prefetched, reference_stain
-from service.training.pretrained import initialise_network, pretrained_name, refuse_other_pretrained
+from service.training.pretrained import initialise_network, pretrained_name, refuse_other_run
 from service.training.recipe import RECIPE, TrainingSettings
 from service.training.validation import Validation, validate
 
@@ -136,7 +136,7 @@ def train(
     _refuse_shared(training, validation)
     settings, report = setup.settings, setup.on_progress
     if setup.resume:
-        refuse_other_pretrained(out, setup.imagenet)
+        refuse_other_run(out, setup.imagenet, [each.case for each in validation])
     run = Run.begin(settings, setup.imagenet, choose_arithmetic(setup.device, settings.precision))
     key, marks = _key(run, training), _marks(training)
     if setup.resume:

@@ -274,8 +274,8 @@ def test_an_interrupted_ablation_goes_on(
     [
         ({"epochs": 1}, "trained for 2 epochs, not 1"),
         ({"learning_rate": 1e-3}, "other settings or data"),
-        ({"validation": "B,C"}, "another --imagenet or --validation"),
-        ({"imagenet": "weights.safetensors"}, "another --imagenet or --validation"),
+        ({"validation": "B,C"}, "another --imagenet, or with other settings or data (validation cases)"),
+        ({"imagenet": "weights.safetensors"}, "another --imagenet, or with other settings or data (validation cases)"),
     ],
 )
 def test_runs_of_another_budget_are_not_mixed(

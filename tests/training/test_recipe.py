@@ -37,6 +37,8 @@ def test_keys_that_are_left_out_have_their_defaults(tmp_path: Path) -> None:
     assert read_recipe() == TrainingSettings() == read_recipe(written(tmp_path, ""))
     path = written(tmp_path, "epochs = 3\n[augmentation]\nblur = 0\n")
     assert read_recipe(path) == TrainingSettings(epochs=3, augmentation=Augmentation(blur=0))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # as Windows' editor writes it
+    assert read_recipe(path) == TrainingSettings(epochs=3, augmentation=Augmentation(blur=0))
 
 
 def test_single_settings_come_before_the_file_and_the_file_before_the_commands_own(tmp_path: Path) -> None:

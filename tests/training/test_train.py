@@ -92,6 +92,13 @@ def test_resume_refuses_another_run(fields: list[LoadedField], tmp_path: Path) -
         train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1), resume=True))
 
 
+def test_resume_refuses_other_validation_cases(fields: list[LoadedField], tmp_path: Path) -> None:
+    """Of two epochs that were measured on different cases nobody knows the better one."""
+    train(fields[:2], fields[2:], tmp_path, TrainingSetup(tiny(epochs=1)))
+    with pytest.raises(ParameterInvalid, match="another --imagenet, or with other"):
+        train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=2), resume=True))
+
+
 def test_resume_refuses_labels_that_were_moved_since(fields: list[LoadedField], tmp_path: Path) -> None:
     train(fields[:2], [], tmp_path, TrainingSetup(tiny(epochs=1)))
     moved = [replace(field, mitoses=field.mitoses + 32) for field in fields[:2]]
