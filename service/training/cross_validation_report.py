@@ -258,16 +258,12 @@ def case_row(study: Study, index: int) -> dict[str, Any]:
         "mitoses": case.mitoses,
         "area_mm2": round(case.evaluation.area_mm2, 4),
         "threshold": outcome.by_fold[case.fold],
-        **_row(outcome.nested[index]),
+        **measures(outcome.nested[index]),
         "shipped_threshold": outcome.threshold,
-        **_row(outcome.at_threshold[index], "shipped_"),
+        **{f"shipped_{name}": value for name, value in measures(outcome.at_threshold[index]).items()},
         "best_threshold": float(curve.thresholds[best]),
         "best_f1": known(float(curve.f1[best])),
     }
-
-
-def _row(counts: Localisation, prefix: str = "") -> dict[str, Any]:
-    return {prefix + name: value for name, value in measures(counts).items()}
 
 
 def case_table(study: Study) -> Table:
@@ -295,7 +291,7 @@ def _sum_row(study: Study, name: str, chosen: Sequence[bool]) -> list[str]:
 
 
 def _counts(counts: Localisation) -> list[str]:
-    row = _row(counts)
+    row = measures(counts)
     return [*(str(row[name]) for name in ("tp", "fp", "fn")), *map(shown, list(row.values())[3:])]
 
 
