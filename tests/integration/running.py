@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,21 @@ class Running:
     def worker_pids(self) -> list[int]:
         """Workers' processes: parents and their children."""
         return self.processes("-m service worker ")
+
+    @contextmanager
+    def stopped_workers(self) -> Iterator[None]:
+        """The workers are stopped meanwhile, and none of them in the middle of writing: others would wait for that."""
+        engine = open_database(f"sqlite:///{self.data_dir / 'jobs.sqlite3'}", migrate=False)
+        workers = self.worker_pids()
+        try:
+            with writing(engine):
+                for each in workers:
+                    os.kill(each, signal.SIGSTOP)
+            yield
+        finally:
+            for each in workers:
+                os.kill(each, signal.SIGCONT)
+            engine.dispose()
 
 
 def _commands() -> Iterator[tuple[int, str]]:

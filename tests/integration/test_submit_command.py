@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -120,24 +119,21 @@ def test_who_stops_waiting_is_told_what_goes_on(url: str, server: Running, slide
     def polls() -> int:
         return server.log.read_text().count('"path": "/v1/analyses/{analysis_id}"')
 
-    workers, before = server.worker_pids(), polls()
-    for each in workers:
-        os.kill(each, signal.SIGSTOP)
-    try:
-        command = [sys.executable, "-m", "service", "submit", str(slide), "--server", url]
-        process = subprocess.Popen(
+    before = polls()
+    command = [sys.executable, "-m", "service", "submit", str(slide), "--server", url]
+    with (
+        server.stopped_workers(),
+        subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells' background jobs ignore it
-        )
+        ) as process,
+    ):
         server.wait_until(lambda: polls() > before + 1)
         process.send_signal(signal.SIGINT)
         output, told = process.communicate(timeout=20)
-    finally:
-        for each in workers:
-            os.kill(each, signal.SIGCONT)
     assert output == ""
     assert process.returncode != 0
     with Client(url) as client:
