@@ -28,7 +28,8 @@ def test_a_service_works_in_a_folder_of_any_name_and_nobody_else_reads_it(
         running.start()
         analysis_id = running.submit(slide)
         report = running.report(analysis_id)
-        assert running.http.get(f"/v1/analyses/{analysis_id}/overlay.png").status_code == 200
+        overlay = running.http.get(f"/v1/analyses/{analysis_id}/overlay.png")
+        assert overlay.status_code == 200, (overlay.text, running.told())
         assert [path.name for path in data.parent.iterdir()] == [ODD], "and not beside it"
         assert (data / "jobs.sqlite3").stat().st_size > 0
         assert (data / "broker" / "valkey.sock").is_socket()
