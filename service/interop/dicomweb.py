@@ -20,13 +20,8 @@ from service.interop.http_post import checked_url, post
 from service.store.settings import Settings
 
 HOPELESS: Final = (202, 400, 409, 413, 415, 422)  # it is about what we sent; the rest may be put right over there
-ODD: Final = (
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    RecursionError,
-)  # what answers raise that are no DICOM JSON
+# what answers raise that are no DICOM JSON
+ODD: Final = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 STORED: Final = (200, 201, 204)
 # reasons of failure: PS3.18, STOW-RS response payload
 PROCESSING_FAILURE: Final = 0x0110  # it says no more; another try may help

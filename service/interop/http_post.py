@@ -43,9 +43,7 @@ def post(url: str, parts: Sequence[bytes], headers: dict[str, str]) -> tuple[int
         ):
             return answer.status_code, _body(answer)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        words = (
-            f": {error}" if isinstance(error, httpx.ConnectError | OSError) else ""
-        )  # others' hold what was received
+        words = f": {error}" if isinstance(error, httpx.ConnectError | OSError) else ""  # others' hold what came
         raise DeliveryFailed(f"no answer: {type(error).__name__}{words}"[:500]) from error
 
 

@@ -151,8 +151,8 @@ def take(engine: Engine, channel: str, lease_s: float) -> Row[Any] | None:
 
 def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | None:
     waiting = select(outbox).where(outbox.c.channel == channel, outbox.c.status == "waiting", _may_go())
-    silent = waiting.where(outbox.c.silent.is_(True)).order_by(outbox.c.next_at.desc())
-    away = connection.execute(silent.limit(1)).first()
+    unanswered = waiting.where(outbox.c.silent.is_(True)).order_by(outbox.c.next_at.desc())
+    away = connection.execute(unanswered.limit(1)).first()
     if away is not None and now < away.next_at <= now + LONGEST_S:
         return None  # until one row asks whether the other side is back
     due = waiting.where(is_due(outbox.c.next_at, now), _is_next())

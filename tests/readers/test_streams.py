@@ -269,7 +269,7 @@ def test_an_index_that_leads_on_for_ever_is_damage(
 
 
 def test_openslide_says_nothing_of_it(tmp_path: Path) -> None:
-    """Where it does, there is less to check."""
+    """It shows made-up pixels: once it raises, `require_streams` has less to do."""
     path = write_mirax(tmp_path / "a.mrxs")
     lose_half(tmp_path / "a/Data0000.dat", tile_of(tmp_path / "a/Data0000.dat"))
     with open_slide(path) as slide:
