@@ -75,10 +75,7 @@ def ome_images(description: str, own_name: str = "") -> list[OmeImage]:
 
     Raises ValueError where it is not well-formed, or defines entities.
     """
-    try:
-        root = defusedxml.ElementTree.fromstring(description.strip("\0 \r\n\ufeff"), forbid_dtd=True)
-    except (ParseError, DefusedXmlException, LookupError) as error:  # LookupError: an encoding nobody knows
-        raise ValueError(f"the OME-XML cannot be read ({type(error).__name__})") from error
+    root = _root(description, "the OME-XML")
     named = {each.get("FileName") for each in root.iter() if _tag(each) == "UUID"} - {None}
     if root.get("UUID") is None and len(named) == 1:
         own_name = str(named.pop())  # a file that was renamed since
@@ -153,15 +150,21 @@ def _pixels_mpp(pixels: Element) -> Mpp | None:
     return (x, y) if positive_number(x) and positive_number(y) else None
 
 
+def _root(description: str, what: str) -> Element:
+    """Parse a description. Raises ValueError where it is not well-formed, or defines entities."""
+    try:
+        root: Element = defusedxml.ElementTree.fromstring(description.strip("\0 \r\n\ufeff"), forbid_dtd=True)
+    except (ParseError, DefusedXmlException, LookupError) as error:  # LookupError: an encoding nobody knows
+        raise ValueError(f"{what} cannot be read ({type(error).__name__})") from error
+    return root
+
+
 def lacks_objective(description: str) -> bool:
     """Tell whether Leica's XML names no objective for an image that is no overview of the glass.
 
     Raises ValueError where it is not well-formed.
     """
-    try:
-        root = defusedxml.ElementTree.fromstring(description, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, LookupError) as error:
-        raise ValueError(f"Leica's XML cannot be read ({type(error).__name__})") from error
+    root = _root(description, "Leica's XML")
     for collection in root.findall("{*}collection"):
         glass = ["0", "0", collection.get("sizeX"), collection.get("sizeY")]
         for image in collection.findall("{*}image"):
