@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ WINGS = {
     "api": {"store", "intake", "interop", "worker", "export"},
     "cli": {"store", "intake", "interop", "worker", "export", "api", "client", "training"},
 }
+IMPORTED = re.compile(r'(?:from |import\()"\./([^"]+)"')  # by a module of the viewer, also while it runs
 TORCH_FREE = [
     "service",
     "service.slide",
@@ -120,6 +122,13 @@ def test_no_circle_of_imports_between_files_or_folders() -> None:
             found = ours(name) - BELOW_THE_READERS
             folders.setdefault(folder(name), set()).update({folder(each) for each in found} - {folder(name)})
     TopologicalSorter(folders).prepare()
+
+
+def test_no_circle_of_imports_in_the_viewer() -> None:
+    viewer = PACKAGE / "web" / "viewer"
+    imports = {file.name: set(IMPORTED.findall(file.read_text())) for file in viewer.glob("*.js")}
+    assert imports["main.js"] & set(imports)
+    TopologicalSorter(imports).prepare()
 
 
 def test_the_gateways_part_does_not_import_torch() -> None:

@@ -3,7 +3,7 @@
 import { call, connection, get } from "./api.js";
 
 export let session = { tenant: "", scopes: [], keys: false, second_reading: "off" };
-export const PLACE = "mitosis-place"; // what the address showed, while the browser is at the provider
+const PLACE = "mitosis-place"; // what the address showed, while the browser is at the provider
 let asking = null; // a promise, while the dialog is open
 
 /** Whether the session has a scope. */
@@ -41,9 +41,11 @@ export async function signOut() {
 }
 
 function askForKey(title, words, failed = null) {
-  asking ??= openDialog({ title, words, failed, staysHere: session.keys }).finally(() => (asking = null));
+  asking ??= openDialog({ title, words, failed, staysHere: session.keys, keepPlace }).finally(() => (asking = null));
   return asking;
 }
+
+const keepPlace = () => sessionStorage.setItem(PLACE, location.hash);
 
 async function openDialog(told) {
   const { askToSignIn } = await import("./sign_in_dialog.js");

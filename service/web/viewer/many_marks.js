@@ -1,14 +1,13 @@
 // Thousands of marks at once: copied instead of drawn one by one, and drawn once for as long as the slide is only moved.
 
 import { turned } from "./deep_zoom.js";
-import { MANY } from "./overlay.js";
 
 const KEPT_STAMPS = 40;
 const MARGIN_PX = 200; // round the screen, of what is drawn for moving
 const SAME_ZOOM = 1e-9; // relative: a move changes the last digits
 
-/** What the overlay draws with is given: its context, and how it draws marks. */
-export function createManyMarks({ context, drawMarks, drawPaths, turnContext }) {
+/** What the overlay draws with is given: its context, how it draws marks, and the fewest that are copied. */
+export function createManyMarks({ context, drawMarks, drawPaths, turnContext, fewest }) {
   const stamps = new Map();
   let sheet = null; // the marks as they were drawn, with their place and zoom
   let lastZoom = 0;
@@ -47,7 +46,7 @@ export function createManyMarks({ context, drawMarks, drawPaths, turnContext }) 
 
   /** One is drawn, then copied, to whole px of the screen. */
   function drawStamps(painter, centres, kind, radius, frame) {
-    if (centres.length <= MANY) {
+    if (centres.length < fewest) {
       drawPaths(painter, centres, kind, radius);
       return;
     }

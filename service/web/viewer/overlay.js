@@ -12,7 +12,7 @@ const RING_UM = 13; // radius: a mitosis with some room round it
 const LARGEST_PX = 70; // a ring's radius on the screen
 const LEAST_PX = 4.5; // smaller rings would hide what they mark: dots then
 const DETAIL_PX = 10; // from here, a ring has a halo and accepted ones a second ring
-export const MANY = 400; // figures, from which marks are copied instead of drawn one by one
+const MANY = 400; // figures, from which marks are copied instead of drawn one by one
 const HATCH_PX = 8; // from line to line, on the screen
 const DENSITY_FROM_UM = 1.6; // um per screen px: at less than about x6
 const SHARP_CELL_PX = 24; // cells of the heat map are blurred until they are as large on the screen
@@ -199,7 +199,7 @@ export function createOverlay(stage, deepZoom, mpp) {
 
   async function loadMany() {
     const { createManyMarks } = await import("./many_marks.js");
-    many ??= createManyMarks({ context, drawMarks, drawPaths, turnContext });
+    many ??= createManyMarks({ context, drawMarks, drawPaths, turnContext, fewest: MANY + 1 });
     redraw();
   }
 

@@ -2,7 +2,6 @@
 
 import { call, get } from "./api.js";
 import { fill, h } from "./dom.js";
-import { PLACE } from "./login.js";
 
 const PROVIDER = "v1/session/oidc";
 const FAILED = {
@@ -13,9 +12,9 @@ const FAILED = {
 
 /**
  * Resolves with the session. `failed` is the code of a sign-in that did not succeed; `staysHere`: what the page holds must
- * stay, so the provider is shown in another tab.
+ * stay, so the provider is shown in another tab; else `keepPlace` is called before the page goes there.
  */
-export function askToSignIn({ title, words, failed, staysHere }) {
+export function askToSignIn({ title, words, failed, staysHere, keepPlace }) {
   return new Promise((resolve) => {
     const problem = h("p", { class: "problem", role: "alert", hidden: true });
     const tell = (text) => {
@@ -39,7 +38,7 @@ export function askToSignIn({ title, words, failed, staysHere }) {
         open(PROVIDER, "_blank", "noopener");
         return;
       }
-      sessionStorage.setItem(PLACE, location.hash);
+      keepPlace();
       location.assign(PROVIDER);
     };
     const provider = h(
