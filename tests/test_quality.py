@@ -96,8 +96,25 @@ def test_tissue_below_thin_black_ink_is_found_where_it_is(tissue: Rgb, tmp_path:
     assert not quality.hinders(1000, 500)
 
 
-@pytest.mark.parametrize("pen", [(150, 200, 240), (110, 180, 230), (120, 210, 210), (150, 220, 150)])
-def test_tissue_below_a_pale_pen_of_a_colour_that_no_stain_has_is_left_out(
+@pytest.mark.parametrize(
+    "pen",
+    [
+        pytest.param(pen, id=colour)
+        for colour, pen in {
+            "blue": (150, 200, 240),
+            "light-blue": (110, 180, 230),
+            "cyan": (120, 210, 210),
+            "green": (150, 220, 150),
+            "yellow": (250, 235, 80),
+            "apricot": (255, 200, 120),
+            "orange": (250, 150, 50),
+            "brown": (170, 110, 50),
+            "red": (190, 25, 35),
+            "purple": (120, 40, 140),
+        }.items()
+    ],
+)
+def test_tissue_below_a_pen_of_a_colour_that_no_stain_adds_is_left_out(
     tissue: Rgb, tmp_path: Path, pen: tuple[int, int, int]
 ) -> None:
     pixels = tissue.copy()
