@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import anyio.to_thread
 import structlog
 
-from service.errors import BadInput, MitosisError, SlideDamaged, StorageFull
+from service.errors import BadInput, MitosisError, OutputUnwritable, SlideDamaged, StorageFull
 from service.intake.child_environment import environment_for, scheme_of
 from service.location import Location
 from service.readers.mirax import files_beside
@@ -44,7 +44,7 @@ SLOW_BYTES_PER_S = 20e6
 URL_S = 1800.0
 MAX_REPLY_BYTES = 1 << 20
 QUESTIONS = 1000  # of one child
-SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull, SourceUnavailable)  # of slides
+SAYABLE: tuple[type[MitosisError], ...] = (*BadInput.__subclasses__(), StorageFull, OutputUnwritable, SourceUnavailable)
 ERRORS = {each.code: each for each in SAYABLE}
 
 log = structlog.get_logger(__name__)

@@ -213,8 +213,11 @@ def write_result(folder: Path, report: bytes, arrays: Mapping[str, Path]) -> tup
 
 
 def remove_leftovers(folder: Path, digest: str) -> None:
-    """Delete all but a result's files: what it was made of, and what starts left that ended before they counted."""
-    for pattern in ("map.*", "plan.*", "*.partial*", *(f"{kind}-*" for kind in KINDS)):
+    """Delete what a result was made of, and what starts left that ended before they counted.
+
+    Others' files stay: the gateway may be drawing a picture here.
+    """
+    for pattern in ("map.*", "plan.*", *(f"{kind}-*" for kind in KINDS)):
         for leftover in folder.glob(pattern):
             if digest not in leftover.name:
                 leftover.unlink(missing_ok=True)

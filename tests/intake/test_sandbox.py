@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import ArchiveUnsafe, BadInput, NotASlide, PixelsUnsupported, SlideDamaged, SlideTooLarge
+from service.errors import (
+    ArchiveUnsafe,
+    BadInput,
+    NotASlide,
+    OutputUnwritable,
+    PixelsUnsupported,
+    SlideDamaged,
+    SlideTooLarge,
+)
 from service.intake import sandbox as inspection
 from service.intake.pictures import Picture
 from service.intake.sandbox import Sandbox
@@ -297,6 +305,13 @@ def test_a_picture_is_drawn_by_a_child(sandbox: Sandbox, tmp_path: Path) -> None
     with open_slide(path) as slide:
         expected = slide.thumbnail(LONGEST_PX)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out")), expected)
+
+
+def test_a_picture_that_cannot_be_written_is_no_fault_of_the_slides(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", PIXELS)
+    picture = Picture("thumbnail", Location(str(path), sha256="known"), "case 7.svs")
+    with pytest.raises(OutputUnwritable):
+        asyncio.run(sandbox.draw(picture, tmp_path / "gone" / "out"))
 
 
 def test_a_slide_on_which_drawing_dies_is_damaged(tmp_path: Path) -> None:

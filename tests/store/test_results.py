@@ -239,12 +239,14 @@ def test_candidates_lie_between_the_probability_asked_for_and_the_threshold(stor
 
 def test_what_starts_left_that_never_counted_goes_when_one_counts(stored: Stored) -> None:
     result = stored.succeeded()
-    for name in ("report-1.json", "map-1.npz", "tissue-1.npz", "plan.npz", "map.whole.0.1.npz", "x.partial"):
+    for name in ("report-1.json", "map-1.npz", "tissue-1.npz", "plan.npz", "map.whole.0.1.npz", "report-1.json.x.partial"):
         (result.folder / name).write_bytes(b"x")
-    (result.folder / "thumbnail-slide.0.png").write_bytes(b"x")
+    others = {"thumbnail-slide.0.png", "a drawing.partial", "a drawing.partial.x.partial", "a drawing.partial.jpg"}
+    for name in others:
+        (result.folder / name).write_bytes(b"x")
     remove_leftovers(result.folder, result.sha256)
-    mine = [f"{kind}-{result.sha256}" for kind in ("map", "report", "tissue")]
-    assert {path.stem for path in result.folder.iterdir()} == {*mine, "thumbnail-slide.0"}
+    mine = [result.path(kind).name for kind in ("map", "report", "tissue")]
+    assert {path.name for path in result.folder.iterdir()} == {*mine, *others}
 
 
 def test_a_picture_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
