@@ -1,10 +1,10 @@
 """What opens, with which reader, and what is refused before it costs memory or time."""
 
 import faulthandler
+import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -68,19 +68,18 @@ def test_levels_that_openslide_does_not_see_are_read_by_tiffslide(tmp_path: Path
 
 @pytest.mark.parametrize("ome", [True, False])
 def test_a_huge_strip_is_decoded_once(tmp_path: Path, ome: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = draw_tissue(2400, 2400)
+    pixels = np.tile(draw_tissue(600, 600), (4, 4, 1))  # which LZMA compresses in no time
     path = tmp_path / ("slide.ome.tif" if ome else "slide.tif")
     tifffile.imwrite(path, pixels, photometric="rgb", compression="lzma", rowsperstrip=2400, ome=ome)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.readers.tiff_slide.MAX_PLAIN_PIXELS", 2400 * 2400 - 1)
+        with pytest.raises(SlideTooLarge, match=r"slide\.(ome\.)?tif: 2400 x 2400 px in huge strips; convert it to a"):
+            open_slide(path)
     with open_slide(path) as slide:
         assert slide.reader_name == "tiffslide"
-        times = [time.monotonic()]
         for box in (Box(40 * number, 2200 - 40 * number, 30, 20) for number in range(20)):
             np.testing.assert_array_equal(slide.read(box), pixels[box.slices])
-            times.append(time.monotonic())
-    assert times[-1] - times[1] < times[1] - times[0], "19 boxes, in less time than the first"
-    monkeypatch.setattr("service.readers.tiff_slide.MAX_PLAIN_PIXELS", 2400 * 2400 - 1)
-    with pytest.raises(SlideTooLarge, match=r"slide\.(ome\.)?tif: 2400 x 2400 px in huge strips; convert it to a"):
-        open_slide(path)
+            os.truncate(path, 4)  # what was read once is all that there is
 
 
 def test_a_plain_tiff_that_openslide_refuses_opens(shared: Path) -> None:
