@@ -1,8 +1,9 @@
 """Pictures of a report: the overlay, the heat map, the hot-spot, and crops round its figures."""
 
 import math
+import zlib
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy
@@ -19,6 +20,8 @@ from service.tissue import TissueMask
 
 Colour: TypeAlias = tuple[int, int, int]
 LONGEST_PX = 1600
+# how pictures are saved: where zlib looks for runs alone, pixels take as many bytes and a half to a sixth of the time
+PNG: Final[dict[str, Any]] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 TISSUE, FIGURE, HOTSPOT, INK = (40, 120, 200), (0, 190, 80), (240, 120, 0), (30, 30, 30)
 # a perceptually even ramp from clear to dark red: transmission of red, green, blue at full probability
 HEAT = np.array([0.75, 0.05, 0.15])

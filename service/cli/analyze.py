@@ -278,9 +278,9 @@ def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictu
         if saved:
             found = ProbabilityMap.load(saved)
             if pictures.heatmap:
-                write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, format="PNG"))
+                write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, **render.PNG))
             if pictures.map:
                 write_map(found, plan.parameters.mpp, pictures.map)
         if pictures.overlay:
-            write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, format="PNG"))
+            write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, **render.PNG))
     return report

@@ -42,7 +42,7 @@ class Picture:
 
 def draw(picture: Picture, out: Path) -> None:
     """Draw into a file, PNG or JPEG by its name. Raises as `open_slide`, `Slide.read` and `write_whole`."""
-    options = {"format": "JPEG", "quality": 90} if out.suffix == ".jpg" else {"format": "PNG"}
+    options = {"format": "JPEG", "quality": 90} if out.suffix == ".jpg" else render.PNG
     with open_slide(picture.location, mpp=picture.mpp, name=picture.name) as slide:
         drawn = _drawn(slide, picture)
         slide.require_unchanged()

@@ -239,10 +239,9 @@ def test_candidates_lie_between_the_probability_asked_for_and_the_threshold(stor
 
 def test_what_starts_left_that_never_counted_goes_when_one_counts(stored: Stored) -> None:
     result = stored.succeeded()
-    for name in ("report-1.json", "map-1.npz", "tissue-1.npz", "plan.npz", "map.whole.0.1.npz", "report-1.json.x.partial"):
-        (result.folder / name).write_bytes(b"x")
+    left = ("report-1.json", "report-1.json.x.partial", "map-1.npz", "tissue-1.npz", "plan.npz", "map.whole.0.1.npz")
     others = {"thumbnail-slide.0.png", "a drawing.partial", "a drawing.partial.x.partial", "a drawing.partial.jpg"}
-    for name in others:
+    for name in (*left, *others):
         (result.folder / name).write_bytes(b"x")
     remove_leftovers(result.folder, result.sha256)
     mine = [result.path(kind).name for kind in ("map", "report", "tissue")]
