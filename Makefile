@@ -17,9 +17,6 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/mitosis demo --out demo
 
-# Bytecode is written also where the machine says otherwise: some hundred processes of ours start, and each would
-# compile the service anew.
-test: export PYTHONDONTWRITEBYTECODE =
 # more workers than cores, since tests wait; in the order of tests/conftest.py: by default files with few tests come
 # last, and they are the long ones
 test: setup

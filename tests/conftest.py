@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,11 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 os.environ.setdefault("MITOSIS_CACHE_DIR", "")  # commands under test leave nothing in the home of who tests
+
+# Also where the machine says otherwise: some hundred processes of ours start, and each would compile the service anew,
+# as each worker of xdist would all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The first workers of xdist take a core each before torch and OpenVINO count them: two libraries with two threads each
 # on two cores spend their time waiting for one another. The others take whatever core has nothing to do, with one
