@@ -18,4 +18,4 @@ def wait_until(true: Callable[[], object], seconds: float = PATIENCE_S, told: Ca
         waited = time.monotonic() - started
         if waited > seconds:
             pytest.fail(f"not within {seconds:.0f} s: {told()}")
-        time.sleep(min(0.5, max(0.01, waited / 10)))
+        time.sleep(min(0.5, max(0.02, waited / 5)))

@@ -65,6 +65,7 @@ class Running:
         self.port = int(self.log.read_text().split("Listening on http://127.0.0.1:")[1].split()[0])
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, verify=False)
         if ready:
+            self.wait_until(lambda: '"worker ready"' in self.log.read_text(), 240)  # to ask takes the gateway's time
             self.wait_until(lambda: self.http.get("/readyz").json()["parts"]["worker"] == "ok", 240)
 
     def told(self) -> str:
