@@ -32,6 +32,7 @@ from service.worker.runner import Runner
 from tests.databases import job_store
 
 REGION = {"x": 200, "y": 200, "width": 2200, "height": 1700}
+PART = {"x": 1000, "y": 800, "width": 600, "height": 600}  # where it does not matter what is found
 
 
 class Laboratory:
@@ -126,7 +127,7 @@ def test_the_setting_chooses_the_arithmetic(laboratory: Laboratory) -> None:
     exact = Runner(laboratory.settings.model_copy(update={"precision": "float32"}), lambda: False)
     laboratory.workers = [exact, exact]
     try:
-        analysis_id = laboratory.submit(region=REGION)
+        analysis_id = laboratory.submit(region=PART)
         while laboratory.step(analysis_id, 0):
             pass
     finally:
@@ -197,7 +198,7 @@ def test_a_worker_whose_device_fails_is_to_end_and_the_analysis_is_tried_again(l
     detector.backend = Backend("torch", "cuda", "bfloat16", broken, predict_batches=broken)
     worker = Runner(laboratory.settings, lambda: False)
     worker._detectors = {DEFAULT_MODEL: detector}
-    analysis_id = laboratory.submit(region=REGION)
+    analysis_id = laboratory.submit(region=PART)
     [(task_id, _)] = laboratory.analyses.to_send(analysis_id)
     assert worker.unfit is None
     worker.run(task_id)
