@@ -3,8 +3,9 @@
 import csv
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,46 @@ def chromium(executable: str) -> Iterator[Any]:
             browser.close()
 
 
+class People:
+    """Browsers of people who were never here: without cookies and what pages store, with a cache that may be warm.
+
+    They are used again, since to make one takes as long as to open a page in it.
+    """
+
+    def __init__(self, chromium: Any) -> None:
+        self._chromium = chromium
+        self._idle: dict[str, list[Any]] = defaultdict(list)  # by their options
+        self._busy: list[tuple[str, Any]] = []
+
+    def page(self, address: str, **options: Any) -> Any:
+        """An empty page in a browser that nobody else has, and that knows nothing of an address."""
+        options = {"viewport": {"width": 1280, "height": 800}, **options}
+        kind = repr(sorted(options.items()))
+        context = self._idle[kind].pop() if self._idle[kind] else self._chromium.new_context(**options)
+        context.set_default_timeout(SEEN_S * 1000)
+        self._busy.append((kind, context))
+        page = context.new_page()
+        storage = context.new_cdp_session(page)
+        storage.send("Storage.clearDataForOrigin", {"origin": address.rstrip("/"), "storageTypes": "all"})
+        storage.detach()
+        return page
+
+    def leave(self) -> None:
+        """Close all pages, and keep the browsers for the next."""
+        while self._busy:
+            kind, context = self._busy.pop()
+            for page in context.pages:
+                page.close()
+            context.set_offline(False)
+            context.clear_cookies()
+            self._idle[kind].append(context)
+
+
+@pytest.fixture(scope="package")
+def people(chromium: Any) -> People:
+    return People(chromium)
+
+
 @pytest.fixture(scope="session")
 def service(executable: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("web")
@@ -129,9 +170,8 @@ def analysis(service: Service, slide: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
+def open_page(people: People, service: Service) -> Iterator[Callable[..., Any]]:
     """`open_page(fragment)`: a new person's browser at an address, signed in; `secret=None`: not signed in."""
-    closing = ExitStack()
     faults: list[str] = []
 
     def heard(message: Any) -> None:
@@ -143,23 +183,18 @@ def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Any]]:
             faults.append(f"a request to {request.url}")
 
     def open_(fragment: str = "", *, secret: str | None = "", **options: Any) -> Any:
-        context = chromium.new_context(
-            **{"viewport": {"width": 1280, "height": 800}, "accept_downloads": True, **options}
-        )
-        context.set_default_timeout(SEEN_S * 1000)
-        closing.callback(context.close)
-        page = context.new_page()
+        page = people.page(service.url, **options)
         page.on("console", heard)
         page.on("request", asked)
         page.on("pageerror", lambda error: faults.append(str(error)))
         if secret is not None:
-            answer = context.request.post(f"{service.url}v1/session", data={"key": secret or service.key()[1]})
+            answer = page.context.request.post(f"{service.url}v1/session", data={"key": secret or service.key()[1]})
             assert answer.status == 204, answer.text()
         page.goto(f"{service.url}{fragment}")
         return page
 
-    with closing:
-        yield open_
+    yield open_
+    people.leave()
     assert faults == []
 
 

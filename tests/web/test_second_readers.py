@@ -13,7 +13,7 @@ from service.store.database import writing
 from service.store.settings import load_settings
 from tests.api.small_app import client_of
 from tests.store.test_results import Stored
-from tests.web.conftest import until
+from tests.web.conftest import People, until
 from tests.web.test_accessibility import violations
 
 ANNA, BORIS = "Meyer, Anna", "Ivanov, Boris"
@@ -38,22 +38,19 @@ def reading(tmp_path: Path) -> Iterator[tuple[Client, str]]:
 
 
 @pytest.fixture
-def screen(chromium: Any, reading: tuple[Client, str]) -> Iterator[Callable[[str], Any]]:
+def screen(people: People, reading: tuple[Client, str]) -> Iterator[Callable[[str], Any]]:
     """`screen(name)`: the page of the analysis in a browser of that person's own."""
     client, analysis_id = reading
-    contexts = []
 
     def open_(name: str) -> Any:
-        contexts.append(context := chromium.new_context(viewport={"width": 1280, "height": 800}))
-        context.add_init_script(f"localStorage.setItem('mitosis-reviewer', '{name}')")
-        page = context.new_page()
+        page = people.page(str(client.base_url))
+        page.add_init_script(f"localStorage.setItem('mitosis-reviewer', '{name}')")
         page.goto(f"{client.base_url}#analysis={analysis_id}")
         page.get_by_role("region", name="Readers").wait_for()
         return page
 
     yield open_
-    for each in contexts:
-        each.close()
+    people.leave()
 
 
 def reach(page: Any, words: str) -> None:
@@ -103,16 +100,15 @@ def read_by_keyboard(page: Any, name: str, key: str, before: str, after: str, sa
     assert violations(page) == []
 
 
-def test_both_readers_open_decide_and_sign_by_keyboard_alone(chromium: Any, reading: tuple[Client, str]) -> None:
+def test_both_readers_open_decide_and_sign_by_keyboard_alone(people: People, reading: tuple[Client, str]) -> None:
     client, analysis_id = reading
     open_, half, both = "To be read by both", "Read by one of two", "Consensus to sign"
     one_has, both_have = "one of two readers has signed", "both readers have signed, not their consensus"
     for name, key, *seen in ((ANNA, "r", open_, half, one_has), (BORIS, "a", half, both, both_have)):
-        context = chromium.new_context(viewport={"width": 1280, "height": 800})
-        page = context.new_page()
+        page = people.page(str(client.base_url))
         page.goto(str(client.base_url))
         read_by_keyboard(page, name, key, *seen)
-        context.close()
+        people.leave()
     told = client.get(f"/v1/analyses/{analysis_id}/detections", params={"reviewer": ANNA}).json()["second_reading"]
     assert (told["signed"], told["disagreements"]) == (["first", "second"], [1])
 

@@ -24,7 +24,7 @@ from service.store.summaries import Summary
 from service.worker.broker import Broker
 from tests.api.small_app import app_of, client_of
 from tests.databases import job_store
-from tests.web.conftest import SEEN_S, until
+from tests.web.conftest import People, until
 from tests.web.test_accessibility import violations
 from tests.worker.conftest import embedded
 
@@ -76,15 +76,13 @@ def address(state: State) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(chromium: Any, address: str) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(SEEN_S * 1000)
-    opened = context.new_page()
+def page(people: People, address: str) -> Iterator[Any]:
+    opened = people.page(address)
     opened.on("dialog", lambda dialog: dialog.accept())
     opened.goto(address)
     opened.wait_for_selector("tbody tr")
     yield opened
-    context.close()
+    people.leave()
 
 
 def names(page: Any) -> list[str]:
