@@ -18,6 +18,7 @@ from service.inference import Detector
 from service.mitotic_figures import components
 from service.plan import Plan
 from service.probability_map import ProbabilityMap
+from service.render import PNG
 from service.report import Detection, Report
 from service.sample import draw_sample_slide
 from service.slide import Box, Rgb, open_slide
@@ -70,7 +71,7 @@ def drawn_frames(folder: Path, side: int = 1040) -> Frames:
         ]
     paths = [folder / f"{number}.png" for number in range(4)]
     for path, each in zip(paths, pixels, strict=True):
-        Image.fromarray(each).save(path)
+        Image.fromarray(each).save(path, **PNG)
     return Frames(paths, (side, side), Box(225, 100, 925, 1300), 0.1)
 
 
@@ -86,7 +87,7 @@ def real_frames(shared: Path, folder: Path) -> Frames:
             corners, key=lambda corner: int(((places - corner > 110) & (places - corner < size - 110)).all(1).sum())
         )
         with Image.open(shared / "data/mitos14/images" / f"{name}.jpg") as image:
-            image.convert("RGB").crop((*corner, *(corner + size))).save(folder / f"{name}.png")
+            image.convert("RGB").crop((*corner, *(corner + size))).save(folder / f"{name}.png", **PNG)
         paths.append(folder / f"{name}.png")
     return Frames(paths, (1184, 1136), Box(301, 451, 1500, 1300), None)
 

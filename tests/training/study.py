@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from service.render import PNG
 from tests.drawn import dense_crop
 from tests.slides import draw_tissue
 
@@ -24,7 +25,7 @@ def _draw(folder: Path) -> Path:
     frames, marks = ["frame,case,width,height"], ["frame,x,y"]
     for seed, (name, case) in enumerate(zip(FIELDS, CASES, strict=True), start=7):
         pixels, mitoses = dense_crop(1300, 900, seed)
-        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png", **PNG)
         frames.append(f"{name},{case},1300,900")
         marks += [f"{name},{x:.1f},{y:.1f}" for x, y in mitoses[1:]]  # one is not marked: a false positive
     (folder / "frames.csv").write_text("\n".join([*frames, ""]))
