@@ -77,6 +77,11 @@ class Order(StrictModel):
     filler_order_number: Annotated[Text | None, Field(description="The laboratory's.")] = None
     service: OrderedService | None = None
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether it names a patient or a number of an order; else it says what is on a slide's label."""
+        return bool(self.patient_id or self.placer_order_number or self.filler_order_number)
+
 
 class ReceivedOrder(Order):
     """An order that another system sent; what it said of identifiers and names is kept as it was, and repeated so."""

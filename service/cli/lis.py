@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the database is imported when a command runs, not when its 
 
     from service.review import Reviewer
 
-lis_app = command_group("lis", "Orders in and results out, by HL7.")
+lis_app = command_group("lis", "Orders in and results out.")
 
 PersonName = Annotated[str, typer.Option("--name", metavar="NAME", help="Who decides: Family, Given.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
@@ -99,30 +99,30 @@ def drop_command(number: Number, data_dir: DataDir = None) -> None:
 
 @lis_app.command("orders")
 def orders_command(data_dir: DataDir = None) -> None:
-    """List orders whose slide has not come; times are UTC."""
+    """List orders of all tenants whose slide has not come; times are UTC."""
     from service.store.clock import utc
     from service.store.orders import waiting
 
-    settings, engine = open_stores(data_dir)
-    line = "{:<36}  {:<16}  {:<8}  {:<3}  {:<24}  {:<24}  {:<24}  {}"
-    typer.echo(line.format("ID", "SINCE", "STATUS", "FOR", "SLIDE", "NUMBER", "ASSIGNER", "LAST MESSAGE"))
-    for row in waiting(engine, settings.lis_tenant):
-        facts = (row.id, utc(row.created_at), row.status, row.processing_id, row.identifier, row.number, row.assigner)
-        typer.echo(line.format(*facts, row.message))
+    _, engine = open_stores(data_dir)
+    line = "{:<36}  {:<16}  {:<16}  {:<8}  {:<3}  {:<24}  {:<24}  {:<24}  {}"
+    typer.echo(line.format("ID", "TENANT", "SINCE", "STATUS", "FOR", "SLIDE", "NUMBER", "ASSIGNER", "LAST MESSAGE"))
+    for row in waiting(engine):
+        facts = (row.id, row.tenant, utc(row.created_at), row.status, row.processing_id, row.identifier, row.number)
+        typer.echo(line.format(*facts, row.assigner, row.message))
 
 
 @lis_app.command("held")
 def held_command(data_dir: DataDir = None) -> None:
-    """List results that are not sent because sources do not agree on the patient; times are UTC."""
+    """List results of all tenants that are not sent, as sources do not agree on the patient; times are UTC."""
     from service.store.clock import utc
     from service.store.holds import held_results
 
-    settings, engine = open_stores(data_dir)
-    line = "{:<12}  {:<36}  {:<16}  {:<18}  {:<36}  {}"
-    typer.echo(line.format("HOLD", "ANALYSIS", "SINCE", "CONFLICT", "OTHER ORDER", "WHAT"))
-    for row in held_results(engine, settings.lis_tenant):
+    _, engine = open_stores(data_dir)
+    line = "{:<12}  {:<16}  {:<36}  {:<16}  {:<18}  {:<36}  {}"
+    typer.echo(line.format("HOLD", "TENANT", "ANALYSIS", "SINCE", "CONFLICT", "OTHER ORDER", "WHAT"))
+    for row in held_results(engine):
         for each in row.held["reasons"]:
-            facts = (row.held["id"], row.id, utc(row.held["since"]), each["code"], each["order_id"] or "")
+            facts = (row.held["id"], row.tenant, row.id, utc(row.held["since"]), each["code"], each["order_id"] or "")
             typer.echo(line.format(*facts, each["detail"]))
 
 
@@ -131,9 +131,9 @@ def release_command(hold: Hold, name: PersonName, reason: Reason, key: Key = Non
     """Send a held result for the order that it has; asks for a key of scope `review`."""
     from service.store.holds import find_held, release
 
-    settings, engine = open_stores(data_dir)
-    by = _reviewer(engine, settings.lis_tenant, name, key)
-    release(engine, find_held(engine, settings.lis_tenant, hold), settings.lis_tenant, hold, by, reason)
+    _, engine = open_stores(data_dir)
+    row = find_held(engine, hold)
+    release(engine, row.id, row.tenant, hold, _reviewer(engine, row.tenant, name, key), reason)
     typer.echo(f"{hold} is released.", err=True)
 
 
@@ -149,10 +149,9 @@ def assign_command(
     """Give a held result to another order: taken back where it was told, then told anew, unsigned; asks for a key."""
     from service.store.holds import assign, find_held
 
-    settings, engine = open_stores(data_dir)
-    by = _reviewer(engine, settings.lis_tenant, name, key)
-    analysis_id = find_held(engine, settings.lis_tenant, hold)
-    assign(engine, analysis_id, settings.lis_tenant, order, hold, by, reason)
+    _, engine = open_stores(data_dir)
+    row = find_held(engine, hold)
+    assign(engine, row.id, row.tenant, order, hold, _reviewer(engine, row.tenant, name, key), reason)
     typer.echo(f"{hold} is given to order {order}.", err=True)
 
 

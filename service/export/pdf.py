@@ -1,4 +1,4 @@
-"""PDF for people: one or two pages that a laboratory files beside the case.
+"""PDF for people: one to three pages that a laboratory files beside the case.
 
 Set by Typst, as tagged PDF that a screen reader reads (PDF/UA-1, but where a name has letters that no font here has).
 What limits a result stands before its pictures. Words come as data: nothing in them is taken for markup.

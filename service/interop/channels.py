@@ -170,7 +170,7 @@ def _key(row: Row[Any]) -> str:
 
 def send_hl7(outgoing: OutgoingResult, peer: Peer, settings: Settings) -> None:
     """Send an ORU^R01 where there is an order, and judge what acknowledges it."""
-    if outgoing.version.order == holds.NO_ORDER:
+    if not outgoing.version.order.is_placed:
         raise NotApplicable
     pdf = outgoing.pdf() if "hl7" in settings.result_pdf else None
     _judge(peer.ask(outgoing.version.hl7(settings, outgoing.key, outgoing.since, pdf)), outgoing.key)

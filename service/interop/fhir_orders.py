@@ -44,6 +44,10 @@ REQUESTERS: Final = ("Practitioner", "PractitionerRole", "Organization", "Patien
 BUNDLES: Final = ("transaction", "batch", "collection")  # others tell of resources, and ask for nothing
 ENTRIES: Final = 1000
 NAME_USES: Final = ("official", "usual", "")
+NEEDS: Final = (
+    "an order needs the patient's identifier (of subject), and the slide's (container.identifier of a Specimen) or an "
+    "accession number (requisition, identifier of type ACSN, or accessionIdentifier of a Specimen)"
+)
 NO_CONDITIONS: Final = (
     "conditions (If-Match, If-None-Exist) are not understood: an order is known by its identifier, and replaces itself "
     "unless its meta.lastUpdated is older"
@@ -177,6 +181,7 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         **_patient(patient),
         **_provider(known, requester),
         "sender": sender,
+        "orderer_optional": True,  # as `requester` is in FHIR
         "accession_number": _value(accession),
         "placer": _identifier(placer),
         "filler": _identifier(typed.get("FILL", {})),
@@ -198,7 +203,7 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         _require_valid(patient, specimens, known)
     orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
     if control != "cancel" and not all(identifier_of(order) and order.patient_id for order in orders):
-        raise RequestInvalid("an order needs the patient's identifier, and the slide's or an accession number")
+        raise RequestInvalid(NEEDS)
     assigned = _identifier(number)
     if assigned is None:
         return Request(control, f"urn:uuid:{uuid.uuid4()}", orders)

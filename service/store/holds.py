@@ -117,18 +117,18 @@ def orders_of_slide(connection: Connection, tenant: str, identifier: str | None)
     return [*(row for row in rows if row.processing_id == "P"), *wanted]
 
 
-def held_results(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
-    """List the analyses whose results are held, oldest first."""
-    which = and_(analyses.c.tenant == tenant, analyses.c.held.is_not(None))
+def held_results(engine: Engine) -> Sequence[Row[Any]]:
+    """List the analyses of all tenants whose results are held, oldest first."""
     with reading(engine) as connection:
-        return connection.execute(select(analyses).where(which).order_by(analyses.c.created_at)).all()
+        held = select(analyses).where(analyses.c.held.is_not(None))
+        return connection.execute(held.order_by(analyses.c.created_at)).all()
 
 
-def find_held(engine: Engine, tenant: str, hold: str) -> str:
+def find_held(engine: Engine, hold: str) -> Row[Any]:
     """Find the analysis that a hold is of. Raises NotFound."""
-    for row in held_results(engine, tenant):
+    for row in held_results(engine):
         if row.held["id"] == hold:
-            return str(row.id)
+            return row
     raise NotFound(f"nothing is held as {hold[:64]}")
 
 

@@ -181,11 +181,10 @@ def _rows(connection: Connection, tenant: str, number: str, same: Any) -> Sequen
     return connection.execute(select(orders).where(which).order_by(cancelled, orders.c.created_at, orders.c.id)).all()
 
 
-def waiting(engine: Engine, tenant: str) -> Sequence[Row[Any]]:
-    """List orders whose slide has not come, or that nobody may act on yet, oldest first."""
-    which = and_(orders.c.tenant == tenant, orders.c.status.in_(OPEN))
+def waiting(engine: Engine) -> Sequence[Row[Any]]:
+    """List orders of all tenants whose slide has not come, or that nobody may act on yet, oldest first."""
     with reading(engine) as connection:
-        return connection.execute(select(orders).where(which).order_by(orders.c.created_at)).all()
+        return connection.execute(select(orders).where(orders.c.status.in_(OPEN)).order_by(orders.c.created_at)).all()
 
 
 def count_waiting(engine: Engine) -> int:

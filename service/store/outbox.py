@@ -25,7 +25,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, update
 
-from service.errors import ParameterInvalid
 from service.refusals import DatabaseUnavailable, NotFound
 from service.store.clock import LONGEST_S, is_due
 from service.store.database import analyses, outbox, reading, review_entries, writing
@@ -235,23 +234,24 @@ def remove(engine: Engine, row: Row[Any]) -> None:
         connection.execute(delete(outbox).where(outbox.c.id == row.id))
 
 
+def _is_open() -> ColumnElement[bool]:
+    """Tell whether a row waits or was refused, and no later version of its result was delivered instead."""
+    later = outbox.alias("later")
+    same = and_(later.c.analysis_id == outbox.c.analysis_id, later.c.channel == outbox.c.channel)
+    instead = select(later.c.id).where(same, later.c.id > outbox.c.id, later.c.status == "delivered").exists()
+    return and_(outbox.c.status.in_(UNDELIVERED), outbox.c.channel != EVERY, ~instead)
+
+
 def undelivered(engine: Engine) -> Sequence[Row[Any]]:
     """List what waits or was refused, in order."""
-    which = select(outbox).where(outbox.c.status.in_(UNDELIVERED), outbox.c.channel != EVERY)
     with reading(engine) as connection:
-        return connection.execute(which.order_by(outbox.c.id)).all()
+        return connection.execute(select(outbox).where(_is_open()).order_by(outbox.c.id)).all()
 
 
 def retry(engine: Engine, number: int) -> Row[Any]:
-    """Try a row now, a refused one too, and give it as it was.
-
-    Raises NotFound; ParameterInvalid where a later version of the result was delivered.
-    """
+    """Try a row now, a refused one too, and give it as it was. Raises NotFound."""
     with writing(engine) as connection:
         row = _undelivered(connection, number)
-        later = and_(outbox.c.analysis_id == row.analysis_id, outbox.c.channel == row.channel, outbox.c.id > row.id)
-        if connection.execute(select(outbox.c.id).where(later, outbox.c.status == "delivered")).first() is not None:
-            raise ParameterInvalid(f"{number}: a later version of this result was delivered; it would be undone")
         values = {"status": "waiting", "next_at": time.time()}
         connection.execute(update(outbox).where(outbox.c.id == number).values(**values))
         return row
@@ -266,8 +266,7 @@ def drop(engine: Engine, number: int) -> Row[Any]:
 
 
 def _undelivered(connection: Connection, number: int) -> Row[Any]:
-    which = and_(outbox.c.id == number, outbox.c.status.in_(UNDELIVERED), outbox.c.channel != EVERY)
-    row = connection.execute(select(outbox).where(which)).one_or_none()
+    row = connection.execute(select(outbox).where(outbox.c.id == number, _is_open())).one_or_none()
     if row is None:
         raise NotFound(f"nothing numbered {number} waits or was refused")
     return row
@@ -280,9 +279,9 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
     """
     counts = [func.count().filter(outbox.c.status == status) for status in ("waiting", "refused", "parked")]
     oldest = func.min(outbox.c.created_at).filter(outbox.c.status == "waiting")
-    held = select(outbox.c.channel, *counts, oldest).where(outbox.c.status.in_(UNDELIVERED), _may_go())
+    holds = select(outbox.c.channel, *counts, oldest).where(_is_open(), _may_go()).group_by(outbox.c.channel)
     with reading(engine) as connection:
-        rows = connection.execute(held.where(outbox.c.channel != EVERY).group_by(outbox.c.channel)).all()
+        rows = connection.execute(holds).all()
     nothing = dict.fromkeys(channels, OutboxStatistics(0, 0, 0, None))
     return dict(sorted((nothing | {row[0]: OutboxStatistics(*row[1:]) for row in rows}).items()))
 

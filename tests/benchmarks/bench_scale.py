@@ -128,7 +128,7 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
         "list, to sign": lambda: known.list("default", signed=False),
         "list, of a slide": lambda: known.list("default", slide_id=f"s{count // 8}"),
         "slides without an analysis": lambda: list_slides(engine, "default", analysed=False),
-        "all that are held": lambda: held_results(engine, "nobody"),
+        "all that are held": lambda: held_results(engine),
         "metrics": statistics,
         "a second's sweeps": second,
         "what is old": due,

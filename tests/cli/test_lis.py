@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from typer.testing import CliRunner
 
 from service.cli.app import app
 from service.store.audit import entries
+from service.store.database import writing
+from service.store.orders import Request, Sent, take
+from tests.export.hospital import ORDER
 from tests.outgoing import Lis, Service, lis_of, service_in
 
 
@@ -25,10 +29,19 @@ def lis(service: Service) -> Iterator[Lis]:
         yield found
 
 
-def test_operators_see_what_waits_and_can_drop_it(service: Service, lis: Lis) -> None:
-    def run(*words: str) -> Any:
-        return CliRunner().invoke(app, ["lis", *words, "--data-dir", str(service.storage.folder)])
+def run_in(service: Service, *words: str) -> Any:
+    return CliRunner().invoke(app, ["lis", *words, "--data-dir", str(service.storage.folder)])
 
+
+def test_operators_see_the_orders_of_all_tenants(service: Service) -> None:
+    with writing(service.engine) as connection:
+        take(connection, Sent("LAB", "fhir", "key k"), Request("place", "ORD-7", (ORDER,)))
+    [_, shown] = run_in(service, "orders").stdout.splitlines()
+    assert {"LAB", "ORD-7"} < set(shown.split())
+
+
+def test_operators_see_what_waits_and_can_drop_it(service: Service, lis: Lis) -> None:
+    run = partial(run_in, service)
     lis.answers = ["AE"]
     analysis_id = service.succeeded()
     service.deliver("hl7")

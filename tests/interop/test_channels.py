@@ -17,9 +17,11 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.mllp import AbstractHandler, MLLPServer
 from pypdf import PdfReader
 
-from service.errors import ParameterInvalid, SettingsInvalid
+from service.errors import SettingsInvalid
 from service.interop import channels, mllp
+from service.interop.fhir_orders import read_requests
 from service.order import Order
+from service.refusals import NotFound
 from service.store import outbox
 from service.store.database import writing
 from service.store.orders import Request, Sent, take
@@ -96,8 +98,11 @@ def test_hl7apys_server_takes_them_too(service: Service) -> None:
     assert "Ångström-Łukasiewicz" in got[0]
 
 
-def test_without_an_order_nothing_goes_by_hl7_until_there_is_one(service: Service, lis: Lis) -> None:
-    analysis_id = service.succeeded(None, identifier="B26-00017-A-1-1")
+@pytest.mark.parametrize("label", [None, Order(accession_number="B26-00017", block="A1")])
+def test_without_an_order_nothing_goes_by_hl7_until_there_is_one(
+    service: Service, lis: Lis, label: Order | None
+) -> None:
+    analysis_id = service.succeeded(label, identifier="B26-00017-A-1-1")
     assert service.deliver("hl7") == 1
     assert (lis.got, service.rows()) == ([], [])
     with writing(service.engine) as connection:
@@ -157,17 +162,35 @@ def test_what_is_refused_is_kept_and_the_next_goes_on(service: Service, lis: Lis
     assert second
 
 
-def test_a_refused_version_is_not_sent_after_a_later_one(service: Service, lis: Lis) -> None:
+def test_a_refused_version_needs_nobody_once_a_later_one_is_there_and_is_not_sent_after_it(
+    service: Service, lis: Lis
+) -> None:
     lis.answers = ["AR", "AA"]
     analysis_id = service.succeeded()
     service.sign(analysis_id, 1)
     service.deliver("hl7")
-    with pytest.raises(ParameterInvalid, match="later version"):
-        outbox.retry(service.engine, outbox.undelivered(service.engine)[0].id)
+    assert outbox.undelivered(service.engine) == []
+    assert outbox.statistics(service.engine, ["hl7"])["hl7"].refused == 0
+    for change in (outbox.retry, outbox.drop):
+        with pytest.raises(NotFound):
+            change(service.engine, service.rows()[0].id)
+
+
+def test_a_fhir_order_without_a_requester_has_its_result_by_hl7(service: Service, lis: Lis) -> None:
+    service.succeeded(None, identifier="S-1")
+    subject = {"identifier": {"system": "urn:oid:1.2.3", "value": "1001"}, "display": "Alt, Anna"}
+    asked = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "subject": subject}
+    asked |= {"identifier": [{"value": "950"}], "specimen": [{"identifier": {"value": "S-1"}}]}
+    with writing(service.engine) as connection:
+        [request] = read_requests(json.dumps(asked).encode(), "key k")
+        assert take(connection, Sent("default", "fhir", "key k"), request) == "placed"
+    service.deliver("hl7")
+    assert outbox.undelivered(service.engine) == []
+    assert str(lis.got[0].segment("ORC")[2]) == "950"
 
 
 def test_what_cannot_be_said_in_hl7_is_refused_and_says_why(service: Service, lis: Lis) -> None:
-    service.succeeded(Order(accession_number="B26-1"))
+    service.succeeded(Order(placer_order_number="1"))
     service.deliver("hl7")
     assert "patient_id" in outbox.undelivered(service.engine)[0].last_error
     assert not lis.got

@@ -71,7 +71,7 @@ def test_a_restored_service_goes_on_where_the_backup_was(site: Site, backup: tup
     broker.close()
     restored.finish(ids["queued"])
     restored.wait_until(lambda: restored.lis.of("ORD-62"))
-    assert [each.identifier for each in waiting(restored.engine, "default") if each.number == "ORD-63"] == ["S63-1"]
+    assert [each.identifier for each in waiting(restored.engine) if each.number == "ORD-63"] == ["S63-1"]
     restored.finish(restored.slide("S63-1", 63))
     restored.wait_until(lambda: restored.lis.of("ORD-63"))
     restored.settle()

@@ -38,7 +38,7 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "to be summarized": lambda known: fill(known.engine, Storage(Path(known.engine.url.database or "").parent)),
     "slides": lambda known: list_slides(known.engine, "lab", cursor=CURSOR),
     "slides without an analysis": lambda known: list_slides(known.engine, "lab", analysed=False, cursor=CURSOR),
-    "all held": lambda known: held_results(known.engine, "lab"),
+    "all held": lambda known: held_results(known.engine),
     "statistics": lambda known: known.statistics(),
     "held": lambda known: count_held(known.engine),
     "damaged": lambda known: count_damaged(known.engine),

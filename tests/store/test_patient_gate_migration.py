@@ -55,7 +55,7 @@ def test_old_rows_are_kept_and_guarded(url: str) -> None:
         assert row.request["order"]["patient_id"] == "1001"
         assert [each["code"] for each in row.held["reasons"]] == ["patient-conflict"]
         assert len(orders.rows_of(connection, Sent("default", "hl7", "LIS^LAB"), request("1001"))) == 1
-    assert [each.id for each in holds.held_results(engine, "default")] == ["a"]
+    assert [each.id for each in holds.held_results(engine)] == ["a"]
     engine.dispose()
 
 
