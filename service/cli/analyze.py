@@ -1,6 +1,5 @@
 """`mitosis analyze`: slides in, reports out; of many slides a table too, several at a time, and gone on from."""
 
-import gzip
 import os
 import tempfile
 import time
@@ -9,7 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -17,6 +16,7 @@ from service.cli.console import (
     FormatOption,
     Tally,
     check_outputs,
+    format_of,
     progress,
     report_files,
     slides_below,
@@ -28,7 +28,6 @@ from service.cli.processes import side_by_side
 from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
 from service.errors import InternalError, MitosisError, ParameterInvalid
 from service.export.formats import REPORT_FORMATS, ReportFormat, check_map_file, write_map
-from service.export.geojson import geojson_lines
 from service.files import write_whole
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.parameters import AnalysisOptions
@@ -96,7 +95,7 @@ def analyze_command(
     model: Model = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    file_format: FormatOption = "json",
+    file_format: FormatOption = None,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     table: Annotated[
         Optional[Path], typer.Option(metavar="FILE.csv|FILE.parquet", help="One row a slide: counts, areas, errors.")
@@ -120,10 +119,11 @@ def analyze_command(
 ) -> None:
     """Find and count the mitoses of slides."""
     slides, several = slides_below(paths)
+    written_as = format_of(file_format, out)
     pictures = Pictures(overlay, heatmap, map_file)
     if several and (out is None or pictures.files):
         raise ParameterInvalid("several slides need --out DIR, and take no --overlay, --heatmap or --map")
-    if resume and (out is None or file_format != "json" or pictures.files):
+    if resume and (out is None or written_as != "json" or pictures.files):
         raise ParameterInvalid("--resume goes on from reports as JSON in --out, without pictures")
     if map_file is not None:
         check_map_file(map_file)
@@ -131,8 +131,8 @@ def analyze_command(
         check_table(table)
     box, rest = (parse_region(each) if each is not None else None for each in (region, exclude))
     options = AnalysisOptions(region=box, exclude=rest, threshold=threshold, halo_px=halo, any_stain=any_stain)
-    asked = Asked(model or DEFAULT_MODEL, device, precision, file_format, mpp, options, resume)
-    files = report_files(slides, out, file_format, several)
+    asked = Asked(model or DEFAULT_MODEL, device, precision, written_as, mpp, options, resume)
+    files = report_files(slides, out, written_as, several)
     given = (*paths, *(each for each in (region, exclude) if each))  # manifests and outlines among them
     reports = [file for slide, file in zip(slides, files, strict=True) if slide.error is None]
     check_outputs((*given, *(each.path for each in slides)), filter(None, (*reports, table, *pictures.files)))
@@ -227,22 +227,8 @@ def analyze_piece(piece: Piece) -> tuple[Row, bool]:
             if kept is not None and asked.precision in ("auto", kept.parameters["precision"]):
                 return table_row(kept), True
         report = _analyze(opened, load_detector(asked.model, asked.device, asked.precision), options, piece.pictures)
-    write_report(report, asked.file_format, piece.file)
+    write(REPORT_FORMATS[asked.file_format].write(report), piece.file)
     return table_row(report), False
-
-
-def write_report(report: Report, file_format: ReportFormat, file: Path | None) -> None:
-    """Write a report; to a name that ends in `.gz` compressed, and GeoJSON then line by line."""
-    if file is None or file.suffix != ".gz":
-        write(REPORT_FORMATS[file_format].write(report), file)
-        return
-
-    def compress(stream: BinaryIO) -> None:
-        lines = geojson_lines(report) if file_format == "geojson" else [REPORT_FORMATS[file_format].write(report)]
-        with gzip.GzipFile(fileobj=stream, mode="wb", mtime=0, filename="") as packed:
-            packed.writelines(lines)
-
-    write_whole(file, compress)
 
 
 @cache

@@ -1,5 +1,6 @@
 """The commands' common parts: slides in, files out whole or not at all, and bars that show how far they are."""
 
+import gzip
 import multiprocessing
 import os
 import tempfile
@@ -7,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Optional, TypeVar
 
 import typer
 from rich.console import Console
@@ -37,7 +38,9 @@ OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, De
 
 T = TypeVar("T")
 
-FormatOption = Annotated[ReportFormat, typer.Option("--format", help="What to write.")]
+FormatOption = Annotated[
+    Optional[ReportFormat], typer.Option("--format", help="What to write; else as the name of --out ends, else json.")
+]
 
 stderr = Console(stderr=True, markup=False, highlight=False)
 
@@ -125,6 +128,13 @@ def report_files(
     return files
 
 
+def format_of(given: ReportFormat | None, out: Path | None) -> ReportFormat:
+    """Give the format that is asked for: by name, else by a file's ending, else JSON."""
+    name = out.name.lower().removesuffix(".gz") if out is not None else ""
+    said: list[ReportFormat] = [each for each, writer in REPORT_FORMATS.items() if name.endswith(f".{writer.ending}")]
+    return given or (said or ["json"])[-1]  # the last: dsa.json ends as json does
+
+
 def check_outputs(inputs: Iterable[str | Path], files: Iterable[Path]) -> None:
     """Refuse before the work, and not after it, what cannot be written, is read, or would be written twice."""
     read = {os.path.realpath(each) for each in inputs}
@@ -144,11 +154,11 @@ def check_outputs(inputs: Iterable[str | Path], files: Iterable[Path]) -> None:
 
 
 def write(content: bytes, file: Path | None) -> None:
-    """Write to a file, whole or not at all, or to standard output."""
+    """Write to a file, whole or not at all, and compressed where its name ends in `.gz`; or to standard output."""
     if file is None:
         typer.echo(content, nl=False)
         return
-    write_whole(file, content)
+    write_whole(file, gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
 
 
 class _Rate(ProgressColumn):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from service.cli.console import FormatOption, Tally, check_outputs, report_files, slides_below, stderr, write
+from service.cli.console import FormatOption, Tally, check_outputs, format_of, report_files, slides_below, stderr, write
 from service.cli.options import ExcludeOption, Key, Mpp, Priority, RegionOption, ServedModel, Server, Threshold
 from service.cohort import CohortSlide
 from service.errors import OutputUnwritable, ParameterInvalid
@@ -62,7 +62,7 @@ def submit_command(
     model: ServedModel = None,
     priority: Priority = "routine",
     accession_number: Annotated[Optional[str], typer.Option(metavar="TEXT", help="Of the laboratory's order.")] = None,
-    file_format: FormatOption = "json",
+    file_format: FormatOption = None,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the queued analysis and stop.")] = False,
 ) -> None:
@@ -72,7 +72,8 @@ def submit_command(
         raise ParameterInvalid("--no-wait prints what is queued; it takes no --out")
     if several and not no_wait and out is None:
         raise ParameterInvalid("several slides need --out DIR")
-    reports = report_files(slides, out, file_format, several)
+    written_as = format_of(file_format, out)
+    reports = report_files(slides, out, written_as, several)
     given = [*paths, *(each for each in (region, exclude) if each), *(each.path for each in slides)]
     written = (file for slide, file in zip(slides, reports, strict=True) if file and slide.error is None)
     check_outputs((each for each in given if not is_url(each)), written)
@@ -100,7 +101,7 @@ def submit_command(
                     typer.echo(queued[-1][-1].model_dump_json())
         for slide, file, analysis in [] if no_wait else queued:
             with tally.slide(slide.label), ServiceBar(slide_name(slide.path)) as bar:
-                write(_report(client, analysis, bar, file_format), file)
+                write(_report(client, analysis, bar, written_as), file)
     raise typer.Exit(tally.tell("queued" if no_wait else "reported"))
 
 

@@ -19,20 +19,11 @@ Offset = tuple[int, int]
 
 
 def to_geojson(report: Report) -> bytes:
-    """Write a GeoJSON FeatureCollection in UTF-8."""
-    return b"".join(geojson_lines(report))
-
-
-def geojson_lines(report: Report) -> Iterator[bytes]:
-    """Write it line by line."""
+    """Write a GeoJSON FeatureCollection in UTF-8, a line for each feature."""
     offset = (report.slide.bounds.x, report.slide.bounds.y) if report.slide.bounds else (0, 0)
     head = {"type": "FeatureCollection", "offset": list(offset), "unit": "px"}
-    yield f'{json.dumps(head)[:-1]}, "features": ['.encode()
-    separator = "\n"
-    for feature in _features(report, offset):
-        yield f"{separator}{json.dumps(feature)}".encode()
-        separator = ",\n"
-    yield b"\n]}\n"
+    features = ",\n".join(map(json.dumps, _features(report, offset)))
+    return f'{json.dumps(head)[:-1]}, "features": [\n{features}\n]}}\n'.encode()
 
 
 def _features(report: Report, offset: Offset) -> Iterator[dict[str, Any]]:

@@ -146,7 +146,7 @@ def test_what_is_left_out_is_not_examined(slide: Path, tmp_path: Path) -> None:
 def test_a_map_and_a_compressed_report_of_one_slide(slide: Path, tmp_path: Path) -> None:
     out, maps = tmp_path / "slide.geojson.gz", [tmp_path / "map.ome.tif", tmp_path / "map.ome.zarr"]
     for path in maps:
-        run = mitosis("analyze", slide, "--format", "geojson", "--out", out, "--map", path)
+        run = mitosis("analyze", slide, "--out", out, "--map", path)
         assert (run.exit_code, run.output) == (0, "")
     assert json.loads(gzip.decompress(out.read_bytes()))["type"] == "FeatureCollection"
     with tifffile.TiffFile(maps[0]) as tiff:

@@ -1,5 +1,6 @@
 """Many slides in, files out whole or not at all, and one line for each that fails."""
 
+import gzip
 import os
 import shutil
 from collections import Counter
@@ -11,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from service.cli import console
+from service.export.formats import REPORT_FORMATS
 from service.model_card import DEFAULT_MODEL, find_model
 from service.report import Report
 from tests.cli.commands import PIXELS, assert_error, mitosis, mitosis_process
@@ -26,6 +28,16 @@ def test_one_slide_is_written_to_a_file_or_into_a_folder(slide: Path, tmp_path: 
         assert (run.exit_code, run.output) == (0, "")
         assert (tmp_path / written).read_text().startswith("id,x,y,")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.csv", "folder", "new", "slide.tif.csv"]
+
+
+@pytest.mark.parametrize("written_as", REPORT_FORMATS)
+def test_the_name_of_a_report_says_its_format_and_whether_it_is_compressed(written_as: Any, tmp_path: Path) -> None:
+    file = tmp_path / f"A.{REPORT_FORMATS[written_as].ending}.gz"
+    assert console.format_of(None, file) == console.format_of(None, file.with_suffix("")) == written_as
+    assert console.format_of("csv", file) == "csv"
+    assert console.format_of(None, tmp_path / "reports") == console.format_of(None, None) == "json"
+    console.write(b"report", file)
+    assert gzip.decompress(file.read_bytes()) == b"report"
 
 
 def test_a_folder_of_slides_goes_on_past_a_bad_one(tmp_path: Path) -> None:
