@@ -127,6 +127,16 @@ def test_the_list_says_what_limits_a_result_before_it_is_opened(
     row.get_by_text(f"0 of {total} decided · too little tissue for a class of the MAI").wait_for()
 
 
+@pytest.mark.parametrize(("width", "height"), [(960, 540), (853, 600)])  # 200 and 225 % of 1920 x 1080
+def test_the_slide_has_room_also_at_twice_the_size(
+    shown: Callable[..., Any], analysis: dict[str, Any], width: int, height: int
+) -> None:
+    page, _ = shown(analysis, viewport={"width": width, "height": height})
+    stage = page.locator(".stage").bounding_box()
+    assert stage["width"] >= width / 2
+    assert stage["height"] >= height * 2 / 3
+
+
 def test_on_paper_stand_the_limits_and_the_whole_result(shown: Callable[..., Any], analysis: dict[str, Any]) -> None:
     page, _ = shown(analysis)
     page.emulate_media(media="print")

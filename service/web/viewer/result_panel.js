@@ -44,7 +44,7 @@ export function createResultPanel({ report, analysis, review, goTo, onShowScore 
     if (wanted === drawn) return; // else what is open would close
     drawn = wanted;
     const counted = server ?? report;
-    const exports = h("section", {}, h("h2", {}, "Export"), createExportButtons?.(analysis(), report));
+    const exports = h("section", { class: "export" }, h("h2", {}, "Export"), createExportButtons?.(analysis(), report));
     fill(element, signature(), counts(counted), scores(counted), exports, history(), method());
   }
 

@@ -63,7 +63,7 @@ export function askToSignIn({ title, words, failed, staysHere, keepPlace }) {
         await call("v1/session", { method: "POST", json: { key: field.value } });
         done(await get("v1/session"));
       } catch (error) {
-        const invalid = "This key is not valid. A key is shown once, when it is made.";
+        const invalid = "This key is not valid, or was revoked. Ask who runs this service for another one.";
         tell(error.status === 401 ? invalid : error.message);
       }
     };
@@ -75,8 +75,7 @@ export function askToSignIn({ title, words, failed, staysHere, keepPlace }) {
         { onsubmit },
         h("h2", { id: "login-title" }, title),
         h("p", {}, words),
-        h("label", { for: "key" }, "Key"),
-        field,
+        h("div", { class: "field" }, h("label", { for: "key" }, "Key"), field),
         problem,
         h("div", { class: "buttons" }, provider, h("button", { type: "submit", class: "main" }, "Sign in")),
       ),
