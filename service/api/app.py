@@ -40,7 +40,7 @@ from service.interop.webhooks import check_settings
 from service.store.analyses import Analyses
 from service.store.data_directory import mark_data_dir
 from service.store.database import open_database
-from service.store.logs import say_confinement
+from service.store.logs import say_start
 from service.store.orders import check_pattern
 from service.store.settings import Settings
 from service.store.storage import Storage, open_data_dir
@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         storage, known, broker = Storage(settings.data_dir, settings.roots), Analyses(engine), Broker(settings)
         with Sandbox(settings.uri_hosts) as sandbox:
             app.state.service = State(settings, engine, storage, known, broker, sandbox, provider)
-            say_confinement(log)
+            say_start(log)
             maintenance = Maintenance(settings, known, broker, storage, sandbox)
             maintenance.start()
             listening = asyncio.create_task(app.state.service.ends.listen(broker))

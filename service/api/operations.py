@@ -8,14 +8,16 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from service import __version__
 from service.api.auth import caller
 from service.api.errors import told
 from service.api.schemas import Health, ModelList
 from service.api.state import State, StateOf
+from service.commit import source_commit
 from service.errors import MitosisError, OutputUnwritable, StorageFull
 from service.files import writable
 from service.interop.channels import channels
@@ -114,6 +116,8 @@ class AnalysisMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
+        release = {"version": __version__, "commit": source_commit() or ""}
+        yield InfoMetricFamily("mitosis_build", "Which release this gateway is of", release)
         size, free = 0, 0  # of a disk that is not there
         with suppress(OutputUnwritable, StorageFull):
             size, free = _room(self._state)

@@ -44,7 +44,8 @@ def demo_command(
         stderr.print(f"Sending it to a service on this machine, {url}.")
         report = _analysed(client, sample.path, out)
     typer.echo(report.to_json(), nl=False)
-    stderr.print(_summary(report), f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/.", sep="\n")
+    drawn = f"{len(sample.mitoses)} mitoses were drawn. All files are in {out}/."
+    stderr.print(_summary(report), drawn, sep="\n", soft_wrap=True)
 
 
 def _analysed(client: "Client", slide: Path, out: Path) -> "Report":

@@ -19,6 +19,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from service import __version__
+from service.commit import source_commit
 from service.errors import BadInput
 from service.readers.confinement import landlock_version
 
@@ -100,8 +102,9 @@ def _route(formatter: logging.Formatter) -> None:
     logging.captureWarnings(True)
 
 
-def say_confinement(log: Any) -> None:
-    """Log whether the kernel keeps this process' readers in the slides' own folders."""
+def say_start(log: Any) -> None:
+    """Log which release this is, and whether the kernel keeps its readers in the slides' own folders."""
+    log.info("release", version=__version__, commit=source_commit())
     if version := landlock_version():
         log.info("readers are confined to each slide's own folder", landlock=version)
     else:

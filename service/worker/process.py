@@ -18,7 +18,7 @@ from celery import Celery, signals
 from service.errors import MitosisError, WeightsDamaged
 from service.files import file_sha256, keep_private
 from service.model_card import WEIGHTS, find_model, read_card
-from service.store.logs import say_confinement, set_up_logs
+from service.store.logs import say_start, set_up_logs
 from service.store.settings import Settings
 from service.worker.broker import celery_app
 from service.worker.transport import TASK
@@ -109,7 +109,7 @@ def _app(settings: Settings) -> Celery:
             os.kill(os.getppid(), signal.SIGTERM)
             return
         log.info("worker ready", model=settings.model)
-        say_confinement(log)
+        say_start(log)
 
     def retire(**_: Any) -> None:
         for runner in runners:

@@ -5,13 +5,20 @@ import shutil
 import pytest
 from fastapi import Response
 
-from service.api.operations import AnalysisMetrics, readyz
+from service import __version__
+from service.api.operations import AnalysisMetrics, metrics, readyz
 from service.api.state import State
+from service.commit import source_commit
 
 
 def free_bytes(state: State) -> float:
     found = (each for each in AnalysisMetrics(state).collect() if each.name == "mitosis_disk_free_bytes")
     return next(found).samples[0].value
+
+
+def test_the_metrics_say_of_which_release_the_gateway_is(state: State) -> None:
+    said = 'mitosis_build_info{{commit="{}",version="{}"}} 1.0'.format(source_commit() or "", __version__)
+    assert said in metrics(state).body.decode()
 
 
 @pytest.mark.parametrize("gone", ["incoming", "."])

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import service
+from service import __version__
+from service.commit import source_commit
 from service.readers.confinement import landlock_version
 from service.store.logs import HIDDEN, without_secrets
 
@@ -42,8 +44,8 @@ except RuntimeError:
     logging.getLogger("kombu").exception("kombu failed")
 
 from service.errors import SlideDamaged, StorageFull
-from service.store.logs import hiding, say_confinement
-say_confinement(log)
+from service.store.logs import hiding, say_start
+say_start(log)
 with hiding("Doe_Jane 1990.svs", "Doe_Jane 1990", "x"):
     for number, error in enumerate((
         SlideDamaged("Doe_Jane 1990.svs: the tile at x 0 cannot be decoded"),
@@ -131,7 +133,8 @@ def test_no_name_of_a_slide_or_of_a_patient_comes_in_by_the_words_of_an_error(li
             assert line["exception"].endswith("RuntimeError: outer")
 
 
-def test_it_is_said_whether_readers_are_confined(lines: list[dict[str, Any]]) -> None:
+def test_it_is_said_which_release_runs_and_whether_readers_are_confined(lines: list[dict[str, Any]]) -> None:
+    assert (line_of(lines, "release")["version"], line_of(lines, "release")["commit"]) == (__version__, source_commit())
     (line,) = (line for line in lines if line["event"].startswith("readers are"))
     assert line.get("landlock", 0) == landlock_version()
     assert line["level"] == ("info" if landlock_version() else "warning")
