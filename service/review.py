@@ -251,5 +251,5 @@ def _check(report: Report, found: Found, change: Change) -> None:
     for each in kept(found):
         if math.hypot(each.x_um - new.x_um, each.y_um - new.y_um) < report.merge_um:
             raise ParameterInvalid(
-                f"detection {each.id} is within {report.merge_um:g} um of {x:g}, {y:g}: they are one mitosis"
+                f"detection {each.id} is within {report.merge_um:g} um of {x:g}, {y:g}: one mitosis, so decide on it"
             )

@@ -57,7 +57,8 @@ class Connection:
         try:
             response = self._http.request(method, path, timeout=timeout, **request)
         except httpx.TransportError as error:
-            raise ServerUnreachable(f"{self.server} cannot be reached: {error or type(error).__name__}") from error
+            why = f"{error or type(error).__name__}; is the service up, and is this its address?"
+            raise ServerUnreachable(f"{self.server} cannot be reached: {why}") from error
         if response.is_success and response.headers.get("content-type", "").startswith(PAGE):
             where = response.request.url.copy_with(query=None)
             raise ServerUnreachable(

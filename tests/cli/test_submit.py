@@ -62,3 +62,4 @@ def test_a_service_that_is_not_there_is_one_line_and_stops_the_rest(slide: Path,
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     line = assert_error(mitosis("submit", slide, slide.parent, "--server", url, "--no-wait"), "server-unreachable", 1)
     assert f"{url} cannot be reached" in line
+    assert "is this its address" in line
