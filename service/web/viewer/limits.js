@@ -12,12 +12,13 @@ export function createLimits({ report, review, analysis, onAnalysis }) {
   const lines = h("div");
   const readers = h("div");
   let readersPanel = null; // loaded where two people read
-  const codes = [...new Set(report.warnings.map(({ code }) => code))].join(", ");
+  const others = report.warnings.filter(({ code }) => code !== "area-insufficient"); // a line of its own says that
+  const codes = [...new Set(others.map(({ code }) => code))].join(", ");
   const warnings = h(
     "details",
-    { hidden: report.warnings.length === 0 },
-    h("summary", {}, `${plural(report.warnings.length, "warning")}: ${codes}`),
-    report.warnings.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
+    { hidden: others.length === 0 },
+    h("summary", {}, `${plural(others.length, "warning")}: ${codes}`),
+    others.map(({ code, message }) => h("p", {}, h("strong", {}, `${code}: `), message)),
   );
   const openAll = () => {
     // what is closed is not printed
