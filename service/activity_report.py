@@ -217,7 +217,7 @@ def _place(hotspot: ExaminedHotspot, mpp: tuple[float, float]) -> HotspotPlace:
         "tissue_fraction": round(hotspot.tissue_fraction, 4),
         "sections": hotspot.sections,
     }
-    if hotspot.radius_um is not None:
-        return CirclePlace(**common, radius_um=round(hotspot.radius_um, 3))
+    if hotspot.shape == "circle":
+        return CirclePlace(**common, radius_um=round(hotspot.half_um[0], 3))
     width_um, height_um = (round(2 * half, 3) for half in hotspot.half_um)
     return RectanglePlace(**common, width_um=width_um, height_um=height_um)

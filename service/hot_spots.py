@@ -10,7 +10,6 @@ relative tolerance of 1e-9 on their size: a point on the edge counts, whatever r
 Source: Chazelle and Lee 1986 for the circle.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf, pi, sqrt, tau
 
@@ -29,39 +28,32 @@ Members = NDArray[np.intp]  # (m,) rows of a Points array, ascending
 
 @dataclass(frozen=True, slots=True)
 class Hotspot:
-    """A window and the points counted in it; a circle has a radius, a rectangle a width and a height."""
+    """A window and the points counted in it."""
 
     shape: WindowShape
     x_um: float  # centre
     y_um: float
-    members: tuple[int, ...]  # rows of the caller's points, ascending
-    radius_um: float | None = None
-    width_um: float | None = None
-    height_um: float | None = None
-
-    @property
-    def half_um(self) -> tuple[float, float]:
-        """How far it reaches from its centre along x and y."""
-        if self.radius_um is not None:
-            return self.radius_um, self.radius_um
-        return (self.width_um or 0.0) / 2, (self.height_um or 0.0) / 2
+    half_um: tuple[float, float]  # how far it reaches from its centre along x and y; both are a circle's radius
+    members: tuple[int, ...] = ()  # rows of the caller's points, ascending
 
     @property
     def area_mm2(self) -> float:
         """Its exact area."""
         across, down = self.half_um
-        return (pi if self.radius_um is not None else 4) * across * down / 1e6
+        return (pi if self.shape == "circle" else 4) * across * down / 1e6
 
     def reach(self, x_um: NDArray[np.float64], y_um: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tell by which factor it must grow to reach places, of shapes that broadcast; up to 1 inside."""
         across, down = self.half_um
         dx, dy = np.abs(x_um - self.x_um) / across, np.abs(y_um - self.y_um) / down
-        return np.hypot(dx, dy) if self.radius_um is not None else np.maximum(dx, dy)
+        return np.hypot(dx, dy) if self.shape == "circle" else np.maximum(dx, dy)
 
-    def scaled(self, factor: float) -> "Hotspot":
-        """Make it so many times as wide and high, round its centre, with the same members."""
-        sizes = {name: getattr(self, name) for name in ("radius_um", "width_um", "height_um")}
-        return replace(self, **{name: size and size * factor for name, size in sizes.items()})
+    def scaled(self, factor: float, points: Points) -> "Hotspot":
+        """Make it so many times as wide and high, round its centre, with the points (n, 2) that it holds then."""
+        across, down = self.half_um
+        window = replace(self, half_um=(across * factor, down * factor))
+        members = np.flatnonzero(window.reach(points[:, 0], points[:, 1]) <= 1 + EDGE_TOLERANCE)
+        return replace(window, members=tuple(members.tolist()))
 
 
 def ranked_hotspots(points_um: ArrayLike, shape: WindowShape, area_mm2: float, count: int = 3) -> list[Hotspot]:
@@ -70,28 +62,28 @@ def ranked_hotspots(points_um: ArrayLike, shape: WindowShape, area_mm2: float, c
     Windows may overlap on the slide; no point is a member of two. Fewer than `count` where the points run out. Raises
     ValueError where the points are not finite (n, 2), or the area is not positive.
     """
-    points = _as_points(points_um)
+    points, half_um = _as_points(points_um), half_sides_um(shape, area_mm2)
     rest = np.arange(len(points))
     ranked: list[Hotspot] = []
-    while len(ranked) < count and (found := most_active_window(points[rest], shape, area_mm2)):
+    while len(ranked) < count and (found := most_active_window(points[rest], shape, half_um)):
         members = rest[list(found.members)]
         ranked.append(replace(found, members=tuple(members.tolist())))
         rest = np.setdiff1d(rest, members)
     return ranked
 
 
-def most_active_window(points_um: ArrayLike, shape: WindowShape, area_mm2: float) -> Hotspot | None:
-    """Return the circle, or the 4:3 rectangle, of exactly this area that holds the most points.
+def half_sides_um(shape: WindowShape, area_mm2: float) -> tuple[float, float]:
+    """Compute how far the circle, or the 4:3 rectangle, of exactly this area reaches from its centre along x and y.
 
-    Raises ValueError where the points are not finite (n, 2), or the area is not positive.
+    Raises ValueError where the area is not positive.
     """
     if not area_mm2 > 0:
         raise ValueError(f"a window needs a positive area, not {area_mm2} mm2")
     area_um2 = area_mm2 * 1e6
     if shape == "circle":
-        return most_active_circle(points_um, sqrt(area_um2 / pi))
+        return (sqrt(area_um2 / pi),) * 2
     width, height = RECTANGLE_SIDES
-    return most_active_rectangle(points_um, sqrt(area_um2 * width / height), sqrt(area_um2 * height / width))
+    return sqrt(area_um2 * width / height) / 2, sqrt(area_um2 * height / width) / 2
 
 
 def window_at(points_um: ArrayLike, x_um: float, y_um: float, area_mm2: float) -> Hotspot:
@@ -99,45 +91,31 @@ def window_at(points_um: ArrayLike, x_um: float, y_um: float, area_mm2: float) -
 
     Raises ValueError where the points are not finite (n, 2), or the area is not positive.
     """
-    if not area_mm2 > 0:
-        raise ValueError(f"a window needs a positive area, not {area_mm2} mm2")
-    points = _as_points(points_um)
-    empty = Hotspot("circle", x_um, y_um, (), radius_um=sqrt(area_mm2 * 1e6 / pi))
-    members = np.flatnonzero(empty.reach(points[:, 0], points[:, 1]) <= 1 + EDGE_TOLERANCE)
-    return replace(empty, members=tuple(members.tolist()))
+    return Hotspot("circle", x_um, y_um, half_sides_um("circle", area_mm2)).scaled(1.0, _as_points(points_um))
 
 
-def most_active_circle(points_um: ArrayLike, radius_um: float) -> Hotspot | None:
-    """Return a closed disc that holds as many points as any disc of this radius can; None without points.
+def most_active_window(points_um: ArrayLike, shape: WindowShape, half_um: tuple[float, float]) -> Hotspot | None:
+    """Return a closed window, upright, that holds as many points as any of its shape and size; None without points.
 
-    Its centre is that of the smallest circle round its members, so that all lie as far inside as they can. Among
-    equals the one with the smallest (y, x) of its centre, to 1e-6 um; the order of the points does not matter, and
-    equal points count each. Raises ValueError where they are not finite (n, 2), or the radius is not positive.
+    A circle's centre is that of the smallest circle round its members, so that all lie as far inside as they can; a
+    rectangle is centred on their bounding box. Among equals the one with the smallest (y, x) of its centre, to 1e-6 um;
+    the order of the points does not matter, and equal points count each. Raises ValueError where they are not finite
+    (n, 2), or the size is not positive.
     """
-    if not 0 < radius_um < inf:
-        raise ValueError(f"a disc needs a positive radius, not {radius_um} um")
-    points, row = _in_reading_order(_as_points(points_um))
-    if not len(points):
+    if not all(0 < half < inf for half in half_um):
+        raise ValueError(f"a window needs a positive size, not {half_um} um to each side")
+    given = _as_points(points_um)
+    if not len(given):
         return None
-    fullest = _fullest_discs(points, radius_um * (1 + EDGE_TOLERANCE))
-    x_um, y_um, members = _first_centred(points, fullest, _enclosing_centre)
-    return Hotspot("circle", x_um, y_um, _rows(row, members), radius_um=radius_um)
-
-
-def most_active_rectangle(points_um: ArrayLike, width_um: float, height_um: float) -> Hotspot | None:
-    """Return a closed upright rectangle that holds as many points as any of this size can; None without points.
-
-    It is centred on its members' bounding box; its width is along x. Among equals as in `most_active_circle`. Raises
-    ValueError where the points are not finite (n, 2), or a side is not positive.
-    """
-    if not (0 < width_um < inf and 0 < height_um < inf):
-        raise ValueError(f"a rectangle needs positive sides, not {width_um} x {height_um} um")
-    points, row = _in_reading_order(_as_points(points_um))
-    if not len(points):
-        return None
-    fullest = _fullest_rectangles(points, width_um * (1 + EDGE_TOLERANCE), height_um * (1 + EDGE_TOLERANCE))
-    x_um, y_um, members = _first_centred(points, fullest, _box_centre)
-    return Hotspot("rectangle", x_um, y_um, _rows(row, members), width_um=width_um, height_um=height_um)
+    row = np.lexsort((given[:, 0], given[:, 1]))  # what follows then runs in one order: same points, same bits
+    points, (across, down) = given[row], (half * (1 + EDGE_TOLERANCE) for half in half_um)
+    if shape == "circle":
+        centred = [(*_enclosing_centre(points[each]), each) for each in _fullest_discs(points, across)]
+    else:
+        centred = [(*_box_centre(points[each]), each) for each in _fullest_rectangles(points, 2 * across, 2 * down)]
+    # Rounded, because the y of two circles on one row differ in their last bits, and those must not decide.
+    x_um, y_um, members = min(centred, key=lambda each: (round(each[1], 6), round(each[0], 6)))
+    return Hotspot(shape, x_um, y_um, half_um, tuple(np.sort(row[members]).tolist()))
 
 
 def _as_points(points_um: ArrayLike) -> Points:
@@ -147,24 +125,6 @@ def _as_points(points_um: ArrayLike) -> Points:
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError(f"points must be finite and of shape (n, 2), not {points.shape}")
     return points
-
-
-def _in_reading_order(points: Points) -> tuple[Points, Members]:
-    # Every sum and comparison below then runs in one order, whatever the caller's: same points, same bits.
-    row = np.lexsort((points[:, 0], points[:, 1]))
-    return points[row], row
-
-
-def _rows(row: Members, members: Members) -> tuple[int, ...]:
-    return tuple(np.sort(row[members]).tolist())
-
-
-def _first_centred(
-    points: Points, fullest: list[Members], centre_of: Callable[[Points], tuple[float, float]]
-) -> tuple[float, float, Members]:
-    centred = [(*centre_of(points[members]), members) for members in fullest]
-    # Rounded, because the y of two circles on one row differ in their last bits, and those must not decide.
-    return min(centred, key=lambda each: (round(each[1], 6), round(each[0], 6)))
 
 
 def _fullest_discs(points: Points, radius: float) -> list[Members]:

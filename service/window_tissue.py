@@ -5,12 +5,12 @@ that lies inside.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from service.hot_spots import EDGE_TOLERANCE, Hotspot
+from service.hot_spots import Hotspot
 from service.sections import Sections
 from service.tissue import WHOLE, TissueMask, shares
 
@@ -69,9 +69,7 @@ def grown(window: Hotspot, points_um: npt.NDArray[np.float64], tissue: TissueMas
         factor *= 2
     order = np.argsort(reach[within], kind="stable")
     last = np.searchsorted(held[order].cumsum(dtype=np.int64), needed)
-    larger = window.scaled(max(1.0, float(reach[within][order][last])))
-    members = np.flatnonzero(larger.reach(points_um[:, 0], points_um[:, 1]) <= 1 + EDGE_TOLERANCE)
-    return replace(larger, members=tuple(members.tolist()))
+    return window.scaled(max(1.0, float(reach[within][order][last])), points_um)
 
 
 def _pitch(tissue: TissueMask) -> tuple[float, float]:
@@ -102,8 +100,8 @@ def _inside(window: Hotspot, tissue: TissueMask) -> tuple[tuple[slice, slice], n
     """Tell how much of each pixel round a window lies in it, 0 to 1."""
     pitch = _pitch(tissue)
     rows, columns = _around(window, tissue)
-    if window.radius_um is not None:  # along a straight edge exact, along a circle's to 1e-5 of its area
-        beyond = (1 - _reach(window, tissue, rows, columns)) * window.radius_um / math.sqrt(pitch[0] * pitch[1])
+    if window.shape == "circle":  # along a straight edge exact, along a circle's to 1e-5 of its area
+        beyond = (1 - _reach(window, tissue, rows, columns)) * window.half_um[0] / math.sqrt(pitch[0] * pitch[1])
         return (rows, columns), np.clip(beyond + 0.5, 0, 1)
     across, down = (
         shares((centre - half) / step, (centre + half) / step, count)

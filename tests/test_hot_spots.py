@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from service.hot_spots import (
     Hotspot,
-    most_active_circle,
-    most_active_rectangle,
+    half_sides_um,
     most_active_window,
     ranked_hotspots,
 )
@@ -94,12 +94,20 @@ def found_in(hotspot: Hotspot | None) -> Hotspot:
     return hotspot
 
 
+def most_active_circle(points: ArrayLike, radius_um: float) -> Hotspot | None:
+    return most_active_window(points, "circle", (radius_um, radius_um))
+
+
+def most_active_rectangle(points: ArrayLike, width_um: float, height_um: float) -> Hotspot | None:
+    return most_active_window(points, "rectangle", (width_um / 2, height_um / 2))
+
+
 def assert_holds_exactly_its_members(hotspot: Hotspot, points: list[Point]) -> None:
     offsets = np.abs(np.array(points) - (hotspot.x_um, hotspot.y_um))
-    if hotspot.radius_um is not None:
-        inside = np.hypot(*offsets.T) <= hotspot.radius_um * SLACK
+    if hotspot.shape == "circle":
+        inside = np.hypot(*offsets.T) <= hotspot.half_um[0] * SLACK
     else:
-        inside = (offsets * 2 <= np.array([hotspot.width_um, hotspot.height_um]) * SLACK).all(axis=1)
+        inside = (offsets <= np.array(hotspot.half_um) * SLACK).all(axis=1)
     assert hotspot.members == tuple(np.flatnonzero(inside))
 
 
@@ -212,8 +220,8 @@ def test_among_equals_the_smallest_y_then_x_is_reported() -> None:
 
 
 def test_a_single_point_is_its_own_centre() -> None:
-    assert most_active_circle([(3.25, 7.5)], 10) == Hotspot("circle", 3.25, 7.5, (0,), radius_um=10)
-    assert most_active_rectangle([(3.25, 7.5)], 4, 3) == Hotspot("rectangle", 3.25, 7.5, (0,), width_um=4, height_um=3)
+    assert most_active_circle([(3.25, 7.5)], 10) == Hotspot("circle", 3.25, 7.5, (10, 10), (0,))
+    assert most_active_rectangle([(3.25, 7.5)], 4, 3) == Hotspot("rectangle", 3.25, 7.5, (2, 1.5), (0,))
 
 
 def test_no_points_no_hotspot() -> None:
@@ -227,10 +235,10 @@ def test_no_points_no_hotspot() -> None:
     [(1.00, 564.2, 1154.7, 866.0), (2.00, 797.9, 1633.0, 1224.7), (2.37, 868.6, 1777.6, 1333.2)],
 )
 def test_windows_have_the_published_sizes(area_mm2: float, radius_um: float, width_um: float, height_um: float) -> None:
-    circle = found_in(most_active_window([(0.0, 0.0)], "circle", area_mm2))
-    rectangle = found_in(most_active_window([(0.0, 0.0)], "rectangle", area_mm2))
-    assert circle.radius_um == pytest.approx(radius_um, abs=0.06)
-    assert (rectangle.width_um, rectangle.height_um) == pytest.approx((width_um, height_um), abs=0.06)
+    (circle,), (rectangle,) = (ranked_hotspots([(0.0, 0.0)], shape, area_mm2) for shape in ("circle", "rectangle"))
+    assert circle.half_um == pytest.approx((radius_um, radius_um), abs=0.06)
+    assert rectangle.half_um == pytest.approx((width_um / 2, height_um / 2), abs=0.03)
+    assert half_sides_um("circle", area_mm2) == circle.half_um
 
 
 def test_ranked_hotspots_share_no_point() -> None:
@@ -244,9 +252,9 @@ def test_ranked_hotspots_share_no_point() -> None:
 
 @pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
 def test_windows_without_size_are_refused(size: float) -> None:
-    with pytest.raises(ValueError, match="positive radius"):
+    with pytest.raises(ValueError, match="positive size"):
         most_active_circle([(0.0, 0.0)], size)
-    with pytest.raises(ValueError, match="positive sides"):
+    with pytest.raises(ValueError, match="positive size"):
         most_active_rectangle([(0.0, 0.0)], 1.0, size)
     with pytest.raises(ValueError, match="positive"):
         ranked_hotspots([(0.0, 0.0)], "rectangle", size)

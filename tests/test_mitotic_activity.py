@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.hot_spots import most_active_circle
+from service.hot_spots import most_active_window
 from service.mitotic_activity import (
     MitoticActivityIndex,
     MitoticScore,
@@ -178,7 +178,7 @@ def test_equal_windows_hold_the_same_hotspot() -> None:
     assert by_id["mai_who2003"].hotspot is mai.hotspot
     assert by_id["tupac16"].hotspot is by_id["midog"].hotspot
     assert by_id["who_si"].hotspot is by_id["gep_nen"].hotspot
-    circle = most_active_circle(points, 797.8846)
+    circle = most_active_window(points, "circle", (797.8846, 797.8846))
     assert circle is not None
     assert by_id["who_si"].count == len(circle.members) > mai.count
 
@@ -293,6 +293,6 @@ def test_a_placed_window_counts_as_the_automatic_one_does(points: list[tuple[flo
     again = count_at(points, index.hotspot.x_um, index.hotspot.y_um, examined)
     assert again == replace(index, alternatives=())
     moved = count_at(points, 1000.0, 3000.0, examined)
-    radius = moved.hotspot and moved.hotspot.radius_um
-    assert radius
+    assert moved.hotspot
+    radius, _ = moved.hotspot.half_um
     assert moved.count == sum(np.hypot(x - 1000, y - 3000) <= radius * (1 + 1e-9) for x, y in points)
