@@ -24,10 +24,10 @@ class CountDefinition:
     id: str
     title: str
     table_version: str  # names source and year; ids alone do not tell the 1991 table from CAP's
-    shape: WindowShape
     area_mm2: float
-    cutoffs: tuple[int, ...]  # smallest count of each next class, ascending; empty: the definition has no classes
     source: str
+    cutoffs: tuple[int, ...] = ()  # smallest count of each next class, ascending; empty: the definition has no classes
+    shape: WindowShape = "circle"
     field_diameter_mm: float | None = None  # of the microscope, where the area is that of ten of its fields
     highest_class: str = ""  # the source's name for it
     remark: str = ""
@@ -57,68 +57,10 @@ def ten_fields_mm2(field_diameter_mm: float) -> float:
     return 10 * pi * field_diameter_mm**2 / 4
 
 
-# CAP Breast.Invasive 4.10, Table 1 (NHS/RCPath). Field diameter in mm: largest count of score 1, of score 2.
-CAP_TABLE_1: dict[float, tuple[int, int]] = {
-    0.40: (4, 9),
-    0.41: (4, 9),
-    0.42: (5, 10),
-    0.43: (5, 10),
-    0.44: (5, 11),
-    0.45: (5, 11),
-    0.46: (6, 12),
-    0.47: (6, 12),
-    0.48: (6, 13),
-    0.49: (6, 13),
-    0.50: (7, 14),
-    0.51: (7, 14),
-    0.52: (7, 15),
-    0.53: (8, 16),
-    0.54: (8, 16),
-    0.55: (8, 17),
-    0.56: (8, 17),
-    0.57: (9, 18),
-    0.58: (9, 19),
-    0.59: (9, 19),
-    0.60: (10, 20),
-    0.61: (10, 21),
-    0.62: (11, 22),
-    0.63: (11, 22),
-    0.64: (11, 23),
-    0.65: (12, 24),
-    0.66: (12, 24),
-    0.67: (12, 25),
-    0.68: (13, 26),
-    0.69: (13, 27),
-}
-
-# A scanned slide has no eyepiece, so the field is our choice: field number 22 at x40, a common microscope's, and
-# the one row of the table that a third source confirms (Kyoto University: 0-8 / 9-17 / 18 and more).
-DEFAULT_FIELD_DIAMETER_MM = 0.55
-
-
-def nottingham_fd(field_diameter_mm: float = DEFAULT_FIELD_DIAMETER_MM) -> CountDefinition:
-    """Return the Nottingham mitotic score for a microscope's field diameter, 0.40 to 0.69 mm in steps of 0.01.
-
-    Raises KeyError where the table has no row for this diameter.
-    """
-    score_1_to, score_2_to = CAP_TABLE_1[field_diameter_mm]
-    return CountDefinition(
-        id="nottingham_fd",
-        title="Nottingham score (CAP)",
-        table_version=f"CAP Breast.Invasive 4.10 Table 1, {field_diameter_mm:.2f} mm",
-        shape="circle",
-        area_mm2=ten_fields_mm2(field_diameter_mm),
-        cutoffs=(score_1_to + 1, score_2_to + 1),
-        source="CAP Breast.Invasive 4.10 Table 1 (NHS/RCPath)",
-        field_diameter_mm=field_diameter_mm,
-    )
-
-
 MAI_BAAK = CountDefinition(
     id="mai_baak",
     title="Mitotic activity index (MAI, Baak)",
     table_version="Jannink 1995 definition, Baak 2005 cut-off",
-    shape="circle",
     area_mm2=ten_fields_mm2(0.45),
     cutoffs=(10,),
     source="Jannink, van Diest, Baak 1995 Hum Pathol 26:1086; Baak 2005 J Clin Oncol 23:5993",
@@ -130,7 +72,6 @@ MAI_WHO2003 = CountDefinition(
     id="mai_who2003",
     title="MAI, WHO 2003 classes",
     table_version="WHO 2003 classes, Skaland study group",
-    shape="circle",
     area_mm2=ten_fields_mm2(0.45),
     cutoffs=(6, 11),
     source="abstract of the Skaland study group, 433 patients",
@@ -153,8 +94,19 @@ MIDOG = CountDefinition(
     table_version="MIDOG 2021 region of interest",
     shape="rectangle",
     area_mm2=2.0,
-    cutoffs=(),
     source="MIDOG challenge papers: hot-spot region of about 2 mm2",
+)
+
+# A scanned slide has no eyepiece, so the field is our choice: field number 22 at x40, a common microscope's, and
+# the one row of the table that a third source confirms (Kyoto University: 0-8 / 9-17 / 18 and more).
+NOTTINGHAM_FD = CountDefinition(
+    id="nottingham_fd",
+    title="Nottingham score (CAP)",
+    table_version="CAP Breast.Invasive 4.10 Table 1, 0.55 mm",
+    area_mm2=ten_fields_mm2(0.55),
+    cutoffs=(9, 18),
+    source="CAP Breast.Invasive 4.10 Table 1 (NHS/RCPath)",
+    field_diameter_mm=0.55,
 )
 
 # pathologyoutlines prints 6-11 and 11+ for 0.44 mm, which overlap: taken as a misprint of 6-10.
@@ -163,7 +115,6 @@ ELSTON_ELLIS_1991 = tuple(
         id="elston_ellis_1991",
         title=f"Elston and Ellis 1991, {field_diameter_mm:.2f} mm fields",
         table_version=f"Elston & Ellis 1991, field {field_diameter_mm:.2f} mm",
-        shape="circle",
         area_mm2=ten_fields_mm2(field_diameter_mm),
         cutoffs=cutoffs,
         source=source,
@@ -180,7 +131,6 @@ PER_MM2_CAP = CountDefinition(
     id="per_mm2_cap",
     title="Mitoses per mm² (CAP)",
     table_version="HL7 breast cancer IG 2018May, 1 mm2",
-    shape="circle",
     area_mm2=1.0,
     cutoffs=(4, 8),
     source="HL7 breast cancer implementation guide 2018May, code system",
@@ -190,7 +140,6 @@ IPMIT = CountDefinition(
     id="ipmit",
     title="IPMIT",
     table_version="Pantanowitz 2020, 0.52 mm",
-    shape="circle",
     area_mm2=ten_fields_mm2(0.52),
     cutoffs=(8, 16),
     source="Pantanowitz 2020; equals row 0.52 mm of the CAP table",
@@ -203,7 +152,6 @@ VET_MC = CountDefinition(
     table_version="Meuten 2016, 2.37 mm2",
     shape="rectangle",
     area_mm2=2.37,
-    cutoffs=(),
     source="Meuten 2016: veterinary mitotic count",
     remark="each tumour has cut-offs of its own",
 )
@@ -212,9 +160,7 @@ WHO_SI = CountDefinition(
     id="who_si",
     title="Mitotic density (WHO)",
     table_version="Cree 2021, hotspot, 2 mm2",
-    shape="circle",
     area_mm2=2.0,
-    cutoffs=(),
     source="Cree 2021 Mod Pathol 34:1651",
     remark="the density is stated with area and method",
 )
@@ -223,7 +169,6 @@ GEP_NEN = CountDefinition(
     id="gep_nen",
     title="Neuroendocrine neoplasms (GEP-NEN)",
     table_version="Rindi 2022, 2 mm2",
-    shape="circle",
     area_mm2=2.0,
     cutoffs=(2, 21),
     source="Rindi 2022, as cited by others; gastro-entero-pancreatic neuroendocrine neoplasms",
@@ -231,7 +176,7 @@ GEP_NEN = CountDefinition(
 
 SCORE_DEFINITIONS: tuple[CountDefinition, ...] = (
     MAI_WHO2003,
-    nottingham_fd(),
+    NOTTINGHAM_FD,
     *ELSTON_ELLIS_1991,
     PER_MM2_CAP,
     IPMIT,

@@ -17,7 +17,7 @@ from service.mitotic_activity import (
     is_high_risk,
     poisson_interval,
 )
-from service.mitotic_definitions import CAP_TABLE_1, MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, nottingham_fd
+from service.mitotic_definitions import MAI_BAAK, SCORE_DEFINITIONS, CountDefinition, ten_fields_mm2
 from service.sections import Sections
 from tests.glass import all_tissue, disc, fragments, sections_of
 
@@ -47,6 +47,41 @@ def test_poisson_interval_of_other_confidence_and_of_nonsense() -> None:
             poisson_interval(count, confidence)
 
 
+# CAP Breast.Invasive 4.10, Table 1 (NHS/RCPath). Field diameter in mm: largest count of score 1, of score 2.
+CAP_TABLE_1: dict[float, tuple[int, int]] = {
+    0.40: (4, 9),
+    0.41: (4, 9),
+    0.42: (5, 10),
+    0.43: (5, 10),
+    0.44: (5, 11),
+    0.45: (5, 11),
+    0.46: (6, 12),
+    0.47: (6, 12),
+    0.48: (6, 13),
+    0.49: (6, 13),
+    0.50: (7, 14),
+    0.51: (7, 14),
+    0.52: (7, 15),
+    0.53: (8, 16),
+    0.54: (8, 16),
+    0.55: (8, 17),
+    0.56: (8, 17),
+    0.57: (9, 18),
+    0.58: (9, 19),
+    0.59: (9, 19),
+    0.60: (10, 20),
+    0.61: (10, 21),
+    0.62: (11, 22),
+    0.63: (11, 22),
+    0.64: (11, 23),
+    0.65: (12, 24),
+    0.66: (12, 24),
+    0.67: (12, 25),
+    0.68: (13, 26),
+    0.69: (13, 27),
+}
+
+
 def definition_of(name: str, version: str = "") -> CountDefinition:
     (found,) = (each for each in (MAI_BAAK, *SCORE_DEFINITIONS) if each.id == name and version in each.table_version)
     return found
@@ -57,10 +92,19 @@ def definition_of(name: str, version: str = "") -> CountDefinition:
     [(0.40, 0.125, 4, 9), (0.44, 0.152, 5, 11), (0.50, 0.196, 7, 14), (0.55, 0.238, 8, 17), (0.69, 0.374, 13, 27)],
 )
 def test_cap_rows(field_diameter_mm: float, field_area_mm2: float, score_1_to: int, score_2_to: int) -> None:
-    row = nottingham_fd(field_diameter_mm)
-    assert row.cutoffs == (score_1_to + 1, score_2_to + 1)
-    assert row.area_mm2 / 10 == pytest.approx(field_area_mm2, abs=8e-4)  # CAP prints 0.1257 as 0.125
-    assert row.table_version == f"CAP Breast.Invasive 4.10 Table 1, {field_diameter_mm:.2f} mm"
+    assert CAP_TABLE_1[field_diameter_mm] == (score_1_to, score_2_to)
+    assert ten_fields_mm2(field_diameter_mm) / 10 == pytest.approx(
+        field_area_mm2, abs=8e-4
+    )  # CAP prints 0.1257 as 0.125
+
+
+@pytest.mark.parametrize("name", ["nottingham_fd", "ipmit"])
+def test_a_definition_that_is_a_cap_row_is_that_row(name: str) -> None:
+    found = definition_of(name)
+    assert found.field_diameter_mm
+    assert found.cutoffs == tuple(last + 1 for last in CAP_TABLE_1[found.field_diameter_mm])
+    assert found.area_mm2 == ten_fields_mm2(found.field_diameter_mm)
+    assert f"{found.field_diameter_mm:.2f} mm" in found.table_version
 
 
 def test_cap_table_is_whole_and_ascends() -> None:
@@ -69,8 +113,6 @@ def test_cap_table_is_whole_and_ascends() -> None:
         assert narrow[0] <= wide[0]
         assert narrow[1] <= wide[1]
     assert (sum(a for a, _ in CAP_TABLE_1.values()), sum(b for _, b in CAP_TABLE_1.values())) == (247, 509)
-    with pytest.raises(KeyError):
-        nottingham_fd(0.70)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +122,7 @@ def test_cap_table_is_whole_and_ascends() -> None:
         (definition_of("tupac16"), 11, 5.50),
         (definition_of("elston_ellis_1991", "0.44"), 11, 7.23),
         (definition_of("elston_ellis_1991", "0.59"), 20, 7.32),
-        (nottingham_fd(0.45), 12, 7.55),
-        (nottingham_fd(0.50), 15, 7.64),
         (definition_of("nottingham_fd"), 18, 7.58),
-        (nottingham_fd(0.69), 28, 7.49),
         (definition_of("ipmit"), 16, 7.53),
         (definition_of("per_mm2_cap"), 8, 8.00),
     ],
@@ -94,14 +133,20 @@ def test_density_that_reaches_the_top_class(definition: CountDefinition, count: 
     assert count / definition.area_mm2 == pytest.approx(per_mm2, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("field_diameter_mm", "count", "per_mm2"), [(0.45, 12, 7.55), (0.50, 15, 7.64), (0.69, 28, 7.49)]
+)
+def test_density_that_reaches_the_top_class_of_a_cap_row(field_diameter_mm: float, count: int, per_mm2: float) -> None:
+    assert CAP_TABLE_1[field_diameter_mm][1] + 1 == count
+    assert count / ten_fields_mm2(field_diameter_mm) == pytest.approx(per_mm2, abs=0.005)
+
+
 def test_definitions_are_told_apart_and_share_mai_and_ipmit_rows() -> None:
     assert len({(each.id, each.table_version) for each in SCORE_DEFINITIONS}) == len(SCORE_DEFINITIONS) == 12
     assert {each.id for each in SCORE_DEFINITIONS if each.shape == "rectangle"} == {"midog", "tupac16", "vet_mc"}
     assert MAI_BAAK.area_mm2 == pytest.approx(1.5904, abs=5e-5)
     assert definition_of("mai_who2003").area_mm2 == MAI_BAAK.area_mm2
     assert definition_of("mai_who2003").cutoffs == (6, 11)
-    assert definition_of("ipmit").cutoffs == nottingham_fd(0.52).cutoffs
-    assert definition_of("ipmit").area_mm2 == nottingham_fd(0.52).area_mm2
     assert definition_of("elston_ellis_1991", "0.63").cutoffs == (12, 23)
     assert definition_of("gep_nen").cutoffs == (2, 21)
 

@@ -8,20 +8,16 @@ import pytest
 from service.export import codes
 from service.mitotic_activity import CONFIDENCE
 from service.mitotic_definitions import (
-    CAP_TABLE_1,
     MAI_BAAK,
     RECTANGLE_SIDES,
     RESULT_NAMES,
     SCORE_DEFINITIONS,
     CountDefinition,
-    nottingham_fd,
     ten_fields_mm2,
 )
 
 DEFINITIONS = (MAI_BAAK, *SCORE_DEFINITIONS)
-EVERY_DEFINITION = pytest.mark.parametrize(
-    "definition", [*DEFINITIONS, *map(nottingham_fd, CAP_TABLE_1)], ids=lambda each: each.table_version
-)
+EVERY_DEFINITION = pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda each: each.table_version)
 
 
 def numbers_in(words: str) -> list[float]:
