@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.detection_error import CorrectedCount, DetectionError
-from service.mitotic_activity import ActivityCounts, GrownWindow, MitoticActivityIndex, MitoticScore, is_high_risk
+from service.mitotic_activity import ActivityCounts, GrownWindow, MitoticScore, is_high_risk
 from service.window_tissue import ExaminedHotspot
 
 
@@ -156,58 +156,47 @@ def activity_of(
 
     `error` is that of the model whose figures were counted as they are.
     """
+    index = counts.index
+    alternatives = [Alternative(count=len(each.members), hotspot=_place(each, mpp)) for each in index.alternatives]
+    grown = GrownMai(**_grown(index.grown, mpp), high_risk=is_high_risk(index.grown.score)) if index.grown else None
     return Activity(
         counts=Counts(total=total, per_mm2=round(total / examined_mm2, 4) if examined_mm2 else None),
-        mai=_mai(counts.index, mpp, error),
-        scores=[_score(each, mpp, error) for each in counts.scores],
+        mai=Mai(**_counted(index, mpp, error), high_risk=index.high_risk, grown=grown, alternatives=alternatives),
+        scores=[
+            Score(
+                **_counted(each, mpp, error),
+                score=each.score,
+                grown=GrownScore(**_grown(each.grown, mpp), score=each.grown.score) if each.grown else None,
+            )
+            for each in counts.scores
+        ],
     )
 
 
-def _mai(found: MitoticActivityIndex, mpp: tuple[float, float], error: DetectionError | None) -> Mai:
-    larger = found.grown
-    return Mai(
-        **_common(found, mpp, error),
-        high_risk=found.high_risk,
-        grown=GrownMai(**_grown(larger, mpp), high_risk=is_high_risk(larger.score)) if larger else None,
-        alternatives=[Alternative(count=len(each.members), hotspot=_place(each, mpp)) for each in found.alternatives],
-    )
-
-
-def _score(found: MitoticScore, mpp: tuple[float, float], error: DetectionError | None) -> Score:
-    larger = found.grown
-    grown = GrownScore(**_grown(larger, mpp), score=larger.score) if larger else None
-    return Score(**_common(found, mpp, error), score=found.score, grown=grown)
-
-
-def _common(found: MitoticScore, mpp: tuple[float, float], error: DetectionError | None) -> dict[str, Any]:
+def _counted(found: MitoticScore, mpp: tuple[float, float], error: DetectionError | None) -> dict[str, Any]:
     return {
         "definition": found.definition,
         "table_version": found.table_version,
-        "count": found.count,
-        "interval": _interval(found),
         "corrected": error and error.correct(found.count),
-        "area_mm2": round(found.area_mm2, 4),
-        "tissue_mm2": found.hotspot and round(found.hotspot.tissue_mm2, 4),
         "area_sufficient": found.area_sufficient,
-        "near_cutoff": found.near_cutoff,
-        "hotspot": found.hotspot and _place(found.hotspot, mpp),
+        **_in_window(found, found.area_mm2, mpp),
     }
 
 
 def _grown(found: GrownWindow, mpp: tuple[float, float]) -> dict[str, Any]:
+    return _in_window(found, found.hotspot.area_mm2, mpp)
+
+
+def _in_window(found: MitoticScore | GrownWindow, area_mm2: float, mpp: tuple[float, float]) -> dict[str, Any]:
+    lower, upper = found.interval
     return {
         "count": found.count,
-        "interval": _interval(found),
-        "area_mm2": round(found.hotspot.area_mm2, 4),
-        "tissue_mm2": round(found.hotspot.tissue_mm2, 4),
+        "interval": (round(lower, 3), round(upper, 3)),
+        "area_mm2": round(area_mm2, 4),
+        "tissue_mm2": found.hotspot and round(found.hotspot.tissue_mm2, 4),
         "near_cutoff": found.near_cutoff,
-        "hotspot": _place(found.hotspot, mpp),
+        "hotspot": found.hotspot and _place(found.hotspot, mpp),
     }
-
-
-def _interval(found: MitoticScore | GrownWindow) -> tuple[float, float]:
-    lower, upper = found.interval
-    return round(lower, 3), round(upper, 3)
 
 
 def _place(hotspot: ExaminedHotspot, mpp: tuple[float, float]) -> HotspotPlace:
