@@ -11,11 +11,12 @@ import os
 import stat
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
-from service.errors import FileMissing, SlideChanged
+from service.errors import BadInput, FileMissing, SlideChanged
 from service.files import readable
 from service.readers.confinement import ConfinedThreads
 from service.readers.dicom_images import is_dicom
@@ -43,68 +44,67 @@ class Location:
 
 
 class HeldSlide:
-    """A slide that is held by its folder's descriptor. Raises FileMissing, SlideChanged.
+    """A slide that is held by its folder's descriptor, for threads that can read nothing else.
 
-    `path` is what readers are to open, `readable` what they may read.
+    `path` is what readers are to open. Raises FileMissing, SlideChanged.
     """
 
     def __init__(self, location: Location) -> None:
         self.path: str | Path = local_path(location.path) if is_url(location.path) else Path(location.path)
-        self.readable: tuple[int | Path, ...] | None = None  # None: wherever the driver of a URL finds its secrets
         self._above = ""
         self._close: Callable[[], object] = lambda: None
         if isinstance(self.path, str):
+            self._threads = ConfinedThreads(None)  # the driver of a URL finds its secrets anywhere
             return
-        if location.root is not None:
+        places: Iterable[int | Path]
+        if location.root is None:
+            places = _around(self.path)
+        else:
             folder = _open_below(self.path, location.root)
             self._close = weakref.finalize(self, os.close, folder)
             self._above = f"/proc/self/fd/{folder}/"
-            self.path, self.readable = Path(self._above) / self.path.name, (folder,)
-            return
-        with readable(self.path):
-            try:
-                itself = self.path.resolve()
-            except RuntimeError as error:
-                raise FileMissing(f"{self.path}: links in a circle") from error
-            self.readable = tuple(each for each in (self.path.parent, itself) if each.exists())
+            self.path, places = Path(self._above) / self.path.name, (folder,)
+        with readable(self.path):  # DICOM's files are gathered in one folder by links
+            links = self.path.is_dir() or (self.path.is_file() and is_dicom(self.path))
+            self._threads = ConfinedThreads(places, links=links)
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Let the slide go."""
+        self._threads.close()
         self._close()
 
-    def threads(self) -> ConfinedThreads:
-        """Make threads that can read the slide, and nothing else; DICOM's files are gathered in one folder by links."""
-        if isinstance(self.path, str):
-            return ConfinedThreads(self.readable)
-        with readable(self.path):
-            return ConfinedThreads(
-                self.readable, links=self.path.is_dir() or (self.path.is_file() and is_dicom(self.path))
-            )
-
-    def said(self, text: str) -> str:
-        """Leave out of a message where the slide is held."""
-        return text.replace(self._above, "") if self._above else text
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Have a function read the slide, where it can open nothing else."""
+        try:
+            return self._threads.run(function, *arguments)
+        except BadInput as error:
+            if self._above and self._above in str(error):  # where it is held is nobody's concern
+                raise type(error)(str(error).replace(self._above, "")) from error
+            raise
 
 
 def ask_held(location: Location, function: Callable[[Path], T]) -> T:
     """Have a function read a slide's files, where it can open nothing else. Raises as HeldSlide. Not for URLs."""
-    held = HeldSlide(location)
-    threads = held.threads()
-    try:
-        return threads.run(function, Path(held.path))
-    finally:
-        threads.close()
-        held.close()
+    with closing(HeldSlide(location)) as held:
+        return held.run(function, Path(held.path))
+
+
+def _around(path: Path) -> Iterable[Path]:
+    """List the folder of a slide that a person named, and what the name leads to. Raises FileMissing."""
+    with readable(path):
+        try:
+            itself = path.resolve()
+        except RuntimeError as error:
+            raise FileMissing(f"{path}: links in a circle") from error
+        return [each for each in (path.parent, itself) if each.exists()]
 
 
 def _open_below(path: Path, root: str) -> int:
     """Open the folder of a slide that lies below a root, without following a link on the way. Raises as HeldSlide."""
-    try:
-        *above, last = path.relative_to(root).parts
-    except ValueError as error:
-        raise SlideChanged(f"{slide_name(path)} does not lie where it was accepted") from error
-    if ".." in (*above, last):
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    if not parts or ".." in parts:
         raise SlideChanged(f"{slide_name(path)} does not lie where it was accepted")
+    *above, last = parts
     try:
         folder = os.open(root, FOLDER)
         try:

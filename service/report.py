@@ -246,7 +246,7 @@ def compose_report(
             threshold=parameters.threshold,
             mpp=card.mpp,
         ),
-        slide=_slide_facts(slide),
+        slide=SlideFacts.model_validate(slide, from_attributes=True),
         region=REGION.validate_python(parameters.region and region_json(parameters.region)),
         parameters=parameters.as_report({**computed_by, "stain": plan.stain_report()}),
         tissue=TissueFacts(area_mm2=plan.quality.tissue.area_mm2(), examined_mm2=plan.examined_mm2),
@@ -254,21 +254,6 @@ def compose_report(
         detections=[detection_of(number, each, parameters.mpp) for number, each in enumerate(figures, start=1)],
         **dict(counted),
         warnings=[Notice(code=code, message=message) for code, message in warnings],
-    )
-
-
-def _slide_facts(slide: Slide) -> SlideFacts:
-    return SlideFacts(
-        name=slide.name,
-        sha256=slide.sha256,
-        vendor=slide.vendor,
-        width=slide.width,
-        height=slide.height,
-        mpp=slide.require_mpp(),
-        mpp_source=slide.mpp_source or "",
-        objective_power=slide.objective_power,
-        bounds=Rectangle(**region_json(slide.bounds)) if slide.bounds else None,
-        icc=slide.colour_profile.facts(applied=slide.is_srgb) if slide.colour_profile else None,
     )
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from service.box import Box as Box
-from service.errors import BadInput, FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
+from service.errors import FileMissing, ResolutionInvalid, ResolutionTooLow, ResolutionUnknown, SlideChanged
 from service.files import require_slide
 from service.location import HeldSlide, Location, Stamps, files_sha256, fingerprint_of, stamps_of
-from service.readers.colour_profile import Colour, ColourProfile
+from service.readers.colour_profile import Colour, ColourProfile, IccFacts
 from service.readers.levels import Levels
 from service.readers.levels import Rgb as Rgb
 from service.readers.opening import open_reader, slide_name
@@ -90,19 +90,17 @@ class Slide:
         self.name = name or slide_name(location.path)
         self._sha256 = location.sha256 if location.fingerprint is None else None
         self._held = HeldSlide(location)
-        self._threads = self._held.threads()
         try:
-            opened = self._ask(open_reader, self._held.path)
+            opened = self._held.run(open_reader, self._held.path)
             self.files = opened.files  # what it is made of: one file or URL, or all of a slide of several files
             self._stamps: Stamps | None = None
             if location.fingerprint is not None:
                 self._stamps = stamps_of(self.files)
                 self._require_accepted(location)
-                self._ask(opened.reader.close)  # it may be open on what was there before that
-                opened = self._ask(open_reader, self._held.path)
-            self._levels = self._ask(Levels, opened, self.name)
+                self._held.run(opened.reader.close)  # it may be open on what was there before that
+                opened = self._held.run(open_reader, self._held.path)
+            self._levels = self._held.run(Levels, opened, self.name)
         except BaseException:
-            self._threads.close()
             self._held.close()
             raise
         self.reader_name = opened.name
@@ -124,18 +122,8 @@ class Slide:
 
     def close(self) -> None:
         """Close the file."""
-        self._ask(self._levels.close)
-        self._threads.close()
+        self._held.run(self._levels.close)
         self._held.close()
-
-    def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Have a reader do something where it can open nothing but the slide."""
-        try:
-            return self._threads.run(function, *arguments)
-        except BadInput as error:
-            if (said := self._held.said(str(error))) == str(error):
-                raise
-            raise type(error)(said) from error
 
     def _require_accepted(self, location: Location) -> None:
         """Compare a slide with what was accepted: in full, unless nobody has touched its files since."""
@@ -145,7 +133,7 @@ class Slide:
 
     def require_sound(self) -> None:
         """Raise SlideDamaged where part of it is lost and nobody who reads it would be told; it may be read in full."""
-        self._ask(self._levels.require_sound)
+        self._held.run(self._levels.require_sound)
 
     def is_unchanged(self) -> bool:
         """Tell whether no file of an accepted slide was replaced, or written to, since it was opened."""
@@ -161,12 +149,12 @@ class Slide:
 
     def ask(self, function: Callable[[Path], T]) -> T:
         """Have a function read the slide's own files where it can open nothing else. Not for URLs."""
-        return self._ask(function, Path(self._held.path))
+        return self._held.run(function, Path(self._held.path))
 
     @property
     def fingerprint(self) -> str:
         """Checksum of what tells that its files are others, or were written to: the ends of each, and its times."""
-        return self._ask(fingerprint_of, self.files)
+        return self._held.run(fingerprint_of, self.files)
 
     def _property(self, name: str) -> Any:
         return self._levels.properties.get(f"openslide.{name}")
@@ -201,12 +189,17 @@ class Slide:
         numbers = [self._number(f"bounds-{side}") or 0.0 for side in ("x", "y", "width", "height")]
         return Box(*(int(number) for number in numbers)) if numbers[2] and numbers[3] else None
 
+    @property
+    def icc(self) -> IccFacts | None:
+        """What its colour profile is called, and whether the pixels are converted by it."""
+        return self.colour_profile.facts(applied=self.is_srgb) if self.colour_profile else None
+
     @cached_property
     def sha256(self) -> str:
         """Checksum of the file; of a DICOM folder or MIRAX slide, of all its files in the order of their names."""
         if self._sha256 is not None:
             return self._sha256
-        return self._ask(files_sha256, self.files)
+        return self._held.run(files_sha256, self.files)
 
     def describe(self) -> dict[str, Any]:
         """Describe what was understood of the slide, as plain JSON values."""
@@ -271,7 +264,7 @@ class Slide:
 
     def read_level(self, level: int, box: Box) -> Rgb:
         """Read a box of one level (level px), white where there is no slide. Raises SlideDamaged."""
-        pixels = self._ask(self._levels.read, level, box)
+        pixels = self._held.run(self._levels.read, level, box)
         pixels = self.colour_profile.to_srgb(pixels) if self.is_srgb and self.colour_profile else pixels
         return pixels if self.light is None else _brighter(self.light)[pixels]
 
