@@ -48,14 +48,12 @@ def check_threshold(threshold: float | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Region in level-0 px, threshold on probabilities, the lattice, and how it is covered."""
+    """Region in level-0 px, threshold on probabilities, the lattice, and the context round what is kept of a tile."""
 
     lattice: Lattice
     region: Region | None
     threshold: float
     halo_px: int
-    patches_per_side: int
-    merge_um: float
     mpp: tuple[float, float]
     any_stain: bool = False
 
@@ -91,7 +89,7 @@ class Parameters:
             whole = region or Box(0, 0, extent.width, extent.height)
             region = outline_of(whole).without(outline_of(_checked(exclude, extent, mpp) or whole))
         lattice = Lattice.of(extent.width, extent.height, scale_to(card.mpp, mpp), stride_px, card.offset_px)
-        return cls(lattice, region, threshold, halo_px, PATCHES_PER_SIDE, MERGE_UM, mpp, any_stain)
+        return cls(lattice, region, threshold, halo_px, mpp, any_stain)
 
     @property
     def region_box(self) -> Box | None:
@@ -102,7 +100,7 @@ class Parameters:
     def geometry(self) -> str:
         """What the probability map depends on: everything here but the threshold and what comes after it."""
         stains = " of any stain" if self.any_stain else ""
-        return f"{self.lattice} {self.region}{stains} halo {self.halo_px} of {self.patches_per_side}"
+        return f"{self.lattice} {self.region}{stains} halo {self.halo_px} of {PATCHES_PER_SIDE}"
 
     def as_report(self, computed_by: Mapping[str, Any]) -> dict[str, Any]:
         """Make the report's `parameters`: what the scores came of, and the rules by which figures are counted."""
@@ -116,9 +114,9 @@ class Parameters:
             "offset_px": list(self.lattice.offset_px),
             "patch_px": PATCH_PX,
             "stride_px": self.lattice.stride_px,
-            "patches_per_side": self.patches_per_side,
+            "patches_per_side": PATCHES_PER_SIDE,
             "halo_px": self.halo_px,
-            "merge_um": self.merge_um,
+            "merge_um": MERGE_UM,
             "tissue_mask_um": MASK_UM,
             "any_stain": self.any_stain,
             **computed_by,
@@ -127,7 +125,7 @@ class Parameters:
                 "window": "one contiguous window of the exact area, not clipped to tissue",
                 "boundary": "a figure whose centroid is on the window's edge counts",
                 "ties": "topmost, then leftmost window",
-                "dividing_cell": f"figures closer than {self.merge_um} um are one mitosis",
+                "dividing_cell": f"figures closer than {MERGE_UM} um are one mitosis",
             },
         }
 

@@ -17,7 +17,7 @@ from service.errors import StainNotHE
 from service.mitotic_figures import MitoticFigure
 from service.model_card import ModelCard
 from service.overview import Overview
-from service.parameters import AnalysisOptions, Parameters
+from service.parameters import PATCHES_PER_SIDE, AnalysisOptions, Parameters
 from service.quality import QUALITY_ARRAYS, RULES, QualityFacts, QualityMap, assess_quality
 from service.sections import Sections, estimate_stains
 from service.slide import USUAL_LIGHT, Slide
@@ -166,8 +166,8 @@ class Plan:
         kept = sections if parameters.any_stain else sections.keep(stain.is_he)
         tissue, examined_mm2 = kept.tissue.examined(parameters.region)
         examined = Sections(tissue, kept.labels)
-        side, halo_px = parameters.patches_per_side, parameters.halo_px
-        tiles = list(cover(parameters.lattice, parameters.region_box, tissue.touches, side, halo_px, kept.under))
+        lattice, around = parameters.lattice, parameters.region_box
+        tiles = list(cover(lattice, around, tissue.touches, PATCHES_PER_SIDE, parameters.halo_px, kept.under))
         seconds = time.monotonic() - started
         return cls(parameters, quality, sections, kept, examined, examined_mm2, stain, tiles, key, light, seconds)
 
