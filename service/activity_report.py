@@ -5,17 +5,12 @@ Frames: x, y are level-0 px of the slide, areas mm2.
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.detection_error import CorrectedCount, DetectionError
 from service.mitotic_activity import ActivityCounts, GrownWindow, MitoticScore, is_high_risk
+from service.strict import Part
 from service.window_tissue import ExaminedHotspot
-
-
-class Part(BaseModel):
-    """A part of the report, which never changes."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class Counts(Part):

@@ -8,13 +8,13 @@ Everitt, Psychol Bull 1969;72:323-327 (the one for intervals, not the one under 
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from service.activity_report import Part
+from service.strict import Part
 
 ReadingName = Literal["first", "second", "consensus"]
 NORMAL_95 = 1.959964  # standard errors to either side of a two-sided interval of 95 %
@@ -122,16 +122,8 @@ def kappa_of(both: int, first_only: int, second_only: int, neither: int) -> Kapp
 def agreement_of(figures: list[MergedFigure], first: Reader, second: Reader) -> Agreement:
     """Compare two signed readings, figure by figure and by their counts."""
     said = [(each.first.counted, each.second.counted) for each in figures]
-    table = [said.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))]
-    both, first_only, second_only, neither = table
+    pairs = {"both": (True, True), "first_only": (True, False), "second_only": (False, True), "neither": (False, False)}
+    table: dict[str, Any] = {name: said.count(pair) for name, pair in pairs.items()}
     classes = (first.high_risk, second.high_risk)
-    return Agreement(
-        **dict(kappa_of(both, first_only, second_only, neither)),
-        both=both,
-        first_only=first_only,
-        second_only=second_only,
-        neither=neither,
-        first=first,
-        second=second,
-        same_class=None if None in classes else classes[0] == classes[1],
-    )
+    same_class = None if None in classes else classes[0] == classes[1]
+    return Agreement(**dict(kappa_of(**table)), **table, first=first, second=second, same_class=same_class)

@@ -8,17 +8,16 @@ on, and for counts that no person has looked at.
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from service.model_card import ModelCard
+from service.strict import Part
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class CorrectedCount(BaseModel):
+class CorrectedCount(Part):
     """The number of mitoses that a count stands for, by the model's precision and recall."""
-
-    model_config = ConfigDict(frozen=True)
 
     count: float
     range: tuple[float, float]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 import numpy.typing as npt
 import scipy
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from service.arrays import load_arrays, save_arrays
 from service.focus import find_blurred
@@ -24,6 +24,7 @@ from service.region import Region
 from service.same_picture import require_one_picture
 from service.sections import Sections
 from service.slide import Rgb, Slide
+from service.strict import Part
 from service.tissue import WHOLE, TissueMask, tissue_on
 
 RULES = 5  # by which tissue and hindrances are told: nothing goes on from a plan or a map that was made by others
@@ -40,6 +41,7 @@ QUALITY_ARRAYS = ("coverage", "kinds", "scale", "mpp")  # as a map is saved
 EARLIER_ARRAYS = ("bits", "shape", "scale", "mpp")  # of the tissue mask that was once saved in its stead
 DARKEST = 16  # grey levels: a scanner's black border is below, a black pen is not
 
+Array = npt.NDArray[Any]
 Rounded = Annotated[float, AfterValidator(lambda amount: round(amount, 4))]  # as reports have areas and parts
 
 
@@ -57,19 +59,15 @@ class Hindrance(IntEnum):
 OF_TISSUE = (Hindrance.OUT_OF_FOCUS, Hindrance.FOLD)  # the others hide what is below
 
 
-class TissueFacts(BaseModel):
+class TissueFacts(Part):
     """Tissue of the slide, and of it what was examined: in the region, without what cannot be examined."""
-
-    model_config = ConfigDict(frozen=True)
 
     area_mm2: Rounded
     examined_mm2: Rounded
 
 
-class QualityFacts(BaseModel):
+class QualityFacts(Part):
     """Areas that could not be examined where one looked: in the region, else on the slide."""
-
-    model_config = ConfigDict(frozen=True)
 
     examinable_fraction: Annotated[Rounded | None, Field(description="Of the tissue; null where there is none.")]
     pen_mm2: Annotated[Rounded, Field(description="Ink and pigment, on tissue or beside it.")]
@@ -143,13 +141,7 @@ class QualityMap:
         return dict(zip(QUALITY_ARRAYS, facts, strict=True))
 
     @classmethod
-    def from_arrays(
-        cls,
-        coverage: npt.NDArray[np.uint8],
-        kinds: npt.NDArray[np.uint8],
-        scale: npt.NDArray[Any],
-        mpp: npt.NDArray[Any],
-    ) -> Self:
+    def from_arrays(cls, coverage: Array, kinds: Array, scale: Array, mpp: Array) -> Self:
         """Make a map of its QUALITY_ARRAYS. Raises ValueError where they do not fit each other."""
         if coverage.shape != kinds.shape or coverage.ndim != 2:
             raise ValueError(f"a mask of {coverage.shape} px does not fit a map of {kinds.shape}")

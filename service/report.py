@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from service import __version__
-from service.activity_report import Activity, Counts, Mai, Part, Score, activity_of
+from service.activity_report import Activity, Counts, Mai, Score, activity_of
 from service.agreement import SecondReading
 from service.commit import source_commit
 from service.detection_error import DetectionError
@@ -29,7 +29,7 @@ from service.quality import QualityFacts, TissueFacts
 from service.readers.colour_profile import IccFacts
 from service.region import Region, region_json, region_of
 from service.slide import Slide
-from service.strict import first_error
+from service.strict import Part, first_error
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -239,12 +239,8 @@ def compose_report(
     return Report(
         analysis=AnalysisFacts(id=str(uuid.uuid4()), created_at=datetime.now(UTC), seconds=round(seconds, 3)),
         software=SoftwareFacts(commit=source_commit()),
-        model=ModelFacts(
-            id=card.id,
-            sha256=card.sha256,
-            scoring_sha256=card.scoring_sha256,
-            threshold=parameters.threshold,
-            mpp=card.mpp,
+        model=ModelFacts.model_validate(card, from_attributes=True).model_copy(
+            update={"threshold": parameters.threshold}
         ),
         slide=SlideFacts.model_validate(slide, from_attributes=True),
         region=REGION.validate_python(parameters.region and region_json(parameters.region)),

@@ -1,4 +1,4 @@
-"""Values from outside: nothing unknown is taken, what is wrong is told in one line, names are compared as seen."""
+"""Values from outside, and in reports: nothing unknown is taken, what is wrong is told in one line, names as seen."""
 
 import unicodedata
 
@@ -9,6 +9,12 @@ class StrictModel(BaseModel):
     """A value that refuses unknown fields, NaN, and one type given for another (true for 1, "1" for 1)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Part(BaseModel):
+    """A part of the report, which never changes."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 def first_error(error: ValidationError) -> tuple[str, str]:
