@@ -9,7 +9,7 @@ from typing import Final
 from service.errors import SlideAmbiguous
 from service.readers.dicom_images import UNFIT, Instance
 from service.readers.image_series import Warnings
-from service.readers.slide_metadata import Mpp, positive_number
+from service.readers.slide_metadata import Mpp, mpp_of
 
 OWNERS: Final = {
     "PatientID": "the patient's number",
@@ -56,5 +56,5 @@ def _mpp(instance: Instance) -> Mpp | None:
         y, x = instance.header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
     except UNFIT:
         return None
-    found = [positive_number(value) for value in (x, y)]
-    return (1000 * found[0], 1000 * found[1]) if found[0] and found[1] else None
+    found = mpp_of(x, y)
+    return found and (1000 * found[0], 1000 * found[1])

@@ -9,10 +9,10 @@ that differs has no short way.
 
 import math
 import os
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,13 @@ class JpegTiles:
     def __init__(self, path: Path, levels: dict[int, Level]) -> None:
         self.levels = levels
         self._file = os.open(path, os.O_RDONLY)
-        self._cache: OrderedDict[tuple[int, int], Rgb] = OrderedDict()
-        self._lock = threading.Lock()
+        tile_px = max(each.tile_width * each.tile_height for each in levels.values())
+        self._tile = lru_cache(CACHED_PIXELS // tile_px)(self._decode)
 
     def close(self) -> None:
         """Close the file; a read after it is left to OpenSlide."""
         self.levels = {}
+        self._tile.cache_clear()
         os.close(self._file)
 
     @classmethod
@@ -153,34 +154,25 @@ class JpegTiles:
             return None
         pixels = np.empty((box.height, box.width, 3), np.uint8)
         for place in box.cells(level.tile_width, level.tile_height):
-            tile = self._tile(number, level, level.index_of(place))
+            tile = self._tile(number, level.index_of(place))
             if tile is None:
                 return None
             part = place.overlap(box)
             pixels[box.slices_of(part)] = tile[place.slices_of(part)]
         return pixels
 
-    def _tile(self, number: int, level: Level, index: int) -> Rgb | None:
-        with self._lock:
-            cached = self._cache.get((number, index))
-            if cached is not None:
-                self._cache.move_to_end((number, index))
-                return cached
+    def _decode(self, number: int, index: int) -> Rgb | None:
+        level = self.levels[number]
         try:
             stream = os.pread(self._file, level.counts[index], level.offsets[index])
             whole = marked(START + level.tables + stream[2:], level.photometric) + END  # it may lack nothing but that
             if stream_size(whole) != (level.tile_width, level.tile_height):
                 return None
-            tile = decode(whole, "RGB", fastdct=False, fastupsample=False)
+            return decode(whole, "RGB", fastdct=False, fastupsample=False)
         except LostPixels as error:
             raise LostPixels(error, level.place(index)) from error
         except (OSError, ValueError):  # empty, or none at all, for OpenSlide to judge
             return None
-        with self._lock:
-            self._cache[number, index] = tile
-            if len(self._cache) * level.tile_width * level.tile_height > CACHED_PIXELS:
-                self._cache.popitem(last=False)
-        return tile
 
 
 def marked(stream: bytes, photometric: int) -> bytes:

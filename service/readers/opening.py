@@ -45,7 +45,7 @@ from service.readers.opened_slide import OpenedSlide, Reader
 from service.readers.own_folder import own_files, require_inside
 from service.readers.plain_images import open_plain
 from service.readers.remote import open_remote
-from service.readers.slide_metadata import Mpp, positive_number
+from service.readers.slide_metadata import Mpp, mpp_of
 from service.readers.streams import MAX_TILE_PIXELS
 from service.readers.tiff_images import (
     CONVERT,
@@ -171,11 +171,8 @@ def _openslide(path: Path) -> openslide.OpenSlide:
 
 
 def _mpp_of(reader: Reader) -> Mpp | None:
-    x, y = (
-        positive_number(reader.properties.get(f"openslide.mpp-{axis}", reader.properties.get(f"tiffslide.mpp-{axis}")))
-        for axis in "xy"
-    )
-    return (x, y) if x and y else None
+    facts = reader.properties
+    return mpp_of(*(facts.get(f"openslide.mpp-{axis}", facts.get(f"tiffslide.mpp-{axis}")) for axis in "xy"))
 
 
 def _icc_of(reader: openslide.OpenSlide) -> bytes | None:
@@ -253,23 +250,23 @@ def _open_tiff(path: Path, vendor: str | None) -> OpenedSlide:
         except (SlideUnsupported, SlideDamaged) as error:
             if isinstance(error, SlideDamaged) and contents.slide.pages[0] == (0,):  # OpenSlide's own first picture
                 raise
-            return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
+            return _open_tiffslide(path, contents)
         if vendor == "aperio" or reader.level_dimensions == contents.level_dimensions:
             opened = _checked(reader, path, (path,), lambda: _openslide(path))
             mpp = opened.mpp if vendor == "aperio" else contents.mpp
             return replace(opened, mpp=mpp, warnings=contents.warnings, icc=contents.icc)
         reader.close()
-    return _open_tiffslide(lambda: path.open("rb"), path.name, path, contents)
+    return _open_tiffslide(path, contents)
 
 
-def _open_tiffslide(
-    open_file: Callable[[], BinaryIO], name: str, file: str | Path, contents: TiffContents
-) -> OpenedSlide:
+def _open_tiffslide(file: str | Path, contents: TiffContents) -> OpenedSlide:
     from service.readers.tiff_slide import ChosenTiffSlide, Oriented  # with zarr, a third of a second
+
+    name = slide_name(file)
 
     def opened() -> Reader:
         try:
-            reader: Reader = ChosenTiffSlide(open_file(), contents, name)
+            reader: Reader = ChosenTiffSlide(_open_file(file), contents, name)
             if contents.orientation > 1:
                 reader = Oriented(reader, contents.orientation)
             check_size(reader.level_dimensions[0], name, None)
@@ -285,29 +282,31 @@ def _open_tiffslide(
 def _open_url(url: str) -> OpenedSlide:
     name = slide_name(url)
     try:
-        with open_remote(url, name) as file:
+        with _open_file(url) as file:
             if file.read(4) not in TIFF_MAGIC:
                 raise NotASlide(f"{name} is no TIFF or SVS; other formats must be local files")
             contents = read_contents(file, name)
-        if contents.vendors_own:
-            return _open_vendors_url(url, name)
-        return _open_tiffslide(lambda: open_remote(url, name), name, url, contents)
+        return _open_vendors_url(url) if contents.vendors_own else _open_tiffslide(url, contents)
     except (BadInput, SourceUnavailable):
         raise
     except Exception as error:
         raise _not_readable(name) from error
 
 
-def _open_vendors_url(url: str, name: str) -> OpenedSlide:
+def _open_vendors_url(url: str) -> OpenedSlide:
     """Open Leica's, Philips', Ventana's and Hamamatsu's TIFFs over the network, as far as TiffSlide knows them."""
     import tiffslide
 
     def opened() -> Reader:
-        return tiffslide.TiffSlide(open_remote(url, name))  # type: ignore[arg-type]  # it can do all that is asked of it
+        return tiffslide.TiffSlide(_open_file(url))  # type: ignore[arg-type]  # it can do all that is asked of it
 
     reader = opened()
-    check_size(reader.level_dimensions[0], name, None)
+    check_size(reader.level_dimensions[0], slide_name(url), None)
     return OpenedSlide(reader, "tiffslide", opened, (url,), _mpp_of(reader))
+
+
+def _open_file(file: str | Path) -> BinaryIO:
+    return open_remote(file, slide_name(file)) if isinstance(file, str) else file.open("rb")
 
 
 def _not_readable(name: str) -> SlideDamaged:

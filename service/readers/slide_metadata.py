@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
-from defusedxml import DefusedXmlException
 
 Mpp: TypeAlias = tuple[float, float]  # um per px (x, y)
 
@@ -40,7 +39,7 @@ TAG_UNITS_UM = {2: 25400.0, 3: 10000.0}  # inch, centimetre
 LEICA_PLANE = re.compile(r"<dimension\b[^>]*\sz=['\"](\d+)")
 MIRAX_FOCUS = "Microscope focus level"
 VIEW = ("offsetX", "offsetY", "sizeX", "sizeY")  # Leica's
-DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 270, 282, 283, 296
+DESCRIPTION, RESOLUTION, RESOLUTION_UNIT = 270, (282, 283), 296
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +75,24 @@ def ome_images(description: str, own_name: str = "") -> list[OmeImage]:
     Raises ValueError where it is not well-formed, or defines entities.
     """
     root = _root(description, "the OME-XML")
-    named = {each.get("FileName") for each in root.iter() if _tag(each) == "UUID"} - {None}
+    named = {each.get("FileName") for each in root.iter("{*}UUID")} - {None}
     if root.get("UUID") is None and len(named) == 1:
         own_name = str(named.pop())  # a file that was renamed since
     images, next_page = [], 0
-    for image in _children(root, "Image"):
-        for pixels in _children(image, "Pixels"):
+    for image in root.findall("{*}Image"):
+        for pixels in image.findall("{*}Pixels"):
             found = _ome_image(image.get("Name") or "", pixels, (root.get("UUID"), own_name), next_page)
             images.append(found)
             next_page = found.page + _pages(pixels)
     return images
 
 
-def _tag(element: Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _children(element: Element, name: str) -> list[Element]:
-    return [each for each in element if _tag(each) == name]
-
-
 def _ome_image(name: str, pixels: Element, own: tuple[str | None, str], next_page: int) -> OmeImage:
-    blocks = _children(pixels, "TiffData")
+    blocks = pixels.findall("{*}TiffData")
     first = min(blocks, key=lambda block: [_whole(block, f"First{axis}", 0) for axis in "TZC"], default=None)
     page = next_page if first is None else _whole(first, "IFD", next_page if len(blocks) == 1 else 0)
     file = _other_file(first, own) if first is not None else None
-    names = [each.get("FileName") for block in blocks for each in _children(block, "UUID")]
+    names = [each.get("FileName") for block in blocks for each in block.findall("{*}UUID")]
     return OmeImage(
         name,
         _whole(pixels, "SizeX", 0),
@@ -118,7 +109,7 @@ def _ome_image(name: str, pixels: Element, own: tuple[str | None, str], next_pag
 
 def _other_file(block: Element, own: tuple[str | None, str]) -> str | None:
     """Name the file that a TiffData lies in, unless it is `own` (UUID, name)."""
-    for each in _children(block, "UUID"):
+    for each in block.findall("{*}UUID"):
         file = each.get("FileName")
         if file and file != own[1] and (own[0] is None or (each.text or "").strip() != own[0]):
             return file
@@ -127,7 +118,7 @@ def _other_file(block: Element, own: tuple[str | None, str]) -> str | None:
 
 def _pages(pixels: Element) -> int:
     """Count the TIFF pages that an image takes: RGB is one page, not three."""
-    samples = max((_whole(each, "SamplesPerPixel", 1) for each in _children(pixels, "Channel")), default=1)
+    samples = max((_whole(each, "SamplesPerPixel", 1) for each in pixels.findall("{*}Channel")), default=1)
     channels = max(1, _whole(pixels, "SizeC", 1) // max(1, samples))
     return channels * _whole(pixels, "SizeZ", 1) * _whole(pixels, "SizeT", 1)
 
@@ -141,20 +132,20 @@ def _whole(element: Element, attribute: str, otherwise: int) -> int:
 
 def _pixels_mpp(pixels: Element) -> Mpp | None:
     try:
-        x, y = (
+        sizes = [
             float(pixels.attrib[f"PhysicalSize{axis}"]) * UNITS_UM[pixels.get(f"PhysicalSize{axis}Unit", "um")]
             for axis in "XY"
-        )
+        ]
     except (KeyError, ValueError):
         return None
-    return (x, y) if positive_number(x) and positive_number(y) else None
+    return mpp_of(*sizes)
 
 
 def _root(description: str, what: str) -> Element:
     """Parse a description. Raises ValueError where it is not well-formed, or defines entities."""
     try:
         root: Element = defusedxml.ElementTree.fromstring(description.strip("\0 \r\n\ufeff"), forbid_dtd=True)
-    except (ParseError, DefusedXmlException, LookupError) as error:  # LookupError: an encoding nobody knows
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: an encoding nobody knows
         raise ValueError(f"{what} cannot be read ({type(error).__name__})") from error
     return root
 
@@ -194,10 +185,15 @@ def tag_mpp(page: Any, description: str) -> Mpp | None:
         facts = dict(line.partition("=")[::2] for line in description.splitlines())
         unit_um = IMAGEJ_UNITS_UM.get(facts.get("unit", "").strip().lower(), None if "unit" in facts else unit_um)
     try:
-        x, y = (unit_um * page.tags[tag].value[1] / page.tags[tag].value[0] for tag in (X_RESOLUTION, Y_RESOLUTION))
-    except (KeyError, TypeError, LookupError, ArithmeticError):
+        return mpp_of(*(unit_um * page.tags[tag].value[1] / page.tags[tag].value[0] for tag in RESOLUTION))
+    except (TypeError, LookupError, ArithmeticError):
         return None
-    return (x, y) if positive_number(x) and positive_number(y) else None
+
+
+def mpp_of(x: Any, y: Any) -> Mpp | None:
+    """Take two properties for um per px (x, y), if both are numbers above zero."""
+    across, down = positive_number(x), positive_number(y)
+    return (across, down) if across and down else None
 
 
 def positive_number(value: Any) -> float | None:

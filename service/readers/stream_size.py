@@ -3,6 +3,7 @@
 TIFF says how large tiles are; a decoder believes the stream instead, and takes that much memory first.
 """
 
+import struct
 from typing import Final
 
 SCAN, FRAMES = 0xDA, (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # of JPEG
@@ -21,7 +22,7 @@ def stream_size(data: bytes) -> Size | None:
     if data.startswith(b"\xff\xd8"):
         return _of_jpeg(data)
     if data.startswith(b"\x89PNG") and len(data) >= 24:
-        return _number(data[16:20]), _number(data[20:24])
+        return struct.unpack_from(">II", data, 16)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30:
         return _of_webp(data)
     if data.startswith((JXL, JXL_CONTAINER)):
@@ -30,12 +31,8 @@ def stream_size(data: bytes) -> Size | None:
     start = data.find(SIZ, 0, 1 << 12) if data.startswith((SIZ, JP2)) else -1
     if start < 0 or len(data) < start + 24:
         return None
-    fields = [_number(data[at : at + 4]) for at in range(start + 8, start + 24, 4)]
-    return fields[0] - fields[2], fields[1] - fields[3]
-
-
-def _number(data: bytes) -> int:
-    return int.from_bytes(data, "big")
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    return right - left, bottom - top
 
 
 def _of_jpeg(data: bytes) -> Size | None:
@@ -45,8 +42,9 @@ def _of_jpeg(data: bytes) -> Size | None:
             place += 1
             continue
         if data[place + 1] in FRAMES:
-            return _number(data[place + 7 : place + 9]), _number(data[place + 5 : place + 7])
-        place += 2 + _number(data[place + 2 : place + 4])
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return None
 
 
@@ -63,7 +61,7 @@ def _after_boxes(data: bytes) -> int | None:
     """Find the codestream in a JPEG XL container, whole (`jxlc`) or the first part of it (`jxlp`)."""
     place = 0
     while place + 8 <= len(data):
-        length, kind = _number(data[place : place + 4]), data[place + 4 : place + 8]
+        length, kind = struct.unpack_from(">I4s", data, place)
         if kind in (b"jxlc", b"jxlp"):
             return place + (8 if kind == b"jxlc" else 12) + (8 if length == 1 else 0)
         if length < 8:
