@@ -56,12 +56,10 @@ def _cells(tissue: TissueMask) -> Iterator[tuple[tuple[slice, slice], list[tuple
     pitch_um = 1e3 * math.sqrt(tissue.pixel_mm2)
     side_um = max(CELL_UM, 1e3 * math.sqrt(tissue.area_mm2() / MOST_CELLS))
     side, window = math.ceil(side_um / pitch_um), round(WINDOW_PX * WINDOW_MPP / pitch_um)
-    height, width = tissue.coverage.shape
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            cell = (slice(top, top + side), slice(left, left + side))
-            if tissue.coverage[cell].any() and (found := _fullest(tissue.coverage[cell], window)):
-                yield cell, [(top + row, left + column) for row, column in found]
+    for cell in Box(0, 0, *tissue.coverage.shape[::-1]).cells(side, side):
+        coverage = tissue.coverage[cell.slices]
+        if coverage.any() and (found := _fullest(coverage, window)):
+            yield cell.slices, [(cell.y + row, cell.x + column) for row, column in found]
 
 
 def _fullest(coverage: npt.NDArray[np.uint8], window: int) -> list[tuple[int, int]]:

@@ -22,22 +22,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from service.sample_cells import (
-    CELL_PX,
-    GRAIN_PX,
-    LATTICE_PX,
-    Block,
-    Canvas,
-    Field,
-    cut_grain,
-    draw_apoptosis,
-    draw_mitosis,
-    draw_nucleus,
-    draw_tumour_nucleus,
-    smooth_noise,
-    soft_step,
-    zoom,
-)
+from service.box import Box
+from service.sample_cells import CELL_PX, GRAIN_PX, LATTICE_PX, Block, Canvas, Field, smooth_noise, soft_step, zoom
 
 MPP = 0.25
 BLOCK_PX = 512  # painted and developed at once, which bounds the memory; a multiple of LATTICE_PX
@@ -90,10 +76,10 @@ def draw_sample_slide(path: Path, *, width: int = 7000, height: int = 7000, seed
     _draw_stroma_cells(canvas, layout)
     dying, living = np.split(rng.permutation(cells), [len(cells) // 110])
     for (x, y), tone in zip(living, _at(layout.tone, living), strict=True):
-        draw_tumour_nucleus(canvas, x, y, tone)
+        canvas.draw_tumour_nucleus(x, y, tone)
     lookalikes = _draw_lookalikes(canvas, layout, dying)
     for x, y in mitoses:
-        draw_mitosis(canvas, x, y)
+        canvas.draw_mitosis(x, y)
     _write_pyramid(path, _develop(canvas))
     planted = ([(float(x), float(y)) for x, y in places.round(1)] for places in (mitoses, lookalikes))
     return SampleSlide(path, width, height, MPP, *planted)
@@ -173,15 +159,14 @@ def _at(field: Field, places: Places) -> Field:
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
-    for y0 in range(0, shape[0], BLOCK_PX):
-        for x0 in range(0, shape[1], BLOCK_PX):
-            yield slice(y0, min(shape[0], y0 + BLOCK_PX)), slice(x0, min(shape[1], x0 + BLOCK_PX))
+    whole = Box(0, 0, *shape[::-1])
+    return (cell.overlap(whole).slices for cell in whole.cells(BLOCK_PX, BLOCK_PX))
 
 
 def _paint_section(canvas: Canvas, layout: _Layout, cell_depth: Field) -> None:
     """Paint glass, collagen, and granular cytoplasm with pale gaps between neighbours."""
     for block in _blocks(canvas.h.shape):
-        fine, mid, broad = (cut_grain(canvas.grains[sigma], block) for sigma in (1.1, 3.0, 7.0))
+        fine, mid, broad = (canvas.grain(sigma, block) for sigma in (1.1, 3.0, 7.0))
         tissue = zoom(layout.tissue, block) + 6 * broad + 2 * mid
         if tissue.max() < 0:
             continue
@@ -209,13 +194,13 @@ def _draw_stroma_cells(canvas: Canvas, layout: _Layout) -> None:
     rng = canvas.rng
     for x, y, angle in _in_stroma(rng, layout, 76, 0.35):
         a, b = rng.uniform(14, 27), rng.uniform(3.0, 5.5)
-        draw_nucleus(canvas, canvas.spot(x, y, 30, angle), a, b, rng.uniform(0.75, 1.15), rng.uniform(0.1, 0.7))
+        canvas.draw_nucleus(canvas.spot(x, y, 30, angle), a, b, rng.uniform(0.75, 1.15), rng.uniform(0.1, 0.7))
     places = _in_stroma(rng, layout, 23, 0.2)
     middle = places[np.hypot(*(places[:, :2] / canvas.h.shape[::-1] - (0.28, 0.34)).T).argmin()]
     off = np.hypot(*(places - middle)[:, :2].T) + rng.normal(0, 50, len(places))
     for x, y, angle in places[rng.random(len(places)) < 0.9 * np.exp(-((off / 380) ** 4)) + 0.015]:
         a = rng.uniform(8, 10.5)
-        draw_nucleus(canvas, canvas.spot(x, y, 16, angle), a, 0.92 * a, rng.uniform(1.0, 1.3), 0.25)
+        canvas.draw_nucleus(canvas.spot(x, y, 16, angle), a, 0.92 * a, rng.uniform(1.0, 1.3), 0.25)
 
 
 def _in_stroma(rng: np.random.Generator, layout: _Layout, spacing_px: float, jitter: float) -> Places:
@@ -230,12 +215,12 @@ def _draw_lookalikes(canvas: Canvas, layout: _Layout, dying: Places) -> Places:
     """Draw apoptotic cells and smudged nuclei in place of dying cells, dark spindles in the stroma; give the places."""
     rng = canvas.rng
     for x, y in dying[::3]:
-        draw_nucleus(canvas, canvas.spot(x, y, 34), 15, 12, rng.uniform(0.95, 1.25), 0.0, soft=9)
+        canvas.draw_nucleus(canvas.spot(x, y, 34), 15, 12, rng.uniform(0.95, 1.25), 0.0, soft=9)
     for x, y in np.vstack([dying[1::3], dying[2::3]]):
-        draw_apoptosis(canvas, x, y)
+        canvas.draw_apoptosis(x, y)
     spindles = rng.permutation(_in_stroma(rng, layout, 420, 0.35))[::3]
     for x, y, angle in spindles:
-        draw_nucleus(canvas, canvas.spot(x, y, 30, angle), rng.uniform(15, 22), rng.uniform(4, 6), 1.45, 0.0)
+        canvas.draw_nucleus(canvas.spot(x, y, 30, angle), rng.uniform(15, 22), rng.uniform(4, 6), 1.45, 0.0)
     return np.vstack([dying, spindles[:, :2]])
 
 
@@ -248,7 +233,7 @@ def _develop(canvas: Canvas) -> npt.NDArray[np.uint8]:
         h, e = _blur(canvas.h, block), _blur(canvas.e, block)
         for channel, glass in enumerate((243, 242, 244)):
             light = glass * np.exp(-(h * vectors[0, channel] + e * vectors[1, channel]))
-            rgb[*block, channel] = (light + 1.6 * cut_grain(canvas.grains[0.8], block, 300 * channel)).clip(0, 255)
+            rgb[*block, channel] = (light + 1.6 * canvas.grain(0.8, block, 300 * channel)).clip(0, 255)
     return rgb
 
 

@@ -25,7 +25,7 @@ class Spot(NamedTuple):
 
 
 class Canvas:
-    """Both stain planes, and the random textures everything is drawn with."""
+    """Both stain planes, and the random textures that everything on them is drawn with."""
 
     def __init__(self, width: int, height: int, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -48,6 +48,57 @@ class Canvas:
         y, x = self.rng.integers(0, GRAIN_PX - np.array(like.shape))
         return self.grains[sigma][y : y + like.shape[0], x : x + like.shape[1]]
 
+    def grain(self, sigma: float, block: Block, shift_px: int = 0) -> Field:
+        """Repeat a periodic texture of unit variance over one block."""
+        y, x = (np.arange(part.start + shift_px, part.stop + shift_px) % GRAIN_PX for part in block)
+        return np.asarray(self.grains[sigma][y][:, x])
+
+    def draw_nucleus(self, spot: Spot, a: float, b: float, stain: float, pale: float, soft: float = 2) -> None:
+        """Draw an interphase nucleus of semi-axes a, b px: membrane, mottled chromatin; pale from 0, dense, to 1."""
+        r = np.hypot(spot.u / a, spot.v / b) + 0.07 * self.noise(spot.h, 7.0) + 0.03 * self.noise(spot.h, 3.0)
+        clumps = (self.noise(spot.h, 1.6) + 0.6 * self.noise(spot.h, 3.0)).clip(-0.8, 2.2)
+        rim = np.exp(-np.square((r - 0.92) * b / 1.7))
+        chromatin = stain * (1.05 - 0.68 * pale + 0.24 * clumps + 0.75 * pale * rim).clip(0.05, 2)
+        _blend(spot, soft_step((1 - r) * b, soft), chromatin, 0.50 - 0.25 * pale + 0.08 * clumps)
+
+    def draw_tumour_nucleus(self, x: float, y: float, tone: float) -> None:
+        """Draw a nucleus of the tumour at (x, y) level-0 px; it grows with `tone`."""
+        rng = self.rng
+        a = float(np.clip(rng.uniform(13.5, 20) + 1.3 * tone, 12.5, 22))
+        b, stain, spot = a * rng.uniform(0.68, 0.98), rng.normal(1.1 + 0.1 * tone, 0.14), self.spot(x, y, 1.25 * a + 4)
+        self.draw_nucleus(spot, a, b, stain, rng.beta(4, 1.6))
+        for _ in range(rng.integers(1, 3)):
+            du, dv, radius = rng.uniform(-0.45, 0.45) * a, rng.uniform(-0.45, 0.45) * b, rng.uniform(1.8, 3.2)
+            nucleolus = np.exp(-0.8 * (np.square(spot.u - du) + np.square(spot.v - dv)) / radius**2)
+            _blend(spot, nucleolus, 1.5 * stain, 0.75)
+
+    def draw_apoptosis(self, x: float, y: float) -> None:
+        """Draw an apoptotic cell: shrunken, red, in a clear halo, its nucleus one or two smooth dark balls."""
+        rng, spot = self.rng, self.spot(x, y, 34)
+        r = np.hypot(spot.u, rng.uniform(1, 1.4) * spot.v) + 1.8 * self.noise(spot.h, 7.0)
+        radius, red = rng.uniform(13, 17), rng.uniform(0.8, 1.1)
+        _blend(spot, soft_step(radius + rng.uniform(2, 7) - r + 3 * self.noise(spot.h, 7.0), 4), 0.05, 0.14)
+        grain = self.noise(spot.h, 1.6)
+        _blend(spot, soft_step(radius - r, 3), 0.28 + 0.05 * grain, red + 0.09 * grain)
+        for du in (0.0, rng.uniform(6, 9))[: rng.integers(1, 3)]:
+            ball = soft_step(rng.uniform(4.5, 8) - np.hypot(spot.u - du, spot.v - 0.3 * du), 2.5)
+            _blend(spot, ball, rng.uniform(1.4, 2.4), red)
+
+    def draw_mitosis(self, x: float, y: float) -> None:
+        """Draw dark, clumped chromosomes with hairy edges in a rounded, cleared cell without nuclear membrane."""
+        rng, spot, radius = self.rng, self.spot(x, y, 44), self.rng.uniform(23, 29)
+        r = np.hypot(spot.u, rng.uniform(1.0, 1.2) * spot.v) + 1.8 * self.noise(spot.h, 7.0)
+        gap = soft_step(radius + rng.uniform(2, 7) - r, 4) * soft_step(
+            self.noise(spot.h, 7.0) + rng.normal(0.3, 0.6), 1.2
+        )
+        _blend(spot, gap, 0.05, 0.16)
+        grain = (self.noise(spot.h, 1.1) + 0.6 * self.noise(spot.h, 3.0)).clip(-1.7, 3)
+        rim = np.exp(-np.square((r - radius + 2) / 2))
+        _blend(spot, soft_step(radius - r, 4), 0.16 + 0.09 * grain + 0.08 * rim, 0.38 + 0.14 * grain + 0.25 * rim)
+        figure = (_metaphase, _prometaphase, _anaphase)[rng.choice(3, p=(0.5, 0.3, 0.2))](rng, spot)
+        hairy = figure + 1.3 * self.noise(spot.h, 1.6) + 1.2 * self.noise(spot.h, 3.0)
+        _blend(spot, soft_step(hairy, 4), rng.uniform(2.2, 3.1) + 0.3 * self.noise(spot.h, 1.6), 0.75)
+
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale_px: float) -> Field:
     """Smooth noise of unit variance on the lattice; scale_px is about half a wave, in level-0 px."""
@@ -62,12 +113,6 @@ def _grain(rng: np.random.Generator, sigma_y: float, sigma_x: float) -> Field:
     return np.asarray(grain / grain.std(), np.float32)
 
 
-def cut_grain(grain: Field, block: Block, shift_px: int = 0) -> Field:
-    """Repeat a periodic texture over one block."""
-    y, x = (np.arange(part.start + shift_px, part.stop + shift_px) % GRAIN_PX for part in block)
-    return np.asarray(grain[y][:, x])
-
-
 def soft_step(depth: Field, soft_px: float) -> Field:
     """Rise from 0 outside to 1 inside, over soft_px."""
     return np.asarray((depth / soft_px + 0.5).clip(0, 1))
@@ -76,56 +121,6 @@ def soft_step(depth: Field, soft_px: float) -> Field:
 def _blend(spot: Spot, cover: Field, h: Field | float, e: Field | float) -> None:
     spot.h[:] += cover * (h - spot.h)
     spot.e[:] += cover * (e - spot.e)
-
-
-def draw_nucleus(canvas: Canvas, spot: Spot, a: float, b: float, stain: float, pale: float, soft: float = 2) -> None:
-    """Draw an interphase nucleus of semi-axes a, b px: membrane, mottled chromatin; pale 0 (dense) to 1 (vesicular)."""
-    r = np.hypot(spot.u / a, spot.v / b) + 0.07 * canvas.noise(spot.h, 7.0) + 0.03 * canvas.noise(spot.h, 3.0)
-    clumps = (canvas.noise(spot.h, 1.6) + 0.6 * canvas.noise(spot.h, 3.0)).clip(-0.8, 2.2)
-    rim = np.exp(-np.square((r - 0.92) * b / 1.7))
-    chromatin = stain * (1.05 - 0.68 * pale + 0.24 * clumps + 0.75 * pale * rim).clip(0.05, 2)
-    _blend(spot, soft_step((1 - r) * b, soft), chromatin, 0.50 - 0.25 * pale + 0.08 * clumps)
-
-
-def draw_tumour_nucleus(canvas: Canvas, x: float, y: float, tone: float) -> None:
-    """Draw a nucleus of the tumour at (x, y) level-0 px; it grows with `tone`."""
-    rng = canvas.rng
-    a = float(np.clip(rng.uniform(13.5, 20) + 1.3 * tone, 12.5, 22))
-    b, stain, spot = a * rng.uniform(0.68, 0.98), rng.normal(1.1 + 0.1 * tone, 0.14), canvas.spot(x, y, 1.25 * a + 4)
-    draw_nucleus(canvas, spot, a, b, stain, rng.beta(4, 1.6))
-    for _ in range(rng.integers(1, 3)):
-        du, dv, radius = rng.uniform(-0.45, 0.45) * a, rng.uniform(-0.45, 0.45) * b, rng.uniform(1.8, 3.2)
-        nucleolus = np.exp(-0.8 * (np.square(spot.u - du) + np.square(spot.v - dv)) / radius**2)
-        _blend(spot, nucleolus, 1.5 * stain, 0.75)
-
-
-def draw_apoptosis(canvas: Canvas, x: float, y: float) -> None:
-    """Draw an apoptotic cell: shrunken, red, in a clear halo, its nucleus one or two smooth dark balls."""
-    rng, spot = canvas.rng, canvas.spot(x, y, 34)
-    r = np.hypot(spot.u, rng.uniform(1, 1.4) * spot.v) + 1.8 * canvas.noise(spot.h, 7.0)
-    radius, red = rng.uniform(13, 17), rng.uniform(0.8, 1.1)
-    _blend(spot, soft_step(radius + rng.uniform(2, 7) - r + 3 * canvas.noise(spot.h, 7.0), 4), 0.05, 0.14)
-    grain = canvas.noise(spot.h, 1.6)
-    _blend(spot, soft_step(radius - r, 3), 0.28 + 0.05 * grain, red + 0.09 * grain)
-    for du in (0.0, rng.uniform(6, 9))[: rng.integers(1, 3)]:
-        ball = soft_step(rng.uniform(4.5, 8) - np.hypot(spot.u - du, spot.v - 0.3 * du), 2.5)
-        _blend(spot, ball, rng.uniform(1.4, 2.4), red)
-
-
-def draw_mitosis(canvas: Canvas, x: float, y: float) -> None:
-    """Draw dark, clumped chromosomes with hairy edges in a rounded, cleared cell without nuclear membrane."""
-    rng, spot, radius = canvas.rng, canvas.spot(x, y, 44), canvas.rng.uniform(23, 29)
-    r = np.hypot(spot.u, rng.uniform(1.0, 1.2) * spot.v) + 1.8 * canvas.noise(spot.h, 7.0)
-    gap = soft_step(radius + rng.uniform(2, 7) - r, 4) * soft_step(
-        canvas.noise(spot.h, 7.0) + rng.normal(0.3, 0.6), 1.2
-    )
-    _blend(spot, gap, 0.05, 0.16)
-    grain = (canvas.noise(spot.h, 1.1) + 0.6 * canvas.noise(spot.h, 3.0)).clip(-1.7, 3)
-    rim = np.exp(-np.square((r - radius + 2) / 2))
-    _blend(spot, soft_step(radius - r, 4), 0.16 + 0.09 * grain + 0.08 * rim, 0.38 + 0.14 * grain + 0.25 * rim)
-    figure = (_metaphase, _prometaphase, _anaphase)[rng.choice(3, p=(0.5, 0.3, 0.2))](rng, spot)
-    hairy = figure + 1.3 * canvas.noise(spot.h, 1.6) + 1.2 * canvas.noise(spot.h, 3.0)
-    _blend(spot, soft_step(hairy, 4), rng.uniform(2.2, 3.1) + 0.3 * canvas.noise(spot.h, 1.6), 0.75)
 
 
 def _plate(spot: Spot, centre: float, half_length: float, half_width: float, bend: float) -> Field:

@@ -7,7 +7,6 @@ whole px of 8 um widened islands of 100 um by 15 %.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,13 +115,14 @@ def tissue_on(overview: Overview, density: Density, ink: Mask) -> TissueMask:
     stained = _stained(density) & ~ink
     near = scipy.ndimage.binary_dilation(stained, EIGHT) & ~ink
     coverage = np.zeros(stained.shape, np.uint8)
-    for rows, columns in _blocks(near):
-        around = tuple(slice(max(0, side.start - MARGIN_PX), side.stop + MARGIN_PX) for side in (rows, columns))
-        fine = tuple(slice(2 * side.start, 2 * side.stop) for side in around)
-        covered = _covered(overview.fine[fine], overview.glass, near[around].repeat(2, 0).repeat(2, 1))
-        means = covered.reshape(covered.shape[0] // 2, 2, -1, 2).mean((1, 3)) * WHOLE + 0.5
-        within = tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip((rows, columns), around, strict=True))
-        coverage[rows, columns] = means[within]
+    whole = Box(0, 0, *near.shape[::-1])
+    for cell in whole.cells(BLOCK_PX, BLOCK_PX):
+        block, around = cell.overlap(whole), cell.grown(MARGIN_PX).overlap(whole)
+        if near[block.slices].any():
+            fine = tuple(slice(2 * side.start, 2 * side.stop) for side in around.slices)
+            covered = _covered(overview.fine[fine], overview.glass, near[around.slices].repeat(2, 0).repeat(2, 1))
+            means = covered.reshape(covered.shape[0] // 2, 2, -1, 2).mean((1, 3)) * WHOLE + 0.5
+            coverage[block.slices] = means[around.slices_of(block)]
     return TissueMask(coverage, overview.scale, overview.mpp)
 
 
@@ -135,15 +135,6 @@ def _stained(density: Density) -> Mask:
     kept[labels[excess >= STRONGLY_STAINED]] = True
     kept[0] = False
     return np.asarray(kept[labels], bool)
-
-
-def _blocks(near: Mask) -> Iterator[tuple[slice, slice]]:
-    """List the blocks of a mask that are not empty."""
-    for top in range(0, near.shape[0], BLOCK_PX):
-        for left in range(0, near.shape[1], BLOCK_PX):
-            block = (slice(top, top + BLOCK_PX), slice(left, left + BLOCK_PX))
-            if near[block].any():
-                yield block
 
 
 def _covered(fine: Rgb, glass: npt.NDArray[np.float32], near: Mask) -> npt.NDArray[np.float32]:
