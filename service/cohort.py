@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -65,7 +65,8 @@ def read_manifest(path: Path) -> list[CohortSlide]:
             slide = _read_line(path, line, header, [value.strip() for value in values])
             place = os.path.realpath(slide.path) if Path(slide.path).exists() else slide.path
             if slide.error is None and place in first:
-                slide = _refused(slide, DataInvalid(f"{slide.label}: the slide of {first[place]} once more"))
+                again = DataInvalid(f"{slide.label}: the slide of {first[place]} once more")
+                slide = replace(slide, error=again)
             first.setdefault(place, f"line {line}")
             found.append(slide)
     if not found:
@@ -89,14 +90,10 @@ def _read_line(manifest: Path, line: int, header: Sequence[str], values: Sequenc
         region = row.get("region") or None
         if region and "," not in region:
             region = str(manifest.parent / region)
-        return CohortSlide(place, label, mpp, region and parse_region(region), slide.case)
+        return replace(slide, mpp=mpp, region=region and parse_region(region))
     except MitosisError as error:
         said = str(error).removeprefix(f"{manifest}, line {line}: ")
-        return _refused(slide, type(error)(f"{label}: {said}"))
-
-
-def _refused(slide: CohortSlide, error: MitosisError) -> CohortSlide:
-    return CohortSlide(slide.path, slide.label, case=slide.case, error=error)
+        return replace(slide, error=type(error)(f"{label}: {said}"))
 
 
 def report_names(slides: Sequence[CohortSlide]) -> list[str]:
@@ -136,10 +133,7 @@ def table_row(report: Report) -> dict[str, Any]:
     slide, quality, counted = report.slide, report.quality, report.review or report
     return {
         "slide": slide.name,
-        "sha256": slide.sha256,
-        "vendor": slide.vendor,
-        "width": slide.width,
-        "height": slide.height,
+        **slide.model_dump(include={"sha256", "vendor", "width", "height"}),
         "mpp_x": slide.mpp[0],
         "mpp_y": slide.mpp[1],
         "mpp_source": slide.mpp_source,
@@ -168,9 +162,7 @@ def _columns(found: Mai | Score, classed: Mapping[str, Any]) -> dict[str, Any]:
     more = {
         "low": found.interval[0],
         "high": found.interval[1],
-        "area_mm2": found.area_mm2,
-        "tissue_mm2": found.tissue_mm2,
-        "area_sufficient": found.area_sufficient,
+        **found.model_dump(include={"area_mm2", "tissue_mm2", "area_sufficient"}),
         **classed,
         "near_cutoff": found.near_cutoff,
         "x": place and place.x,

@@ -59,9 +59,7 @@ class Detector:
         """Load a model by id or folder."""
         return cls(load_model(model), device=device, precision=precision, cache=cache)
 
-    def predict(
-        self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY
-    ) -> npt.NDArray[np.float32]:
+    def predict(self, patches: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32] = IDENTITY) -> Maps:
         """Compute maps of patches: (B, H, W, 3) uint8 -> (B, ceil(H / s), ceil(W / s)) float32 in [0, 1]."""
         return self.backend.predict(patches, transform)
 

@@ -21,6 +21,8 @@ from service.region import Region
 from service.tiling import Lattice
 
 Map = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Table = npt.NDArray[np.float64]  # (n, 4): x, y, area and peak of each component, or sums that they are made of
 BAND_PIXELS = 1 << 22  # upsampled at a time: 16 MiB
 MERGE_UM = 7.5  # two detections on one dividing cell are one mitosis; 30 px at 0.25 um/px
 
@@ -63,7 +65,7 @@ def _figure(
     return MitoticFigure(x0, y0, score, area * um_per_px[0] * um_per_px[1])
 
 
-def components(cells: Map, threshold: float, stride_px: int = 16) -> npt.NDArray[np.float64]:
+def components(cells: Map, threshold: float, stride_px: int = 16) -> Table:
     """Label the upsampled map at >= threshold: a row of x, y (centroid), area, peak for each component; model px.
 
     Ordered by falling peak, then y, then x.
@@ -99,12 +101,12 @@ def _groups(cells: Map, threshold: float) -> Iterator[tuple[Map, int, int]]:
         yield np.where(own, cells[part], np.float32(0)), part[0].start, part[1].start
 
 
-def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int) -> npt.NDArray[np.float64]:
+def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int) -> Table:
     """Measure the components of one group, (k, 4): x, y, area, peak in model px of the slide."""
     rows_at_a_time = max(1, BAND_PIXELS // (stride_px**2 * cells.shape[1]))
-    sums: list[npt.NDArray[np.float64]] = []
+    sums: list[Table] = []
     links: list[tuple[int, int]] = []
-    above: npt.NDArray[np.int64] | None = None  # labels of the last row of pixels so far
+    above: Labels | None = None  # labels of the last row of pixels so far
     count = 0
     for top in range(0, max(1, cells.shape[0] - 1), rows_at_a_time):
         band = cells[top : top + rows_at_a_time + 1]
@@ -120,7 +122,7 @@ def _measure(cells: Map, row: int, column: int, threshold: float, stride_px: int
     return _combined(np.concatenate(sums), links, (column * stride_px, row * stride_px))
 
 
-def _sums(pixels: Map, labels: npt.NDArray[np.int64], before: int, found: int, top_px: int) -> npt.NDArray[np.float64]:
+def _sums(pixels: Map, labels: Labels, before: int, found: int, top_px: int) -> Table:
     """Sum up each component, (found, 4): sum of x, sum of y, pixels, peak."""
     y, x = np.nonzero(labels)
     which = labels[y, x] - before - 1
@@ -130,7 +132,7 @@ def _sums(pixels: Map, labels: npt.NDArray[np.int64], before: int, found: int, t
     return np.stack([*columns, peak], 1).astype(np.float64)
 
 
-def _touching(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+def _touching(above: Labels, below: Labels) -> list[tuple[int, int]]:
     """Find pairs of labels that are 8-connected across two rows of pixels."""
     pairs: set[tuple[int, int]] = set()
     for shift in (-1, 0, 1):
@@ -142,9 +144,7 @@ def _touching(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> lis
     return sorted(pairs)
 
 
-def _combined(
-    sums: npt.NDArray[np.float64], links: list[tuple[int, int]], origin: tuple[int, int]
-) -> npt.NDArray[np.float64]:
+def _combined(sums: Table, links: list[tuple[int, int]], origin: tuple[int, int]) -> Table:
     if links:
         first, second = np.array(links).T - 1
         graph = scipy.sparse.coo_array((np.ones(len(links)), (first, second)), (len(sums), len(sums)))
@@ -157,7 +157,7 @@ def _combined(
     return np.concatenate([centroids, sums[:, 2:]], 1)
 
 
-def _merged(table: npt.NDArray[np.float64], um_per_px: tuple[float, float], merge_um: float) -> npt.NDArray[np.float64]:
+def _merged(table: Table, um_per_px: tuple[float, float], merge_um: float) -> Table:
     """Merge components closer than `merge_um`, in the order of their peaks; rows as in `components`."""
     if len(table) < 2 or merge_um <= 0:
         return table

@@ -13,17 +13,16 @@ import numpy.typing as npt
 from service.model_card import ModelCard
 from service.stain import DENSITIES, LIGHT
 
+Floats = npt.NDArray[np.float32]
+
 PIECE_PX = 16_384  # at once; also too few for OpenBLAS to start threads, of which each stream has its own
 TABLE = DENSITIES.astype(np.float32)
 BRIGHTEST = np.float32(np.log(256))  # of I + 1, as a logarithm; the darkest is 0
 
 
 def network_input(
-    patches: npt.NDArray[np.uint8],
-    transform: npt.NDArray[np.float32],
-    card: ModelCard,
-    pixels: npt.NDArray[np.float32] | None = None,
-) -> npt.NDArray[np.float32]:
+    patches: npt.NDArray[np.uint8], transform: Floats, card: ModelCard, pixels: Floats | None = None
+) -> Floats:
     """Make the network's input of 8-bit patches, in `pixels` if they are given.
 
     The transform acts on optical densities, if the model wants any.
@@ -43,9 +42,9 @@ def network_input(
     return pixels
 
 
-def _stained(part: npt.NDArray[np.uint8], transform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _stained(part: npt.NDArray[np.uint8], transform: Floats) -> Floats:
     """Move the stains of intensities (3, N); gives intensities, in fractions."""
-    moved: npt.NDArray[np.float32] = -transform @ np.take(TABLE, part)
+    moved: Floats = -transform @ np.take(TABLE, part)
     moved += np.float32(np.log(LIGHT))
     np.clip(moved, 0, BRIGHTEST, out=moved)  # what exp makes 1 to 256
     np.exp(moved, out=moved)

@@ -151,13 +151,9 @@ def outlines_of(region: Region) -> list[list[tuple[float, float]]]:
 
 def describe_region(region: Region) -> str:
     """Say in words where a region lies, in level-0 px."""
-    if isinstance(region, Outline):
-        box = region.box
-        count = len(region.shape.geoms)
-        return (
-            f"{count} outline{'s' * (count > 1)} within x {box.x}, y {box.y}, {box.width} x {box.height} level-0 pixels"
-        )
-    return f"x {region.x}, y {region.y}, {region.width} x {region.height} level-0 pixels"
+    count, box = (len(region.shape.geoms), region.box) if isinstance(region, Outline) else (0, region)
+    outlines = f"{count} outline{'s' * (count > 1)} within " if count else ""
+    return f"{outlines}x {box.x}, y {box.y}, {box.width} x {box.height} level-0 pixels"
 
 
 def read_outline(content: bytes) -> Outline:

@@ -39,15 +39,14 @@ def label_of(header: "Dataset") -> SlideLabel:
 
 
 def _identifier(item: "Dataset") -> Identifier | None:
-    qualifiers = next(iter(_items(item, "IssuerOfPatientIDQualifiersSequence")), None)
-    entity = _text(qualifiers, "UniversalEntityID") if qualifiers is not None else None
-    kind = _text(qualifiers, "UniversalEntityIDType") if qualifiers is not None else None
+    qualifiers: Any = next(iter(_items(item, "IssuerOfPatientIDQualifiersSequence")), {})
+    entity, kind = (_text(qualifiers, name) or "" for name in ("UniversalEntityID", "UniversalEntityIDType"))
     try:
         return Identifier(
             value=_text(item, "PatientID") or "",
             namespace=_text(item, "IssuerOfPatientID"),
-            system=assigner_uri(entity or "", kind or ""),
-            type=_text(qualifiers, "IdentifierTypeCode") if qualifiers is not None else None,
+            system=assigner_uri(entity, kind),
+            type=_text(qualifiers, "IdentifierTypeCode"),
         )
     except ValidationError:  # no number, or one with what no number has
         return None
