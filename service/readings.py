@@ -12,7 +12,7 @@ A reader is a name with the key that was used: blinding is as good as keys are p
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from service.activity_report import Activity
 from service.agreement import Agreement, MergedFigure, Reader, ReadingName, Said, SecondReading, agreement_of
@@ -65,21 +65,18 @@ def reading_to_show(
 
     Raises ReadingBlinded, ReadingTaken; NotFound for a reading that there is not.
     """
-    mode = effective(mode, entries)
-    known: tuple[ReadingName, ...] = ("first",) if mode == "off" else OWN
     if both_signed(entries):
-        known = (*OWN, "consensus")
-    if asked is not None and asked not in known:
+        return Reading(asked, _of(entries, asked)) if asked in OWN else _consensus(report, entries)
+    mode = effective(mode, entries)
+    if asked not in (None, "first", None if mode == "off" else "second"):
         raise NotFound(f"there is no reading {asked!r} of this analysis, or none yet")
-    own = _own(entries, by) if by is not None and mode != "off" and "consensus" not in known else None
-    if asked is not None and asked != own and mode == "blinded" and "consensus" not in known:
-        raise ReadingBlinded("each reader sees only their own decisions until both have signed")
-    name = asked or own
-    if name == "consensus" or (name is None and "consensus" in known):
-        return _consensus(report, entries)
-    if name is None and mode == "blinded":
-        return Reading(None, [])
-    return Reading(name or "first", _of(entries, name or "first"))
+    own = _own(entries, by) if by is not None and mode != "off" else None
+    if mode == "blinded":
+        if asked not in (None, own):
+            raise ReadingBlinded("each reader sees only their own decisions until both have signed")
+        return Reading(own, _of(entries, own) if own else [])
+    name = asked or own or "first"
+    return Reading(name, _of(entries, name))
 
 
 def standing(report: Report, entries: Sequence[Entry], mode: SecondReadingMode) -> Reading:
@@ -165,8 +162,8 @@ def signed_report(report: Report, entries: Sequence[Entry]) -> tuple[Report, Res
     told = _told(report, entries)
     if not told:
         return report, "preliminary", None, 0
-    last, names = told[-1], tuple(Detection.model_fields)
-    plain = [Detection(**{name: getattr(each, name) for name in names}) for each in kept(replay(report, told))]
+    last = told[-1]
+    plain = [Detection(**dict(each)) for each in kept(replay(report, told))]
     counted = Activity.model_validate(last.counted)
     version = report.model_copy(update={"detections": plain, **dict(counted)})
     confirmed = Confirmation(name=last.reviewer, organization=last.organization, at=last.at)
@@ -237,12 +234,8 @@ def _nearest(
 
 
 def _said(figure: ReviewedDetection | None) -> Said:
-    if figure is None:
-        return Said(reviewer=None, counted=False, decision=None, reason=None, note=None)
-    counted = figure.decision != "rejected"
-    return Said(
-        reviewer=figure.reviewer, counted=counted, decision=figure.decision, reason=figure.reason, note=figure.note
-    )
+    about: dict[str, Any] = dict(figure) if figure else dict.fromkeys(("reviewer", "decision", "reason", "note"))
+    return Said(counted=figure is not None and figure.decision != "rejected", **about)
 
 
 def _consensus(report: Report, entries: Sequence[Entry]) -> Reading:
