@@ -17,9 +17,7 @@ Frames. Model px: a field at the model's um per pixel, as in `augmentation`.
 """
 
 import dataclasses
-import queue
-import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -56,7 +54,7 @@ T = TypeVar("T")
 FREE_STEP_PX = 50  # grid on which a field is searched for places without a mitosis
 TRIES = 48  # draws of a place before the fallback that always fits
 LOADERS = 2  # threads that read fields
-AHEAD = 2  # batches that are made before they are asked for
+AHEAD = 3  # batches that are made before they are asked for
 BUCKET_PX = 64  # two hard negatives closer than this are one
 
 
@@ -353,33 +351,13 @@ class PatchSource:
 
 def prefetched(draw: Callable[[int], T], count: int) -> Iterator[T]:
     """Give `draw(0)` ... `draw(count - 1)`, made by a background thread that stays up to AHEAD in front."""
-    ready: queue.Queue[T | BaseException] = queue.Queue(AHEAD)
-    stopped = threading.Event()
-
-    def work() -> None:
-        torch.set_num_threads(1)  # of this thread: the cores belong to the network
-        try:
-            for index in range(count):
-                made = draw(index)
-                while not stopped.is_set():
-                    try:
-                        ready.put(made, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001  raised again where the patches are used
-            ready.put(error)
-
-    thread = threading.Thread(target=work, name="patches", daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1, "patches", torch.set_num_threads, (1,))  # the cores belong to the network
     try:
-        for _ in range(count):
-            made = ready.get()
-            if isinstance(made, BaseException):
-                raise made
+        ready = deque(thread.submit(draw, index) for index in range(min(AHEAD, count)))
+        for index in range(AHEAD, count + AHEAD):
+            made = ready.popleft().result()
+            if index < count:
+                ready.append(thread.submit(draw, index))
             yield made
     finally:
-        stopped.set()
-        thread.join()
+        thread.shutdown(cancel_futures=True)
