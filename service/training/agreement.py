@@ -5,7 +5,6 @@ fields, in as much area as the definition counts in. It is no class of the case'
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,33 +15,19 @@ from service.mitotic_definitions import MAI_BAAK, PER_MM2_CAP, CountDefinition
 from service.training.scoring import percentile_interval
 
 if TYPE_CHECKING:
-    from service.training.evaluate import Evaluation
+    from service.training.evaluate import CaseEvaluation
 
 DEFINITIONS = (MAI_BAAK, PER_MM2_CAP)
 RESAMPLES = 2000
 LEAST_CASES = 3  # fewer say nothing of a correlation
 
 
-@dataclass(frozen=True, slots=True)
-class CaseCount:
-    """The mitoses of a case's fields: as many as were marked by people, and as were found."""
-
-    marked: int
-    found: int
-    area_mm2: float
-
-
-def agreement_of(evaluation: "Evaluation") -> dict[str, Any]:
-    """Give the agreement of an evaluation's cases as JSON values; what is undefined is None."""
-    cases = evaluation.cases
-    return agreement([CaseCount(case.mitoses, case.counts.tp + case.counts.fp, case.area_mm2) for case in cases])
-
-
-def agreement(cases: Sequence[CaseCount]) -> dict[str, Any]:
-    """Compare counts, densities and classes, case by case."""
-    marked, found = (np.array([getattr(case, name) / case.area_mm2 for case in cases]) for name in ("marked", "found"))
+def agreement_of(cases: Sequence["CaseEvaluation"]) -> dict[str, Any]:
+    """Compare densities and their classes, case by case, as JSON values; what is undefined is None."""
+    marked = np.array([case.mitoses / case.area_mm2 for case in cases])  # (n,), mitoses per mm2
+    found = np.array([(case.counts.tp + case.counts.fp) / case.area_mm2 for case in cases])
     return {
-        "cases": len(cases),
+        "cases": len(marked),
         "density": _density(marked, found),
         "class": {each.id: _class(each, marked, found) for each in DEFINITIONS},
     }
@@ -52,22 +37,15 @@ def _density(marked: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) ->
     """Compare mitoses per mm2 (n,): how they go together, and by how much the detector counts more."""
     from scipy.stats import rankdata  # slow to import, and the command line imports this module
 
-    more = found - marked
+    more, known = found - marked, len(marked) >= LEAST_CASES
+    half = 1.96 * float(more.std(ddof=1)) if known else 0.0  # of Bland and Altman's limits
     return {
         "pearson": correlation(marked, found),
         "spearman": correlation(rankdata(marked), rankdata(found)),
         "concordance": concordance(marked, found),
         "mean_difference_per_mm2": float(more.mean()),
-        "limits_of_agreement_per_mm2": _limits(more),
+        "limits_of_agreement_per_mm2": [float(more.mean()) + each for each in (-half, half)] if known else None,
     }
-
-
-def _limits(more: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """Give Bland and Altman's limits: the mean difference plus and minus 1.96 standard deviations."""
-    if len(more) < LEAST_CASES:
-        return None
-    half = 1.96 * float(more.std(ddof=1))
-    return float(more.mean()) - half, float(more.mean()) + half
 
 
 def correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float | None:

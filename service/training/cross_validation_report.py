@@ -21,8 +21,9 @@ from service.files import csv_bytes, write_whole
 from service.model_card import ScoreCalibration, read_card
 from service.training.cross_validation import JUDGED, Fold
 from service.training.evaluation_report import figures_table, rounded, shown, write_evaluation
-from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, patients, spread
+from service.training.held_out_cases import HeldOutCase, by_source, evaluation_at, image_level, of_sources, spread
 from service.training.laboratories import LaboratoryFindings, operating_points
+from service.training.patients import patients_of
 from service.training.recipe import Judge, Rule, TrainingSettings
 from service.training.scoring import (
     CONFIDENCE,
@@ -93,7 +94,7 @@ class Study:
     @property
     def drawn_together(self) -> list[list[str]]:
         """The cases that may be one patient, which intervals draw as one."""
-        alike = groups(len(self.cases), patients(self.cases))
+        alike = groups(len(self.cases), patients_of(self.cases))
         return [[self.cases[index].case for index in own] for own in alike if len(own) > 1]
 
     @cached_property
@@ -123,7 +124,7 @@ def _figures(
     cases: Sequence[HeldOutCase], counts: Sequence[Localisation], thresholds: Sequence[float]
 ) -> dict[str, Any]:
     return {
-        "localisation": measured(counts, patients(cases)),
+        "localisation": measured(counts, patients_of(cases)),
         "by_source": by_source(cases, counts),
         "between_cases": {"f1": spread(counts)},
         "image_level": image_level(cases, thresholds),
@@ -213,20 +214,15 @@ def laboratory_row(found: dict[str, Any]) -> list[float | None]:
 
 
 def _rule_json(study: Study, outcome: RuleOutcome) -> dict[str, Any]:
-    together = patients(study.cases)
+    nested, at_threshold = (
+        measured(counts, patients_of(study.cases)) | {"between_cases": {"f1": spread(counts)}}
+        for counts in (outcome.nested, outcome.at_threshold)
+    )
     return {
         "in_words": IN_WORDS[outcome.rule],
         "threshold": outcome.threshold,
-        "nested": {
-            "thresholds": {f"fold-{fold}": at for fold, at in outcome.by_fold.items()},
-            **measured(outcome.nested, together),
-            "between_cases": {"f1": spread(outcome.nested)},
-        },
-        "at_threshold": {
-            "note": OPTIMISTIC,
-            **measured(outcome.at_threshold, together),
-            "between_cases": {"f1": spread(outcome.at_threshold)},
-        },
+        "nested": {"thresholds": {f"fold-{fold}": at for fold, at in outcome.by_fold.items()}} | nested,
+        "at_threshold": {"note": OPTIMISTIC} | at_threshold,
     }
 
 
@@ -241,28 +237,26 @@ def _fold_json(study: Study, fold: Fold) -> dict[str, Any]:
         "mitoses": sum(case.mitoses for case in own),
         "epoch": (card.model_extra or {})["training"]["epoch"],
         "sha256": card.sha256,
-        "nested": measured(nested, patients(own)),
+        "nested": measured(nested, patients_of(own)),
     }
 
 
 def case_row(study: Study, index: int) -> dict[str, Any]:
     """Give one case in numbers: at the nested threshold, at the shipped one, and at its own best."""
     case, outcome = study.cases[index], study.shipped
-    curve = case.evaluation.curve
-    best = curve.best()
     return {
         "case": case.case,
         "source": case.source,
         "fold": case.fold,
         "fields": case.fields,
         "mitoses": case.mitoses,
-        "area_mm2": round(case.evaluation.area_mm2, 4),
+        "area_mm2": round(case.area_mm2, 4),
         "threshold": outcome.by_fold[case.fold],
         **measures(outcome.nested[index]),
         "shipped_threshold": outcome.threshold,
         **{f"shipped_{name}": value for name, value in measures(outcome.at_threshold[index]).items()},
-        "best_threshold": float(curve.thresholds[best]),
-        "best_f1": known(float(curve.f1[best])),
+        "best_threshold": case.best_threshold,
+        "best_f1": known(case.best_f1),
     }
 
 
@@ -274,14 +268,12 @@ def case_table(study: Study) -> Table:
         whole = [str(row[name]) for name in ("fold", "fields", "mitoses")]
         ends = [shown(row[name]) for name in ("shipped_f1", "best_f1")]
         table.add_row(case.case, *whole, shown(row["threshold"]), *_counts(study.shipped.nested[index]), *ends)
-    for source in dict.fromkeys(case.source for case in study.cases):
-        table.add_row(*_sum_row(study, source, [case.source == source for case in study.cases]))
-    table.add_row(*_sum_row(study, "all", [True] * len(study.cases)))
+    for name, own in {**of_sources(study.cases), "all": range(len(study.cases))}.items():
+        table.add_row(*_sum_row(study, name, own))
     return table
 
 
-def _sum_row(study: Study, name: str, chosen: Sequence[bool]) -> list[str]:
-    own = [index for index, wanted in enumerate(chosen) if wanted]
+def _sum_row(study: Study, name: str, own: Sequence[int]) -> list[str]:
     cases = [study.cases[index] for index in own]
     fields, mitoses = sum(case.fields for case in cases), sum(case.mitoses for case in cases)
     nested, shipped = (
@@ -304,7 +296,7 @@ def rule_table(study: Study) -> Table:
 
 
 def _rule_row(study: Study, outcome: RuleOutcome) -> list[str]:
-    figures, between = measured(outcome.nested, patients(study.cases)), spread(outcome.nested)
+    figures, between = measured(outcome.nested, patients_of(study.cases)), spread(outcome.nested)
     interval = figures["f1_interval"]
     return [
         shown(outcome.threshold),

@@ -11,7 +11,7 @@ Distances are in um, by the field's um per px.
 import math
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -254,43 +254,17 @@ class ImageLevel:
         return operating_point(self.scores, self.labels) if self.both_classes else None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CaseEvaluation:
-    """Localisation on one case's fields."""
+    """All that is measured on one case's fields, at one threshold and over all thresholds."""
 
     case: str
     fields: int
     mitoses: int
     area_mm2: float
-    counts: Localisation  # at the evaluation's threshold
-    curve: Sweep
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """Everything measured of a detector on a set of fields, at one threshold and over all thresholds."""
-
-    threshold: float
-    cases: tuple[CaseEvaluation, ...]
+    counts: Localisation
     curve: Sweep
     image_level: ImageLevel
-    unmerged: Localisation | None  # components closer than MERGE_UM left apart; None for reports
-    offset_um: tuple[float, float] | None  # of the true positives from their mitoses, mean (x, y)
-
-    @property
-    def counts(self) -> Localisation:
-        """The counts of all fields together, at the threshold."""
-        return pooled(case.counts for case in self.cases)
-
-    @property
-    def area_mm2(self) -> float:
-        """The area of all fields."""
-        return sum(case.area_mm2 for case in self.cases)
-
-    def as_one_case(self) -> CaseEvaluation:
-        """Give all cases together, as one."""
-        fields, mitoses = sum(case.fields for case in self.cases), sum(case.mitoses for case in self.cases)
-        return CaseEvaluation("all", fields, mitoses, self.area_mm2, self.counts, self.curve)
 
     @property
     def best_threshold(self) -> float:
@@ -298,9 +272,51 @@ class Evaluation:
         return float(self.curve.thresholds[self.curve.best()])
 
     @property
+    def best_f1(self) -> float:
+        """What the best threshold reaches."""
+        return float(self.curve.f1[self.curve.best()])
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(CaseEvaluation):
+    """The same of all cases together, as of one that is called "all", and of each."""
+
+    threshold: float
+    cases: tuple[CaseEvaluation, ...]
+    unmerged: Localisation | None  # components closer than MERGE_UM left apart; None for reports
+    offset_um: tuple[float, float] | None  # of the true positives from their mitoses, mean (x, y)
+
+    @classmethod
+    def of(cls, threshold: float, cases: Iterable[CaseEvaluation], examined: Sequence[ExaminedField]) -> "Evaluation":
+        """Put cases together whose counts are those at a threshold, in the order of their names."""
+        cases = tuple(sorted(cases, key=lambda case: case.case))
+        mapped = all(each.probabilities is not None for each in examined)
+        offsets = np.concatenate([each.offsets_um(threshold) for each in examined])
+        return cls(
+            "all",
+            sum(case.fields for case in cases),
+            sum(case.mitoses for case in cases),
+            sum(case.area_mm2 for case in cases),
+            pooled(case.counts for case in cases),
+            Sweep.pooled([case.curve for case in cases]),
+            all_patches(cases, threshold),
+            threshold,
+            cases,
+            pooled(each.localise(threshold, 0.0) for each in examined) if mapped else None,
+            (float(offsets[:, 0].mean()), float(offsets[:, 1].mean())) if len(offsets) else None,
+        )
+
+    @property
     def counts_at_best(self) -> list[Localisation]:
         """Each case's counts at the best threshold of all."""
         return [case.curve.at(self.curve.best()) for case in self.cases]
+
+
+def all_patches(cases: Sequence[CaseEvaluation], threshold: float) -> ImageLevel:
+    """Put the 500-px patches of several cases together."""
+    parts = [case.image_level for case in cases]
+    scores, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "labels"))
+    return ImageLevel(scores, labels, threshold)
 
 
 def evaluate(examined: Sequence[ExaminedField], threshold: float) -> Evaluation:
@@ -311,30 +327,13 @@ def evaluate(examined: Sequence[ExaminedField], threshold: float) -> Evaluation:
     if not floor <= threshold < 1 or threshold == 0:
         raise ParameterInvalid(f"threshold {threshold:g} is not between {floor:g} (nothing is known below) and 1")
     mapped = all(each.probabilities is not None for each in examined)
-    scored = (figure.score for each in examined for figure in each.figures)
-    thresholds = (
-        [at for at in THRESHOLDS if at >= floor] if mapped else sorted({floor, *(at for at in scored if at > floor)})
-    )
-    names = sorted({each.field.case for each in examined})
-    cases = [
-        _evaluate_case(name, [each for each in examined if each.field.case == name], threshold, thresholds)
-        for name in names
-    ]
-    scores, labels = zip(*(each.patches() for each in examined), strict=True)
-    return Evaluation(
-        threshold,
-        tuple(cases),
-        Sweep.pooled([case.curve for case in cases]),
-        ImageLevel(np.concatenate(scores), np.concatenate(labels), threshold),
-        pooled(each.localise(threshold, 0.0) for each in examined) if mapped else None,
-        mean_offset_um(examined, threshold),
-    )
-
-
-def mean_offset_um(examined: Sequence[ExaminedField], threshold: float) -> tuple[float, float] | None:
-    """Compute the mean (x, y) from the matched mitoses to their detections; None without any."""
-    offsets = np.concatenate([each.offsets_um(threshold) for each in examined])
-    return (float(offsets[:, 0].mean()), float(offsets[:, 1].mean())) if len(offsets) else None
+    scored = {figure.score for each in examined for figure in each.figures}
+    thresholds = [at for at in (THRESHOLDS if mapped else sorted({floor, *scored})) if at >= floor]
+    of_case: dict[str, list[ExaminedField]] = defaultdict(list)
+    for each in examined:
+        of_case[each.field.case].append(each)
+    cases = [_evaluate_case(case, own, threshold, thresholds) for case, own in of_case.items()]
+    return Evaluation.of(threshold, cases, examined)
 
 
 def _evaluate_case(
@@ -344,6 +343,7 @@ def _evaluate_case(
         curve = Sweep.of(thresholds, [pooled(each.localise(at) for each in examined) for at in thresholds])
     else:
         curve = sweep([each.scored() for each in examined], RADIUS_UM, thresholds)
+    scores, labels = zip(*(each.patches() for each in examined), strict=True)
     return CaseEvaluation(
         case,
         len(examined),
@@ -351,4 +351,5 @@ def _evaluate_case(
         sum(each.area_mm2 for each in examined),
         pooled(each.localise(threshold) for each in examined),
         curve,
+        ImageLevel(np.concatenate(scores), np.concatenate(labels), threshold),
     )

@@ -85,13 +85,13 @@ def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
     curve, rows = evaluation.curve, [_case_row(case) for case in evaluation.cases]
     values = {
         "detector": about,
-        "fields": sum(case.fields for case in evaluation.cases),
-        "mitoses": sum(case.mitoses for case in evaluation.cases),
+        "fields": evaluation.fields,
+        "mitoses": evaluation.mitoses,
         "area_mm2": evaluation.area_mm2,
         "image_level": _image_level(evaluation.image_level),
         "localisation": _localisation(evaluation),
         "between_cases": _between(rows),
-        "agreement": agreement_of(evaluation),
+        "agreement": agreement_of(evaluation.cases),
         "cases": rows,
         "curve": {
             "threshold": curve.thresholds,
@@ -119,7 +119,7 @@ def _image_level(image_level: "ImageLevel") -> dict[str, Any]:
 
 def _localisation(evaluation: "Evaluation") -> dict[str, Any]:
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
-    together = patients_of(case.case for case in evaluation.cases)
+    together = patients_of(evaluation.cases)
     return {
         "radius_um": RADIUS_UM,
         "intervals": {"percent": 100 * CONFIDENCE, "over": "cases", "resamples": RESAMPLES},
@@ -131,9 +131,8 @@ def _localisation(evaluation: "Evaluation") -> dict[str, Any]:
 
 
 def _case_row(case: "CaseEvaluation") -> dict[str, Any]:
-    best = case.curve.best()
     facts = {"case": case.case, "fields": case.fields, "mitoses": case.mitoses, "area_mm2": round(case.area_mm2, 4)}
-    own = {"best_threshold": float(case.curve.thresholds[best]), "best_f1": known(float(case.curve.f1[best]))}
+    own = {"best_threshold": case.best_threshold, "best_f1": known(case.best_f1)}
     return facts | measures(case.counts) | own
 
 
@@ -159,7 +158,7 @@ def case_table(evaluation: "Evaluation") -> Table:
     """Lay out each case's counts for the terminal."""
     headers = ("fields", "mitoses", "TP", "FP", "FN", "precision", "recall", "F1", "best at", "best F1")
     table = figures_table("case", headers)
-    for case in (*evaluation.cases, evaluation.as_one_case()):
+    for case in (*evaluation.cases, evaluation):
         row = _case_row(case)
         ratios = (row[name] for name in ("precision", "recall", "f1", "best_threshold", "best_f1"))
         whole = (row[name] for name in ("fields", "mitoses", "tp", "fp", "fn"))
@@ -185,18 +184,18 @@ def summary_sentences(evaluation: "Evaluation") -> list[str]:
     """Say what was measured in sentences, for the terminal."""
     image = evaluation.image_level
     here, best = [case.counts for case in evaluation.cases], evaluation.counts_at_best
-    together = patients_of(case.case for case in evaluation.cases)
+    together = patients_of(evaluation.cases)
     return [
         f"Image level, {len(image.labels)} patches, {int(image.labels.sum())} with a mitosis: "
         f"accuracy {image.accuracy:.3f}, AUC {shown(image.auc)}, F1 {image.f1:.3f}",
-        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(evaluation.counts, here, together)}",
-        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(pooled(best), best, together)}",
+        f"Localisation at threshold {evaluation.threshold:.3g}: {_in_words(here, together)}",
+        f"  at {evaluation.best_threshold:.3g}, {OPTIMISTIC}: {_in_words(best, together)}",
         _agreement_in_words(evaluation),
     ]
 
 
 def _agreement_in_words(evaluation: "Evaluation") -> str:
-    found = agreement_of(evaluation)
+    found = agreement_of(evaluation.cases)
     density, classes = found["density"], found["class"]["per_mm2_cap"]
     return (
         f"Mitoses per mm2 of {found['cases']} cases, by people and detector: Pearson {shown(density['pearson'])}, "
@@ -205,7 +204,7 @@ def _agreement_in_words(evaluation: "Evaluation") -> str:
     )
 
 
-def _in_words(counts: Localisation, cases: Sequence[Localisation], together: Sequence[str]) -> str:
-    interval = bootstrap_interval(cases, "f1", together)
+def _in_words(cases: Sequence[Localisation], together: Sequence[str]) -> str:
+    counts, interval = pooled(cases), bootstrap_interval(cases, "f1", together)
     spread = f" ({interval[0]:.3f} to {interval[1]:.3f} over cases)" if interval else ""
     return f"precision {counts.precision:.3f}, recall {counts.recall:.3f}, F1 {counts.f1:.3f}{spread}"

@@ -4,7 +4,7 @@ A case's fields stay together everywhere: whole cases are held out, resampled fo
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,12 +12,11 @@ import numpy as np
 
 from service.errors import DataInvalid
 from service.training import scoring
-from service.training.evaluate import Evaluation, ExaminedField, ImageLevel, evaluate, mean_offset_um
+from service.training.evaluate import CaseEvaluation, Evaluation, ExaminedField, all_patches, evaluate
 from service.training.patients import patients_of
 from service.training.scoring import (
     RESAMPLES,
     Localisation,
-    Sweep,
     bootstrap_interval,
     groups,
     known,
@@ -29,8 +28,8 @@ from service.training.scoring import (
 ANY_THRESHOLD = 0.5  # of an evaluation that is looked at over all thresholds
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldOutCase:
+@dataclass(frozen=True, eq=False)
+class HeldOutCase(CaseEvaluation):
     """A case with its fold, its data's folder, its fields, and what was found over all thresholds.
 
     One that was read from a file has no fields; `counted` has its counts at thresholds beside those of its curve.
@@ -38,37 +37,21 @@ class HeldOutCase:
 
     fold: int  # from 1
     source: str  # name of the data's folder
-    examined: tuple[ExaminedField, ...]
-    evaluation: Evaluation
+    examined: tuple[ExaminedField, ...] = ()
     quiet: bool = False  # tissue almost without mitoses
     counted: Mapping[float, Localisation] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fold: int, source: str, examined: Sequence[ExaminedField]) -> "HeldOutCase":
         """Evaluate the examined fields of one case."""
-        return cls(fold, source, tuple(examined), evaluate(examined, ANY_THRESHOLD), examined[0].field.quiet)
-
-    @property
-    def case(self) -> str:
-        """The case's name."""
-        return self.evaluation.cases[0].case
-
-    @property
-    def fields(self) -> int:
-        """The number of its fields."""
-        return self.evaluation.cases[0].fields
-
-    @property
-    def mitoses(self) -> int:
-        """The number of mitoses annotated on its fields."""
-        return self.evaluation.cases[0].mitoses
+        (found,) = evaluate(examined, ANY_THRESHOLD).cases
+        return cls(**vars(found), fold=fold, source=source, examined=tuple(examined), quiet=examined[0].field.quiet)
 
     def localise(self, threshold: float) -> Localisation:
         """Count detections against mitoses at a threshold, by the 30-px rule. Raises DataInvalid if none was kept."""
-        curve = self.evaluation.curve
-        known = np.flatnonzero(curve.thresholds == threshold)
+        known = np.flatnonzero(self.curve.thresholds == threshold)
         if len(known):
-            return curve.at(int(known[0]))
+            return self.curve.at(int(known[0]))
         if self.examined:
             return pooled(each.localise(threshold) for each in self.examined)
         if threshold not in self.counted:
@@ -78,25 +61,8 @@ class HeldOutCase:
 
 def evaluation_at(threshold: float, cases: Sequence[HeldOutCase]) -> Evaluation:
     """Evaluate all cases at one threshold as `evaluate` does, but from the curves that are known already."""
-    parts = [case.evaluation for case in cases]
-    counts = [case.localise(threshold) for case in cases]
-    own = [replace(part.cases[0], counts=each) for part, each in zip(parts, counts, strict=True)]
-    examined = [each for case in cases for each in case.examined]
-    return Evaluation(
-        threshold,
-        tuple(sorted(own, key=lambda case: case.case)),
-        Sweep.pooled([part.curve for part in parts]),
-        all_patches(cases, threshold),
-        pooled(each.localise(threshold, 0.0) for each in examined),
-        mean_offset_um(examined, threshold),
-    )
-
-
-def all_patches(cases: Sequence[HeldOutCase], threshold: float = ANY_THRESHOLD) -> ImageLevel:
-    """Put the 500-px patches of several cases together."""
-    parts = [case.evaluation.image_level for case in cases]
-    scores, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "labels"))
-    return ImageLevel(scores, labels, threshold)
+    own = [replace(case, counts=case.localise(threshold)) for case in cases]
+    return Evaluation.of(threshold, own, [each for case in cases for each in case.examined])
 
 
 def spread(cases: Sequence[Localisation]) -> dict[str, Any]:
@@ -107,22 +73,22 @@ def spread(cases: Sequence[Localisation]) -> dict[str, Any]:
 
 def by_source(cases: Sequence[HeldOutCase], counts: Sequence[Localisation]) -> dict[str, Any]:
     """Measure each data folder's cases, from the counts of all cases."""
-    found = {}
-    for source in dict.fromkeys(case.source for case in cases):
-        own = [index for index, case in enumerate(cases) if case.source == source]
-        found[source] = measured([counts[index] for index in own], patients(cases[index] for index in own))
-    return found
+    return {
+        source: measured([counts[index] for index in own], patients_of(cases[index] for index in own))
+        for source, own in of_sources(cases).items()
+    }
 
 
-def patients(cases: Iterable[HeldOutCase]) -> list[str]:
-    """Name the patient of each case, as far as its name says it."""
-    return patients_of(case.case for case in cases)
+def of_sources(cases: Sequence[HeldOutCase]) -> dict[str, list[int]]:
+    """List the indices of each data folder's cases."""
+    sources = dict.fromkeys(case.source for case in cases)
+    return {source: [index for index, case in enumerate(cases) if case.source == source] for source in sources}
 
 
 def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> dict[str, Any]:
     """Measure how well patches with a mitosis are found, each case at its own threshold; the AUC needs none."""
-    images = [replace(case.evaluation.image_level, threshold=at) for case, at in zip(cases, thresholds, strict=True)]
-    counts, patches = [image.counts for image in images], all_patches(cases)
+    images = [replace(case.image_level, threshold=at) for case, at in zip(cases, thresholds, strict=True)]
+    counts, patches = [image.counts for image in images], all_patches(cases, ANY_THRESHOLD)
     # right calls of all calls are a ratio like precision, which has an interval
     right = [Localisation(image.right, len(image.labels) - image.right, 0) for image in images]
     return {
@@ -131,18 +97,18 @@ def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> di
         "auc": patches.auc,
         "auc_interval": _auc_interval(cases),
         "accuracy": known(pooled(right).precision),
-        "accuracy_interval": bootstrap_interval(right, "precision", patients(cases)),
+        "accuracy_interval": bootstrap_interval(right, "precision", patients_of(cases)),
         "f1": known(pooled(counts).f1),
-        "f1_interval": bootstrap_interval(counts, "f1", patients(cases)),
+        "f1_interval": bootstrap_interval(counts, "f1", patients_of(cases)),
     }
 
 
 def _auc_interval(cases: Sequence[HeldOutCase]) -> tuple[float, float] | None:
     """Compute percentiles as `bootstrap_interval`, over cases drawn with replacement, where both classes are drawn."""
-    units = [[cases[index] for index in own] for own in groups(len(cases), patients(cases))]
+    units = [[cases[index] for index in own] for own in groups(len(cases), patients_of(cases))]
     if len(units) < 2:
         return None
     drawn = np.random.default_rng(0).integers(len(units), size=(RESAMPLES, len(units)))
     resampled = ([case for row in rows for case in units[row]] for rows in drawn.tolist())
-    values = [value for each in resampled if (value := all_patches(each).auc) is not None]
+    values = [value for each in resampled if (value := all_patches(each, ANY_THRESHOLD).auc) is not None]
     return percentile_interval(values) if values else None

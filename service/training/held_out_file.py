@@ -21,7 +21,7 @@ from service.files import readable, write_whole
 from service.strict import StrictModel, first_error
 from service.training.crops import CropScore
 from service.training.cross_validation_report import Study
-from service.training.evaluate import CaseEvaluation, Evaluation, ImageLevel
+from service.training.evaluate import ImageLevel
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import LaboratoryFindings
 from service.training.recipe import Judge, Rule, TrainingSettings
@@ -88,7 +88,7 @@ def write_held_out(study: Study, folder: Path) -> Path:
     chosen = {
         at for outcome in study.outcomes.values() if outcome for at in (outcome.threshold, *outcome.by_fold.values())
     }
-    thresholds = study.cases[0].evaluation.curve.thresholds.tolist()
+    thresholds = study.cases[0].curve.thresholds.tolist()
     others = sorted(chosen - set(thresholds))
     kept = KeptStudy(
         threshold_rule=study.rule,
@@ -102,7 +102,7 @@ def write_held_out(study: Study, folder: Path) -> Path:
 
 
 def _kept(case: HeldOutCase, others: Sequence[float]) -> KeptCase:
-    curve, image = case.evaluation.curve, case.evaluation.image_level
+    curve, image = case.curve, case.image_level
     return KeptCase(
         case=case.case,
         source=case.source,
@@ -110,7 +110,7 @@ def _kept(case: HeldOutCase, others: Sequence[float]) -> KeptCase:
         quiet=case.quiet,
         fields=case.fields,
         mitoses=case.mitoses,
-        area_mm2=case.evaluation.area_mm2,
+        area_mm2=case.area_mm2,
         counts=np.stack([curve.tp, curve.fp, curve.fn], 1).tolist(),
         at={repr(at): list(astuple(case.localise(at))) for at in others},
         patch_scores=image.scores.tolist(),
@@ -144,11 +144,10 @@ def _case(kept: KeptCase, thresholds: Sequence[float]) -> HeldOutCase:
     curve = Sweep(np.array(thresholds), *rows.T)
     counted = {float(at): Localisation(*own) for at, own in kept.at.items()}
     nearest = curve.at(int(np.argmin(np.abs(curve.thresholds - ANY_THRESHOLD))))
-    own = CaseEvaluation(kept.case, kept.fields, kept.mitoses, kept.area_mm2, nearest, curve)
     labels = np.array(kept.patch_labels, bool)
     image = ImageLevel(np.array(kept.patch_scores).reshape(labels.shape), labels, ANY_THRESHOLD)
-    evaluation = Evaluation(ANY_THRESHOLD, (own,), curve, image, None, None)
-    return HeldOutCase(kept.fold, kept.source, (), evaluation, kept.quiet, counted)
+    about = (kept.case, kept.fields, kept.mitoses, kept.area_mm2)
+    return HeldOutCase(*about, nearest, curve, image, kept.fold, kept.source, quiet=kept.quiet, counted=counted)
 
 
 def differences(said: Any, found: Any, place: str = "") -> list[str]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from service.model_card import OperatingPoint
 from service.training.crops import CropScore
-from service.training.held_out_cases import HeldOutCase, patients
+from service.training.held_out_cases import HeldOutCase
+from service.training.patients import patients_of
 from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured, pooled
 
 FIRE_BESIDE = 0.02  # of the crops
@@ -76,7 +77,7 @@ class LaboratoryFindings:
         return {
             "laboratory": self.laboratory,
             "cases": len({crop.case for crop in self.crops} | {case.case for case in self.fields}),
-            "fields": measured(found, patients(self.fields)) if found else None,
+            "fields": measured(found, patients_of(self.fields)) if found else None,
             "crops": self._crops_json(threshold) if self.crops else None,
             "quiet": calls(self.quiet, threshold),
         }
@@ -131,10 +132,10 @@ def quiet_threshold(quiet: Sequence[HeldOutCase], per_mm2: float) -> float | Non
     """Find the lowest threshold with at most so many calls per mm2 of quiet tissue; None without any."""
     if not quiet:
         return None
-    curve = Sweep.pooled([case.evaluation.curve for case in quiet])
+    curve = Sweep.pooled([case.curve for case in quiet])
     few = curve.false_positives_per_mm2(_area(quiet)) <= per_mm2
     return float(curve.thresholds[np.flatnonzero(few)[0]] if few.any() else curve.thresholds[-1])
 
 
 def _area(cases: Sequence[HeldOutCase]) -> float:
-    return sum(case.evaluation.area_mm2 for case in cases)
+    return sum(case.area_mm2 for case in cases)

@@ -7,6 +7,10 @@ one only widens an interval.
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # which needs torch
+    from service.training.evaluate import CaseEvaluation
 
 LETTERS_AND_NUMBER = re.compile(r"[A-Za-z]+0*(\d+)")
 
@@ -17,9 +21,9 @@ def patient_of(case: str) -> str:
     return found[1] if found else case
 
 
-def patients_of(cases: Iterable[str]) -> list[str]:
-    """Give the patient of each case."""
-    return [patient_of(case) for case in cases]
+def patients_of(cases: Iterable["CaseEvaluation"]) -> list[str]:
+    """Give the patient of each case, as far as its name says it."""
+    return [patient_of(each.case) for each in cases]
 
 
 def patients_apart(sides: Iterable[Iterable[str]]) -> list[list[str]]:

@@ -63,17 +63,17 @@ class Localisation:
     @property
     def precision(self) -> float:
         """Share of the detections that are mitoses."""
-        return _ratio(self.tp, self.tp + self.fp)
+        return float(_ratio("precision", self.tp, self.fp, self.fn))
 
     @property
     def recall(self) -> float:
         """Share of the mitoses that are detected."""
-        return _ratio(self.tp, self.tp + self.fn)
+        return float(_ratio("recall", self.tp, self.fp, self.fn))
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return float(_ratio("f1", self.tp, self.fp, self.fn))
 
 
 def localise(detections_xy: Points, truth_xy: Points, radius: float) -> Localisation:
@@ -134,10 +134,9 @@ def bootstrap_interval(
         return None
     counts = np.array([(case.tp, case.fp, case.fn) for case in cases])
     drawn = np.random.default_rng(0).integers(len(cases), size=(RESAMPLES, len(cases)))
-    tp, fp, fn = counts[drawn].sum(1).T
-    above, below = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}[measure]
-    defined = below > 0
-    return percentile_interval(above[defined] / below[defined]) if defined.any() else None
+    values = _ratio(measure, *counts[drawn].sum(1).T)
+    defined = values[~np.isnan(values)]
+    return percentile_interval(defined) if len(defined) else None
 
 
 def groups(count: int, together: Sequence[str] | None) -> list[list[int]]:
@@ -173,17 +172,17 @@ class Sweep:
     @property
     def precision(self) -> Scores:
         """Precision at each threshold, (t,)."""
-        return _ratios(self.tp, self.tp + self.fp)
+        return _ratio("precision", self.tp, self.fp, self.fn)
 
     @property
     def recall(self) -> Scores:
         """Recall at each threshold, (t,); against precision it is the precision-recall curve."""
-        return _ratios(self.tp, self.tp + self.fn)
+        return _ratio("recall", self.tp, self.fp, self.fn)
 
     @property
     def f1(self) -> Scores:
         """F1 at each threshold, (t,)."""
-        return _ratios(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return _ratio("f1", self.tp, self.fp, self.fn)
 
     def false_positives_per_mm2(self, area_mm2: float) -> Scores:
         """Compute false positives per mm2 at each threshold, (t,); recall against it is the FROC curve."""
@@ -262,10 +261,8 @@ def _cumulative(scores: Scores, labels: Mask) -> tuple[Scores, npt.NDArray[np.in
     return scores[order][last], positives, (last + 1 - positives).astype(np.int64)
 
 
-def _ratio(above: int, below: int) -> float:
-    return above / below if below else float("nan")
-
-
-def _ratios(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> Scores:
-    ratios: Scores = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
-    return ratios
+def _ratio(measure: Measure, tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Scores:
+    """Compute a measure of counts, single or (t,) each; of nothing to nothing it is NaN."""
+    tp, fp, fn = np.asarray(tp), np.asarray(fp), np.asarray(fn)
+    above, below = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}[measure]
+    return np.asarray(np.divide(above, below, out=np.full(tp.shape, np.nan), where=below > 0))

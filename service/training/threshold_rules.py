@@ -12,7 +12,8 @@ from typing import get_args
 
 import numpy as np
 
-from service.training.held_out_cases import HeldOutCase, all_patches
+from service.training.evaluate import all_patches
+from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import CALLS_PER_MM2, quiet_threshold
 from service.training.recipe import Rule
 from service.training.scoring import Localisation, Scores, Sweep
@@ -71,7 +72,7 @@ def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase
     if not any(case.mitoses for case in cases):
         return None
     if rule == "youden":
-        point = all_patches(cases).operating_point
+        point = all_patches(cases, ANY_THRESHOLD).operating_point
         return None if point is None else min(max(math.floor(point * 1e4) / 1e4, LOWEST), HIGHEST)  # as people read it
     if rule == "case-f1":
         return _highest(cases, np.mean([_f1([case]) for case in cases if case.mitoses], axis=0))
@@ -83,10 +84,10 @@ def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase
 
 def _f1(cases: Sequence[HeldOutCase]) -> Scores:
     """Compute F1 of the pooled cases at each threshold, (t,); `choose` saw mitoses in them, so it is defined."""
-    return Sweep.pooled([case.evaluation.curve for case in cases]).f1
+    return Sweep.pooled([case.curve for case in cases]).f1
 
 
 def _highest(cases: Sequence[HeldOutCase], values: Scores) -> float:
     """Find the threshold of the greatest value; of equals, but for rounding, the highest."""
-    thresholds = cases[0].evaluation.curve.thresholds
+    thresholds = cases[0].curve.thresholds
     return float(thresholds[np.flatnonzero(values >= values.max() - 1e-12)[-1]])

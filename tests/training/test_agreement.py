@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from service.training.agreement import CaseCount, agreement, concordance, kappa
+from service.training.agreement import agreement_of, concordance, kappa
+from service.training.evaluate import CaseEvaluation, ImageLevel
+from service.training.scoring import Localisation, Sweep
 
 
 def raters(table: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -29,9 +31,13 @@ def test_kappa_of_one_class_is_undefined() -> None:
     assert kappa(*raters([[7, 0], [0, 0]]), 2) is None
 
 
+def case(marked: int, found: int, area_mm2: float) -> CaseEvaluation:
+    nothing = ImageLevel(np.empty(0), np.empty(0, bool), 0.5)
+    return CaseEvaluation("A", 1, marked, area_mm2, Localisation(found, 0, 0), Sweep.of([], []), nothing)
+
+
 def test_densities_are_compared_and_classed_by_area() -> None:
-    cases = [CaseCount(2, 3, 2.0), CaseCount(10, 8, 2.0), CaseCount(9, 12, 1.0), CaseCount(0, 0, 0.5)]
-    found = agreement(cases)
+    found = agreement_of([case(2, 3, 2.0), case(10, 8, 2.0), case(9, 12, 1.0), case(0, 0, 0.5)])
     marked, machine = [1.0, 5.0, 9.0, 0.0], [1.5, 4.0, 12.0, 0.0]
     density = found["density"]
     assert density["pearson"] == pytest.approx(stats.pearsonr(marked, machine).statistic)
@@ -50,8 +56,8 @@ def test_concordance_sees_what_a_correlation_does_not() -> None:
     assert doubled < 0.6
 
 
-@pytest.mark.parametrize("cases", [[CaseCount(2, 2, 1.0)], [CaseCount(2, 2, 1.0)] * 4])
-def test_what_nothing_can_be_said_of_is_null(cases: list[CaseCount]) -> None:
-    found = agreement(cases)
+@pytest.mark.parametrize("cases", [1, 4])
+def test_what_nothing_can_be_said_of_is_null(cases: int) -> None:
+    found = agreement_of([case(2, 2, 1.0)] * cases)
     assert found["density"]["pearson"] is None
     assert found["class"]["per_mm2_cap"]["kappa"] is None

@@ -29,8 +29,8 @@ def test_a_folds_own_cases_have_no_say(made_up: list[HeldOutCase]) -> None:
 
 
 def test_youdens_rule_is_the_greatest_difference_of_rates(made_up: list[HeldOutCase]) -> None:
-    scores = np.concatenate([case.evaluation.image_level.scores for case in made_up])
-    labels = np.concatenate([case.evaluation.image_level.labels for case in made_up])
+    scores = np.concatenate([case.image_level.scores for case in made_up])
+    labels = np.concatenate([case.image_level.labels for case in made_up])
     assert 0 < labels.sum() < len(labels)
     differences = {at: (scores[labels] >= at).mean() - (scores[~labels] >= at).mean() for at in scores}
     best = max(differences, key=lambda at: (differences[at], at))
