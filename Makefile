@@ -61,7 +61,7 @@ bench-viewer: setup
 	$(BIN)/python -m tests.benchmarks.bench_viewer
 
 bench-train: setup
-	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python -m tests.benchmarks.bench_training
 
 notebooks: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks]"

@@ -6,14 +6,12 @@ Prints tables for people and, last, one line of JSON. Every figure of one table 
 """
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +32,11 @@ from service.second_look import look_again
 from service.slide import open_slide
 from service.stain import density_transform, estimate_stain
 from service.tiling import PATCH_PX, cover
-from service.training.scoring import match
+from service.training.scoring import Points, localise, match
 from service.weights import load_model
-from tests.benchmarks.benchmark_slides import MPP, Mosaic, mitos14_mosaic, repeated_slide, shared_folder
+from tests.benchmarks.benchmark_slides import MITOS14, MPP, Mosaic, mitos14_mosaic, repeated_slide, require_fields
+from tests.benchmarks.measured import seconds
+from tests.benchmarks.printed import machine, table
 from tests.stains import normalise
 
 GFLOP_PER_PATCH = 14.24  # 500 x 500 px; tests/test_network.py counts it
@@ -44,21 +44,21 @@ NAIVE_PATCHES = 24
 SECOND_LOOK = "of it the second look"  # which sees windows, and not the tissue
 ROUNDS = 5
 MODULE = "tests.benchmarks.bench_analysis"
+SIDES_AND_HALOS = (
+    *((1, 112), (2, 112), (4, 112), (1, 0), (2, 0), (4, 0)),
+    *((1, 32), (2, 16), (2, 32), (2, 48), (4, 32)),
+)
 LARGE_MM2 = 50.0  # of tissue: what is larger takes minutes
 
 
 def once(run: Callable[[], object]) -> float:
     """Wall time of one run."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    return seconds(run)[0]
 
 
-def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Print a Markdown table."""
-    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
+def alike(one: Points, other: Points, near_px: float) -> int:
+    """Count the places (n, 2) that both have."""
+    return int(match(one, other, near_px)[0].sum())
 
 
 def matrix_product_gflops(dtype: torch.dtype) -> float:
@@ -94,14 +94,16 @@ def bench_speed(mosaic: Mosaic, detector: Detector) -> dict[str, float]:
         rounds = [{name: contestant() for name, contestant in contestants.items()} for _ in range(ROUNDS)]
     floor = next(iter(contestants))
     work = read_px / PATCH_PX**2 * GFLOP_PER_PATCH
-    rows, ratios = [], {}
+    rows: list[dict[str, str]] = []
+    ratios = {}
     for name in contestants:
         taken = statistics.median(each[name] for each in rounds)
         ratios[name] = statistics.median(each[name] / each[floor] for each in rounds)
-        rate = ["", ""] if name == SECOND_LOOK else [f"{area_mpx / taken:.1f}", f"{work / taken:.0f}"]
-        rows.append([name, f"{taken:.1f}", f"{ratios[name]:.2f}", *rate])
+        rates = {"tissue MP/s": f"{area_mpx / taken:.1f}", "GFLOP/s of the network": f"{work / taken:.0f}"}
+        shown = dict.fromkeys(rates, "") if name == SECOND_LOOK else rates
+        rows.append({"": name, "s": f"{taken:.1f}", "times the floor": f"{ratios[name]:.2f}"} | shown)
     title = f"Speed: {area_mpx:.0f} megapixels of tissue, {detector.backend.name} {detector.backend.precision}"
-    table(title, ["", "s", "times the floor", "tissue MP/s", "GFLOP/s of the network"], rows)
+    table(title, rows)
     return ratios
 
 
@@ -137,53 +139,35 @@ def naive_loop(mosaic: Mosaic) -> None:
 
 def bench_overlap(mosaic: Mosaic, detector: Detector) -> None:
     """What each overlap costs and changes; "differ" counts detections without a partner within 2 um."""
-    runs = []
+    rows: list[dict[str, object]] = []
+    full: tuple[int, Points] | None = None  # pixels that the first one read, and the places that it found
     with open_slide(mosaic.path) as slide:
         plan = Plan.of(slide, detector.card)
         parameters, tissue = plan.parameters, plan.tissue
-        for side, halo in (
-            (1, 112),
-            (2, 112),
-            (4, 112),
-            (1, 0),
-            (2, 0),
-            (4, 0),
-            (1, 32),
-            (2, 16),
-            (2, 32),
-            (2, 48),
-            (4, 32),
-        ):
+        for side, halo in SIDES_AND_HALOS:
             tiles = list(cover(parameters.lattice, None, tissue.touches, side, halo))
             started = time.perf_counter()
-            found = detector.run(slide, replace(plan, tiles=tiles))
+            answers = detector.run(slide, replace(plan, tiles=tiles))
             taken = time.perf_counter() - started
             read_px = sum(tile.read.width * tile.read.height for tile in tiles)
-            comparable, _ = calibrated(found, plan.sections, detector.card.calibration)
-            figures = find_mitotic_figures(comparable, detector.card.threshold, parameters.mpp)
-            runs.append((side, halo, read_px, taken, figures))
-    full = runs[0]
-    rows = []
-    for side, halo, read_px, taken, figures in runs:
-        alone = len(figures) + len(full[4]) - 2 * int(match(places(figures), places(full[4]), 2 / MPP)[0].sum())
-        true = int(match(places(figures), mosaic.mitoses, 7.5 / MPP)[0].sum())
-        f1 = 2 * true / (len(figures) + len(mosaic.mitoses))
-        rows.append(
-            [
-                f"{side} x {side}",
-                str(halo),
-                f"{read_px / full[2]:.2f}",
-                f"{taken:.1f}",
-                str(len(figures)),
-                str(alone),
-                f"{f1:.3f}",
-            ]
-        )
-    header = ["patches per tile", "halo px", "pixels read, of the first row", "s", "detections", "differ", "F1"]
-    table(f"Overlap: {len(mosaic.mitoses)} mitoses in 64 fields, threshold {detector.card.threshold}", header, rows)
+            comparable, _ = calibrated(answers, plan.sections, detector.card.calibration)
+            found = places(find_mitotic_figures(comparable, detector.card.threshold, parameters.mpp))
+            full_px, first = full = full or (read_px, found)
+            rows.append(
+                {
+                    "patches per tile": f"{side} x {side}",
+                    "halo px": halo,
+                    "pixels read, of the first row": f"{read_px / full_px:.2f}",
+                    "s": f"{taken:.1f}",
+                    "detections": len(found),
+                    "differ": len(found) + len(first) - 2 * alike(found, first, 2 / MPP),
+                    "F1": f"{localise(found, mosaic.mitoses, 7.5 / MPP).f1:.3f}",
+                }
+            )
+    table(f"Overlap: {len(mosaic.mitoses)} mitoses in 64 fields, threshold {detector.card.threshold}", rows)
 
 
-def places(figures: Sequence[MitoticFigure | Detection]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def places(figures: Iterable[MitoticFigure | Detection]) -> Points:
     """Centroids (n, 2) in level-0 px."""
     return np.array([(figure.x, figure.y) for figure in figures]).reshape(-1, 2)
 
@@ -195,20 +179,17 @@ def bench_growth(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder:
         path = repeated_slide(folder / f"{size}.tif", size, tissue, field)
         outcome = subprocess.run([sys.executable, "-m", MODULE, str(path)], capture_output=True, text=True, check=True)
         facts = json.loads(outcome.stdout)
-        map_mib = (size / 16) ** 2 * 4 / 2**20
-        rate = facts["seconds"] / facts["tissue_mm2"]
         rows.append(
-            [
-                f"{size:,}",
-                f"{facts['tissue_mm2']:.2f}",
-                f"{facts['seconds']:.1f}",
-                f"{rate:.2f}",
-                f"{facts['peak_mib']:.0f}",
-                f"{map_mib:.0f}",
-            ]
+            {
+                "slide side, px": f"{size:,}",
+                "tissue mm2": f"{facts['tissue_mm2']:.2f}",
+                "s": f"{facts['seconds']:.1f}",
+                "s per mm2": f"{facts['seconds'] / facts['tissue_mm2']:.2f}",
+                "peak MiB over imports": f"{facts['peak_mib']:.0f}",
+                "of it the map": f"{(size / 16) ** 2 * 4 / 2**20:.0f}",
+            }
         )
-    header = ["slide side, px", "tissue mm2", "s", "s per mm2", "peak MiB over imports", "of it the map"]
-    table("Growth with tissue (first three rows) and with the slide (last three)", header, rows)
+    table("Growth with tissue (first three rows) and with the slide (last three)", rows)
 
 
 def bench_quality(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder: Path, detector: Detector) -> None:
@@ -217,19 +198,13 @@ def bench_quality(field: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], folder
     for size, tissue in ((4096, 4096), (8192, 8192), (60000, 8192), (60000, 57344)):
         with open_slide(repeated_slide(folder / "quality.tif", size, tissue, field)) as slide:
             assess_quality(slide)  # the first run of each does not count
-            quality_s = min(cpu_seconds(lambda: assess_quality(slide)) for _ in range(3))
+            quality_s = min(seconds(lambda: assess_quality(slide))[1] for _ in range(3))
             examined_mm2 = assess_quality(slide).examinable.area_mm2()
-            analysis_s = cpu_seconds(lambda: analyze(slide, detector)) if examined_mm2 < LARGE_MM2 else None
-        part = [f"{analysis_s:.1f}", f"{quality_s / analysis_s:.1%}"] if analysis_s else ["", ""]
-        rows.append([f"{size:,}", f"{examined_mm2:.2f}", f"{quality_s:.2f}", *part])
-    table("Slide quality", ["slide side, px", "tissue mm2", "CPU s", "of the analysis, CPU s", "share"], rows)
-
-
-def cpu_seconds(run: Callable[[], object]) -> float:
-    """CPU time of one run, of all threads."""
-    started = time.process_time()
-    run()
-    return time.process_time() - started
+            analysis_s = seconds(lambda: analyze(slide, detector))[1] if examined_mm2 < LARGE_MM2 else None
+        own = {"slide side, px": f"{size:,}", "tissue mm2": f"{examined_mm2:.2f}", "CPU s": f"{quality_s:.2f}"}
+        part = (f"{analysis_s:.1f}", f"{quality_s / analysis_s:.1%}") if analysis_s else ("", "")
+        rows.append(own | dict(zip(("of the analysis, CPU s", "share"), part, strict=True)))
+    table("Slide quality", rows)
 
 
 def peak_mib() -> float:
@@ -249,19 +224,17 @@ def measure_one(path: str) -> None:
 
 def main() -> None:
     """Run everything on the mosaic."""
-    shared = shared_folder()
+    require_fields()
     detector = Detector.load()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    print(machine())
     gflops = {str(dtype)[6:]: matrix_product_gflops(dtype) for dtype in (torch.float32, torch.bfloat16)}
     print("matrix product: " + ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in gflops.items()))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mosaic = mitos14_mosaic(shared, folder / "mosaic.tif")
-        speed = bench_speed(mitos14_mosaic(shared, folder / "small.tif", fields=16), detector)
+        mosaic = mitos14_mosaic(folder / "mosaic.tif")
+        speed = bench_speed(mitos14_mosaic(folder / "small.tif", fields=16), detector)
         bench_overlap(mosaic, detector)
-        field = Image.open(next((shared / "data/mitos14/images").glob("*.jpg"))).convert("RGB")
+        field = Image.open(next((MITOS14 / "images").glob("*.jpg"))).convert("RGB")
         bench_growth(np.asarray(field), folder)
         bench_quality(np.asarray(field), folder, detector)
     print(json.dumps({"matrix_product_gflops": gflops, **speed}))

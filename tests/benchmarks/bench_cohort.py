@@ -7,18 +7,17 @@ and the largest memory of any of its processes with a quarter of the slides and 
 """
 
 import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from PIL import Image
 
-from tests.benchmarks.bench_analysis import table
+from tests.benchmarks.measured import measure
+from tests.benchmarks.printed import table
 from tests.drawn import SECTION_PX, drawn_section
+
+MOST_S = 3600.0
 
 
 def draw(folder: Path, slides: int, side_px: int) -> None:
@@ -29,35 +28,31 @@ def draw(folder: Path, slides: int, side_px: int) -> None:
         Image.fromarray(pixels[y : y + side_px, x : x + side_px]).save(folder / f"{number:04}.png")
 
 
-def run(slides: list[Path], jobs: int) -> tuple[float, float]:
+def run(slides: list[Path], jobs: int) -> dict[str, float]:
     """Give the seconds of the command, and the most memory (MB) that a process of it has had."""
     with tempfile.TemporaryDirectory() as out:
         (Path(out) / "slides.csv").write_text("path,mpp\n" + "".join(f"{slide},0.25\n" for slide in slides))
         command = [sys.executable, "-m", "service", "analyze", f"{out}/slides.csv", "--out", f"{out}/reports"]
-        started = time.perf_counter()
-        process = subprocess.Popen([*command, "--table", f"{out}/cohort.csv", "--jobs", str(jobs)])
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        assert status == 0
-        return seconds, max(used.ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+        found = measure([*command, "--table", f"{out}/cohort.csv", "--jobs", str(jobs)], MOST_S)
+        return {"seconds": round(found["wall_s"], 2), "mb": round(found["peak_mib"])}
 
 
 def main() -> None:
     """Draw, run, print."""
     slides, side_px = (int(each) for each in (*sys.argv[1:], *("40", "1000")[len(sys.argv) - 1 :]))
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder), slides, side_px)
         paths = sorted(Path(folder).iterdir())
-        _, quarter_mb = run(paths[: slides // 4], 1)
-        for jobs in (1, 2):
-            seconds, mb = run(paths, jobs)
-            found[f"jobs {jobs}"] = {"seconds": round(seconds, 2), "mb": round(mb)}
-    ratio = found["jobs 1"]["seconds"] / found["jobs 2"]["seconds"]
-    rows = [[name, f"{each['seconds']:.1f}", f"{each['mb']:.0f}"] for name, each in found.items()]
-    table(f"{slides} slides of {side_px} px", ["", "seconds", "largest process, MB"], rows)
-    print(f"two jobs are {ratio:.2f} times as fast as one; a quarter of the slides took {quarter_mb:.0f} MB")
-    print(json.dumps(found | {"ratio": round(ratio, 2), "quarter_mb": round(quarter_mb)}))
+        quarter_mb = run(paths[: slides // 4], 1)["mb"]
+        found = {f"jobs {jobs}": run(paths, jobs) for jobs in (1, 2)}
+    ratio = round(found["jobs 1"]["seconds"] / found["jobs 2"]["seconds"], 2)
+    header = ("", "seconds", "largest process, MB")
+    table(
+        f"{slides} slides of {side_px} px",
+        [dict(zip(header, (name, *each.values()), strict=True)) for name, each in found.items()],
+    )
+    print(f"two jobs are {ratio:.2f} times as fast as one; a quarter of the slides took {quarter_mb} MB")
+    print(json.dumps(found | {"ratio": ratio, "quarter_mb": quarter_mb}))
 
 
 if __name__ == "__main__":

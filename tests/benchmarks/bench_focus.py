@@ -21,9 +21,9 @@ from service.inference import Detector
 from service.mitotic_figures import MitoticFigure, find_mitotic_figures
 from service.plan import Plan
 from service.slide import Rgb, open_slide
-from service.training.scoring import match
-from tests.benchmarks.bench_analysis import places, table
-from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, shared_folder
+from tests.benchmarks.bench_analysis import alike, places
+from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, require_fields
+from tests.benchmarks.printed import table
 
 FIELDS = 36
 SIGMAS_UM = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -45,14 +45,14 @@ def found_on(path: Path, detector: Detector, plan: Plan, shifts: list[float]) ->
 
 def main() -> None:
     """Blur a mosaic more and more."""
-    shared = shared_folder()
+    require_fields()
     detector = Detector.load()
     calibration = detector.card.calibration
     if calibration is None:
         sys.exit("needs a model whose scores are calibrated")
     rows, facts = [], []
     with tempfile.TemporaryDirectory() as name:
-        mosaic = mitos14_mosaic(shared, Path(name) / "sharp.tif", FIELDS)
+        mosaic = mitos14_mosaic(Path(name) / "sharp.tif", FIELDS)
         pixels = tifffile.imread(mosaic.path, key=0)
         with open_slide(mosaic.path) as slide:
             plan = Plan.of(slide, detector.card)
@@ -63,28 +63,24 @@ def main() -> None:
             path = Path(name) / "blurred.tif"
             tifffile.imwrite(path, blurred(pixels, sigma_um), photometric="rgb", tile=(256, 256))
             found = places(found_on(path, detector, plan, shifts))
-            kept = int(match(found, sharp, NEAR_PX)[0].sum()) / len(sharp)
-            true = int(match(found, mosaic.mitoses, NEAR_PX)[0].sum()) / len(mosaic.mitoses)
+            kept = alike(found, sharp, NEAR_PX) / len(sharp)
+            true = alike(found, mosaic.mitoses, NEAR_PX) / len(mosaic.mitoses)
             with open_slide(path, mpp=MPP) as slide:
                 measured = np.array(blur_of_cells(slide, plan.tissue))
                 mask = find_blurred(slide, plan.tissue)
             left_out = float(plan.tissue.coverage[mask].sum() / plan.tissue.coverage.sum())
             low, middle, high = np.percentile(measured, (2, 50, 98))
-            spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            rows.append([f"{sigma_um:g}", f"{kept:.2f}", f"{true:.2f}", spread, f"{left_out:.1%}"])
+            rows.append(
+                {
+                    "blur, sigma in um": f"{sigma_um:g}",
+                    "sharp detections still found": f"{kept:.2f}",
+                    "recall": f"{true:.2f}",
+                    "measure (2 to 98 %)": f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                    "called out of focus": f"{left_out:.1%}",
+                }
+            )
             facts.append({"sigma_um": sigma_um, "kept": kept, "recall": true, "measure": middle, "left_out": left_out})
-    header = [
-        "blur, sigma in um",
-        "sharp detections still found",
-        "recall",
-        "measure (2 to 98 %)",
-        "called out of focus",
-    ]
-    table(
-        f"{len(mosaic.mitoses)} mitoses in {FIELDS} fields; out of focus above {NOT_EXAMINABLE}",
-        header,
-        rows,
-    )
+    table(f"{len(mosaic.mitoses)} mitoses in {FIELDS} fields; out of focus above {NOT_EXAMINABLE}", rows)
     print(json.dumps(facts))
 
 

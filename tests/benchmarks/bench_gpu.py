@@ -7,12 +7,9 @@ Prints tables for people and, last, one line of JSON.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +29,10 @@ from service.sample import draw_sample_slide
 from service.slide import Box, Rgb, Slide, open_slide
 from service.torch_backend import TorchDevice
 from service.weights import load_model
-from tests.benchmarks.bench_analysis import GFLOP_PER_PATCH, table
-from tests.benchmarks.benchmark_slides import repeated_slide
+from tests.benchmarks.bench_analysis import GFLOP_PER_PATCH
+from tests.benchmarks.benchmark_slides import MITOS14, repeated_slide
+from tests.benchmarks.measured import seconds
+from tests.benchmarks.printed import machine, table
 
 SLIDE_PX, TISSUE_PX = 60_000, 57_344  # 3 gigapixels of tissue
 MPP = 0.25
@@ -45,9 +44,9 @@ FIGURES_PER_MM2 = 5
 
 def a_field() -> tuple[Rgb, str]:
     """Pixels (1280, 1536, 3) to repeat: of a real field, where there is one beside the repository."""
-    images = Path(__file__).parents[3] / "shared/data/mitos14/images"
-    if images.is_dir():
-        return np.asarray(Image.open(min(images.glob("H03*.jpg"))).convert("RGB"))[:1280, :1536], "a real field"
+    if MITOS14.is_dir():
+        first = min((MITOS14 / "images").glob("H03*.jpg"))
+        return np.asarray(Image.open(first).convert("RGB"))[:1280, :1536], "a real field"
     with tempfile.TemporaryDirectory() as folder:
         sample = draw_sample_slide(Path(folder) / "sample.tif", width=3000, height=3000)
         with open_slide(sample.path) as slide:
@@ -57,13 +56,6 @@ def a_field() -> tuple[Rgb, str]:
 def opened(path: Path) -> Slide:
     """Open the slide as one of the model's own resolution."""
     return open_slide(path, mpp=MPP)
-
-
-def seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that one run takes, and CPU seconds of all its threads."""
-    started, used = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - started, time.process_time() - used
 
 
 def count_figures(plan: Plan, detector: Detector) -> None:
@@ -118,17 +110,19 @@ def measure(path: Path, plan: Plan, detector: Detector, plan_s: float) -> dict[s
             taken_s, used_s = seconds(lambda slide=slide: detector.run(slide, plan))  # type: ignore[misc]
         busy, whole_s = device.busy_share(), plan_s + after_s + taken_s
         tflops = read_px * GFLOP_PER_PX / 1e3 / taken_s / busy
-        rate = tissue_px / taken_s / 1e6
         rows.append(
-            [
-                str(readers),
-                *(f"{busy:.0%}", f"{rate:,.0f}", f"{tflops:.0f}", f"{used_s / taken_s:.1f}"),
-                *(f"{taken_s:.1f}", f"{whole_s:.1f}"),
-            ]
+            {
+                "readers": readers,
+                "busy": f"{busy:.0%}",
+                "tissue, MP/s": f"{tissue_px / taken_s / 1e6:,.0f}",
+                "TFLOP/s while busy": f"{tflops:.0f}",
+                "cores used": f"{used_s / taken_s:.1f}",
+                "network, s": f"{taken_s:.1f}",
+                "whole, s": f"{whole_s:.1f}",
+            }
         )
         facts |= {f"busy_with_{readers}_readers": busy, f"seconds_with_{readers}_readers": whole_s}
-    header = ["readers", "busy", "tissue, MP/s", "TFLOP/s while busy", "cores used", "network, s", "whole, s"]
-    table(f"Measured: {tissue_px / 1e9:.2f} gigapixels of tissue, batches of {device.batch}", header, rows)
+    table(f"Measured: {tissue_px / 1e9:.2f} gigapixels of tissue, batches of {device.batch}", rows)
     peak = torch.cuda.max_memory_allocated() / 2**30
     print(f"\nmost memory of the device in use: {peak:.1f} GiB")
     return facts | {"device_gib": peak}
@@ -140,9 +134,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("needs a CUDA device; docs/performance.md has what one gave")
     field, what = a_field()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    print(machine())
     print(f"{SLIDE_PX:,} x {SLIDE_PX:,} px in JPEG tiles of 256 px, {TISSUE_PX:,} squared of {what}, {MPP} um")
     print(f"goal: 3 gigapixels of tissue in {GOAL_S:.0f} s, and the device busy for {GOAL_BUSY:.0%} of the time")
     detector = Detector.load(device="cuda")

@@ -10,10 +10,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,7 +23,7 @@ from PIL import Image
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
 from service.tiling import PATCH_PX
-from tests.benchmarks.measured import cpu_s
+from tests.benchmarks.measured import cpu_s, seconds
 from tests.integration.running import Running
 
 ONE_BY_ONE, AT_ONCE, CLIENTS = 40, 200, 20
@@ -85,17 +85,12 @@ def measure(post: Post, pid: int, contents: Iterator[bytes]) -> dict[str, float]
     """One client, then many; CPU time is that of all processes, while one client is served."""
     for _ in range(3):
         post(next(contents))
-    times, used = [], cpu_s(pid)
-    for _ in range(ONE_BY_ONE):
-        content, started = next(contents), time.perf_counter()
-        post(content)
-        times.append(time.perf_counter() - started)
+    used = cpu_s(pid)
+    times = [seconds(partial(post, next(contents)))[0] for _ in range(ONE_BY_ONE)]
     cpu_ms = 1000 * (cpu_s(pid) - used) / ONE_BY_ONE
     many = [next(contents) for _ in range(AT_ONCE)]
-    started = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(post, many))
-    per_s = AT_ONCE / (time.perf_counter() - started)
+        per_s = AT_ONCE / seconds(lambda: list(pool.map(post, many)))[0]
     return {"p50_ms": 1000 * float(np.median(times)), "cpu_ms": cpu_ms, "per_s": per_s}
 
 

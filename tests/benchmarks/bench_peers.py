@@ -10,8 +10,6 @@ stain matrix, which only the service estimates for itself. Prints a table for pe
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,12 +29,12 @@ from service.plan import Plan
 from service.sample import draw_sample_slide
 from service.slide import open_slide
 from service.torch_backend import PatchNetwork
-from service.training.scoring import match
 from service.weights import Model, load_model
-from tests.benchmarks.bench_analysis import table
-from tests.benchmarks.benchmark_slides import mitos14_mosaic
+from tests.benchmarks.bench_analysis import alike
+from tests.benchmarks.benchmark_slides import MITOS14, mitos14_mosaic
 from tests.benchmarks.measured import Failed, measure
 from tests.benchmarks.peers.job import Job
+from tests.benchmarks.printed import machine, table
 
 OURS = "this service"
 LOOP = "OpenSlide and OpenVINO, a loop"
@@ -44,6 +42,8 @@ FIELDS = (1, 7, 29)  # 2, 17 and 72 megapixels
 SAME_PX = 30.0  # between two detections of one mitosis
 INSTALL_S = RUN_S = 600.0
 PEERS = Path(__file__).parent / "peers"
+COLUMNS = ("slide", "", "s (of ours)", "CPU s (of ours)", "peak MiB", "detections", "as ours", "note")
+EMPTY = dict.fromkeys(COLUMNS, "")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def compared(own: dict[str, Any], ours: dict[str, Any]) -> dict[str, int]:
     places, others = (
         np.array([(each["x"], each["y"]) for each in of["detections"]]).reshape(-1, 2) for of in (own, ours)
     )
-    return {"detections": len(places), "same": int(match(places, others, SAME_PX)[0].sum())}
+    return {"detections": len(places), "same": alike(places, others, SAME_PX)}
 
 
 def summary(own: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, float]:
@@ -199,27 +199,27 @@ def summary(own: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[s
     return medians | ratios
 
 
-def rows(slide: str, figures: dict[str, Any]) -> list[list[str]]:
+def rows(slide: str, figures: dict[str, Any]) -> list[dict[str, str]]:
     """Write a slide's lines of the table."""
     lines = []
     for name, of in figures.items():
         if "failed" in of:
-            lines.append([slide, name, *[""] * 5, of["failed"]])
+            lines.append(EMPTY | {"slide": slide, "": name, "note": of["failed"]})
             continue
         wall, cpu = (f"{of[key]:.1f} ({of[f'{key}_ratio']:.2f})" for key in ("wall_s", "cpu_s"))
-        found = [str(of[key]) for key in ("detections", "same")] if "same" in of else ["", ""]
+        found = [str(of.get(key, "")) for key in ("detections", "same")]
         note = f"{of['patches']} patches, no places" if "patches" in of else ""
-        lines.append([slide, name, wall, cpu, f"{of['peak_mib']:.0f}", *found, note])
+        line = (slide, name, wall, cpu, f"{of['peak_mib']:.0f}", *found, note)
+        lines.append(dict(zip(COLUMNS, line, strict=True)))
     return lines
 
 
 def slides(folder: Path, fields: Sequence[int], card: ModelCard) -> dict[str, Path]:
     """Make the slides: mosaics of real fields, or the drawn sample where those are not at hand."""
-    shared = Path(__file__).parents[3] / "shared"
-    if not (shared / "data/mitos14").is_dir():
+    if not MITOS14.is_dir():
         return {"the drawn sample": draw_sample_slide(folder / "sample.tif").path}
     return {
-        f"{count} field{'s'[: count > 1]}": mitos14_mosaic(shared, folder / f"{count}.tif", count, card.mpp).path
+        f"{count} field{'s'[: count > 1]}": mitos14_mosaic(folder / f"{count}.tif", count, card.mpp).path
         for count in fields
     }
 
@@ -231,9 +231,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, nargs="*", default=FIELDS)
     parser.add_argument("--peers", nargs="*", default=[], help="modules of tests/benchmarks/peers; default all")
     asked = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    print(machine())
     with tempfile.TemporaryDirectory() as name:
         folder, model = Path(name), load_model()
         environments = asked.environments or folder / "environments"
@@ -241,7 +239,7 @@ def main() -> None:
         contestants, reasons = commands(folder, environments.resolve(), asked.peers)
         _run([sys.executable, "-m", "service", "export-onnx", model.card.id, "--out", str(folder / "model.onnx")])
         outcome: dict[str, Any] = {}
-        lines: list[list[str]] = []
+        lines: list[dict[str, str]] = []
         for what, path in slides(folder, asked.fields, model.card).items():
             job, tissue_mp = make_job(path, model, folder)
             title = f"{what}, {tissue_mp:.0f} MP of tissue"
@@ -249,9 +247,8 @@ def main() -> None:
                 bench_slide(job, folder, contestants, 1)  # the first run of each does not count: it compiles
             outcome[title] = bench_slide(job, folder, contestants, asked.rounds)
             lines += rows(title, outcome[title])
-        lines += [["", peer, *[""] * 5, f"not installed: {reason}"] for peer, reason in reasons.items()]
-    header = ["slide", "", "s (of ours)", "CPU s (of ours)", "peak MiB", "detections", "as ours", "note"]
-    table(f"Beside others, medians of {asked.rounds} rounds", header, lines)
+        lines += [EMPTY | {"": peer, "note": f"not installed: {reason}"} for peer, reason in reasons.items()]
+    table(f"Beside others, medians of {asked.rounds} rounds", lines)
     print(json.dumps(outcome | {"not_installed": reasons}))
 
 

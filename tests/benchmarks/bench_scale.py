@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from service.store.settings import load_settings
 from service.store.slides import forget_slides, list_slides
 from service.store.storage import Storage
 from service.store.work_list import find_page
-from tests.benchmarks.bench_analysis import table as table_of
+from tests.benchmarks import printed
+from tests.benchmarks.measured import seconds
 from tests.deployment.stack import postgres
 
 SIZES = (2_000, 200_000)
@@ -137,30 +138,14 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
     }
 
 
-def best_ms(question: Callable[[], object]) -> float:
-    """The best of three tries."""
-    tries = []
-    for _ in range(3):
-        started = time.perf_counter()
-        question()
-        tries.append(1000 * (time.perf_counter() - started))
-    return round(min(tries), 2)
-
-
 @contextmanager
 def databases() -> Iterator[dict[str, Callable[[str], Any]]]:
     """URLs of new databases by name."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         found: dict[str, Callable[[str], Any]] = {"SQLite": lambda name: f"sqlite:///{folder}/{name}.sqlite3"}
-        server = None
         with suppress(Exception):  # whatever keeps it from starting here
-            server = postgres().__enter__()
-            found["PostgreSQL"] = server.create
-        try:
-            yield found
-        finally:
-            if server is not None:
-                server.__exit__(None, None, None)
+            found["PostgreSQL"] = running.enter_context(postgres()).create
+        yield found
 
 
 def main() -> None:
@@ -176,12 +161,13 @@ def main() -> None:
                     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                         connection.exec_driver_sql("ANALYZE")  # as its own autovacuum does in a minute
                 asked = questions(engine, count, folder)
-                found[f"{name} {count:,}"] = {what: best_ms(question) for what, question in asked.items()}
+                found[f"{name} {count:,}"] = {
+                    what: round(1000 * min(seconds(each)[0] for _ in range(3)), 2) for what, each in asked.items()
+                }
                 engine.dispose()
                 shutil.rmtree(folder)
-    columns = list(found)
-    rows = [[what, *(f"{found[column][what]:.1f}" for column in columns)] for what in found[columns[0]]]
-    table_of("Milliseconds by the number of analyses", ["", *columns], rows)
+    rows = [{"": what} | {name: f"{ms[what]:.1f}" for name, ms in found.items()} for what in next(iter(found.values()))]
+    printed.table("Milliseconds by the number of analyses", rows)
     print(json.dumps(found))
 
 

@@ -1,6 +1,6 @@
-"""The service beside the library and its limits: overhead, many clients, two workers, memory while uploading.
+"""The service beside the library and its limits: overhead, many clients, two workers.
 
-    python -m tests.benchmarks.bench_service [overhead] [clients] [workers] [memory]
+    python -m tests.benchmarks.bench_service [overhead] [clients] [workers]
 
 Prints a line for people after each part, and one JSON object at the end.
 """
@@ -10,9 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,14 +25,13 @@ from service.inference import Detector
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
 from tests.benchmarks.benchmark_slides import repeated_slide
+from tests.benchmarks.measured import seconds
 from tests.integration.running import Running
 
 SMALL = {"x": 900, "y": 900, "width": 900, "height": 900}
 ROUNDS = 8
 CLIENTS, SUBMISSIONS = 50, 200
 LARGE_PX = 12288  # of tissue, each way
-UPLOAD_BYTES = 2 << 30
-MIB = 1 << 20
 ASK = """
 import httpx, json, select, sys, time
 with httpx.Client(timeout=60) as http:
@@ -46,12 +44,6 @@ print(json.dumps(waits))
 """
 
 Figures = dict[str, float]
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def stored(service: Running, slide: Path) -> str:
@@ -83,7 +75,7 @@ def bench_overhead(slide: Path, folder: Path) -> Figures:
                 pass
         service.http.get(f"/v1/analyses/{analysis_id}/result").raise_for_status()
 
-    pairs = [(seconds(alone), seconds(through_the_service)) for _ in range(ROUNDS)][1:]
+    pairs = [(seconds(alone)[0], seconds(through_the_service)[0]) for _ in range(ROUNDS)][1:]
     service.stop()
     library_s, service_s = np.median(np.array(pairs), axis=0).tolist()
     print(f"one small region: library {library_s:.2f} s, service {service_s:.2f} s, more {service_s - library_s:.2f} s")
@@ -134,47 +126,12 @@ def bench_workers(slide: Path, folder: Path) -> Figures:
         service.wait_until(partial(lambda service, live: live in service.http.get("/metrics").text, service, live))
         slide_id = stored(service, large)
         service.wait(queued(service.http, slide_id=slide_id, region=SMALL))
-        started = time.perf_counter()
-        service.wait(queued(service.http, slide_id=slide_id, parts=workers), 900)
-        times.append(time.perf_counter() - started)
+        analysis_id = queued(service.http, slide_id=slide_id, parts=workers)
+        times.append(seconds(partial(service.wait, analysis_id, 900))[0])
         service.stop()
     one_s, two_s = times
     print(f"a large slide, a core each: one worker {one_s:.1f} s, two {two_s:.1f} s, {one_s / two_s:.2f} times faster")
     return {"one_s": one_s, "two_s": two_s}
-
-
-def bench_memory(folder: Path) -> Figures:
-    """The gateway's memory while 2 GiB are uploaded, over that at its start."""
-    service = Running(folder).start()
-    before, most, over = resident_mib(service.process.pid), 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not over.wait(0.05):
-            most = max(most, resident_mib(service.process.pid))
-
-    def content() -> Iterator[bytes]:
-        for _ in range(UPLOAD_BYTES // MIB):
-            yield bytes(MIB)
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    started = time.perf_counter()
-    answer = httpx.put(f"{service.http.base_url}/v1/slides/zeros.svs", content=content(), timeout=600)
-    took = time.perf_counter() - started
-    over.set()
-    watching.join()
-    service.stop()
-    print(
-        f"2 GiB uploaded in {took:.1f} s ({answer.json()['code']}: it is no slide): the gateway's memory rose by "
-        f"{most - before:.0f} MiB over {before:.0f}"
-    )
-    return {"start_mib": before, "rise_mib": most - before, "upload_s": took}
-
-
-def resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def main() -> None:
@@ -186,7 +143,6 @@ def main() -> None:
             "overhead": lambda: bench_overhead(slide, folder / "overhead"),
             "clients": lambda: bench_clients(slide, folder / "clients"),
             "workers": lambda: bench_workers(slide, folder / "workers"),
-            "memory": lambda: bench_memory(folder / "memory"),
         }
         figures = {part: run() for part, run in parts.items() if not asked or part in asked}
     print(json.dumps(figures))

@@ -6,7 +6,6 @@ A mosaic of 16 fields of one slide is analysed alone and with something beside i
 the mosaic that have no partner within 7.5 um in the other run. Prints a table for people and, last, one line of JSON.
 """
 
-import csv
 import json
 import sys
 import tempfile
@@ -22,32 +21,20 @@ from service.analysis import analyze
 from service.inference import Detector
 from service.report import Report
 from service.slide import Rgb, open_slide
-from service.training.scoring import RADIUS_UM, match
-from tests.benchmarks.bench_analysis import table
-from tests.benchmarks.benchmark_slides import shared_folder
+from service.training.scoring import RADIUS_UM, Points
+from tests.benchmarks.bench_analysis import alike, places
+from tests.benchmarks.benchmark_slides import DATA, PITCH, require_fields, side_by_side
+from tests.benchmarks.printed import table
 
 MPP = 0.25  # the model's: the fields truly have 0.2274, but resampling would move with the margin
-PITCH = (1664, 1488)  # a field's 1663 x 1485 px, rounded up to the lattice
 GLASS = 243
 GAP_PX = 500  # 0.11 mm between the mosaic and what lies beside it
 SAME_UM = RADIUS_UM  # nearer ones are the same to every count
 
 
-def mosaic(shared: Path) -> Rgb:
-    """Sixteen evenly chosen fields of case H04, four by four."""
-    folder = shared / "data/mitos14"
-    frames = [row["frame"] for row in csv.DictReader((folder / "frames.csv").open()) if row["case"] == "H04"]
-    pixels = np.full((4 * PITCH[1], 4 * PITCH[0], 3), GLASS, np.uint8)
-    for number, frame in enumerate(frames[:: len(frames) // 16][:16]):
-        row, column = divmod(number, 4)
-        field = np.asarray(Image.open(folder / "images" / f"{frame}.jpg").convert("RGB"))
-        pixels[row * PITCH[1] :, column * PITCH[0] :][: field.shape[0], : field.shape[1]] = field
-    return pixels
-
-
-def aperio(shared: Path, height: int) -> Rgb:
+def aperio(height: int) -> Rgb:
     """Three fields of another scanner and laboratory, one above the other."""
-    paths = sorted((shared / "data/icpr2012/images").iterdir())[:3]
+    paths = sorted((DATA / "icpr2012/images").iterdir())[:3]
     return np.concatenate([np.asarray(Image.open(path).convert("RGB"))[:1984] for path in paths])[:height]
 
 
@@ -63,23 +50,20 @@ def strip(colour: tuple[int, int, int], tissue: Rgb, share: float) -> Rgb:
     return np.clip(np.random.default_rng(0).normal(colour, 6, size), 0, 255).astype(np.uint8)
 
 
-def scenes(shared: Path) -> Iterator[tuple[str, Rgb, tuple[int, int]]]:
+def scenes() -> Iterator[tuple[str, Rgb, tuple[int, int]]]:
     """Name, pixels, and where the mosaic's corner (x, y) lies in them."""
-    tissue = mosaic(shared)
+    tissue, _ = side_by_side("H04", 16, GLASS)
     height = tissue.shape[0]
     gap = np.full((height, GAP_PX, 3), GLASS, np.uint8)
     yield "alone", tissue, (0, 0)
     margin = 62 * 16  # the tiles stay where they were on the tissue
-    yield (
-        "glass all round",
-        np.pad(tissue, ((margin, margin), (margin, margin), (0, 0)), constant_values=GLASS),
-        (margin,) * 2,
-    )
+    around = np.pad(tissue, ((margin, margin), (margin, margin), (0, 0)), constant_values=GLASS)
+    yield "glass all round", around, (margin, margin)
     beside = {
         "pen, 2 %": strip((35, 30, 95), tissue, 0.02),
         "pigment, 5 %": strip((140, 90, 50), tissue, 0.05),
         "second section, DAB": ihc(height),
-        "second section, Aperio": aperio(shared, height),
+        "second section, Aperio": aperio(height),
     }
     for name, other in beside.items():
         other = np.pad(other, ((0, height - len(other)), (0, 0), (0, 0)), constant_values=GLASS)
@@ -103,28 +87,29 @@ def analysed(pixels: Rgb, detector: Detector, path: Path) -> Report:
         return analyze(slide, detector)
 
 
-def places(report: Report, corner: tuple[int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def on_mosaic(report: Report, corner: tuple[int, int]) -> Points:
     """Detections on the mosaic, (n, 2), level-0 px from its corner."""
-    found = np.array([(each.x, each.y) for each in report.detections]).reshape(-1, 2) - corner
+    found: Points = places(report.detections) - corner
     return found[((found >= 0) & (found < (4 * PITCH[0], 4 * PITCH[1]))).all(1)]
 
 
 def main() -> None:
     """Analyse all scenes."""
-    shared = shared_folder()
-    detector, rows, facts = Detector.load(), [], {}
+    require_fields()
+    rows: list[dict[str, object]] = []
+    detector, facts = Detector.load(), {}
     alone = None
     with tempfile.TemporaryDirectory() as folder:
-        for name, pixels, corner in scenes(shared):
+        for name, pixels, corner in scenes():
             report = analysed(pixels, detector, Path(folder) / "scene.tif")
-            found = places(report, corner)
+            found = on_mosaic(report, corner)
             alone = found if alone is None else alone
-            same = int(match(found, alone, SAME_UM / MPP)[0].sum())
-            facts[name] = len(found) + len(alone) - 2 * same
+            facts[name] = len(found) + len(alone) - 2 * alike(found, alone, SAME_UM / MPP)
+            row = {"scene": name, "detections": len(found), "changed": facts[name]}
             codes = ", ".join(notice.code for notice in report.warnings)
-            rows.append([name, str(len(found)), str(facts[name]), str(report.tissue.examined_mm2), codes])
-            print(*rows[-1], file=sys.stderr, flush=True)
-    table("What lies beside the tissue", ["scene", "detections", "changed", "examined mm2", "warnings"], rows)
+            rows.append(row | {"examined mm2": report.tissue.examined_mm2, "warnings": codes})
+            print(*rows[-1].values(), file=sys.stderr, flush=True)
+    table("What lies beside the tissue", rows)
     print(json.dumps(facts))
 
 

@@ -12,20 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tifffile
 
 from service.analysis import analyze
 from service.inference import Detector
 from service.slide import Rgb, open_slide
-from service.training.scoring import match
-from tests.benchmarks.bench_analysis import places, table
-from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, shared_folder
+from service.training.scoring import Points
+from tests.benchmarks.bench_analysis import alike, places
+from tests.benchmarks.benchmark_slides import MPP, mitos14_mosaic, require_fields
+from tests.benchmarks.printed import table
 
 FIELDS = 36
 NEAR_PX = 7.5 / MPP
 SHIFT_PX = 5
-Points = npt.NDArray[np.float64]
 Undo = Callable[[Points, int], Points]  # places (n, 2) on the copy, and the original's side, px
 
 COPIES: dict[str, tuple[Callable[[Rgb], Rgb], Undo]] = {
@@ -45,23 +44,22 @@ def found_on(pixels: Rgb, path: Path, detector: Detector) -> Points:
 
 
 def main() -> None:
-    shared = shared_folder()
+    require_fields()
     detector, facts = Detector.load(), {}
     with tempfile.TemporaryDirectory() as name:
-        pixels = tifffile.imread(mitos14_mosaic(shared, Path(name) / "mosaic.tif", FIELDS).path, key=0)
+        pixels = tifffile.imread(mitos14_mosaic(Path(name) / "mosaic.tif", FIELDS).path, key=0)
         side = min(pixels.shape[:2])
         pixels = pixels[:side, :side]
         for look, second in {"one look": None, "as shipped": detector.card.second_look}.items():
             detector.card = detector.card.model_copy(update={"second_look": second})
             upright = found_on(pixels, Path(name) / "upright.tif", detector)
-            rows = []
+            rows: list[dict[str, str | int]] = []
             for copy, (make, undo) in COPIES.items():
                 found = undo(found_on(make(pixels), Path(name) / "copy.tif", detector), side)
-                same = int(match(found, upright, NEAR_PX)[0].sum())
-                rows.append((copy, same, len(upright) - same, len(found) - same))
-            title = f"{look}: {len(upright)} detections on {FIELDS} fields"
-            table(title, ["copy", "kept", "vanished", "new"], [[str(each) for each in row] for row in rows])
-            facts[look] = {"detections": len(upright), "copies": rows}
+                same = alike(found, upright, NEAR_PX)
+                rows.append({"copy": copy, "kept": same, "vanished": len(upright) - same, "new": len(found) - same})
+            table(f"{look}: {len(upright)} detections on {FIELDS} fields", rows)
+            facts[look] = {"detections": len(upright), "copies": [list(row.values()) for row in rows]}
     print(json.dumps(facts))
 
 

@@ -8,13 +8,14 @@ The upload is a small slide with zeros behind it, so that it is accepted. Prints
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 
-from tests.api.slide_app import Gateway, gateway
+from tests.api.slide_app import gateway
+from tests.benchmarks.measured import cpu_s, seconds
+from tests.benchmarks.printed import table
 from tests.slides import draw_tissue, write_svs
 
 MIB = 1 << 20
@@ -66,12 +67,6 @@ WAYS: dict[str, Callable[[httpx.Client, Iterator[bytes], int], None]] = {
 }
 
 
-def processor_s(served: Gateway) -> float:
-    """Seconds of processor time that the gateway has used."""
-    fields = Path(f"/proc/{served.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
 def measure(folder: Path, way: str, mebibytes: int) -> dict[str, float]:
     """One upload to a gateway of its own."""
     slide = write_svs(folder / "slide.svs", draw_tissue(300, 200)).read_bytes()
@@ -85,11 +80,11 @@ def measure(folder: Path, way: str, mebibytes: int) -> dict[str, float]:
         gateway(folder / "data") as served,
         httpx.Client(base_url=served.url, timeout=600, trust_env=False) as http,
     ):
-        before, used, started = served.memory(), processor_s(served), time.perf_counter()
-        WAYS[way](http, pieces(), len(slide) + mebibytes * MIB)
+        before, used = served.memory(), cpu_s(served.process.pid)
+        wall_s, _ = seconds(lambda: WAYS[way](http, pieces(), len(slide) + mebibytes * MIB))
         return {
-            "wall_s": round(time.perf_counter() - started, 1),
-            "processor_s": round(processor_s(served) - used, 1),
+            "wall_s": round(wall_s, 1),
+            "processor_s": round(cpu_s(served.process.pid) - used, 1),
             "memory_at_start_mib": round(before / MIB),
             "rise_mib": round((served.memory("VmHWM") - before) / MIB, 1),
         }
@@ -98,11 +93,10 @@ def measure(folder: Path, way: str, mebibytes: int) -> dict[str, float]:
 def main(mebibytes: int) -> None:
     """Print what each way takes."""
     found = {}
-    print("| way | wall s | processor s | memory at start MiB | rise MiB |\n|---|---|---|---|---|")
     for way in WAYS:
         with tempfile.TemporaryDirectory() as folder:
             found[way] = measure(Path(folder), way, mebibytes)
-        print(f"| {way} | {' | '.join(str(value) for value in found[way].values())} |", flush=True)
+    table(f"{mebibytes} MiB", [{"way": way, **figures} for way, figures in found.items()])
     print(json.dumps({"bench": "uploads", "mebibytes": mebibytes, "ways": found}))
 
 

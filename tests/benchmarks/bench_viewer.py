@@ -23,7 +23,9 @@ from playwright.sync_api import sync_playwright
 from service.intake.deep_zoom import TILE_PX, Pyramid
 from service.sample import draw_sample_slide
 from service.slide import Box, open_slide
+from tests.benchmarks.bench_service import queued, stored
 from tests.benchmarks.benchmark_slides import repeated_slide
+from tests.benchmarks.measured import seconds
 from tests.integration.running import Running
 
 SIDE_PX = 20_000
@@ -52,12 +54,6 @@ def spread(name: str, times_s: list[float]) -> Figures:
     return {f"{name}_{part}_ms": round(float(value), 1) for part, value in figures.items()}
 
 
-def stored(service: Running, slide: Path) -> str:
-    answer = service.http.put(f"/v1/slides/{slide.name}", content=slide.read_bytes())
-    answer.raise_for_status()
-    return str(answer.json()["slide_id"])
-
-
 def looked_at(url: str, slide_id: str, seed: int, tiles: int = TILES) -> list[float]:
     """Seconds for tiles as somebody asks for who zooms and pans: views of 3 x 2 tiles, at random levels and places."""
     picks, pyramid = random.Random(seed), Pyramid(SIDE_PX, SIDE_PX)
@@ -72,9 +68,8 @@ def looked_at(url: str, slide_id: str, seed: int, tiles: int = TILES) -> list[fl
 
         def fetch(tile: tuple[int, int, int]) -> float:
             level, column, row = tile
-            started = time.perf_counter()
-            http.get(f"/v1/slides/{slide_id}/tiles_files/{level}/{column}_{row}.jpg").raise_for_status()
-            return time.perf_counter() - started
+            url = f"/v1/slides/{slide_id}/tiles_files/{level}/{column}_{row}.jpg"
+            return seconds(lambda: http.get(url).raise_for_status())[0]
 
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             return list(threads.map(fetch, wanted))
@@ -85,8 +80,7 @@ def bench_tiles(service: Running, slide: Path) -> Figures:
     url, slide_id = str(service.http.base_url), stored(service, slide)
     looked_at(url, slide_id, 0, 60)  # the readers' processes start
     figures = spread("idle", looked_at(url, slide_id, 1))
-    answer = service.http.post("/v1/analyses", json={"slide_id": slide_id})
-    analysis_id = answer.json()["id"]
+    analysis_id = queued(service.http, slide_id=slide_id)
     service.wait_until(lambda: service.get(analysis_id)["progress"] > 0, 300)
     figures |= spread("busy", looked_at(url, slide_id, 2))
     assert service.get(analysis_id)["status"] == "running", "the worker was done before the tiles were"
@@ -97,8 +91,7 @@ def bench_tiles(service: Running, slide: Path) -> Figures:
 
 def bench_pan(service: Running, slide: Path) -> Figures:
     """Frames while the mouse drags a slide with 5,000 detections, all of them in sight, and at x10."""
-    answer = service.http.post("/v1/analyses", json={"slide_id": stored(service, slide), "threshold": 0.99})
-    analysis_id = answer.json()["id"]
+    analysis_id = queued(service.http, slide_id=stored(service, slide), threshold=0.99)
     service.wait(analysis_id, 1200)
     mark(service, analysis_id)
     figures: Figures = {}
@@ -154,10 +147,8 @@ def main(parts: list[str]) -> None:
         with open_slide(sample.path) as opened:
             field = opened.read(Box(0, 0, 2048, 2048))
         sides = {"tiles": SIDE_PX, "pan": PAN_PX}
-        service = Running(Path(folder) / "data", requests_per_minute="1000000")
-        service.start(ready=False)
+        service = Running(Path(folder) / "data", requests_per_minute="1000000").start()
         try:
-            service.wait_until(lambda: service.http.get("/readyz").status_code == 200, 300)
             for part, bench in (("tiles", bench_tiles), ("pan", bench_pan)):
                 if not parts or part in parts:
                     side = sides[part]

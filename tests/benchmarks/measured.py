@@ -1,4 +1,4 @@
-"""What a whole process costs: wall and CPU seconds, and the most memory, of it and all that it started.
+"""What a call costs, and a whole process: wall and CPU seconds, and the most memory, of it and all that it started.
 
 The process in between is small, and is there for its size: a process's peak counts that of the one it was forked from.
 """
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 class Failed(Exception):
     """A command that did not do its work: the last line that it wrote to standard error."""
+
+
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """Give the wall seconds of a call, and the CPU seconds of all threads."""
+    started, used = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - started, time.process_time() - used
 
 
 def measure(command: list[str], timeout_s: float) -> dict[str, float]:
