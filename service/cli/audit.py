@@ -1,18 +1,16 @@
 """`mitosis audit`: take the audit log out, and see that nobody has changed it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from service.cli.options import DataDir, command_group
 from service.cli.stores import open_stores, record_command
-
-if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
-    from collections.abc import Iterator
-
-    from service.store.audit import AuditEntry
+from service.errors import AuditBroken
+from service.store.audit import AuditEntry, entries, verify
 
 audit_app = command_group("audit", "Who looked at which result, and who changed what.")
 
@@ -22,8 +20,6 @@ def export_command(
     after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0, data_dir: DataDir = None
 ) -> None:
     """Print the log as JSON lines on standard output, oldest first."""
-    from service.store.audit import entries
-
     (_, engine), number = open_stores(data_dir), after
     for entry in entries(engine, after):
         sys.stdout.write(entry.to_json() + "\n")
@@ -42,17 +38,12 @@ def verify_command(
     data_dir: DataDir = None,
 ) -> None:
     """Check the chain; exit 1 and name the first entry that is not what was written. Prints the last checksum."""
-    from service.store.audit import entries, verify
-
     number, last = verify(_lines(file) if file else entries(open_stores(data_dir)[1]), known)
     typer.echo(last)
     typer.echo(f"{number} entries, unbroken. Keep the last one's checksum elsewhere: --known looks for it.", err=True)
 
 
-def _lines(file: Path) -> "Iterator[AuditEntry]":
-    from service.errors import AuditBroken
-    from service.store.audit import AuditEntry
-
+def _lines(file: Path) -> Iterator[AuditEntry]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:

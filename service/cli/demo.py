@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.activity_report import window_words
 from service.cli.console import check_outputs, stderr, write
 from service.cli.submit import ServiceBar
 from service.errors import InternalError, MitosisError
+from service.report import Report
 
 if TYPE_CHECKING:
     from service.client.client import Client
-    from service.report import Report
 
 START_S = 60.0
 STOP_S = 45.0  # longer than the service gives its own workers
@@ -48,7 +49,7 @@ def demo_command(
     stderr.print(_summary(report), drawn, sep="\n", soft_wrap=True)
 
 
-def _analysed(client: "Client", slide: Path, out: Path) -> "Report":
+def _analysed(client: "Client", slide: Path, out: Path) -> Report:
     with ServiceBar(slide.name) as bar:
         analysis = client.wait(client.submit(path=slide, on_progress=bar.sent).id, bar.now).check()
     write(client.result_bytes(analysis.id, "json"), out / "report.json")
@@ -130,9 +131,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _summary(report: "Report") -> str:
-    from service.activity_report import window_words
-
+def _summary(report: Report) -> str:
     mai = report.mai
     grown = f"; grown until it holds as much tissue: {window_words(mai.grown)}" if mai.grown else ""
     return (

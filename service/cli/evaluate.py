@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -11,13 +11,12 @@ from service.cli.console import tracked
 from service.cli.options import Arithmetic, FieldFolders, FieldMpp, Halo, Model, Precision, Threshold
 from service.errors import FileMissing, ParameterInvalid
 from service.files import make_folder
+from service.inference import Detector
+from service.model_card import DEFAULT_MODEL, models, read_card
 from service.parameters import check_threshold
+from service.training.evaluate import ExaminedField, evaluate, examine, examine_reports
 from service.training.evaluation_report import case_table, summary_sentences, write_evaluation
-from service.training.fields import select_fields
-
-if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command runs
-    from service.training.evaluate import ExaminedField
-    from service.training.fields import Field
+from service.training.fields import Field, select_fields
 
 
 def evaluate_command(
@@ -34,8 +33,6 @@ def evaluate_command(
     precision: Precision = "auto",
 ) -> None:
     """Measure a detector on labelled fields: image level, localisation, calibration; with curves and pictures."""
-    from service.training.evaluate import evaluate
-
     if reports is not None and (model is not None or halo is not None or precision != "auto"):
         raise ParameterInvalid("--reports are scored as they are: give no --model, no --halo and no --precision")
     fields = select_fields(data, mpp or [], cases)
@@ -55,12 +52,8 @@ def evaluate_command(
 
 
 def _from_model(
-    fields: "Sequence[Field]", model: str | None, halo_px: int | None, precision: Arithmetic
-) -> "tuple[list[ExaminedField], dict[str, Any]]":
-    from service.inference import Detector
-    from service.model_card import DEFAULT_MODEL
-    from service.training.evaluate import examine
-
+    fields: Sequence[Field], model: str | None, halo_px: int | None, precision: Arithmetic
+) -> tuple[list[ExaminedField], dict[str, Any]]:
     detector = Detector.load(model or DEFAULT_MODEL, precision=precision)
     card = detector.card
     examined = [examine(field, detector, halo_px=halo_px) for field in tracked(fields, "Fields")]
@@ -69,10 +62,7 @@ def _from_model(
     return examined, about | {"halo_px": halo_px, "precision": detector.backend.precision}
 
 
-def _from_reports(fields: "Sequence[Field]", folder: Path) -> "tuple[list[ExaminedField], dict[str, Any]]":
-    from service.model_card import models, read_card
-    from service.training.evaluate import examine_reports
-
+def _from_reports(fields: Sequence[Field], folder: Path) -> tuple[list[ExaminedField], dict[str, Any]]:
     if not folder.is_dir():
         raise FileMissing(f"{folder}: no such folder")
     examined, reports = examine_reports(fields, folder)

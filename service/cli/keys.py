@@ -6,6 +6,8 @@ import typer
 
 from service.cli.options import DataDir, command_group
 from service.cli.stores import open_stores, record_command
+from service.store import keys
+from service.store.clock import utc
 
 keys_app = command_group("keys", "Bearer keys of the service.")
 
@@ -18,11 +20,9 @@ def create_command(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key; its secret alone goes to standard output, once."""
-    from service.store.keys import create
-
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     _, engine = open_stores(data_dir, new=True)
-    key_id, secret = create(engine, name, tenant, wanted)
+    key_id, secret = keys.create(engine, name, tenant, wanted)
     record_command(engine, tenant, "create_key", key_id, name=name, scopes=wanted)
     typer.echo(secret)
     typer.echo(
@@ -34,13 +34,10 @@ def create_command(
 @keys_app.command("list")
 def list_command(data_dir: DataDir = None) -> None:
     """List all keys, revoked ones too; times are UTC."""
-    from service.store.clock import utc
-    from service.store.keys import list_all
-
     _, engine = open_stores(data_dir)
     line = "{:<16}  {:<20}  {:<16}  {:<18}  {:<16}  {}"
     typer.echo(line.format("ID", "NAME", "TENANT", "SCOPES", "CREATED", "REVOKED").rstrip())
-    for key in list_all(engine):
+    for key in keys.list_all(engine):
         times = utc(key.created_at), utc(key.revoked_at)
         typer.echo(line.format(key.id, key.name, key.tenant, ",".join(sorted(key.scopes)), *times).rstrip())
 
@@ -50,9 +47,7 @@ def revoke_command(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")], data_dir: DataDir = None
 ) -> None:
     """End a key's validity, at once and for good."""
-    from service.store.keys import revoke
-
     _, engine = open_stores(data_dir)
-    revoke(engine, key_id)
+    keys.revoke(engine, key_id)
     record_command(engine, "", "revoke_key", key_id)
     typer.echo(f"Key {key_id} is revoked.", err=True)

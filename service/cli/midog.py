@@ -12,12 +12,17 @@ from typing import Annotated
 
 import typer
 
+from service.analysis import analyze
 from service.cli.analyze import load_detector
 from service.cli.console import progress, write
 from service.cli.options import Device, Model, Mpp, Threshold
 from service.errors import DataInvalid, FileMissing
+from service.export.midog_points import to_midog_points
 from service.files import make_folder, readable
+from service.mitotic_figures import find_mitotic_figures
 from service.model_card import DEFAULT_MODEL
+from service.parameters import AnalysisOptions
+from service.probability_map import ProbabilityMap
 from service.slide import open_slide
 
 IMAGES = "images/histopathology-roi-cropout"
@@ -35,18 +40,13 @@ def midog_command(
     device: Device = "auto",
 ) -> None:
     """Find the mitoses of a challenge's image, as the container of a MIDOG challenge does: --input to --output."""
-    from service.analysis import analyze
-    from service.export.midog_points import to_midog_points
-    from service.mitotic_figures import find_mitotic_figures
-    from service.probability_map import ProbabilityMap
-
     path = image_of(input_folder)
     make_folder(output_folder)
     detector = load_detector(model or DEFAULT_MODEL, device)
     with tempfile.TemporaryDirectory() as folder, open_slide(path, mpp=mpp) as slide, progress(slide.name) as bar:
         saved = Path(folder) / "map.npz"
-        asked = {"threshold": threshold, "any_stain": True}  # what the challenge sends is tissue
-        report = analyze(slide, detector, map_file=saved, on_progress=bar, **asked)  # type: ignore[arg-type]
+        asked = AnalysisOptions(threshold=threshold, any_stain=True)  # what the challenge sends is tissue
+        report = analyze(slide, detector, map_file=saved, on_progress=bar, **asked)
         found = find_mitotic_figures(ProbabilityMap.load(saved), LEAST, report.slide.mpp)
     others = [figure for figure in found if figure.score < report.model.threshold]
     write(to_midog_points(report.detections, others, report.slide.mpp), output_folder / OUTPUT)

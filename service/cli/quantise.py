@@ -10,6 +10,12 @@ from rich.console import Console
 from service.cli.console import tracked
 from service.cli.options import FieldFolders, FieldMpp, Model
 from service.errors import ParameterInvalid
+from service.inference import Detector
+from service.model_card import DEFAULT_MODEL, Int8, add_to_card, find_model
+from service.training.evaluate import examine
+from service.training.evaluation_report import figures_table, shown
+from service.training.fields import select_fields
+from service.weights import load_model
 
 
 def quantise_command(
@@ -20,13 +26,7 @@ def quantise_command(
     write: Annotated[bool, typer.Option("--write", help="Keep the ranges, and the outcome, in the card.")] = False,
 ) -> None:
     """Measure a model's ranges for int8 on every other field, and compare what it finds on the others."""
-    from service.inference import Detector
-    from service.model_card import DEFAULT_MODEL, Int8, add_to_card, find_model
-    from service.training.evaluate import examine
-    from service.training.evaluation_report import figures_table, shown
-    from service.training.fields import select_fields
     from service.training.quantisation import Comparison, measured_ranges, speed_ratio, tiles_of
-    from service.weights import load_model
 
     folder = find_model(model or DEFAULT_MODEL)
     loaded, fields = load_model(folder), select_fields(data, mpp or [], None)

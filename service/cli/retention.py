@@ -1,11 +1,15 @@
 """`mitosis retention`: what is deleted because it is old, and a person's word where the service does not dare to."""
 
+import time
 from typing import Annotated
 
 import typer
 
 from service.cli.options import DataDir, command_group
 from service.cli.stores import open_stores, record_command
+from service.store.clock import utc
+from service.store.database import reading
+from service.store.retention import Limits, allow, due, state
 
 retention_app = command_group("retention", "What is deleted because it is old.")
 
@@ -13,12 +17,6 @@ retention_app = command_group("retention", "What is deleted because it is old.")
 @retention_app.command("show")
 def show_command(data_dir: DataDir = None) -> None:
     """Show what is old by now, when something was deleted last, and why it is refused (exit 1); times are UTC."""
-    import time
-
-    from service.store.clock import utc
-    from service.store.database import reading
-    from service.store.retention import Limits, due, state
-
     settings, engine = open_stores(data_dir)
     now = time.time()
     with reading(engine) as connection:
@@ -41,8 +39,6 @@ def go_on_command(
     data_dir: DataDir = None,
 ) -> None:
     """Let the next round delete what is old, though the last one was refused."""
-    from service.store.retention import allow
-
     _, engine = open_stores(data_dir)
     refused = allow(engine)
     record_command(engine, "", "allow_retention", "", name=name, reason=reason, refused=refused)

@@ -8,6 +8,7 @@ import typer
 from service.cli.options import Model
 from service.errors import ParameterInvalid
 from service.files import keep_private
+from service.store.settings import load_settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on; beyond loopback only with keys.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
@@ -25,7 +26,6 @@ def serve_command(
 ) -> None:
     """Serve everything from one command: gateway, workers, and an embedded broker."""
     from service.cli.supervisor import serve_all
-    from service.store.settings import load_settings
 
     serve_all(load_settings(data_dir=data_dir, model=model, device=device), host, port, workers)
 
@@ -37,7 +37,6 @@ def api_command(host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir =
     from service.api.server import serve
     from service.store.database import open_database
     from service.store.logs import set_up_logs
-    from service.store.settings import load_settings
 
     settings = load_settings(data_dir=data_dir, model=model)
     if not settings.broker_url:
@@ -55,7 +54,6 @@ def worker_command(
     with_parent: Annotated[Optional[int], typer.Option(metavar="PID", help="End when this parent does.")] = None,
 ) -> None:
     """Run one worker: one slide at a time, on one device."""
-    from service.store.settings import load_settings
     from service.worker.process import run_worker
 
     raise typer.Exit(run_worker(load_settings(data_dir=data_dir, model=model, device=device), with_parent))

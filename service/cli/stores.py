@@ -2,24 +2,23 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sqlalchemy import Engine, make_url
+
+from service.errors import SettingsInvalid
 from service.files import keep_private
+from service.store.audit import record
+from service.store.database import open_database, reading
+from service.store.migrations import revision_of
+from service.store.settings import Settings, load_settings
 
-if TYPE_CHECKING:  # the database is imported when a command runs, not when its help is shown
-    from sqlalchemy import Engine
 
-    from service.store.settings import Settings
-
-
-def open_stores(data_dir: Path | None, *, migrate: bool = True, new: bool = False) -> "tuple[Settings, Engine]":
+def open_stores(data_dir: Path | None, *, migrate: bool = True, new: bool = False) -> tuple[Settings, Engine]:
     """Load the settings and open the database that they name; only if `new`, one is made where there is none.
 
     Raises SettingsInvalid where there is none, and as `open_database`.
     """
-    from service.store.database import open_database
-    from service.store.settings import load_settings
-
     keep_private()
     settings = load_settings(data_dir=data_dir)
     if not new:
@@ -27,14 +26,8 @@ def open_stores(data_dir: Path | None, *, migrate: bool = True, new: bool = Fals
     return settings, open_database(settings.database, migrate=migrate)
 
 
-def _require_database(settings: "Settings") -> None:
+def _require_database(settings: Settings) -> None:
     """Refuse a database that no service has used: whoever asks it in another folder would hear that all is well."""
-    from sqlalchemy import make_url
-
-    from service.errors import SettingsInvalid
-    from service.store.database import open_database, reading
-    from service.store.migrations import revision_of
-
     embedded = settings.data_dir / "jobs.sqlite3"
     found = bool(settings.database_url) or embedded.exists()
     if found:
@@ -49,8 +42,11 @@ def _require_database(settings: "Settings") -> None:
         raise SettingsInvalid(f"no service has used {where}; --data-dir or MITOSIS_DATABASE_URL names the one meant")
 
 
-def record_command(engine: "Engine", tenant: str, action: str, about: str, **detail: Any) -> None:
+def record_command(engine: Engine, tenant: str, action: str, about: str, **detail: Any) -> None:
     """Enter into the audit log what the user of this command line has done."""
-    from service.store.audit import record
+    record(engine, tenant, command_line_user(), action, about, **detail)
 
-    record(engine, tenant, f"command line, uid {os.getuid()}", action, about, **detail)
+
+def command_line_user() -> str:
+    """Name the user of this command line, as the audit log does."""
+    return f"command line, uid {os.getuid()}"

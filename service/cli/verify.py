@@ -9,6 +9,13 @@ from service.cli.console import progress
 from service.cli.options import DataDir
 from service.cli.stores import open_stores, record_command
 from service.errors import ParameterInvalid
+from service.hosts import guard_urls, listed_hosts
+from service.store.data_directory import require_mark
+from service.store.logs import set_up_logs
+from service.store.results import check_all
+from service.store.slides import check_slides
+from service.store.storage import Storage
+from service.worker.verification import verify
 
 MAX_LINES = 40
 
@@ -35,12 +42,6 @@ def verify_command(
 
 
 def _verify_stored(data_dir: Path | None, slides: bool) -> NoReturn:
-    from service.store.data_directory import require_mark
-    from service.store.logs import set_up_logs
-    from service.store.results import check_all
-    from service.store.slides import check_slides
-    from service.store.storage import Storage
-
     settings, engine = open_stores(data_dir)
     require_mark(engine, settings.data_dir)  # in another directory all would be damaged
     set_up_logs("verify")  # to standard error
@@ -65,11 +66,6 @@ def _verify_stored(data_dir: Path | None, slides: bool) -> NoReturn:
 
 
 def _verify(analysis_id: str, data_dir: Path | None) -> NoReturn:
-    from service.hosts import guard_urls, listed_hosts
-    from service.store.logs import set_up_logs
-    from service.store.storage import Storage
-    from service.worker.verification import verify
-
     settings, engine = open_stores(data_dir, migrate=False)
     set_up_logs("verify")  # to standard error
     guard_urls(listed_hosts(settings.uri_hosts))
