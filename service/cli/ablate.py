@@ -10,27 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.cli import train
 from service.cli.options import Device
-from service.cli.train import (
-    Cases,
-    Changes,
-    Data,
-    ImageNet,
-    Mpp,
-    Quiet,
-    Recipe,
-    Threads,
-    TrainingBar,
-    data_facts,
-    read_split,
-    use_threads,
-)
+from service.files import csv_bytes, make_folder, write_whole
 from service.training.evaluation_report import figures_table
+from service.training.fields import Field
 from service.training.recipe import read_recipe
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
     from service.training.ablation import Configuration, Measured
-    from service.training.fields import Field
     from service.training.train import TrainingSetup
 
 TABLE, FIGURE = "table2.csv", "figure3.png"
@@ -48,17 +36,17 @@ COLUMNS = (  # of the printed table: header, and what it shows
 
 
 def ablate_command(
-    data: Data,
+    data: train.Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where table, figure and a folder for each run go.")],
-    validation: Cases,
-    quiet: Quiet = None,
-    recipe: Recipe = None,
-    changes: Changes = None,
-    mpp: Mpp = None,
-    imagenet: ImageNet = None,
+    validation: train.Cases,
+    quiet: train.Quiet = None,
+    recipe: train.Recipe = None,
+    changes: train.Changes = None,
+    mpp: train.Mpp = None,
+    imagenet: train.ImageNet = None,
     only: Annotated[str, typer.Option(metavar="NAMES", help="Only these configurations, by commas.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
-    threads: Threads = 0,
+    threads: train.Threads = 0,
     device: Device = "auto",
 ) -> None:
     """Train and measure the paper's ablations, all with the same budget: Table 2 and Figure 3.
@@ -66,18 +54,17 @@ def ablate_command(
     Settings are those of `mitosis train --print-recipe`; of the recipe's architecture nothing is used, and what makes
     an epoch the best is, unless said otherwise, the AUC: it takes image labels only, and every configuration has one.
     """
-    from service.files import make_folder
     from service.training import ablation
     from service.training.train import TrainingSetup
 
     chosen = ablation.select(only)
     settings = read_recipe(recipe, changes or (), {"select": "auc"})
     quiet = quiet or []
-    split = read_split(data, mpp, validation, quiet)
+    split = train.read_split(data, mpp, validation, quiet)
     make_folder(out)
-    use_threads(threads)
-    with TrainingBar(settings.batch) as bar:
-        setup = TrainingSetup(settings, imagenet, device, resume, data_facts([*data, *quiet]), bar)
+    train.use_threads(threads)
+    with train.TrainingBar(settings.batch) as bar:
+        setup = TrainingSetup(settings, imagenet, device, resume, train.data_facts([*data, *quiet]), bar)
         found = _ablate(split, out, setup, chosen, bar)
     console = Console()
     console.print(measured_table(found))
@@ -88,11 +75,11 @@ def ablate_command(
 
 
 def _ablate(
-    split: "tuple[list[Field], list[Field]]",
+    split: tuple[list[Field], list[Field]],
     out: Path,
     setup: "TrainingSetup",
     chosen: "Sequence[Configuration]",
-    bar: TrainingBar,
+    bar: train.TrainingBar,
 ) -> "list[Measured]":
     """Do all runs; after each, write the table and the figure of those that are done."""
     from service.training.ablation import ablate
@@ -116,7 +103,6 @@ def _ablate(
 
 def write_ablation(out: Path, found: "Sequence[Measured]") -> None:
     """Write table2.csv, and figure3.png if there is a run for it. Raises OutputUnwritable."""
-    from service.files import csv_bytes, write_whole
     from service.training.figures import stages_plot
 
     rows = [as_row(each) for each in found]
@@ -156,7 +142,7 @@ def measured_table(found: "Sequence[Measured]") -> Table:
     return table
 
 
-def _sentences(validation: "Sequence[Field]") -> list[str]:
+def _sentences(validation: Sequence[Field]) -> list[str]:
     from service.training.validation import MOST_CALLED
 
     cases = ", ".join(sorted({field.case for field in validation}))

@@ -7,35 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from service.cli import train
 from service.cli.options import Device
-from service.cli.train import (
-    Changes,
-    Data,
-    ImageNet,
-    Mpp,
-    PrintRecipe,
-    Quiet,
-    Recipe,
-    Threads,
-    TrainingBar,
-    each_mpp,
-    use_threads,
-    warn_of_patients,
-)
 from service.errors import ParameterInvalid
+from service.files import make_folder
+from service.model_card import find_model
+from service.training.crops import Crop, read_crops
+from service.training.fields import Field, read_fields, refuse_copies, refuse_shared_cases
 from service.training.recipe import read_recipe
+from service.training.threshold_rules import try_rules
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
-    from service.training.crops import Crop
     from service.training.cross_validation import Fold
     from service.training.cross_validation_report import Study
-    from service.training.fields import Field
     from service.training.patches import LoadedField
     from service.training.train import TrainingSetup
 
 
 def cross_validate_command(
-    data: Data,
+    data: train.Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report and a folder for each run go.")],
     fold: Annotated[
         Optional[list[str]],
@@ -44,14 +34,14 @@ def cross_validate_command(
     by_laboratory: Annotated[
         bool, typer.Option("--by-laboratory", help="Hold out each laboratory, and the quiet tissue in turn.")
     ] = False,
-    quiet: Quiet = None,
+    quiet: train.Quiet = None,
     crops: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Crops of mitoses: examined in the place of their cases.")
     ] = None,
-    recipe: Recipe = None,
-    changes: Changes = None,
-    mpp: Mpp = None,
-    imagenet: ImageNet = None,
+    recipe: train.Recipe = None,
+    changes: train.Changes = None,
+    mpp: train.Mpp = None,
+    imagenet: train.ImageNet = None,
     start: Annotated[
         Optional[str], typer.Option(metavar="MODEL", help="Go on from it, but in folds of cases that it has seen.")
     ] = None,
@@ -60,17 +50,14 @@ def cross_validate_command(
     data_note: Annotated[str, typer.Option(metavar="TEXT", help="On the data, for the model card.")] = "not stated",
     no_final: Annotated[bool, typer.Option("--no-final", help="Only the report: no final model.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Count the runs in --out, and go on with them.")] = False,
-    threads: Threads = 0,
+    threads: train.Threads = 0,
     device: Device = "auto",
-    print_recipe: PrintRecipe = False,  # noqa: ARG001  its callback has printed it
+    print_recipe: train.PrintRecipe = False,  # noqa: ARG001  its callback has printed it
 ) -> None:
     """Measure a recipe on cases that its networks never saw, choose a threshold, and train the final model.
 
     The settings are those of the recipe; print all of them, with defaults and meanings, by --print-recipe.
     """
-    from service.files import make_folder
-    from service.model_card import find_model
-    from service.training.crops import read_crops
     from service.training.cross_validation import laboratory_folds, plan_folds, refuse_left_behind
     from service.training.cross_validation_report import print_study, write_study
     from service.training.final_model import FINAL, Provenance, card_facts, train_final
@@ -84,7 +71,7 @@ def cross_validate_command(
     if bool(fold) == by_laboratory:
         raise ParameterInvalid("say what is held out: by --fold or by --by-laboratory")
     folds = laboratory_folds(fields, out) if by_laboratory else plan_folds(fields, fold or (), out)
-    warn_of_patients([each.cases for each in folds])
+    train.warn_of_patients([each.cases for each in folds])
     middles = read_crops(crops) if crops else []
     if strange := {crop.case for crop in middles}.difference(*(each.cases for each in folds)):
         what = f"crops of {len(strange)} cases ({min(strange)}, for one)"
@@ -92,8 +79,8 @@ def cross_validate_command(
     if not resume:
         refuse_left_behind([*(each.folder for each in folds), out / FINAL])
     make_folder(out)
-    use_threads(threads)
-    with TrainingBar(settings.batch) as bar:
+    train.use_threads(threads)
+    with train.TrainingBar(settings.batch) as bar:
         loaded = load_fields(fields, settings.mpp, settings.stain, on_progress=bar.loading(len(fields)))
         setup = TrainingSetup(settings, imagenet, device, resume, {"training_data": list(sources)}, bar, begin)
         study = _cross_validate(sources, loaded, folds, setup, bar, middles)
@@ -101,7 +88,7 @@ def cross_validate_command(
     print_study(study)
     if not no_final:
         facts = card_facts(sources, study, Provenance(model_id, licence, data_note))
-        with TrainingBar(settings.batch) as bar:
+        with train.TrainingBar(settings.batch) as bar:
             bar.say(f"{FINAL}, on all {len(study.cases)} cases")
             written.append(train_final(loaded, out, replace(setup, facts=facts, on_progress=bar)))
         write_held_out(study, out / FINAL)
@@ -111,15 +98,13 @@ def cross_validate_command(
 
 def read_sources(
     data: Sequence[Path], mpp: Sequence[float] | None, quiet: Sequence[Path] = ()
-) -> "dict[str, list[Field]]":
+) -> dict[str, list[Field]]:
     """Read the fields of each folder, by its name; quiet tissue says its own um per pixel.
 
     Raises ParameterInvalid, and DataInvalid as `read_fields` does.
     """
-    from service.training.fields import read_fields, refuse_copies, refuse_shared_cases
-
     sources: dict[str, list[Field]] = {}
-    known = [*zip(data, each_mpp(data, mpp), strict=True), *((folder, None) for folder in quiet)]
+    known = [*zip(data, train.each_mpp(data, mpp), strict=True), *((folder, None) for folder in quiet)]
     for number, (folder, own) in enumerate(known):
         name = folder.resolve().name
         if name in sources:
@@ -131,17 +116,16 @@ def read_sources(
 
 
 def _cross_validate(
-    sources: "Mapping[str, Sequence[Field]]",
+    sources: Mapping[str, Sequence[Field]],
     loaded: "Sequence[LoadedField]",
     folds: "Sequence[Fold]",
     setup: "TrainingSetup",
-    bar: TrainingBar,
-    crops: "Sequence[Crop]",
+    bar: train.TrainingBar,
+    crops: Sequence[Crop],
 ) -> "Study":
     """Train and examine all folds, and try every rule for the threshold."""
     from service.training.cross_validation import cross_validate, findings
     from service.training.cross_validation_report import Study
-    from service.training.threshold_rules import try_rules
 
     def announce(fold: "Fold") -> None:
         left_out = [*fold.laboratories, *fold.quiet] if fold.laboratories else fold.cases

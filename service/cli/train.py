@@ -12,10 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from service.cli.options import Device
 from service.errors import ParameterInvalid
 from service.parameters import check_threshold
+from service.training.fields import Field, read_fields, refuse_alike, refuse_copies, split_cases
+from service.training.patients import patients_apart
 from service.training.recipe import TrainingSettings, read_recipe, recipe_text
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
-    from service.training.fields import Field
     from service.training.train import Progress as TrainingProgress
 
 
@@ -158,15 +159,13 @@ def each_mpp(data: Sequence[Path], mpp: Sequence[float] | None) -> list[float | 
 
 def read_split(
     data: Sequence[Path], mpp: Sequence[float] | None, validation: str, quiet: Sequence[Path] = ()
-) -> "tuple[list[Field], list[Field]]":
+) -> tuple[list[Field], list[Field]]:
     """Read the fields of all folders: those to train on, and those of the validation cases (by commas).
 
     Those of tissue almost without mitoses, of which each folder says its own um per pixel, are trained on.
 
     Warns of one patient in both. Raises ParameterInvalid, and as `read_fields` and `split_cases` do.
     """
-    from service.training.fields import read_fields, refuse_alike, refuse_copies, split_cases
-
     fields = [
         field for folder, own in zip(data, each_mpp(data, mpp), strict=True) for field in read_fields(folder, own)
     ]
@@ -180,8 +179,6 @@ def read_split(
 
 def warn_of_patients(sides: Sequence[Sequence[str]]) -> None:
     """Say that cases on several sides of a split may be one patient: of two hospitals they often are not."""
-    from service.training.patients import patients_apart
-
     if apart := patients_apart(sides):
         others = f" (and so may {len(apart) - 1} more)" if apart[1:] else ""
         what = f"cases {' and '.join(apart[0])} may be one patient on two scanners{others}, and the split parts them"
