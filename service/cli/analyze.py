@@ -3,41 +3,32 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from service.cli.console import (
-    FormatOption,
-    Tally,
-    check_outputs,
-    format_of,
-    progress,
-    report_files,
-    slides_below,
-    slides_progress,
-    write,
-)
+from service.analysis import analyze
+from service.cli import console
 from service.cli.options import Arithmetic, Device, ExcludeOption, Halo, Model, Mpp, Precision, RegionOption, Threshold
 from service.cli.processes import side_by_side
 from service.cohort import CohortSlide, check_table, kept_report, table_row, write_table
 from service.errors import InternalError, MitosisError, ParameterInvalid
 from service.export.formats import REPORT_FORMATS, ReportFormat, check_map_file, write_map
 from service.files import write_whole
+from service.inference import Detector
 from service.model_card import DEFAULT_MODEL, find_model, read_card
 from service.parameters import AnalysisOptions
+from service.plan import Plan
+from service.probability_map import ProbabilityMap
 from service.readers.opening import is_url
 from service.region import parse_region
 from service.report import Report
 from service.slide import Slide, open_slide
-
-if TYPE_CHECKING:
-    from service.inference import Detector
 
 Row = dict[str, Any]
 
@@ -53,31 +44,19 @@ class Asked:
     mpp: float | None
     options: AnalysisOptions
     resume: bool
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What is made of one slide beside its report: files, or None."""
-
-    overlay: Path | None = None
-    heatmap: Path | None = None
-    map: Path | None = None
-
-    @property
-    def files(self) -> list[Path]:
-        """Those that are asked for."""
-        return [each for each in (self.overlay, self.heatmap, self.map) if each]
+    overlay: Path | None
+    heatmap: Path | None
+    map_file: Path | None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One slide of a run, the file its report goes to (None: standard output), and its pictures."""
+    """One slide of a run, and the file its report goes to (None: standard output)."""
 
     place: int
     slide: CohortSlide
     file: Path | None
     asked: Asked
-    pictures: Pictures
 
 
 def analyze_command(
@@ -95,7 +74,7 @@ def analyze_command(
     model: Model = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    file_format: FormatOption = None,
+    file_format: console.FormatOption = None,
     out: Annotated[Optional[Path], typer.Option(help="A file; for several slides a folder.")] = None,
     table: Annotated[
         Optional[Path], typer.Option(metavar="FILE.csv|FILE.parquet", help="One row a slide: counts, areas, errors.")
@@ -118,12 +97,12 @@ def analyze_command(
     any_stain: Annotated[bool, typer.Option("--any-stain", help="Examine what does not look like H&E, too.")] = False,
 ) -> None:
     """Find and count the mitoses of slides."""
-    slides, several = slides_below(paths)
-    written_as = format_of(file_format, out)
-    pictures = Pictures(overlay, heatmap, map_file)
-    if several and (out is None or pictures.files):
+    slides, several = console.slides_below(paths)
+    written_as = console.format_of(file_format, out)
+    pictures = [each for each in (overlay, heatmap, map_file) if each]
+    if several and (out is None or pictures):
         raise ParameterInvalid("several slides need --out DIR, and take no --overlay, --heatmap or --map")
-    if resume and (out is None or written_as != "json" or pictures.files):
+    if resume and (out is None or written_as != "json" or pictures):
         raise ParameterInvalid("--resume goes on from reports as JSON in --out, without pictures")
     if map_file is not None:
         check_map_file(map_file)
@@ -131,15 +110,14 @@ def analyze_command(
         check_table(table)
     box, rest = (parse_region(each) if each is not None else None for each in (region, exclude))
     options = AnalysisOptions(region=box, exclude=rest, threshold=threshold, halo_px=halo, any_stain=any_stain)
-    asked = Asked(model or DEFAULT_MODEL, device, precision, written_as, mpp, options, resume)
-    files = report_files(slides, out, written_as, several)
-    given = (*paths, *(each for each in (region, exclude) if each))  # manifests and outlines among them
+    asked = Asked(
+        model or DEFAULT_MODEL, device, precision, written_as, mpp, options, resume, overlay, heatmap, map_file
+    )
+    files = console.report_files(slides, out, written_as, several)
+    given = (*paths, *filter(None, (region, exclude)))  # manifests and outlines among them
     reports = [file for slide, file in zip(slides, files, strict=True) if slide.error is None]
-    check_outputs((*given, *(each.path for each in slides)), filter(None, (*reports, table, *pictures.files)))
-    pieces = [
-        Piece(place, slide, file, asked, pictures)
-        for place, (slide, file) in enumerate(zip(slides, files, strict=True))
-    ]
+    console.check_outputs((*given, *(each.path for each in slides)), filter(None, (*reports, table, *pictures)))
+    pieces = [Piece(place, slide, file, asked) for place, (slide, file) in enumerate(zip(slides, files, strict=True))]
     study = Study(pieces, several, told=several and (table is not None or resume or jobs > 1))
     study.run(jobs)
     if table is not None:
@@ -152,7 +130,7 @@ class Study:
 
     def __init__(self, pieces: list[Piece], several: bool, told: bool) -> None:
         self._pieces, self._told = pieces, told
-        self._tally = Tally(len(pieces), several)
+        self._tally = console.Tally(len(pieces), several)
         self._rows: dict[int, Row] = {}
         self._kept, self._started = 0, time.monotonic()
 
@@ -166,10 +144,11 @@ class Study:
         sound = [each for each in self._pieces if each.slide.error is None]
         for piece in self._pieces:
             if piece.slide.error is not None:
-                self._end(piece, partial(_raise, piece.slide.error))
-        ended = one_by_one(sound) if jobs == 1 or len(sound) < 2 else side_by_side(analyze_piece, sound, jobs)
+                self._end(piece, partial(analyze_piece, piece))
+        alone = ((piece, partial(analyze_piece, piece)) for piece in sound)
+        ended = alone if jobs == 1 or len(sound) < 2 else side_by_side(analyze_piece, sound, jobs)
         try:
-            with slides_progress(len(sound), shown=jobs > 1) as on_slide:
+            with console.slides_progress(len(sound), shown=jobs > 1) as on_slide:
                 for piece, outcome in ended:
                     self._end(piece, outcome)
                     on_slide(len(self._rows))
@@ -206,19 +185,11 @@ class Study:
         return self._tally.tell()
 
 
-def _raise(error: MitosisError) -> tuple[Row, bool]:
-    raise error
-
-
-def one_by_one(pieces: list[Piece]) -> Iterator[tuple[Piece, Callable[[], tuple[Row, bool]]]]:
-    """Analyse in this process, with a bar for each slide."""
-    for piece in pieces:
-        yield piece, partial(analyze_piece, piece)
-
-
 def analyze_piece(piece: Piece) -> tuple[Row, bool]:
     """Analyse a slide and write its report, unless the one that is there already is that; give its row, and if so."""
     asked, slide = piece.asked, piece.slide
+    if slide.error is not None:
+        raise slide.error
     options: AnalysisOptions = {**asked.options, "region": slide.region or asked.options["region"]}
     with open_slide(slide.path, mpp=slide.mpp or asked.mpp) as opened:
         opened.require_mpp()  # fails at once, where loading the model takes seconds
@@ -226,16 +197,14 @@ def analyze_piece(piece: Piece) -> tuple[Row, bool]:
             kept = kept_report(piece.file, opened, read_card(find_model(asked.model)), **options)
             if kept is not None and asked.precision in ("auto", kept.parameters["precision"]):
                 return table_row(kept), True
-        report = _analyze(opened, load_detector(asked.model, asked.device, asked.precision), options, piece.pictures)
-    write(REPORT_FORMATS[asked.file_format].write(report), piece.file)
+        report = _analyze(opened, options, asked)
+    console.write(REPORT_FORMATS[asked.file_format].write(report), piece.file)
     return table_row(report), False
 
 
 @cache
-def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto", precision: Arithmetic = "auto") -> "Detector":
+def load_detector(model: str = DEFAULT_MODEL, device: Device = "auto", precision: Arithmetic = "auto") -> Detector:
     """Load the detector, once; torch is imported only by commands that get this far."""
-    from service.inference import Detector
-
     return Detector.load(model, device=device, precision=precision, cache=compiled_graphs())
 
 
@@ -247,26 +216,23 @@ def compiled_graphs() -> Path | None:
     return None
 
 
-def _analyze(slide: Slide, detector: "Detector", options: AnalysisOptions, pictures: Pictures) -> Report:
-    from service.analysis import analyze as analyze_slide
-    from service.plan import Plan
-    from service.probability_map import ProbabilityMap
-
-    if pictures.heatmap or pictures.overlay:
+def _analyze(slide: Slide, options: AnalysisOptions, asked: Asked) -> Report:
+    if asked.heatmap or asked.overlay:
         from service import render
+    detector = load_detector(asked.model, asked.device, asked.precision)
 
     # a folder only where there is something to put into it: a process that is killed leaves its own behind
-    scratch = tempfile.TemporaryDirectory() if pictures.heatmap or pictures.map else nullcontext()
-    with scratch as folder, progress(slide.name) as on_progress:
+    scratch = tempfile.TemporaryDirectory() if asked.heatmap or asked.map_file else nullcontext()
+    with scratch as folder, console.progress(slide.name) as on_progress:
         saved = Path(folder) / "map.npz" if folder else None
         plan = Plan.of(slide, detector.card, **options)
-        report = analyze_slide(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
+        report = analyze(slide, detector, plan=plan, on_progress=on_progress, map_file=saved)
         if saved:
             found = ProbabilityMap.load(saved)
-            if pictures.heatmap:
-                write_whole(pictures.heatmap, partial(render.heat_map(slide, found).save, **render.PNG))
-            if pictures.map:
-                write_map(found, plan.parameters.mpp, pictures.map)
-        if pictures.overlay:
-            write_whole(pictures.overlay, partial(render.overlay(slide, report, plan.tissue).save, **render.PNG))
+            if asked.heatmap:
+                write_whole(asked.heatmap, partial(render.heat_map(slide, found).save, **render.PNG))
+            if asked.map_file:
+                write_map(found, plan.parameters.mpp, asked.map_file)
+        if asked.overlay:
+            write_whole(asked.overlay, partial(render.overlay(slide, report, plan.tissue).save, **render.PNG))
     return report

@@ -15,26 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn, track
 from rich.text import Text
 
+from service import errors
 from service.cli.failures import complain
 from service.cohort import MANIFEST_SUFFIX, CohortSlide, read_manifest, report_names
-from service.errors import (
-    CardInvalid,
-    DeviceFailed,
-    DeviceUnavailable,
-    FileMissing,
-    InternalError,
-    MitosisError,
-    ModelUnknown,
-    ParameterInvalid,
-    WeightsDamaged,
-    WeightsMismatch,
-)
+from service.errors import FileMissing, InternalError, MitosisError, ParameterInvalid
 from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.files import writable, write_whole
+from service.readers.opening import is_url
 from service.readers.slide_folders import slides_in
 
 # what every slide of a run would end with: the model is loaded with the first
-OF_EVERY_SLIDE = (ModelUnknown, CardInvalid, WeightsDamaged, WeightsMismatch, DeviceUnavailable, DeviceFailed)
+OF_EVERY_SLIDE = (
+    *(errors.ModelUnknown, errors.CardInvalid, errors.WeightsDamaged, errors.WeightsMismatch),
+    *(errors.DeviceUnavailable, errors.DeviceFailed),
+)
 
 T = TypeVar("T")
 
@@ -83,21 +77,16 @@ def slides_below(paths: list[str]) -> tuple[list[CohortSlide], bool]:
     found: list[CohortSlide] = []
     several = len(paths) > 1
     for path in paths:
-        if _is_manifest(path):
+        if path.lower().endswith(MANIFEST_SUFFIX) and not is_url(path) and Path(path).is_file():
             found += read_manifest(Path(path))
             several = True
             continue
-        inside = None if "://" in path else _slides_in(Path(path))
+        inside = None if is_url(path) else _slides_in(Path(path))
         several = several or inside is not None
         found += [CohortSlide(each, each) for each in ([path] if inside is None else inside)]
     if not found:
         raise FileMissing(f"{paths[0]}: no files in this folder")
     return found, several
-
-
-def _is_manifest(path: str) -> bool:
-    """Tell whether a path is a list of slides."""
-    return path.lower().endswith(MANIFEST_SUFFIX) and "://" not in path and Path(path).is_file()
 
 
 def _slides_in(folder: Path) -> list[str] | None:

@@ -74,9 +74,8 @@ def submit_command(
         raise ParameterInvalid("several slides need --out DIR")
     written_as = format_of(file_format, out)
     reports = report_files(slides, out, written_as, several)
-    given = [*paths, *(each for each in (region, exclude) if each), *(each.path for each in slides)]
-    written = (file for slide, file in zip(slides, reports, strict=True) if file and slide.error is None)
-    check_outputs((each for each in given if not is_url(each)), written)
+    given = [*paths, *filter(None, (region, exclude)), *(each.path for each in slides)]
+    check_outputs(given, (file for slide, file in zip(slides, reports, strict=True) if file and slide.error is None))
     area = parse_region(region) if region is not None else None
     asked = {
         "exclude": region_json(parse_region(exclude)) if exclude is not None else None,
