@@ -17,8 +17,7 @@ from service.errors import SlideDamaged, StorageFull, StoredDamaged
 from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.export.ome_tiff import to_ome_tiff
 from service.intake.pictures import Kind, Picture
-from service.interop.dicom_header import find_header
-from service.interop.result_maps import result_map, result_maps
+from service.interop.result_dicom import find_header, result_map, result_maps
 from service.interop.result_pdf import result_pdf
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.readings import second_reading, signed_review, standing
@@ -117,11 +116,11 @@ def _written(state: State, result: Result, version: ResultVersion, choice: Wante
     }
     if write := writers.get(choice.format):
         return write(), media_type(choice.format)
-    header, stores = find_header(state.engine, state.storage, version.analysis), (state.engine, state.storage)
+    header = find_header(state.engine, state.storage, version)
     if choice.format in ("dicom-map", "dicom-area"):
-        content = result_map("map" if choice.format == "dicom-map" else "area", *stores, version, header)
+        content = result_map("map" if choice.format == "dicom-map" else "area", version, header)
         return content, media_type(choice.format)
-    objects = version.dicom(header, within) | result_maps(*stores, version, header, state.settings.dicom_maps)
+    objects = version.dicom(header, within) | result_maps(version, header, state.settings.dicom_maps)
     return related(objects.values()) if choice.dicomweb else (zipped(objects), media_type("dicom"))
 
 

@@ -22,14 +22,13 @@ from sqlalchemy import Engine, Row
 
 from service.errors import StoredDamaged, StoredNewer
 from service.interop.delivery_errors import DeliveryDeclined, DeliveryFailed, DeliveryRejected, NotApplicable
-from service.interop.dicom_header import find_header
 from service.interop.dicomweb import store
 from service.interop.hl7_message import BYTE_ORDER_MARK, Message, MessageRejected, read_message
 from service.interop.http_post import checked_url, post
 from service.interop.mllp import Peer
-from service.interop.result_maps import result_maps
+from service.interop.result_dicom import find_header, result_maps
 from service.interop.result_pdf import Draw, result_pdf
-from service.interop.result_version import OutgoingResult, find_version
+from service.interop.result_version import OutgoingResult, find_version, require_released
 from service.order import training_mark
 from service.refusals import DatabaseUnavailable, FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.slide_label import SlideLabel, label_of
@@ -100,12 +99,10 @@ def _try(
     except (DeliveryRejected, FormatUnavailable, NotFound, NotFinished, StoredDamaged, StoredNewer) as error:
         outbox.settle(engine, row, "refused", str(error))
         log.error("result refused", **facts, reason=type(error).__name__)  # its words may be the other system's
-    except DeliveryDeclined as error:
-        _wait_alone(engine, row, str(error), facts)
-        return "waits"
     except DeliveryFailed as error:
-        if row.declined:  # others had an answer when it had none: it waits alone from then on
-            _wait_alone(engine, row, str(error), facts)
+        # `row.declined`: others had an answer when it had none; it waits alone from then on
+        if row.declined or isinstance(error, DeliveryDeclined):
+            _wait_alone(engine, row, str(error))
             return "waits"
         delay_s = BACKOFF_S[min(row.attempts, len(BACKOFF_S) - 1)]
         outbox.settle(engine, row, "waiting", str(error), delay_s, silent=True)
@@ -122,7 +119,7 @@ def _try(
         record(engine, row.tenant, "maintenance", done, about, channel=row.channel, revision=row.revision)
         log.info("result delivered", **facts)
         for other in outbox.silent(engine, row.channel):  # it may be that message that cannot be answered
-            _wait_alone(engine, other, str(other.last_error), _facts(other))
+            _wait_alone(engine, other, str(other.last_error))
     return "settled"
 
 
@@ -133,33 +130,28 @@ def _facts(row: Row[Any]) -> dict[str, Any]:
 def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw) -> None:
     """Send the version of a row, unless it is held. Raises ResultHeld, and as the channel."""
     version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
-    header = partial(find_header, engine, storage, version.analysis)
+    header = partial(find_header, engine, storage, version)
     if version.analysis.label is None:  # submitted before labels were read
         with suppress(FormatUnavailable):
             found = header()
             holds.learn_label(engine, row.analysis_id, label_of(found) if found is not None else SlideLabel())
         version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
-    if version.analysis.held and not row.withdraws:
-        raise ResultHeld("this result is held until a person decides whose it is")
+    if not row.withdraws:
+        require_released(version)
     pdf = partial(result_pdf, engine, storage, version, draw)
     since = datetime.fromtimestamp(row.created_at, UTC)
-    channel(
-        OutgoingResult(
-            version, _key(row), since, header, pdf, lambda kinds: result_maps(engine, storage, version, header(), kinds)
-        )
-    )
+    channel(OutgoingResult(version, _key(row), since, header, pdf))
 
 
-def _wait_alone(engine: Engine, row: Row[Any], reason: str, facts: dict[str, Any]) -> None:
+def _wait_alone(engine: Engine, row: Row[Any], reason: str) -> None:
     """Let a message wait for its next try, or for a person, that was declined or alone had no answer."""
-    declined = row.declined + 1
-    if declined > len(DECLINED_S):
-        outbox.settle(engine, row, "parked", reason, declined=declined)
-        log.error("result parked", **facts)
+    if row.declined >= len(DECLINED_S):
+        outbox.settle(engine, row, "parked", reason, declined=row.declined + 1)
+        log.error("result parked", **_facts(row))
         return
-    delay_s = max(DECLINED_S[declined - 1], row.next_at - time.time())  # another gateway may be at it
-    outbox.settle(engine, row, "waiting", reason, delay_s, declined=declined)
-    log.warning("result declined", **facts, next_try_s=delay_s)
+    delay_s = max(DECLINED_S[row.declined], row.next_at - time.time())  # another gateway may be at it
+    outbox.settle(engine, row, "waiting", reason, delay_s, declined=row.declined + 1)
+    log.warning("result declined", **_facts(row), next_try_s=delay_s)
 
 
 def _key(row: Row[Any]) -> str:
@@ -227,7 +219,7 @@ def send_dicomweb(outgoing: OutgoingResult, settings: Settings) -> None:
     if training_mark(outgoing.version.order):
         raise NotApplicable  # DICOM has no mark for training
     pdf = outgoing.pdf() if "dicom" in settings.result_pdf else None
-    files = outgoing.version.dicom(header, pdf) | outgoing.maps(settings.dicom_maps)
+    files = outgoing.version.dicom(header, pdf) | result_maps(outgoing.version, header, settings.dicom_maps)
     store(settings, list(files.values()))
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -12,7 +13,7 @@ from service.export.pdf import MOST_FIGURES, Pictures, counted_figures, to_pdf
 from service.intake.pictures import Kind, Picture
 from service.interop.result_version import ResultVersion
 from service.refusals import DatabaseUnavailable
-from service.store.results import Result, keep_copy, kept_copy
+from service.store.results import keep_copy, kept_copy
 from service.store.slides import find_slide
 from service.store.storage import Storage
 
@@ -21,17 +22,15 @@ Draw = Callable[[Picture, Path], None]
 
 def result_pdf(engine: Engine, storage: Storage, version: ResultVersion, draw: Draw) -> bytes:
     """Write the PDF of a version; without pictures where its slide is gone. Raises FormatUnavailable, NotFinished."""
-    kinds: tuple[Kind, Kind] = ("hotspot", "gallery")
-    pictures = Pictures(*(_picture(engine, storage, version, kind, draw) for kind in kinds))
-    return to_pdf(version.report, version.order, version.standing, pictures)
+    drawn = partial(_picture, engine, storage, version, draw)
+    return to_pdf(version.report, version.order, version.standing, Pictures(drawn("hotspot"), drawn("gallery")))
 
 
-def _picture(engine: Engine, storage: Storage, version: ResultVersion, kind: Kind, draw: Draw) -> bytes | None:
+def _picture(engine: Engine, storage: Storage, version: ResultVersion, draw: Draw, kind: Kind) -> bytes | None:
     spot, figures = version.report.mai.hotspot, counted_figures(version.report)
     if not figures or not isinstance(spot, CirclePlace):
         return None
-    analysis = version.analysis
-    result = Result.of(engine, storage, analysis)
+    analysis, result = version.analysis, version.result
     name = f"{kind}-{version.standing.revision}-{result.sha256}"
     drawn = result.folder / f"{uuid.uuid4()}.partial.jpg"
     try:

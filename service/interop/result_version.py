@@ -1,15 +1,16 @@
 """One version of a result, with all that is said of it to other systems."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from sqlalchemy import Engine
 
 from service.export.dicom import to_dicom
 from service.export.dicom_pdf import to_encapsulated_pdf
+from service.export.dicom_source import Dataset
 from service.export.fhir import to_fhir
 from service.export.hl7 import Envelope, to_hl7
 from service.order import Order, Standing
@@ -21,11 +22,8 @@ from service.store.holds import carried_order
 from service.store.records import Analysis
 from service.store.results import Result
 from service.store.reviews import Reviews
-from service.store.settings import DicomMap, Settings
+from service.store.settings import Settings
 from service.store.storage import Storage
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class ResultVersion:
     report: Report
     order: Order  # empty where there is none
     standing: Standing
+    result: Result  # what was computed, and its maps
 
     def fhir(
         self, settings: Settings, bundle: Literal["transaction", "collection"] = "transaction", pdf: bytes | None = None
@@ -64,7 +63,7 @@ class ResultVersion:
         envelope = Envelope(control_id or own, sent_at, sender, receiver, viewer=settings.viewer_url)
         return to_hl7(self.report, self.order, self.standing, envelope, chosen=settings.result_definitions, pdf=pdf)
 
-    def dicom(self, header: "Dataset | None", pdf: bytes | None = None) -> dict[str, bytes]:
+    def dicom(self, header: Dataset | None, pdf: bytes | None = None) -> dict[str, bytes]:
         """As DICOM files by name, that refer to a slide by its header. Raises FormatUnavailable."""
         told = (self.report, self.order, header, self.standing)
         files = dict(zip(("report.dcm", "annotations.dcm"), to_dicom(*told), strict=False))
@@ -78,9 +77,8 @@ class OutgoingResult:
     version: ResultVersion
     key: str  # 20 characters: what HL7 2.5.1 has room for
     since: datetime
-    header: "Callable[[], Dataset | None]"  # of the DICOM slide that it is of, if it is one
+    header: Callable[[], Dataset | None]  # of the DICOM slide that it is of, if it is one
     pdf: Callable[[], bytes]
-    maps: Callable[[Sequence[DicomMap]], dict[str, bytes]]  # as DICOM files by name, of those that there are
 
 
 def _names(text: str) -> tuple[str, str]:
@@ -102,7 +100,8 @@ def find_version(
     NotFinished, StoredDamaged, DatabaseUnavailable.
     """
     analysis = Analyses(engine).get(analysis_id, tenant)
-    report = Result.of(engine, storage, analysis).report()
+    result = Result.of(engine, storage, analysis)
+    report = result.report()
     entries = Reviews(engine).entries(analysis_id)
     known = [entry for entry in entries if revision is None or entry.revision <= revision]
     order = carried_order(withdraws if withdraws is not None else analysis.request)
@@ -111,7 +110,7 @@ def find_version(
     told_at = (entry.revision for entry in known if entry.action == "sign" and not entry.withheld)
     before = {0, *told_at} - {at}
     standing = Standing(status, confirmed, at, tuple(sorted(before)), moves, withdraws is not None)
-    return ResultVersion(analysis, signed, order, standing)
+    return ResultVersion(analysis, signed, order, standing, result)
 
 
 def require_released(version: ResultVersion) -> ResultVersion:

@@ -61,7 +61,7 @@ def test_a_gateway_that_dies_before_it_has_written_down_the_answer_sends_the_sam
     assert row
     version = channels.find_version(service.engine, service.storage, row.analysis_id, row.tenant, row.revision)
     since = channels.datetime.fromtimestamp(row.created_at, channels.UTC)
-    found["hl7"](channels.OutgoingResult(version, channels._key(row), since, lambda: None, bytes, dict))  # and dies
+    found["hl7"](channels.OutgoingResult(version, channels._key(row), since, lambda: None, bytes))  # and dies
     assert service.deliver("hl7") == 0  # its lease
     assert service.deliver("hl7", after_s=lease_s) == 1
     assert str(lis.got[0]) == str(lis.got[1])
