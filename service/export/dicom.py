@@ -16,28 +16,25 @@ offset from UTC, or in UTC where it names none.
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from service.activity_report import HotspotPlace, RectanglePlace
 from service.export import codes
 from service.export.dicom_instance import coded, instance_facts, instance_uid, named_uid, series_uid, written
-from service.export.dicom_source import Points, check_order, checked, highdicom, slide_mm
+from service.export.dicom_source import Dataset, Points, checked, highdicom, slide_mm
 from service.export.findings import Finding, Measure, findings
 from service.order import Confirmation, Order, Standing, split_name
 from service.readers.dicom_images import UNFIT
 from service.refusals import FormatUnavailable
 from service.report import Report
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"  # SOP class
 ANNOTATION_SERIES, REPORT_SERIES = 9001, 9002  # series numbers that no scanner gives
 
 
-def to_dicom(report: Report, order: Order, source: "Dataset | None", standing: Standing) -> list[bytes]:
+def to_dicom(report: Report, order: Order, source: Dataset | None, standing: Standing) -> list[bytes]:
     """Write all that is stored of a version: the structured report, and the annotations where there is any mitosis.
 
     Raises FormatUnavailable.
@@ -46,7 +43,7 @@ def to_dicom(report: Report, order: Order, source: "Dataset | None", standing: S
     return [document, to_annotations(report, source, standing)] if report.detections else [document]
 
 
-def to_annotations(report: Report, source: "Dataset | None", standing: Standing) -> bytes:
+def to_annotations(report: Report, source: Dataset | None, standing: Standing) -> bytes:
     """Write a DICOM file with a POINT and a probability for each mitosis. Raises FormatUnavailable, also for none."""
     hd = highdicom()
     image, confirmed = checked(report, source), standing.confirmed
@@ -55,20 +52,20 @@ def to_annotations(report: Report, source: "Dataset | None", standing: Standing)
     places_mm = slide_mm(image, np.array([(each.x, each.y) for each in report.detections], float))  # (N, 3)
     # (N,), NaN for those that a person added
     scores = np.array([np.nan if each.score is None else each.score for each in report.detections], np.float32)
-    measured = hd.ann.Measurements(coded(hd, codes.PROBABILITY), scores, coded(hd, codes.COUNT))
+    measured = hd.ann.Measurements(coded(codes.PROBABILITY), scores, coded(codes.COUNT))
     kinds = hd.ann.AnnotationGroupGenerationTypeValues
     group = hd.ann.AnnotationGroup(
         number=1,
         uid=instance_uid("annotation-group", report, image, standing.version),
         label="Mitotic figures",
-        annotated_property_category=coded(hd, codes.ANATOMICAL_STRUCTURE),
-        annotated_property_type=coded(hd, codes.MITOTIC_FIGURE),
+        annotated_property_category=coded(codes.ANATOMICAL_STRUCTURE),
+        annotated_property_type=coded(codes.MITOTIC_FIGURE),
         graphic_type=hd.ann.GraphicTypeValues.POINT,
         graphic_data=list(places_mm.astype(np.float32)[:, None, :]),
         algorithm_type=kinds.SEMIAUTOMATIC if confirmed else kinds.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=report.model.id[:64],
-            family=coded(hd, codes.ARTIFICIAL_INTELLIGENCE),
+            family=coded(codes.ARTIFICIAL_INTELLIGENCE),
             version=report.software.version,
             parameters=_algorithm_parameters(report),
         ),
@@ -81,26 +78,25 @@ def to_annotations(report: Report, source: "Dataset | None", standing: Standing)
         content_label="MITOSES",
         content_description="Mitotic figures, reviewed" if confirmed else "Mitotic figures",
         content_creator_name=_person_name(confirmed.name) if confirmed else None,
-        **instance_facts(hd, report, image, "annotations", ANNOTATION_SERIES, standing.version),
+        **instance_facts(report, image, "annotations", ANNOTATION_SERIES, standing.version),
     )
     return written(annotations, standing.since(report.analysis.created_at), image)
 
 
-def to_structured_report(report: Report, order: Order, source: "Dataset | None", standing: Standing) -> bytes:
+def to_structured_report(report: Report, order: Order, source: Dataset | None, standing: Standing) -> bytes:
     """Write a DICOM file with all counts and scores; its flags say final or amended, and verified by a person.
 
     It names the documents of the versions that it takes the place of. Raises FormatUnavailable, also where order and
     slide differ in patient, accession or container.
     """
     hd = highdicom()
-    image, confirmed = checked(report, source), standing.confirmed
-    check_order(order, image)
+    image, confirmed = checked(report, source, order), standing.confirmed
     revisions = (*standing.replaced, standing.revision)
     earlier = {(each, moves) for moves in range(standing.moves + 1) for each in revisions} - {standing.version}
     organization = confirmed and _text(confirmed.organization or str(image.get("InstitutionName") or ""))
     content = hd.sr.MeasurementReport(
         observation_context=_context(hd, report, image, confirmed),
-        procedure_reported=coded(hd, codes.WHOLE_SLIDE_IMAGING),
+        procedure_reported=coded(codes.WHOLE_SLIDE_IMAGING),
         imaging_measurements=[_measurements(hd, report, image, each) for each in findings(report)],
         referenced_images=[image],
     )
@@ -114,7 +110,7 @@ def to_structured_report(report: Report, order: Order, source: "Dataset | None",
         verifying_organization=organization,
         requested_procedures=_requests(order, image),
         previous_versions=[_predecessor(report, image, each) for each in sorted(earlier)] or None,
-        **instance_facts(hd, report, image, "report", REPORT_SERIES, standing.version),
+        **instance_facts(report, image, "report", REPORT_SERIES, standing.version),
     )
     document.CompletionFlagDescription = standing.status
     if confirmed and organization:
@@ -122,7 +118,7 @@ def to_structured_report(report: Report, order: Order, source: "Dataset | None",
     return written(document, standing.since(report.analysis.created_at), image)
 
 
-def _predecessor(report: Report, image: "Dataset", version: tuple[int, int]) -> "Dataset":
+def _predecessor(report: Report, image: Dataset, version: tuple[int, int]) -> Dataset:
     from pydicom import Dataset
 
     document = Dataset()
@@ -147,7 +143,7 @@ def _algorithm_parameters(report: Report) -> dict[str, str]:
     return {"threshold": str(report.model.threshold), "model": report.model.id, "sha256": report.model.sha256}
 
 
-def _context(hd: Any, report: Report, image: "Dataset", confirmed: Confirmation | None) -> Any:
+def _context(hd: Any, report: Report, image: Dataset, confirmed: Confirmation | None) -> Any:
     """Say who observed (software, and the person who confirmed it) and what: the specimen on the slide."""
     device = f"{report.software.version} {report.model.sha256}"
     attributes = hd.sr.DeviceObserverIdentifyingAttributes(
@@ -162,24 +158,22 @@ def _context(hd: Any, report: Report, image: "Dataset", confirmed: Confirmation 
         named = hd.sr.PersonObserverIdentifyingAttributes(
             name=_person_name(confirmed.name), organization_name=confirmed.organization
         )
-        person = hd.sr.ObserverContext(coded(hd, codes.PERSON), named)
+        person = hd.sr.ObserverContext(coded(codes.PERSON), named)
+    specimen = None
+    with suppress(*UNFIT):  # unless the source has all of it
+        specimen = hd.sr.SubjectContext.from_image(image)
     return hd.sr.ObservationContext(
         observer_person_context=person,
-        observer_device_context=hd.sr.ObserverContext(coded(hd, codes.DEVICE), attributes),
-        subject_context=_subject(hd, image),
+        observer_device_context=hd.sr.ObserverContext(coded(codes.DEVICE), attributes),
+        subject_context=specimen,
     )
 
 
-def _subject(hd: Any, image: "Dataset") -> Any:
-    """Describe the specimen, if the source has all of it."""
-    with suppress(*UNFIT):
-        return hd.sr.SubjectContext.from_image(image)
-    return None
-
-
-def _measurements(hd: Any, report: Report, image: "Dataset", finding: Finding) -> Any:
+def _measurements(hd: Any, report: Report, image: Dataset, finding: Finding) -> Any:
     """Write a finding as a measurement group: of its hot-spot (TID 1410), or else of the image (TID 1501)."""
-    measures = [*_main(finding), *finding.details]
+    measures = list(finding.details)
+    if finding.value is not None and finding.unit is not None:
+        measures.insert(0, Measure(finding.name, finding.value, finding.unit))
     answers = [(each.name[0], codes.YES if each.value else codes.NO) for each in measures if each.unit is None]
     if finding.unit is None and finding.value is not None:
         answers.insert(0, (finding.name[0], codes.score(int(finding.value))))
@@ -187,20 +181,18 @@ def _measurements(hd: Any, report: Report, image: "Dataset", finding: Finding) -
         "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=named_uid(f"{report.analysis.id} {finding.key}"), identifier=finding.method
         ),
-        "finding_type": coded(hd, codes.MITOTIC_FIGURE if finding.place is None else codes.HOTSPOT[0]),
+        "finding_type": coded(codes.MITOTIC_FIGURE if finding.place is None else codes.HOTSPOT[0]),
         "algorithm_id": hd.sr.AlgorithmIdentification(
             name=report.model.id,
             version=report.software.version,
             parameters=[f"{name}={value}" for name, value in _algorithm_parameters(report).items()],
         ),
         "measurements": [
-            hd.sr.Measurement(coded(hd, each.name[0]), each.value, coded(hd, each.unit))
+            hd.sr.Measurement(coded(each.name[0]), each.value, coded(each.unit))
             for each in measures
             if each.unit is not None
         ],
-        "qualitative_evaluations": [
-            hd.sr.QualitativeEvaluation(coded(hd, name), coded(hd, value)) for name, value in answers
-        ],
+        "qualitative_evaluations": [hd.sr.QualitativeEvaluation(coded(name), coded(value)) for name, value in answers],
     }
     if finding.place is None:
         sources = [hd.sr.SourceImageForMeasurementGroup.from_source_image(image)]
@@ -209,13 +201,7 @@ def _measurements(hd: Any, report: Report, image: "Dataset", finding: Finding) -
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **common)
 
 
-def _main(finding: Finding) -> list[Measure]:
-    if finding.value is None or finding.unit is None:
-        return []
-    return [Measure(finding.name, finding.value, finding.unit)]
-
-
-def _region(hd: Any, report: Report, image: "Dataset", place: HotspotPlace) -> Any:
+def _region(hd: Any, report: Report, image: Dataset, place: HotspotPlace) -> Any:
     """Give a hot-spot in mm of the slide's frame of reference."""
     rectangle = isinstance(place, RectanglePlace)
     points_mm = slide_mm(image, _outline(place, report.slide.mpp))
@@ -235,7 +221,7 @@ def _outline(place: HotspotPlace, mpp: tuple[float, float]) -> Points:
     return outline
 
 
-def _requests(order: Order, image: "Dataset") -> "list[Dataset] | None":
+def _requests(order: Order, image: Dataset) -> list[Dataset] | None:
     """Name the order that the document answers, if it has a number."""
     from pydicom import Dataset
 

@@ -8,17 +8,15 @@ import io
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from service.export import codes
 from service.export.codes import Code
+from service.export.dicom_source import Dataset, highdicom
 from service.report import Report
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
-
-def instance_uid(kind: str, report: Report, image: "Dataset", version: tuple[int, int]) -> str:
+def instance_uid(kind: str, report: Report, image: Dataset, version: tuple[int, int]) -> str:
     """Make the UID of a version: a revision, and how often the result had been moved."""
     revision, moves = version
     moved = f" moved {moves}" if moves else ""
@@ -30,21 +28,23 @@ def named_uid(name: str) -> str:
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
 
 
-def series_uid(report: Report, image: "Dataset", number: int) -> str:
+def series_uid(report: Report, image: Dataset, number: int) -> str:
     """Make the UID of the series with a number, which holds all versions."""
     return named_uid(f"{number} {image.StudyInstanceUID} {report.analysis.id}")
 
 
-def coded(hd: Any, code: Code) -> Any:
+def coded(code: Code) -> Any:
     """Write a code as highdicom has it."""
-    return hd.sr.CodedConcept(code.value, code.system.designator, code.meaning[:64])
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.system.designator, code.meaning[:64])
 
 
 def instance_facts(
-    hd: Any, report: Report, image: "Dataset", kind: str, series_number: int, version: tuple[int, int]
+    report: Report, image: Dataset, kind: str, series_number: int, version: tuple[int, int]
 ) -> dict[str, Any]:
     """Collect what objects say of themselves: series, instance, equipment, coding scheme."""
-    scheme = hd.coding_schemes.CodingSchemeIdentificationItem(
+    scheme = highdicom().coding_schemes.CodingSchemeIdentificationItem(
         codes.LOCAL.designator, name="Codes of mitosis-service", responsible_organization="mitosis-service"
     )
     return {
@@ -62,7 +62,7 @@ def instance_facts(
     }
 
 
-def written(instance: Any, moment: datetime, image: "Dataset") -> bytes:
+def written(instance: Any, moment: datetime, image: Dataset) -> bytes:
     """Write the file, with its own times instead of those at which it happened to be written."""
     offset = str(image.get("TimezoneOffsetFromUTC") or "")
     local = moment.astimezone(UTC)

@@ -11,13 +11,13 @@ the network was not asked. Segmentation. One segment: pixels that are mostly tis
 Neither is changed by a review: all versions have the same objects, unless the result was given to another order.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from service.export import codes
 from service.export.dicom_instance import coded, instance_facts, named_uid, written
-from service.export.dicom_source import check_order, checked, highdicom, slide_mm
+from service.export.dicom_source import Dataset, checked, highdicom, slide_mm
 from service.order import Order
 from service.probability_map import ProbabilityMap
 from service.quality import QualityMap
@@ -25,15 +25,12 @@ from service.readers.dicom_images import UNFIT
 from service.refusals import FormatUnavailable
 from service.report import Report
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 MAP_SERIES, AREA_SERIES = 9004, 9005  # series numbers that no scanner gives
 TILE_PX = 256
 
 
 def to_parametric_map(
-    probabilities: ProbabilityMap, report: Report, order: Order, source: "Dataset | None", moves: int = 0
+    probabilities: ProbabilityMap, report: Report, order: Order, source: Dataset | None, moves: int = 0
 ) -> bytes:
     """Write a DICOM file of the probability map. Raises FormatUnavailable, also where nothing was looked at."""
     hd = highdicom()
@@ -45,11 +42,11 @@ def to_parametric_map(
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="PROBABILITY",
         lut_explanation="Probability of a mitotic figure",
-        unit=coded(hd, codes.COUNT),
+        unit=coded(codes.COUNT),
         value_range=(0.0, 1.0),
         slope=1.0,
         intercept=0.0,
-        quantity_definition=coded(hd, codes.PROBABILITY),
+        quantity_definition=coded(codes.PROBABILITY),
     )
     instance = _made(
         hd.pm.ParametricMap,
@@ -61,12 +58,12 @@ def to_parametric_map(
         content_label="PROBABILITY",
         content_description="Probability of a mitotic figure",
         **_place(hd, image, (x + 0.5, y + 0.5), stride),  # a pixel's centre is half a px from its corner
-        **instance_facts(hd, report, image, "map", MAP_SERIES, (0, moves)),
+        **instance_facts(report, image, "map", MAP_SERIES, (0, moves)),
     )
     return _finished(instance, report, image, "map")
 
 
-def to_segmentation(glass: QualityMap, report: Report, order: Order, source: "Dataset | None", moves: int = 0) -> bytes:
+def to_segmentation(glass: QualityMap, report: Report, order: Order, source: Dataset | None, moves: int = 0) -> bytes:
     """Write a DICOM file of the tissue that was examined. Raises FormatUnavailable, also where there is none."""
     hd = highdicom()
     image = _prepared(report, order, source)
@@ -76,11 +73,11 @@ def to_segmentation(glass: QualityMap, report: Report, order: Order, source: "Da
     segment = hd.seg.SegmentDescription(
         segment_number=1,
         segment_label="Examined tissue",
-        segmented_property_category=coded(hd, codes.TISSUE_CATEGORY),
-        segmented_property_type=coded(hd, codes.EXAMINED[-1]),
+        segmented_property_category=coded(codes.TISSUE_CATEGORY),
+        segmented_property_type=coded(codes.EXAMINED[-1]),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=report.software.name, family=coded(hd, codes.MULTISPECTRAL), version=report.software.version
+            name=report.software.name, family=coded(codes.MULTISPECTRAL), version=report.software.version
         ),
         tracking_uid=named_uid(f"examined {report.analysis.id}"),
         tracking_id="Examined tissue",
@@ -94,15 +91,14 @@ def to_segmentation(glass: QualityMap, report: Report, order: Order, source: "Da
         content_label="EXAMINED",
         content_description="Tissue in which mitoses were counted",
         **_place(hd, image, (examined.scale[0] / 2, examined.scale[1] / 2), examined.scale),
-        **instance_facts(hd, report, image, "area", AREA_SERIES, (0, moves)),
+        **instance_facts(report, image, "area", AREA_SERIES, (0, moves)),
     )
     instance.PatientOrientation = ""  # type 2C, and unknown
     return _finished(instance, report, image, "area")
 
 
-def _prepared(report: Report, order: Order, source: "Dataset | None") -> "Dataset":
-    image = checked(report, source)
-    check_order(order, image)
+def _prepared(report: Report, order: Order, source: Dataset | None) -> Dataset:
+    image = checked(report, source, order)
     image.NumberOfFrames = image.get("NumberOfFrames") or 1  # by which highdicom knows a tiled image
     return image
 
@@ -116,7 +112,7 @@ def _looked_at(probabilities: ProbabilityMap) -> tuple[slice, slice]:
     return rows, slice(min(each.x for each in cells), max(each.right for each in cells))
 
 
-def _place(hd: Any, image: "Dataset", first_px: tuple[float, float], pixel_px: tuple[float, float]) -> dict[str, Any]:
+def _place(hd: Any, image: Dataset, first_px: tuple[float, float], pixel_px: tuple[float, float]) -> dict[str, Any]:
     """Say where pixels lie: the centre of the first, and how wide and high each is, in level-0 px from the corner."""
     (origin_mm,) = slide_mm(image, np.array([first_px], float))
     measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
@@ -142,7 +138,7 @@ def _made(kind: Any, *facts: Any, **more: Any) -> Any:
         raise FormatUnavailable(what) from error
 
 
-def _finished(instance: Any, report: Report, image: "Dataset", kind: str) -> bytes:
+def _finished(instance: Any, report: Report, image: Dataset, kind: str) -> bytes:
     uid = named_uid(f"dimensions of {kind} {report.analysis.id}")  # highdicom takes one at random
     instance.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
     for item in instance.get("DimensionIndexSequence", ()):

@@ -1,29 +1,21 @@
 """DICOM: the PDF of a result, encapsulated, in the slide's study: for viewers that show no structured report."""
 
-from typing import TYPE_CHECKING
-
 from service.export import codes
 from service.export.dicom_instance import coded, instance_uid, series_uid, written
-from service.export.dicom_source import COPIED, check_order, checked, highdicom
+from service.export.dicom_source import COPIED, Dataset, checked, highdicom
 from service.order import Order, Standing
 from service.report import Report
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 SERIES = 9003  # a number that no scanner gives
 
 
-def to_encapsulated_pdf(
-    pdf: bytes, report: Report, order: Order, source: "Dataset | None", standing: Standing
-) -> bytes:
+def to_encapsulated_pdf(pdf: bytes, report: Report, order: Order, source: Dataset | None, standing: Standing) -> bytes:
     """Write a DICOM file that holds a PDF. Raises as `to_structured_report`."""
-    hd = highdicom()
+    highdicom()
     from pydicom import Dataset, FileMetaDataset
     from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
-    image = checked(report, source)
-    check_order(order, image)
+    image = checked(report, source, order)
     document, slide = Dataset(), Dataset()
     slide.ReferencedSOPClassUID, slide.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
     for keyword in ("StudyInstanceUID", *COPIED):
@@ -46,7 +38,7 @@ def to_encapsulated_pdf(
     document.VerificationFlag = "VERIFIED" if standing.confirmed else "UNVERIFIED"
     document.AcquisitionDateTime = report.analysis.created_at.strftime("%Y%m%d%H%M%S%z")
     document.DocumentTitle = codes.REPORT[0].meaning[:64]
-    document.ConceptNameCodeSequence = [coded(hd, codes.REPORT[0])]
+    document.ConceptNameCodeSequence = [coded(codes.REPORT[0])]
     document.SourceInstanceSequence = [slide]
     document.MIMETypeOfEncapsulatedDocument = "application/pdf"
     document.EncapsulatedDocument = pdf + bytes(len(pdf) % 2)

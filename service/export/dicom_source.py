@@ -25,8 +25,10 @@ from service.refusals import FormatUnavailable
 from service.report import Report
 from service.slide_label import label_of
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
+if TYPE_CHECKING:  # pydicom takes long to import, and is optional
+    from pydicom import Dataset as Dataset
+else:
+    Dataset = Any
 
 Points: TypeAlias = npt.NDArray[np.float64]
 
@@ -42,7 +44,7 @@ DATES = {"PatientBirthDate": "%Y%m%d", "StudyDate": "%Y%m%d"}
 TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 
 
-def base_level(instances: "Iterable[Dataset]") -> "Dataset":
+def base_level(instances: Iterable[Dataset]) -> Dataset:
     """Find the instance of a DICOM slide that holds level 0. Raises FormatUnavailable where none is one of a slide."""
     slides = [each for each in instances if each.get("SOPClassUID") == WHOLE_SLIDE]
     levels = [each for each in slides if "VOLUME" in each.get("ImageType", ())]
@@ -51,11 +53,11 @@ def base_level(instances: "Iterable[Dataset]") -> "Dataset":
     return max(levels, key=lambda each: math.prod(_size(each)))
 
 
-def _size(image: "Dataset") -> tuple[int, int]:
+def _size(image: Dataset) -> tuple[int, int]:
     return int(image.get("TotalPixelMatrixColumns") or 0), int(image.get("TotalPixelMatrixRows") or 0)
 
 
-def read_source(path: Path) -> "Dataset | None":
+def read_source(path: Path) -> Dataset | None:
     """Read the header of level 0 of a slide that was opened as `path`: a DICOM file, or the folder of its series.
 
     None where the slide is not DICOM. Raises FormatUnavailable.
@@ -74,8 +76,11 @@ def highdicom() -> Any:
     return highdicom
 
 
-def checked(report: Report, source: "Dataset | None") -> "Dataset":
-    """Check that the source's header is level 0 of the report's slide, and give it. Raises FormatUnavailable."""
+def checked(report: Report, source: Dataset | None, order: Order | None = None) -> Dataset:
+    """Check that the source's header is level 0 of the report's slide, and the order's, and give it.
+
+    Raises FormatUnavailable.
+    """
     from pydicom import Dataset
 
     if source is None or source.get("SOPClassUID") != WHOLE_SLIDE:
@@ -95,6 +100,8 @@ def checked(report: Report, source: "Dataset | None") -> "Dataset":
         slide_mm(header, np.zeros((1, 2)))
     except UNFIT as error:
         raise FormatUnavailable("the DICOM instance to refer to does not say where its pixels lie") from error
+    if order is not None:
+        _check_order(order, header)
     return header
 
 
@@ -109,7 +116,7 @@ def _is_valid(keyword: str, value: str) -> bool:
     return keyword != "PatientSex" or value in ("", "F", "M", "O")
 
 
-def check_order(order: Order, image: "Dataset") -> None:
+def _check_order(order: Order, image: Dataset) -> None:
     """Raise FormatUnavailable where an order is of another patient, accession or container than the slide.
 
     Objects about a slide lie under the slide's patient, whoever decided that the order is right.
@@ -124,7 +131,7 @@ def check_order(order: Order, image: "Dataset") -> None:
         raise FormatUnavailable(f"the order's {', '.join(names)} is not the DICOM slide's")
 
 
-def slide_mm(image: "Dataset", places_px: Points) -> Points:
+def slide_mm(image: Dataset, places_px: Points) -> Points:
     """Take (N, 2) px of the total pixel matrix to (N, 3) mm of the slide's frame of reference."""
     transform = highdicom().spatial.ImageToReferenceTransformer.for_image(image, for_total_pixel_matrix=True)
     places_mm: Points = transform(places_px)
