@@ -25,21 +25,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from service.export import codes
+from service.export import codes, hl7_order
 from service.export.codes import Concept
 from service.export.findings import Finding, Measure, findings, place_measures, remarks, result_name
-from service.export.hl7_order import (
-    Came,
-    all_came,
-    came,
-    filler_number,
-    observed_at,
-    orderer,
-    patient,
-    placer_number,
-    require,
-    service_of,
-)
 from service.export.hl7_text import ESCAPES, Fields, escaped, parts, person
 from service.extras import needs
 from service.order import Confirmation, Order, ResultStatus, Standing, training_mark
@@ -49,6 +37,7 @@ from service.report import Report
 STATUS: dict[ResultStatus, str] = {"preliminary": "P", "final": "F", "amended": "C"}
 ORDER_STATUS: dict[ResultStatus, str] = {"preliminary": "IP", "final": "CM", "amended": "CM"}
 TEXT_LENGTH = 199  # of the data type ST, escapes included
+VALUE_TYPES = {"NM", "ST", "CWE", "ED", "RP"}  # of OBX-5
 BRIEF = {  # details of all results but the MAI
     codes.IN_WINDOW,
     codes.WINDOW_AREA,
@@ -59,24 +48,17 @@ BRIEF = {  # details of all results but the MAI
     codes.GROWN_SCORE,
 }
 
-SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "NTE", "OBX", "SPM")
-REQUIRED = {
-    "MSH": (7, 9, 10, 11, 12, 18),
-    "PID": (3, 5),
-    "PV1": (2,),
-    "ORC": (1, 2, 3),
-    "OBR": (2, 3, 4, 7, 22, 25),  # and 16, unless the laboratory says that it is not needed: `hl7_order.require`
-    "OBX": (1, 2, 3, 11, 18),
-}
-FORBIDDEN = {"ORC": (7,), "OBR": (5, 6, 8, 27), "OBX": (9, 10, 12)}
-TABLES: dict[tuple[str, int], set[str | None]] = {  # segment and field to what we may send of its table
-    ("MSH", 11): {"P", "T", "D"},  # 0103
-    ("ORC", 1): {"SC"},  # 0119
-    ("ORC", 5): {"IP", "CM"},  # 0038
-    ("OBR", 25): {"P", "F", "C"},  # 0123
-    ("OBX", 2): {"NM", "ST", "CWE", "ED", "RP"},  # 0125
-    ("OBX", 8): {None, "", "H", "N"},  # 0078
-    ("OBX", 11): {"P", "F", "C", "X", "D"},  # 0085
+# segments of a result: the fields that must be filled, those that must not, and what we may send of tables
+RULES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[int, set[str]]]] = {
+    "MSH": ((7, 9, 10, 11, 12, 18), (), {11: {"P", "T", "D"}}),  # table 0103
+    "PID": ((3, 5), (), {}),
+    "PV1": ((2,), (), {}),
+    "ORC": ((1, 2, 3), (7,), {1: {"SC"}, 5: {"IP", "CM"}}),  # 0119, 0038
+    # and 16, unless the laboratory says that it is not needed: `hl7_order.require`
+    "OBR": ((2, 3, 4, 7, 22, 25), (5, 6, 8, 27), {25: {"P", "F", "C"}}),  # 0123
+    "NTE": ((), (), {}),
+    "OBX": ((1, 2, 3, 11, 18), (9, 10, 12), {2: VALUE_TYPES, 8: {"", "H", "N"}, 11: {"P", "F", "C", "X", "D"}}),
+    "SPM": ((), (), {}),
 }
 WITHDRAWN = "Taken back: this result is of another order. It must not be used for this patient."
 PDF = "^AP^PDF^Base64^"  # of OBX-5, before the data, which hl7apy would have at 64 KiB at most
@@ -112,9 +94,9 @@ def to_hl7(
 
     Raises FormatUnavailable where the order lacks what LAB-3 requires, or holds what does not fit.
     """
-    require(order)
+    hl7_order.require(order)
     status, confirmed, withdrawn = standing.status, standing.confirmed, standing.withdrawn
-    filler = filler_number(order, report.analysis.id)
+    filler = hl7_order.filler_number(order, report.analysis.id)
     found, shown = findings(report, chosen), "D" if withdrawn else STATUS[status]
     observations = _observations(report, order, shown, found, viewer=envelope.viewer, pdf=pdf)
     issued = (envelope.sent_at if withdrawn else None) or standing.since(report.analysis.created_at)
@@ -127,14 +109,16 @@ def to_hl7(
     notes: list[Fields] = [{1: str(number), 2: "L", 3: escaped(each)} for number, each in enumerate(words, start=1)]
     segments: list[tuple[str, Fields]] = [
         ("MSH", header | ends),
-        ("PID", patient(order)),
+        ("PID", hl7_order.patient(order)),
         ("PV1", {1: "1", 2: "U"}),
         ("ORC", _order_control(order, filler, "IP" if withdrawn else ORDER_STATUS[status], issued)),
-        ("OBR", request | {7: observed_at(order, _time(report.analysis.created_at))}),
+        ("OBR", request | {7: hl7_order.observed_at(order, _time(report.analysis.created_at))}),
         *(("NTE", fields) for fields in notes),
         *(("OBX", fields) for fields in observations),
     ]
-    if specimen := came(order, "SPM-2") or Came(escaped(order.specimen_id or order.container_id or "")):
+    if specimen := hl7_order.came(order, "SPM-2") or hl7_order.Came(
+        escaped(order.specimen_id or order.container_id or "")
+    ):
         segments.append(("SPM", {1: "1", 2: specimen, 4: _code((codes.TISSUE,))}))
     written = zip(*(_written(*each) for each in segments), strict=True)
     message, checked = ("".join(f"{line}\r" for line in lines).encode() for lines in written)
@@ -159,16 +143,17 @@ def check_hl7(message: bytes) -> None:
 
 
 def _check_segment(name: str, fields: dict[int, str]) -> None:
-    if name not in SEGMENTS:
+    if name not in RULES:
         raise FormatUnavailable(f"a result message holds no {name or 'empty'} segment")
-    for number in REQUIRED.get(name, ()):
+    required, forbidden, tables = RULES[name]
+    for number in required:
         if not fields.get(number):
             raise FormatUnavailable(f"{name}-{number} must not be empty")
-    for number in FORBIDDEN.get(name, ()):
+    for number in forbidden:
         if fields.get(number):
             raise FormatUnavailable(f"{name}-{number} must be empty")
-    for (segment, number), allowed in TABLES.items():
-        if segment == name and fields.get(number) not in allowed:
+    for number, allowed in tables.items():
+        if fields.get(number, "") not in allowed:
             raise FormatUnavailable(f"{name}-{number} cannot be {fields.get(number)!r}")
     if name == "OBX":
         _check_value(fields[2], fields.get(5, ""), fields[11])
@@ -216,7 +201,7 @@ def _fitting(segment: str, number: int, value: str) -> tuple[str, str]:
         with suppress(hl7apy.exceptions.HL7apyException, ValueError):
             hl7apy.core.Field(f"{segment}_{number}", version="2.5.1", validation_level=strict).value = fitting
             return fitting, fitting
-    if isinstance(value, Came):
+    if isinstance(value, hl7_order.Came):
         return value, STAND_IN
     raise FormatUnavailable(f"the report says more in {segment}-{number} than HL7 v2.5.1 has room for")
 
@@ -224,26 +209,26 @@ def _fitting(segment: str, number: int, value: str) -> tuple[str, str]:
 def _order_control(order: Order, filler: str, status: str, issued: datetime) -> Fields:
     return {
         1: "SC",
-        2: placer_number(order),
+        2: hl7_order.placer_number(order),
         3: filler,
-        4: came(order, "ORC-4"),
+        4: hl7_order.came(order, "ORC-4"),
         5: status,
         9: _time(issued),
-        12: all_came(order, "ORC-12") or orderer(order),
+        12: hl7_order.all_came(order, "ORC-12") or hl7_order.orderer(order),
     }
 
 
 def _request(order: Order, filler: str, status: str, issued: datetime, confirmed: Confirmation | None) -> Fields:
     return {
         1: "1",
-        2: came(order, "OBR-2") or placer_number(order),
-        3: came(order, "OBR-3") or filler,
-        4: service_of(order) or _code(codes.REPORT),
-        16: orderer(order),
+        2: hl7_order.came(order, "OBR-2") or hl7_order.placer_number(order),
+        3: hl7_order.came(order, "OBR-3") or filler,
+        4: hl7_order.service_of(order) or _code(codes.REPORT),
+        16: hl7_order.orderer(order),
         22: _time(issued),
         24: codes.SURGICAL_PATHOLOGY.value,
         25: status,
-        32: Came(person(None, confirmed.name).replace("^", "&")) if confirmed else "",
+        32: hl7_order.Came(person(None, confirmed.name).replace("^", "&")) if confirmed else "",
     }
 
 
