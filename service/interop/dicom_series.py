@@ -11,7 +11,6 @@ must decompress them). A series that came in part is none.
 import json
 import os
 import re
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from service.hosts import PORTS, Host, find_address, listed_hosts, spelled
 from service.intake.accept import accept_fetched
 from service.intake.sandbox import Sandbox
 from service.interop.dicomweb import authorization
+from service.interop.http_post import http_client
 from service.readers.dicom_images import WHOLE_SLIDE
 from service.reference import resolve_reference
 from service.refusals import SourceUnavailable, UploadTooLarge
@@ -44,7 +44,6 @@ UID = re.compile(r"[0-9.]{1,64}")
 INSTANCE: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 MAX_INSTANCES, PAGE = 1000, 200
 MAX_LIST_BYTES = 16 << 20
-CONNECT_S, ANSWER_S = 5.0, 60.0  # the latter without a byte
 SERIES_S = 3600.0
 
 
@@ -59,14 +58,11 @@ class Instance:
     @classmethod
     def of(cls, attributes: dict[str, Any]) -> "Instance":
         """As DICOM JSON has it. Raises ValueError."""
-        sop_class, uid, container = (_value(attributes, tag) for tag in ("00080016", "00080018", "00400512"))
+        values = (attributes.get(tag, {}).get("Value") or [""] for tag in ("00080018", "00080016", "00400512"))
+        uid, sop_class, container = (str(value[0] or "") for value in values)
         if not UID.fullmatch(uid):
             raise ValueError("an instance without a UID")
         return cls(uid, sop_class, container)
-
-
-def _value(attributes: dict[str, Any], tag: str) -> str:
-    return str((attributes.get(tag, {}).get("Value") or [""])[0] or "")
 
 
 def series_url(uri: str, settings: Settings) -> str | None:
@@ -106,10 +102,8 @@ def _archive(url: str, settings: Settings) -> Iterator[httpx.Client]:
     ours = bool(settings.dicomweb) and url.startswith(f"{settings.dicomweb.rstrip('/')}/")
     headers = {"Accept-Encoding": "identity"} | (authorization(settings) if ours else {})
     judged = [] if ours else [partial(_pin, listed_hosts(settings.uri_hosts))]
-    patience, trusted = httpx.Timeout(ANSWER_S, connect=CONNECT_S), ssl.create_default_context()
-    options: dict[str, Any] = {"timeout": patience, "headers": headers, "event_hooks": {"request": judged}}
     try:
-        with httpx.Client(verify=trusted, trust_env=False, **options) as client:
+        with http_client(headers=headers, event_hooks={"request": judged}) as client:
             yield client
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # its words hold the address
         raise SourceUnavailable(f"the archive does not answer ({type(error).__name__}); try again") from error
@@ -187,13 +181,16 @@ class _Part:
     """The one part of an answer, or an answer that is no multipart, on its way into a file."""
 
     def __init__(self, content_type: str, file: BinaryIO) -> None:
-        self._file, self._parts, self._ended = file, 0, False
+        self._file, self._met = file, list[str]()  # the beginnings of parts, and the end
         kind, options = parse_options_header(content_type)
         self._parser: MultipartParser | None = None
         if kind == b"multipart/related" and b"boundary" in options:
-            self._parser = MultipartParser(
-                options[b"boundary"], {"on_part_begin": self._begin, "on_part_data": self._data, "on_end": self._end}
-            )
+            calls = {
+                "on_part_begin": lambda: self._met.append("part"),
+                "on_part_data": lambda data, start, end: file.write(data[start:end]),
+                "on_end": lambda: self._met.append("end"),
+            }
+            self._parser = MultipartParser(options[b"boundary"], calls)  # type: ignore[arg-type]
         elif kind != b"application/dicom":
             raise SourceUnavailable("the archive answers with something else than DICOM")
 
@@ -209,14 +206,5 @@ class _Part:
 
     def end(self) -> None:
         """Raise SourceUnavailable where more or less came than one part."""
-        if self._parser is not None and (self._parts != 1 or not self._ended):
+        if self._parser is not None and self._met != ["part", "end"]:
             raise SourceUnavailable("the archive's answer was cut short")
-
-    def _begin(self) -> None:
-        self._parts += 1
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._file.write(data[start:end])
-
-    def _end(self) -> None:
-        self._ended = True

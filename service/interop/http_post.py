@@ -7,7 +7,7 @@ has authorities of its own.
 import ssl
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -32,15 +32,17 @@ def checked_url(text: str, setting: str) -> str:
     return str(url)
 
 
+def http_client(**options: Any) -> httpx.Client:
+    """Make a client that trusts whom the system trusts, and goes by no proxy of the environment."""
+    patience = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
+    return httpx.Client(verify=ssl.create_default_context(), trust_env=False, timeout=patience, **options)
+
+
 def post(url: str, parts: Sequence[bytes], headers: dict[str, str]) -> tuple[int, bytes]:
     """Send the parts of a body, one after another; gives the answer's status and body. Raises DeliveryFailed."""
     told = {"User-Agent": f"mitosis-service/{__version__}", "Content-Length": str(sum(map(len, parts)))} | headers
-    trusted, patience = ssl.create_default_context(), httpx.Timeout(ANSWER_S, connect=CONNECT_S)
     try:
-        with (
-            httpx.Client(verify=trusted, trust_env=False, timeout=patience) as client,
-            client.stream("POST", url, content=_pieces(parts), headers=told) as answer,
-        ):
+        with http_client() as client, client.stream("POST", url, content=_pieces(parts), headers=told) as answer:
             return answer.status_code, _body(answer)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         words = f": {error}" if isinstance(error, httpx.ConnectError | OSError) else ""  # others' hold what came

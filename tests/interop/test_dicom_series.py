@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from service.errors import FileMissing, MitosisError, NotASlide, SourceForbidden, StorageFull
 from service.intake.sandbox import Sandbox
-from service.interop import dicom_series
+from service.interop import dicom_series, http_post
 from service.interop.dicom_series import accept_series, fetch_series, series_url
 from service.readers.dicom_images import WHOLE_SLIDE
 from service.refusals import SourceUnavailable, UploadTooLarge
@@ -296,7 +296,7 @@ def test_what_is_too_much_is_refused(archive: Archive, tmp_path: Path, monkeypat
 def test_an_archive_that_is_slow_or_down_is_not_waited_for(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom_series, "ANSWER_S", 0.2)
+    monkeypatch.setattr(http_post, "ANSWER_S", 0.2)
     archive.sends = lambda _: time.sleep(1)
     archive.fails(tmp_path, SourceUnavailable, "ReadTimeout")
     monkeypatch.setattr(dicom_series, "SERIES_S", -1.0)
