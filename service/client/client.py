@@ -26,9 +26,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.client.connection import SLOW_S, TEMPORARY, Connection, error_of, pause
 from service.client.packing import packed
-from service.errors import MitosisError, ParameterInvalid, ResolutionInvalid
+from service.errors import MitosisError, ResolutionInvalid
 from service.files import readable
 from service.order import Priority
+from service.parameters import check_threshold
 from service.refusals import NotFinished, NotFound, OffsetConflict, ServerUnreachable, UploadIncomplete, UploadTimeout
 
 if TYPE_CHECKING:  # what a Report is made of takes a second to import
@@ -234,7 +235,9 @@ class Client:
         Raises what `upload` does, and what is wrong with the request: then the error has the `slide_id`, and the
         request can be sent again without the slide.
         """
-        _check(options)  # before a slide is sent for nothing
+        check_threshold(options.get("threshold"))  # before a slide is sent for nothing
+        if (mpp := options.get("mpp")) is not None and not 0 < mpp < math.inf:
+            raise ResolutionInvalid(f"mpp {mpp} is no positive number of um per pixel")
         if path is not None:
             slide_id = self.upload(path, on_progress).slide_id
         asked: dict[str, Any] = {"slide_id": slide_id, "uri": uri, "priority": "routine", **options}
@@ -308,14 +311,6 @@ class Client:
     def picture(self, analysis_id: str, name: str) -> bytes:
         """Fetch a PNG: thumbnail.png, overlay.png, heatmap.png or detections/{n}.png. Raises NotFinished, NotFound."""
         return self._connection.ask("GET", f"{_path(analysis_id)}/{quote(name)}", slow=True).content
-
-
-def _check(options: AnalysisOptions) -> None:
-    mpp, threshold = options.get("mpp"), options.get("threshold")
-    if mpp is not None and not 0 < mpp < math.inf:
-        raise ResolutionInvalid(f"mpp {mpp} is no positive number of um per pixel")
-    if threshold is not None and not 0 < threshold < 1:
-        raise ParameterInvalid(f"threshold {threshold} is not between 0 and 1")
 
 
 def _open(path: Path) -> BinaryIO:

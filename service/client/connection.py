@@ -120,14 +120,8 @@ def _problem(response: httpx.Response) -> MitosisError:
     return error_of(f"http-{response.status_code}", f"{said}; is that the service?", response.status_code)
 
 
-def _kinds(base: type[MitosisError]) -> Iterator[type[MitosisError]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
-
-
-OURS = (errors.__name__, refusals.__name__)
-BY_CODE = {kind.code: kind for kind in _kinds(MitosisError) if kind.__module__ in OURS}
+KNOWN = (each for each in (vars(errors) | vars(refusals)).values() if isinstance(each, type))
+BY_CODE = {kind.code: kind for kind in KNOWN if issubclass(kind, MitosisError) and kind is not MitosisError}
 
 
 def _host(server: str) -> str:

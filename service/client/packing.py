@@ -44,16 +44,12 @@ def _parts(path: Path) -> list[tuple[Path, Path]] | None:
         path.stat()
         require_slide(path)
         if path.is_dir():
-            return _dicom(path)
+            if not instances_of(path):
+                raise NotASlide(f"{path.name} is a folder without a DICOM slide; name a slide file")
+            return [(file, file.relative_to(path.parent)) for file in files_below(path)]
         if not is_mirax(path):
             return None
         parts = files_beside(path)
     if not parts:
         raise SlideDamaged(f"{path.name}: a MIRAX slide needs the folder {path.stem} beside it; copy both")
     return [(file, file.relative_to(path.parent)) for file in (path, *parts)]
-
-
-def _dicom(folder: Path) -> list[tuple[Path, Path]]:
-    if not instances_of(folder):
-        raise NotASlide(f"{folder.name} is a folder without a DICOM slide; name a slide file")
-    return [(file, file.relative_to(folder.parent)) for file in files_below(folder)]

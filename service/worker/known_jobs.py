@@ -4,8 +4,9 @@ A task that is left stays queued, and its message is sent again after some secon
 worker takes it that can do it. What is not claimed costs no attempt.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, get_args
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, get_args
 
 from service.errors import CardInvalid, ModelUnknown
 from service.model_card import find_model, read_card
@@ -24,22 +25,12 @@ def not_ours(kind: str, analysis: Analysis, workers: Callable[[], Sequence[LiveW
     """Say why a task is better left to others; None if it is not. `workers` finds those that live, where it matters."""
     if kind not in get_args(Kind):
         return f"this release knows no task of kind {kind}"
-    if unknown := sorted(_asked(analysis.request) - ASKED):
+    asked = {name for name, value in analysis.request.items() if value is not None and value is not False}
+    if unknown := sorted(asked - ASKED):
         return f"this release cannot do what is asked for: {', '.join(unknown)}"
-    if _has(analysis.model, analysis.model_sha256):
-        return None
+    with suppress(ModelUnknown, CardInvalid):
+        if read_card(find_model(analysis.model)).sha256 == analysis.model_sha256:
+            return None
     if any(worker.models.get(analysis.model) == analysis.model_sha256 for worker in workers()):
         return f"another worker has the weights of {analysis.model} that are asked for"
     return None
-
-
-def _asked(request: Mapping[str, Any]) -> set[str]:
-    """Name what a request asks for; what is null or false is not asked for."""
-    return {name for name, value in request.items() if value is not None and value is not False}
-
-
-def _has(model: str, sha256: str) -> bool:
-    try:
-        return read_card(find_model(model)).sha256 == sha256
-    except (ModelUnknown, CardInvalid):
-        return False

@@ -115,19 +115,12 @@ def _app(settings: Settings) -> Celery:
         for runner in runners:
             runner.retire()
 
-    def stop(**_: Any) -> None:
-        stopping.set()
-
     app.task(name=TASK)(run)
-    signals.setup_logging.connect(_leave_logs, weak=False)
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # that one listens keeps Celery from doing it its way
     signals.worker_process_init.connect(load, weak=False)
     signals.worker_process_shutdown.connect(retire, weak=False)
-    signals.worker_shutting_down.connect(stop, weak=False)
+    signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     return app
-
-
-def _leave_logs(**_: Any) -> None:
-    """Do nothing: that somebody listens to this signal keeps Celery from setting up logs its own way."""
 
 
 def _follow(parent: int) -> None:

@@ -8,12 +8,14 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import scipy
 from sqlalchemy import Engine
 
+from service.analysis import analyze
 from service.errors import DeviceUnavailable, StoredDamaged
+from service.inference import Detector, OnProgress
 from service.parameters import options_of
 from service.report import Report
 from service.slide import Slide, open_slide
@@ -22,9 +24,6 @@ from service.store.records import Analysis, find_analysis
 from service.store.results import Result
 from service.store.slides import find_slide
 from service.store.storage import Storage
-
-if TYPE_CHECKING:  # torch is imported when it is needed
-    from service.inference import Detector, OnProgress
 
 OF_THE_RUN: Final = {"analysis", "software", "review"}  # two runs may differ in them
 BACKEND: Final = ("backend", "device", "precision")
@@ -41,7 +40,7 @@ class Verification:
     notes: list[str]
 
 
-def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnProgress | None" = None) -> Verification:
+def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: OnProgress | None = None) -> Verification:
     """Analyse again and compare.
 
     Raises NotFound, also where the slide was deleted; NotFinished, StoredNewer, SourceForbidden; and as `open_slide`,
@@ -68,10 +67,8 @@ def verify(engine: Engine, storage: Storage, analysis_id: str, on_progress: "OnP
     return Verification(analysis, list(differences(json.loads(content), again)), _notes(report, again))
 
 
-def _analyzed(slide: Slide, report: Report, analysis: Analysis, on_progress: "OnProgress | None") -> Report | str:
+def _analyzed(slide: Slide, report: Report, analysis: Analysis, on_progress: OnProgress | None) -> Report | str:
     """Analyse the slide again, as it was asked for; gives the report, or why there is none."""
-    from service.analysis import analyze
-
     model = analysis.model
     detector = _detector(model, report)
     if detector.card.sha256 != report.model.sha256:
@@ -83,10 +80,8 @@ def _analyzed(slide: Slide, report: Report, analysis: Analysis, on_progress: "On
     return analyze(slide, detector, on_progress=on_progress, **options)
 
 
-def _detector(model: str, report: Report) -> "Detector":
+def _detector(model: str, report: Report) -> Detector:
     """Load the detector on the report's device and in its precision, as far as they are here."""
-    from service.inference import Detector
-
     precision: Any = report.parameters["precision"]
     for device in (report.parameters["device"], "auto"):
         with suppress(DeviceUnavailable):
