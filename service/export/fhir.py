@@ -24,22 +24,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from service.export import codes
+from service.export import codes, fhir_order
 from service.export.codes import Concept
-from service.export.fhir_order import (
-    Resource,
-    accession,
-    coding,
-    container,
-    filled,
-    identifier,
-    number_of,
-    printable,
-    processing_mark,
-    request_of,
-    specimen_identifiers,
-    subject,
-)
+from service.export.fhir_order import Resource, filled, identifier, printable
 from service.export.findings import Finding, Measure, findings, place_measures, place_words, remarks
 from service.extras import needs
 from service.order import Confirmation, Order, Standing
@@ -84,9 +71,10 @@ def to_fhir(
         "issued": issued,
         "specimen": _link(specimen),
     }
-    common |= subject(order) | {"effectiveDateTime": report.analysis.created_at.isoformat()}
+    common |= fhir_order.subject(order) | {"effectiveDateTime": report.analysis.created_at.isoformat()}
     if confirmed:
-        common["performer"] = _performers(confirmed)
+        office = [{"type": "Organization", "display": confirmed.organization}] if confirmed.organization else []
+        common["performer"] = [{"type": "Practitioner", "display": confirmed.name}, *office]
     of_device = common | {"device": _link(device)}
     observations = [_observation(f"{name} {each.key}", report, each, of_device) for each in findings(report, chosen)]
     diagnosis = _diagnostic_report(name, report, order, common, observations, confirmed)
@@ -94,7 +82,7 @@ def to_fhir(
         diagnosis["presentedForm"] = forms
     provenance = _provenance(name, report, [diagnosis, *observations], device, issued, confirmed)
     resources = [diagnosis, *observations, device, specimen, provenance]
-    entries = [_entry(each | processing_mark(order), bundle) for each in resources]
+    entries = [_entry(each | fhir_order.processing_mark(order), bundle) for each in resources]
     content = {"resourceType": "Bundle", "type": bundle, "timestamp": issued, "entry": entries}
     check_fhir(content)
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
@@ -111,11 +99,6 @@ def _forms(report: Report, viewer: str, pdf: bytes | None, issued: str) -> list[
         title = {"title": codes.VIEWER[0].meaning, "url": f"{viewer}/#analysis={report.analysis.id}"}
         forms.append({"contentType": "text/html"} | common | title)
     return forms
-
-
-def _performers(confirmed: Confirmation) -> list[Resource]:
-    person = {"type": "Practitioner", "display": confirmed.name}
-    return [person, *([{"type": "Organization", "display": confirmed.organization}] if confirmed.organization else [])]
 
 
 def check_fhir(bundle: Resource) -> None:
@@ -161,7 +144,7 @@ def _link(resource: Resource) -> Resource:
 
 
 def _concept(concept: Concept, text: str = "") -> Resource:
-    return {"coding": [coding(code) for code in concept], "text": text or concept[-1].meaning}
+    return {"coding": [fhir_order.coding(code) for code in concept], "text": text or concept[-1].meaning}
 
 
 def _device(report: Report) -> Resource:
@@ -187,16 +170,16 @@ def _specimen(report: Report, order: Order, name: str) -> Resource:
     return _resource(
         "Specimen",
         name,
-        identifier=[*specimen_identifiers(order), slide],
-        accessionIdentifier=accession(order),
+        identifier=[*fhir_order.specimen_identifiers(order), slide],
+        accessionIdentifier=fhir_order.accession(order),
         status="available",
         type=_concept((codes.SLIDE,)),
         parent=[{"type": "Specimen", "identifier": identifier(order.block), "display": order.block}]
         if order.block
         else [],
         processing=[{"procedure": {"text": order.stain}}] if order.stain else [],
-        container=container(order),
-        **subject(order),
+        container=fhir_order.container(order),
+        **fhir_order.subject(order),
     )
 
 
@@ -242,13 +225,13 @@ def _diagnostic_report(
 ) -> Resource:
     words = [printable(remark) for remark in remarks(report, confirmed, order)]
     paragraphs = "".join(f"<p>{html.escape(remark)}</p>" for remark in words)
-    filler = order.filler_order_number and number_of(order, order.filler_order_number, codes.FILLER_NUMBER)
+    filler = order.filler_order_number and fhir_order.number_of(order, order.filler_order_number, codes.FILLER_NUMBER)
     return _resource(
         "DiagnosticReport",
         name,
         text={"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml">{paragraphs}</div>'},
-        identifier=[identifier(report.analysis.id, system="urn:mitosis:analysis"), accession(order), filler],
-        basedOn=request_of(order),
+        identifier=[identifier(report.analysis.id, system="urn:mitosis:analysis"), fhir_order.accession(order), filler],
+        basedOn=fhir_order.request_of(order),
         category=[_concept((codes.SURGICAL_PATHOLOGY,))],
         code=_concept(codes.REPORT),
         resultsInterpreter=[{"type": "Practitioner", "display": confirmed.name}] if confirmed else [],

@@ -98,15 +98,12 @@ def summary(report: Report) -> str:
         index += f"; {TOO_LITTLE_TISSUE}"
     if mai.grown:
         index += f". Grown until it holds as much: {window_words(mai.grown)}"
+    counted = mai.grown or mai
+    if counted.high_risk is not None:
+        index += "; at or above the cut-off" if counted.high_risk else "; below the cut-off"
+    near = "; near a cut-off" if counted.near_cutoff else ""
     everywhere = f"{report.counts.total} mitoses in {report.tissue.examined_mm2:.2f} mm2 of examined tissue"
-    return f"{index}{_standing(mai.grown or mai)}. {everywhere}."
-
-
-def _standing(found: Mai | GrownMai) -> str:
-    standing = (
-        "" if found.high_risk is None else "; at or above the cut-off" if found.high_risk else "; below the cut-off"
-    )
-    return standing + ("; near a cut-off" if found.near_cutoff else "")
+    return f"{index}{near}. {everywhere}."
 
 
 def remarks(report: Report, confirmed: Confirmation | None, order: Order) -> list[str]:

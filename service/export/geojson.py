@@ -8,7 +8,7 @@ A feature a line, written one after the other. QuPath reads it compressed too (`
 
 import json
 import uuid
-from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from service.export.marks import Area, Mark, areas_of, colour_of, marks_of
@@ -22,15 +22,10 @@ def to_geojson(report: Report) -> bytes:
     """Write a GeoJSON FeatureCollection in UTF-8, a line for each feature."""
     offset = (report.slide.bounds.x, report.slide.bounds.y) if report.slide.bounds else (0, 0)
     head = {"type": "FeatureCollection", "offset": list(offset), "unit": "px"}
-    features = ",\n".join(map(json.dumps, _features(report, offset)))
+    points = (_point(report, mark, offset) for mark in marks_of(report))
+    outlines = (_annotation(report, area, offset) for area in areas_of(report))
+    features = ",\n".join(map(json.dumps, chain(points, outlines)))
     return f'{json.dumps(head)[:-1]}, "features": [\n{features}\n]}}\n'.encode()
-
-
-def _features(report: Report, offset: Offset) -> Iterator[dict[str, Any]]:
-    for mark in marks_of(report):
-        yield _point(report, mark, offset)
-    for area in areas_of(report):
-        yield _annotation(report, area, offset)
 
 
 def _feature(report: Report, name: str, geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:

@@ -40,9 +40,6 @@ def to_ome_tiff(probabilities: ProbabilityMap, mpp: tuple[float, float]) -> byte
     with tifffile.TiffWriter(content, ome=True, bigtiff=True) as tiff:
         for number, level in enumerate(levels):
             resolution = (1e4 / level.step_um[0], 1e4 / level.step_um[1])
-            if number:
-                tiff.write(level.values, subfiletype=1, resolution=resolution, **options)
-            else:
-                own: dict[str, Any] = {"subifds": len(levels) - 1, "metadata": metadata}
-                tiff.write(level.values, resolution=resolution, **own, **options)
+            own: dict[str, Any] = {"subfiletype": 1} if number else {"subifds": len(levels) - 1, "metadata": metadata}
+            tiff.write(level.values, resolution=resolution, **own, **options)
     return content.getvalue()

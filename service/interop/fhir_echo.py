@@ -21,16 +21,18 @@ def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
         _to_specimen(number, ReceivedOrder.model_validate(row.order)) for number, row in enumerate(rows, start=1)
     ]
     came, said = order.fhir, order.fhir.get("subject", {})
+    family, given = split_name(order.patient_name or "")
     patient = filled(
         resourceType="Patient",
         id="patient",
         identifier=said.get("identifier") or [subject(order).get("subject", {}).get("identifier")],
-        name=said.get("name") or _names(order.patient_name),
+        name=said.get("name") or [filled(family=family, given=[given])],
         birthDate=order.patient_birth_date,
         gender=order.patient_sex,
     )
     numbers = ((order.placer_order_number, codes.PLACER_NUMBER), (order.filler_order_number, codes.FILLER_NUMBER))
     known = [number_of(order, value, kind) for value, kind in numbers if value]
+    asking = came.get("requester", {}).get("identifier") or [filled(value=order.ordering_provider_id)]
     return filled(
         resourceType="ServiceRequest",
         id=first.id,
@@ -41,7 +43,7 @@ def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
         intent="order",
         code=came.get("code") or _concept(order.service),
         subject={"reference": "#patient"},
-        requester=_requester(order),
+        requester=filled(identifier=asking[0], display=order.ordering_provider),
         specimen=[{"reference": f"#{each['id']}"} for each in specimens],
     )
 
@@ -51,11 +53,6 @@ def _concept(service: OrderedService | None) -> Resource | None:
     if service is None:
         return None
     return {"coding": [filled(system=uris.get(service.system), code=service.code, display=service.text)]}
-
-
-def _requester(order: ReceivedOrder) -> Resource:
-    came = order.fhir.get("requester", {}).get("identifier") or [{}]
-    return filled(identifier=came[0] or filled(value=order.ordering_provider_id), display=order.ordering_provider)
 
 
 def _to_specimen(number: int, order: ReceivedOrder) -> Resource:
@@ -68,8 +65,3 @@ def _to_specimen(number: int, order: ReceivedOrder) -> Resource:
         processing=[filled(procedure=filled(text=order.stain))],
         container=container(order),
     )
-
-
-def _names(name: str | None) -> list[Resource]:
-    family, given = split_name(name or "")
-    return [filled(family=family, given=[given] if given else None)]

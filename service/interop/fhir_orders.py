@@ -177,9 +177,11 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
     accession = typed.get("ACSN") or resource.get("requisition")
     patient = known.find(resource.get("subject"), "Patient")
     requester = known.find(resource.get("requester"), *REQUESTERS)
+    person = known.find(requester.get("practitioner"), "Practitioner") if "practitioner" in requester else requester
     common = {
         **_patient(patient),
-        **_provider(known, requester),
+        "ordering_provider": _name(person),
+        "ordering_provider_id": _value(_head(person.get("identifier"))),
         "sender": sender,
         "orderer_optional": True,  # as `requester` is in FHIR
         "accession_number": _value(accession),
@@ -198,7 +200,12 @@ def _request(resource: Resource, known: _Known, sender: str) -> Request:
         requester=filled(identifier=requester.get("identifier", []), display=common["ordering_provider"]),
         code=resource.get("code"),
     )
-    specimens = _slides([known.find(each, "Specimen") for each in resource.get("specimen", [])])
+    named = [known.find(each, "Specimen") for each in resource.get("specimen", [])]
+    specimens = [  # one that has several containers is as many slides
+        each | {"container": [container]} if container else each
+        for each in named
+        for container in each.get("container") or [{}]
+    ] or [{}]
     if control != "cancel":
         _require_valid(patient, specimens, known)
     orders = tuple(_order(common | {"fhir": came | _came(each)}, _specimen(each)) for each in specimens)
@@ -221,15 +228,6 @@ def _updated_at(resource: Resource) -> float:
     if told.tzinfo is None:
         raise RequestInvalid("meta.lastUpdated is no instant, as 2026-01-31T12:00:00Z")
     return believed(told.timestamp())
-
-
-def _slides(specimens: Sequence[Resource]) -> list[Resource]:
-    """Give a Specimen for each slide: one that has several containers is as many."""
-    return [
-        each | {"container": [container]} if container else each
-        for each in specimens
-        for container in each.get("container") or [{}]
-    ] or [{}]
 
 
 def _require_valid(patient: Resource, specimens: Sequence[Resource], known: _Known) -> None:
@@ -313,11 +311,6 @@ def _patient(patient: Resource) -> Resource:
         "patient_birth_date": date if len(date := str(patient.get("birthDate", ""))) == len("2000-01-01") else None,
         "patient_sex": patient.get("gender"),
     }
-
-
-def _provider(known: _Known, requester: Resource) -> Resource:
-    found = known.find(requester.get("practitioner"), "Practitioner") if "practitioner" in requester else requester
-    return {"ordering_provider": _name(found), "ordering_provider_id": _value(_head(found.get("identifier")))}
 
 
 def _name(person: Resource) -> str:

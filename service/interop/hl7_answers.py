@@ -22,24 +22,9 @@ import structlog
 from sqlalchemy import Connection, Engine, and_, delete, insert, select
 
 from service.export.hl7_text import escaped
+from service.interop import hl7_message
 from service.interop.hl7_enhanced import acknowledgements
-from service.interop.hl7_message import (
-    CHARSETS,
-    EVENT_UNSUPPORTED,
-    INTERNAL,
-    PROCESSING_UNSUPPORTED,
-    REQUIRED_MISSING,
-    TYPE_UNSUPPORTED,
-    VERSION_UNSUPPORTED,
-    Delimiters,
-    Message,
-    MessageRejected,
-    Segment,
-    moment,
-    read_header,
-    read_message,
-    require_one_charset,
-)
+from service.interop.hl7_message import CHARSETS, Delimiters, Message, MessageRejected, Segment
 from service.interop.hl7_orders import Group, read_requests
 from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender
 from service.refusals import DatabaseUnavailable
@@ -63,7 +48,7 @@ def answers(
     """Do what a message asks, and give the acknowledgements that it wants. Raises DatabaseUnavailable only."""
     said = answer(engine, content, tenant, default_charset, mapping)
     with suppress(MessageRejected):
-        default_charset = mapping.of(read_header(content)).charset or default_charset
+        default_charset = mapping.of(hl7_message.read_header(content)).charset or default_charset
     return acknowledgements(content, said, default_charset)
 
 
@@ -73,10 +58,10 @@ def answer(
     """Do what a message asks, and give its answer once that is committed. Raises DatabaseUnavailable only."""
     message: Message | None = None
     try:
-        sender = mapping.of(read_header(content))
+        sender = mapping.of(hl7_message.read_header(content))
         override = sender.charset if sender.charset_overrides else ""
-        message = read_message(content, sender.charset or default_charset, override=override)
-        require_one_charset(message)
+        message = hl7_message.read_message(content, sender.charset or default_charset, override=override)
+        hl7_message.require_one_charset(message)
         said = _answer(engine, content, tenant, message, sender)
     except MessageRejected as refusal:
         said = _refusal(content, refusal, message)
@@ -85,7 +70,7 @@ def answer(
         raise
     except Exception:  # whatever a message may hold: it gets its answer, and the next one is read
         log.exception("message could not be understood")
-        unforeseen = MessageRejected("AR", INTERNAL, "MSH", "the service is at fault; its log says more")
+        unforeseen = MessageRejected("AR", hl7_message.INTERNAL, "MSH", "the service is at fault; its log says more")
         said = _refusal(content, unforeseen, message)
     return said
 
@@ -98,15 +83,15 @@ def require_store(engine: Engine) -> None:
 
 def too_large(beginning: bytes) -> bytes:
     """Answer a message of which only the beginning was read."""
-    return _refusal(beginning, MessageRejected("AR", INTERNAL, "MSH", "the message is too large"), None)
+    return _refusal(beginning, MessageRejected("AR", hl7_message.INTERNAL, "MSH", "the message is too large"), None)
 
 
 def _answer(engine: Engine, content: bytes, tenant: str, message: Message, mapping: Sender) -> bytes:
     header, kind = message.header, _kind(message.header, any_version=mapping.any_version)
     if not header.text(10):
-        raise MessageRejected("AE", REQUIRED_MISSING, "MSH-10", "the message has no number of its own")
+        raise MessageRejected("AE", hl7_message.REQUIRED_MISSING, "MSH-10", "the message has no number of its own")
     sender = "^".join(name for name in (header.text(3), header.text(4)) if name)
-    at = believed(moment(header.text(7), ZoneInfo(mapping.zone)))
+    at = believed(hl7_message.moment(header.text(7), ZoneInfo(mapping.zone)))
     sent = Sent(tenant, "hl7", sender, header.text(10), at, _processing_id(header, mapping))
     key = hashlib.sha256("\n".join((header.raw(3), header.raw(4), header.text(10))).encode()).hexdigest()
     digest = hashlib.sha256(content).hexdigest()
@@ -133,18 +118,18 @@ def _processing_id(header: Segment, mapping: Sender) -> ProcessingId:
         return "P"
     if said in ("T", "D"):
         return "T" if said == "T" else "D"
-    raise MessageRejected("AR", PROCESSING_UNSUPPORTED, "MSH-11", "only P, T and D are understood")
+    raise MessageRejected("AR", hl7_message.PROCESSING_UNSUPPORTED, "MSH-11", "only P, T and D are understood")
 
 
 def _kind(header: Segment, *, any_version: bool = False) -> str:
     """MSH-9 as `OML^O21`. Raises MessageRejected for what is not answered here."""
     if (version := header.text(12)) and not version.startswith("2.") and not any_version:
-        raise MessageRejected("AR", VERSION_UNSUPPORTED, "MSH-12", "only versions 2.x are understood")
+        raise MessageRejected("AR", hl7_message.VERSION_UNSUPPORTED, "MSH-12", "only versions 2.x are understood")
     kinds = (f"{header.text(9)}^{header.text(9, 2)}", "^".join(header.text(9, 3).split("_")))
     for kind in kinds:
         if kind in ANSWERS:
             return kind
-    unknown = EVENT_UNSUPPORTED if header.text(9) in ("OML", "ORM") else TYPE_UNSUPPORTED
+    unknown = hl7_message.EVENT_UNSUPPORTED if header.text(9) in ("OML", "ORM") else hl7_message.TYPE_UNSUPPORTED
     raise MessageRejected("AR", unknown, "MSH-9", f"only {', '.join(ANSWERS)} are understood")
 
 
@@ -191,7 +176,7 @@ def _refusal(content: bytes, refusal: MessageRejected, message: Message | None) 
     """Answer what is not taken; of a message that cannot be read, as much of MSH is used as can be."""
     if message is None:
         try:
-            header = read_header(content)
+            header = hl7_message.read_header(content)
         except MessageRejected:
             header = Segment("MSH|^~\\&", Delimiters())
         charset = header.text(18)

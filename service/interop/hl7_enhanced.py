@@ -13,7 +13,7 @@ import uuid
 from service.export.hl7_text import escaped
 from service.interop.hl7_message import Message, MessageRejected, read_header, read_message
 
-WANTED = {"AL": (True, True), "NE": (False, False), "ER": (False, True), "SU": (True, False)}  # success, error
+WANTED = {"AL": (True, True), "NE": (False, False), "ER": (False, True), "SU": (True, False)}  # of success, of error
 
 
 def acknowledgements(content: bytes, answer: bytes, charset: str = "") -> list[bytes]:
@@ -29,16 +29,12 @@ def acknowledgements(content: bytes, answer: bytes, charset: str = "") -> list[b
     if not (accept or application) or {accept, application} - {"", *WANTED}:
         return [answer]
     code = read.segments[1].text(1)
-    wants_answer = _wants(application, failed=code != "AA")
+    wants_answer = WANTED[application or "NE"][code != "AA"]
     commit = {"AA": "CA", "AR": "CR"}.get(code, "CA" if wants_answer else "CE")
-    if not _wants(accept, failed=commit != "CA"):
+    if not WANTED[accept or "NE"][commit != "CA"]:
         return [answer] if wants_answer else []
     accepted = _commit(read, commit, escaped(header.text(9, 2)))
     return [accepted, answer] if wants_answer and commit == "CA" else [accepted]
-
-
-def _wants(condition: str, *, failed: bool) -> bool:
-    return WANTED[condition or "NE"][failed]
 
 
 def _commit(answer: Message, code: str, trigger: str) -> bytes:

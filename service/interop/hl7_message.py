@@ -146,11 +146,9 @@ class Repetition:
 
         Without a subcomponent it is all of the component: who writes "H&E" into a plain text, means that.
         """
-        components = self.written.split(self.delimiters.component)
-        found = components[component - 1] if component <= len(components) else ""
+        found = part_of(self.written, self.delimiters.component, component)
         if subcomponent is not None:
-            parts = found.split(self.delimiters.subcomponent)
-            found = parts[subcomponent - 1] if subcomponent <= len(parts) else ""
+            found = part_of(found, self.delimiters.subcomponent, subcomponent)
         return "" if found.strip() == '""' else plain(found, self.delimiters)
 
     def standard(self) -> str:
@@ -176,6 +174,12 @@ class Message:
     def header(self) -> Segment:
         """MSH."""
         return self.segments[0]
+
+
+def part_of(text: str, mark: str, number: int) -> str:
+    """Give one of the parts that a mark separates, counted from 1; nothing where there are fewer."""
+    parts = text.split(mark)
+    return parts[number - 1] if number <= len(parts) else ""
 
 
 def plain(text: str, delimiters: Delimiters) -> str:

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import SettingsInvalid
-from service.interop.hl7_message import CHARSETS, Repetition, Segment
+from service.interop.hl7_message import CHARSETS, Repetition, Segment, part_of
 from service.order import Identifier
 from service.strict import first_error
 
@@ -176,5 +176,4 @@ def _part(place: str, repetition: Repetition) -> str:
     match = PLACE.fullmatch(place)
     component, part = (match[3], match[4]) if match is not None else (None, None)
     text = repetition.text(int(component or 1))
-    parts = text.split(";")
-    return text if part is None else parts[int(part) - 1].strip() if int(part) <= len(parts) else ""
+    return part_of(text, ";", int(part)).strip() if part else text

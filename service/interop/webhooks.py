@@ -92,9 +92,7 @@ def post_due(engine: Engine, settings: Settings, now: float | None = None) -> in
     with reading(engine) as connection:
         rows = connection.execute(select(callbacks).where(due).order_by(callbacks.c.next_at).limit(AT_ONCE)).all()
     mine = [row for row in rows if claim(engine, row, now)]
-    if not mine:
-        return 0
-    outcomes = asyncio.run(_post_all(mine, settings))
+    outcomes = asyncio.run(_post_all(mine, settings)) if mine else []
     return sum(
         settle(engine, row, str(failure) if failure else None, final=isinstance(failure, DeliveryRejected))
         for row, failure in zip(mine, outcomes, strict=True)
