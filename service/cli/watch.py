@@ -83,7 +83,7 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._stillness, self._taken, self._send, self._clock = folder, stillness, taken, send, clock
-        self._failed: dict[tuple[Path, str], tuple[int, float]] = {}  # how often, and when to try again
+        self._failed: dict[Candidate, tuple[int, float]] = {}  # how often, and when to try again
 
     def look(self) -> None:
         """Take what is whole and new."""
@@ -92,12 +92,9 @@ class Watch:
         except OSError as error:  # a share that is away comes back
             complain(FileMissing(f"{error.strerror}; looking again"), str(self._folder))
             return
-        for candidate in filter(self._is_due, still):
-            self._take(candidate)
-
-    def _is_due(self, candidate: Candidate) -> bool:
-        _, at = self._failed.get((candidate.path, candidate.facts()), (0, 0.0))
-        return self._clock() >= at
+        for candidate in still:
+            if self._clock() >= self._failed.get(candidate, (0, 0.0))[1]:
+                self._take(candidate)
 
     def _take(self, candidate: Candidate) -> None:
         try:
@@ -110,7 +107,7 @@ class Watch:
         except MitosisError as error:
             self._postpone(candidate, error)
         else:
-            self._failed.pop((candidate.path, candidate.facts()), None)
+            self._failed.pop(candidate, None)
 
     def _submitted(self, candidate: Candidate, key: str) -> str:
         """Give the analysis' id, or the code of what the service will never take."""
@@ -127,8 +124,7 @@ class Watch:
         return found
 
     def _postpone(self, candidate: Candidate, error: MitosisError) -> None:
-        which = (candidate.path, candidate.facts())
-        times, _ = self._failed.get(which, (0, 0.0))
+        times, _ = self._failed.get(candidate, (0, 0.0))
         delay_s = min(FIRST_S * 2**times, LONGEST_S)
-        self._failed[which] = (times + 1, self._clock() + delay_s)
+        self._failed[candidate] = (times + 1, self._clock() + delay_s)
         complain(error, f"{candidate.path}: again in {delay_s:.0f} s")

@@ -109,17 +109,13 @@ class Stillness:
 
     def __init__(self, still_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._still_s, self._clock = still_s, clock
-        self._since: dict[Path, tuple[str, float]] = {}
+        self._since: dict[Candidate, float] = {}
 
     def still(self, found: list[Candidate]) -> list[Candidate]:
         """Choose those of a look that have not changed for long enough."""
-        now, seen = self._clock(), self._since
-        self._since = {}
-        for each in found:
-            facts = each.facts()
-            known = seen.get(each.path)
-            self._since[each.path] = known if known and known[0] == facts else (facts, now)
-        return [each for each in found if each.size and now - self._since[each.path][1] >= self._still_s]
+        now = self._clock()
+        self._since = {each: self._since.get(each, now) for each in found}
+        return [each for each in found if each.size and now - self._since[each] >= self._still_s]
 
 
 TABLE: Final = """

@@ -18,18 +18,15 @@ class Leases:
 
     def __init__(self, analyses: Analyses, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._analyses, self._lease_s, self._clock = analyses, lease_s, clock
-        self._seen: dict[tuple[str, str], tuple[int, float]] = {}  # lease: its beat, and since when
+        self._seen: dict[tuple[tuple[str, str], int], float] = {}  # a lease and its beat: since when
 
     def watch(self) -> int:
         """Look once; gives how many leases were taken away. Raises DatabaseUnavailable."""
         now, running = self._clock(), self._analyses.running()
-        self._seen = {
-            lease: known if (known := self._seen.get(lease)) and known[0] == beat else (beat, now)
-            for lease, beat in running.items()
-        }
-        if any(now - since > self._lease_s / 2 for _, since in self._seen.values()) and not self._can_be_told():
+        self._seen = {each: self._seen.get(each, now) for each in running.items()}
+        if any(now - since > self._lease_s / 2 for since in self._seen.values()) and not self._can_be_told():
             return 0
-        dead = [(lease, beat) for lease, (beat, since) in self._seen.items() if now - since > self._lease_s]
+        dead = [each for each, since in self._seen.items() if now - since > self._lease_s]
         return sum(self._analyses.expire(*lease, beat) for lease, beat in dead)
 
     def _can_be_told(self) -> bool:
@@ -60,11 +57,11 @@ class Messages:
             self._missing = set()
             return 0
         waiting = self._broker.waiting()
-        missing = [(task_id, priority) for task_id, priority in queued if task_id not in waiting]
-        lost = [(task_id, priority) for task_id, priority in missing if task_id in self._missing]
-        for task_id, priority in lost:
-            self._broker.send(task_id, priority)
-        self._missing = {task_id for task_id, _ in missing} - {task_id for task_id, _ in lost}
+        missing = {task_id: priority for task_id, priority in queued if task_id not in waiting}
+        lost = [task_id for task_id in missing if task_id in self._missing]
+        for task_id in lost:
+            self._broker.send(task_id, missing[task_id])
+        self._missing = missing.keys() - lost
         return len(lost)
 
 
