@@ -26,10 +26,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.client.connection import SLOW_S, TEMPORARY, Connection, error_of, pause
 from service.client.packing import packed
-from service.errors import MitosisError, ResolutionInvalid
+from service.errors import MitosisError, ParameterInvalid, ResolutionInvalid
 from service.files import readable
 from service.order import Priority
-from service.parameters import check_threshold
 from service.refusals import NotFinished, NotFound, OffsetConflict, ServerUnreachable, UploadIncomplete, UploadTimeout
 
 if TYPE_CHECKING:  # what a Report is made of takes a second to import
@@ -235,9 +234,11 @@ class Client:
         Raises what `upload` does, and what is wrong with the request: then the error has the `slide_id`, and the
         request can be sent again without the slide.
         """
-        check_threshold(options.get("threshold"))  # before a slide is sent for nothing
-        if (mpp := options.get("mpp")) is not None and not 0 < mpp < math.inf:
+        mpp, threshold = options.get("mpp"), options.get("threshold")  # judged before a slide is sent for nothing
+        if mpp is not None and not 0 < mpp < math.inf:
             raise ResolutionInvalid(f"mpp {mpp} is no positive number of um per pixel")
+        if threshold is not None and not 0 < threshold < 1:
+            raise ParameterInvalid(f"threshold {threshold} is not between 0 and 1")
         if path is not None:
             slide_id = self.upload(path, on_progress).slide_id
         asked: dict[str, Any] = {"slide_id": slide_id, "uri": uri, "priority": "routine", **options}
@@ -261,16 +262,16 @@ class Client:
         """Wait until an analysis has ended, well or not. Raises NotFound, and NotFinished when time is up."""
         limit = None if timeout_s is None else time.monotonic() + timeout_s
         poll_s = FIRST_POLL_S
-        while not (analysis := self.get(analysis_id)).ended:
+        while True:
+            analysis = self.get(analysis_id)
             if on_progress:
                 on_progress(analysis)
+            if analysis.ended:
+                return analysis
             if limit is not None and time.monotonic() > limit:
                 raise NotFinished(f"analysis {analysis_id} is {analysis.status} after {timeout_s:g} s")
             time.sleep(poll_s)
             poll_s = min(1.5 * poll_s, LONGEST_POLL_S)
-        if on_progress:
-            on_progress(analysis)
-        return analysis
 
     def cancel(self, analysis_id: str) -> AnalysisStatus:
         """Stop an analysis; one that has ended stays as it is. Raises NotFound."""
