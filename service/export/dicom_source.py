@@ -77,10 +77,7 @@ def highdicom() -> Any:
 
 
 def checked(report: Report, source: Dataset | None, order: Order | None = None) -> Dataset:
-    """Check that the source's header is level 0 of the report's slide, and the order's, and give it.
-
-    Raises FormatUnavailable.
-    """
+    """Give the source's header, if it is level 0 of the report's slide, and the order's. Raises FormatUnavailable."""
     from pydicom import Dataset
 
     if source is None or source.get("SOPClassUID") != WHOLE_SLIDE:

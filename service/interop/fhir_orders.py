@@ -15,10 +15,10 @@ conditions of an entry with a ServiceRequest (`ifMatch`, `ifNoneExist`).
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from copy import copy
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
@@ -48,6 +48,7 @@ NEEDS: Final = (
     "an order needs the patient's identifier (of subject), and the slide's (container.identifier of a Specimen) or an "
     "accession number (requisition, identifier of type ACSN, or accessionIdentifier of a Specimen)"
 )
+Entries: TypeAlias = list[tuple[str, Resource]]
 NO_CONDITIONS: Final = (
     "conditions (If-Match, If-None-Exist) are not understood: an order is known by its identifier, and replaces itself "
     "unless its meta.lastUpdated is older"
@@ -58,11 +59,11 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     """Read a sender's ServiceRequest, or all of them in a Bundle. Raises RequestInvalid, FormatUnavailable."""
     resource = _parsed(content)
     if resource["resourceType"] == "ServiceRequest":
-        return _few([_request(resource, _Known([]).of("", resource), sender)])
+        return _few([_request(resource, _Known({}, "", resource), sender)])
     if resource.get("type") not in BUNDLES:
         raise RequestInvalid(f"a Bundle of orders is of type {', '.join(BUNDLES)}")
     entries = resource.get("entry", [])
-    known = _Known([(each.get("fullUrl", ""), each["resource"]) for each in entries if "resource" in each])
+    named = _by_name([(each.get("fullUrl", ""), each["resource"]) for each in entries if "resource" in each])
     found = [each for each in entries if each.get("resource", {}).get("resourceType") == "ServiceRequest"]
     if not found or len(entries) > ENTRIES:
         raise RequestInvalid(f"a Bundle of orders holds ServiceRequests, in at most {ENTRIES} entries")
@@ -71,7 +72,7 @@ def read_requests(content: bytes, sender: str) -> list[Request]:
     if any(name.startswith("if") for each in found for name in each.get("request", {})):
         raise RequestInvalid(NO_CONDITIONS)
     placed = [(each.get("fullUrl", ""), each["resource"]) for each in found]
-    return _few([_request(resource, known.of(url, resource), sender) for url, resource in placed])
+    return _few([_request(resource, _Known(named, url, resource), sender) for url, resource in placed])
 
 
 def _few(requests: list[Request]) -> list[Request]:
@@ -99,9 +100,7 @@ def _parsed(content: bytes) -> Resource:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> Resource:
-    """Make an object of JSON. Raises RequestInvalid for a name that is there twice, and for what FHIR's rules forbid
-    to overlook.
-    """
+    """Make an object of JSON. Raises RequestInvalid for a name that stands twice, or must not be overlooked."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise RequestInvalid("a name stands twice in an object: which value is meant, is not clear")
@@ -110,37 +109,32 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> Resource:
     return {name: value for name, value in found.items() if value is not None}  # which FHIR never writes
 
 
+def _by_name(entries: Sequence[tuple[str, Resource]]) -> Mapping[str, Entries]:
+    """Sort resources, each with its address, by what they are called: by address, and by type and id."""
+    named: dict[str, Entries] = defaultdict(list)
+    for url, resource in entries:
+        for name in {url, f"{resource.get('resourceType')}/{resource.get('id')}"} - {""}:
+            named[name].append((url, resource))
+    return named
+
+
 class _Known:
-    """The resources that references may lead to, with what they are called: by address, and by type and id."""
+    """What references of the resource at an address may lead to: on its own server, or contained in it."""
 
-    def __init__(self, entries: Sequence[tuple[str, Resource]]) -> None:
-        self._named: dict[str, list[tuple[str, Resource]]] = {}
-        for url, resource in entries:
-            for name in {url, f"{resource.get('resourceType')}/{resource.get('id')}"} - {""}:
-                self._named.setdefault(name, []).append((url, resource))
-        self._contained: dict[str, list[tuple[str, Resource]]] = {}
-        self._base = ""
-
-    def of(self, url: str, resource: Resource) -> "_Known":
-        """Give what references of the resource at an address lead to: on its own server, or contained in it."""
-        known = copy(self)
-        known._contained = {}
-        for each in resource.get("contained", []):
-            known._contained.setdefault(f"#{each.get('id')}", []).append(("", each))
+    def __init__(self, named: Mapping[str, Entries], url: str, resource: Resource) -> None:
         base, _, own = url.rpartition(f"/{resource['resourceType']}/")
-        known._base = f"{base}/" if own else ""
-        return known
+        self._named, self._base = named, f"{base}/" if own else ""
+        self._contained: list[Resource] = resource.get("contained", [])
 
     def _at(self, address: str) -> list[Resource]:
         """List what an address may mean; what lies on another server than who says it, has none in common with it."""
         if address.startswith("#"):
-            found = self._contained.get(address, [])
-        else:
-            found = self._named.get(self._base + address) or [
-                each
-                for each in self._named.get(address, [])
-                if each[0] == address or not (self._base and each[0].endswith(f"/{address}"))
-            ]
+            return [each for each in self._contained if each.get("id") == address[1:]]
+        found = self._named.get(self._base + address) or [
+            each
+            for each in self._named.get(address, [])
+            if each[0] == address or not (self._base and each[0].endswith(f"/{address}"))
+        ]
         return [resource for _, resource in found]
 
     def find(self, reference: Mapping[str, Any] | None, *kinds: str) -> Resource:
