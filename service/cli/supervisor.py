@@ -21,8 +21,8 @@ from service.store.database import open_database
 from service.store.logs import set_up_logs
 from service.store.settings import Settings
 from service.store.storage import open_data_dir
+from service.weights import load_model
 from service.worker.embedded_valkey import EmbeddedValkey
-from service.worker.process import check_weights
 
 RESTART_S = 2.0
 STOP_S = 30.0
@@ -34,11 +34,11 @@ log = structlog.get_logger(__name__)
 def serve_all(settings: Settings, host: str, port: int, workers: int) -> None:
     """Serve until told to stop (SIGINT, SIGTERM); then running analyses are handed back, and go on at the next start.
 
-    Raises SettingsInvalid, OutputUnwritable, QueueUnavailable, DatabaseUnavailable, WeightsDamaged.
+    Raises SettingsInvalid, OutputUnwritable, QueueUnavailable, DatabaseUnavailable, and as `load_model`.
     """
     set_up_logs("gateway")
     keep_private()
-    check_weights(settings.model)
+    load_model(settings.model)  # as the workers will
     with ExitStack() as stack:
         stack.enter_context(_alone(settings))
         # a second of imports, which a start that cannot be does without

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import Celery, signals
 
-from service.errors import MitosisError, WeightsDamaged
-from service.files import file_sha256, keep_private
-from service.model_card import WEIGHTS, find_model, read_card
+from service.errors import MitosisError
+from service.files import keep_private
 from service.store.logs import say_start, set_up_logs
 from service.store.settings import Settings
+from service.weights import load_model
 from service.worker.broker import celery_app
 from service.worker.transport import TASK
 
@@ -34,12 +34,12 @@ log = structlog.get_logger(__name__)
 def run_worker(settings: Settings, parent: int | None = None) -> int:
     """Work until told to stop; gives the exit status. `parent`: the id of the process that this one is to end with.
 
-    Raises ModelUnknown, CardInvalid, WeightsDamaged, SettingsInvalid, DatabaseUnavailable before anything is started.
+    Raises SettingsInvalid, DatabaseUnavailable, and as `load_model`, before anything is started.
     """
     set_up_logs("worker")
     keep_private()
     logging.getLogger("celery").setLevel(logging.WARNING)  # of every message; ours carry the analysis' id
-    check_weights(settings.model)
+    load_model(settings.model)  # as the child will: now it can be said on the command line
     _check_data_dir(settings)
     app = _app(settings)
     if parent is not None:
@@ -57,17 +57,6 @@ def run_worker(settings: Settings, parent: int | None = None) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
-
-
-def check_weights(model: str) -> None:
-    """Refuse weights that are not those of their card, without loading them."""
-    folder = find_model(model)
-    try:
-        damaged = file_sha256(folder / WEIGHTS) != read_card(folder).sha256
-    except OSError as error:
-        raise WeightsDamaged(f"{error.filename}: {error.strerror}; install the model again") from error
-    if damaged:
-        raise WeightsDamaged(f"{folder}: the weights' checksum is not the model card's; install the model again")
 
 
 def _check_data_dir(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """A start in odd surroundings ends with one line that says what is wrong, and without a traceback."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,9 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from service.model_card import DEFAULT_MODEL, find_model
+from service.files import file_sha256
+from service.model_card import CARD, DEFAULT_MODEL, WEIGHTS, find_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +30,14 @@ def a_file(folder: Path) -> None:
 def damaged_card(folder: Path) -> None:
     shutil.copytree(find_model(DEFAULT_MODEL), folder / "model")
     (folder / "model" / "card.json").write_bytes(b"\xff{")
+
+
+def other_weights(folder: Path) -> None:
+    """Whole, as their card says, but of another network."""
+    model = shutil.copytree(find_model(DEFAULT_MODEL), folder / "model")
+    save_file({"conv1.weight": np.zeros((8, 3, 3, 3), np.float32)}, model / WEIGHTS)
+    card = json.loads((model / CARD).read_bytes()) | {"sha256": file_sha256(model / WEIGHTS)}
+    (model / CARD).write_text(json.dumps(card))
 
 
 def nothing(_: Path) -> None:
@@ -51,6 +63,7 @@ CASES: dict[str, tuple[Callable[[Path], None], dict[str, str], list[str], str]] 
     ),
     "worker's broker": (nothing, {"MITOSIS_BROKER_URL": "amqp://x"}, ["worker"], "settings-invalid"),
     "damaged card": (damaged_card, {}, ["serve", "--data-dir", "data", "--model", "model"], "model-card-invalid"),
+    "other weights": (other_weights, {}, ["serve", "--data-dir", "data", "--model", "model"], "weights-mismatch"),
     "no such mapping": (nothing, {"MITOSIS_LIS_MAPPING": "/nowhere"}, ["lis", "listen"], "settings-invalid"),
 }
 
