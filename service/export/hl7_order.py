@@ -1,10 +1,6 @@
 """What a result message says of its order: patient, numbers, orderer; as they came, where they came by HL7 v2."""
 
-import re
-from contextlib import suppress
-from datetime import datetime
-
-from service.export.hl7_text import SEX, Fields, escaped, parts, person
+from service.export.hl7_text import SEX, Fields, escaped, moment, parts, person
 from service.order import Identifier, Order, ReceivedOrder, split_name
 from service.refusals import FormatUnavailable
 
@@ -103,15 +99,7 @@ def orderer(order: Order) -> str | list[str]:
 def observed_at(order: Order, computed: str) -> str:
     """Write OBR-7: when the specimen was taken, where the order said it, else when it was analysed."""
     said = (came(order, place).partition("^")[0] for place in ("OBR-7", "SPM-17"))
-    return next(filter(_is_time, said), computed)
-
-
-def _is_time(text: str) -> bool:
-    """Tell whether a text is a time stamp, which a result is not held up by."""
-    found = re.fullmatch(r"(\d{8}(?:\d\d){0,3})(\.\d{1,4})?([+-]\d{4})?", text)
-    with suppress(ValueError):
-        return found is not None and bool(datetime.strptime(found[1], "%Y%m%d%H%M%S"[: len(found[1]) - 2]))
-    return False
+    return next(filter(moment, said), computed)  # a result is not held up by what is no time
 
 
 def service_of(order: Order) -> str:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from sqlalchemy import Connection, Engine, and_, delete, insert, select
 
-from service.export.hl7_text import escaped
+from service.export.hl7_text import escaped, moment
 from service.interop import hl7_message
 from service.interop.hl7_enhanced import acknowledgements
 from service.interop.hl7_message import CHARSETS, Delimiters, Message, MessageRejected, Segment
@@ -91,7 +91,7 @@ def _answer(engine: Engine, content: bytes, tenant: str, message: Message, mappi
     if not header.text(10):
         raise MessageRejected("AE", hl7_message.REQUIRED_MISSING, "MSH-10", "the message has no number of its own")
     sender = "^".join(name for name in (header.text(3), header.text(4)) if name)
-    at = believed(hl7_message.moment(header.text(7), ZoneInfo(mapping.zone)))
+    at = believed(moment(header.text(7), ZoneInfo(mapping.zone)))
     sent = Sent(tenant, "hl7", sender, header.text(10), at, _processing_id(header, mapping))
     key = hashlib.sha256("\n".join((header.raw(3), header.raw(4), header.text(10))).encode()).hexdigest()
     digest = hashlib.sha256(content).hexdigest()
@@ -179,9 +179,8 @@ def _refusal(content: bytes, refusal: MessageRejected, message: Message | None) 
             header = hl7_message.read_header(content)
         except MessageRejected:
             header = Segment("MSH|^~\\&", Delimiters())
-        charset = header.text(18)
-        known = charset.upper() in CHARSETS
-        message = Message([header], charset if known else "", CHARSETS[charset.upper()] if known else "utf-8")
+        charset = header.text(18) if header.text(18).upper() in CHARSETS else ""
+        message = Message([header], charset, CHARSETS.get(charset.upper(), "utf-8"))
     try:
         kind = ANSWERS[_kind(message.header)]
     except MessageRejected:

@@ -7,11 +7,10 @@ follows the standard. What other systems send has segments of their own, line fe
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Final
 
-from service.export.hl7_text import escaped
+from service.export.hl7_text import CONTROLS, escaped
 
 MAX_SEGMENTS: Final = 100_000
 MAX_FIELDS: Final = 100  # the others are left in one piece
@@ -38,7 +37,6 @@ CHARSETS: Final = {  # table 0211: name to codec
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 BATCH: Final = re.compile(rb"(FHS|BHS)")
 FORMATTING: Final = re.compile(r"\.(br|sp|fi|nf|in|ti|sk|ce)[+-]?\d*")  # of texts of type FT
-CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 SEGMENT_SEQUENCE: Final = "100^Segment sequence error"  # table 0357
 REQUIRED_MISSING: Final = "101^Required field missing"
 DATA_TYPE: Final = "102^Data type error"
@@ -275,18 +273,3 @@ def read_message(content: bytes, default_charset: str = "", *, override: str = "
             words = f"bytes in hexadecimal are no {charset}" + ("" if named else "; say in MSH-18 what they are")
             raise MessageRejected("AE", DATA_TYPE, segment.place, words) from error
     return Message(segments, charset if named else "", codec)
-
-
-def moment(text: str, default_zone: tzinfo = UTC) -> float:
-    """Unix seconds of a time stamp (YYYYMMDD[HH[MM[SS[.S]]]][+ZZZZ]); 0 if it is none."""
-    match = re.fullmatch(r"(\d{8})(\d{2})?(\d{2})?(\d{2})?(\.\d{1,4})?([+-]\d{4})?", text.strip())
-    if match is None:
-        return 0.0
-    day, hour, minute, second, fraction, zone = match.groups("")
-    try:
-        digits = f"{day}{hour or '00'}{minute or '00'}{second or '00'}"
-        local = datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=default_zone)
-        said = datetime.strptime(digits + zone, "%Y%m%d%H%M%S%z") if zone else local
-        return said.timestamp() + float(fraction or 0)
-    except (ValueError, OverflowError):
-        return 0.0

@@ -10,8 +10,9 @@ from sqlalchemy import Engine, select
 
 from service.errors import SettingsInvalid
 from service.export.hl7 import Envelope, to_hl7
+from service.export.hl7_text import moment
 from service.interop.hl7_answers import answer
-from service.interop.hl7_message import moment, read_header
+from service.interop.hl7_message import read_header
 from service.interop.lis_mapping import NO_MAPPING, LisMapping, Sender, read_mapping
 from service.order import ReceivedOrder
 from service.store.analyses import Analyses
