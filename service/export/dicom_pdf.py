@@ -1,7 +1,7 @@
 """DICOM: the PDF of a result, encapsulated, in the slide's study: for viewers that show no structured report."""
 
 from service.export import codes
-from service.export.dicom_instance import coded, instance_uid, series_uid, written
+from service.export.dicom_instance import coded, instance_facts, written
 from service.export.dicom_source import COPIED, Dataset, checked, highdicom
 from service.order import Order, Standing
 from service.report import Report
@@ -20,18 +20,12 @@ def to_encapsulated_pdf(pdf: bytes, report: Report, order: Order, source: Datase
     slide.ReferencedSOPClassUID, slide.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
     for keyword in ("StudyInstanceUID", *COPIED):
         setattr(document, keyword, image.get(keyword, ""))
-    document.SpecificCharacterSet = "ISO_IR 192"
+    facts = instance_facts(report, image, "pdf", SERIES, standing.version)
+    for name in facts.keys() - {"coding_schemes"}:  # as highdicom calls them
+        words = [word.upper() if word in ("sop", "uid") else word.title() for word in name.split("_")]
+        setattr(document, "".join(words), facts[name])
     document.SOPClassUID = EncapsulatedPDFStorage
-    document.SOPInstanceUID = instance_uid("pdf", report, image, standing.version)
     document.Modality = "DOC"
-    document.SeriesInstanceUID = series_uid(report, image, SERIES)
-    document.SeriesNumber = SERIES
-    document.SeriesDescription = "Mitotic activity"
-    document.InstanceNumber = standing.revision + 1
-    document.Manufacturer = report.software.name
-    document.ManufacturerModelName = report.model.id[:64]
-    document.SoftwareVersions = report.software.version
-    document.DeviceSerialNumber = report.model.sha256
     document.ConversionType = "WSD"
     document.BurnedInAnnotation = "YES"  # names are in it
     document.RecognizableVisualFeatures = "NO"
