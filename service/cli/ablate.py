@@ -19,7 +19,6 @@ from service.training.recipe import read_recipe
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
     from service.training.ablation import Configuration, Measured
-    from service.training.train import TrainingSetup
 
 TABLE, FIGURE = "table2.csv", "figure3.png"
 COLUMNS = (  # of the printed table: header, and what it shows
@@ -55,50 +54,36 @@ def ablate_command(
     an epoch the best is, unless said otherwise, the AUC: it takes image labels only, and every configuration has one.
     """
     from service.training import ablation
+    from service.training.patches import load_fields
     from service.training.train import TrainingSetup
 
     chosen = ablation.select(only)
     settings = read_recipe(recipe, changes or (), {"select": "auc"})
     quiet = quiet or []
-    split = train.read_split(data, mpp, validation, quiet)
+    fields, held_out = train.read_split(data, mpp, validation, quiet)
     make_folder(out)
     train.use_threads(threads)
+    found: list[Measured] = []
     with train.TrainingBar(settings.batch) as bar:
+
+        def announce(configuration: "Configuration") -> None:
+            bar.run = f"{configuration.name}, "
+            bar.say(f"{configuration.name}, run {len(found) + 1} of {len(chosen)}")
+
         setup = TrainingSetup(settings, imagenet, device, resume, train.data_facts([*data, *quiet]), bar)
-        found = _ablate(split, out, setup, chosen, bar)
+        every, cut = [*fields, *held_out], len(fields)
+        loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
+        for measured in ablation.ablate(loaded[:cut], loaded[cut:], out, setup, chosen, announce):
+            found.append(measured)
+            write_ablation(out, found)  # of those that are done
+            reached = measured.validation
+            bar.say(f"image level F1 {reached.image_f1:.3f}, AUC {reached.auc:.3f}; localisation F1 {reached.f1:.3f}")
     console = Console()
     console.print(measured_table(found))
-    console.print(*_sentences(split[1]), sep="\n", soft_wrap=True, highlight=False)
+    console.print(*_sentences(held_out), sep="\n", soft_wrap=True, highlight=False)
     for name in (TABLE, FIGURE):
         if (out / name).exists():
             typer.echo(out / name)
-
-
-def _ablate(
-    split: tuple[list[Field], list[Field]],
-    out: Path,
-    setup: "TrainingSetup",
-    chosen: "Sequence[Configuration]",
-    bar: train.TrainingBar,
-) -> "list[Measured]":
-    """Do all runs; after each, write the table and the figure of those that are done."""
-    from service.training.ablation import ablate
-    from service.training.patches import load_fields
-
-    every, cut, settings = [*split[0], *split[1]], len(split[0]), setup.settings
-    loaded = load_fields(every, settings.mpp, settings.stain, on_progress=bar.loading(len(every)))
-    found: list[Measured] = []
-
-    def announce(configuration: "Configuration") -> None:
-        bar.run = f"{configuration.name}, "
-        bar.say(f"{configuration.name}, run {len(found) + 1} of {len(chosen)}")
-
-    for measured in ablate(loaded[:cut], loaded[cut:], out, setup, chosen, announce):
-        found.append(measured)
-        write_ablation(out, found)
-        reached = measured.validation
-        bar.say(f"image level F1 {reached.image_f1:.3f}, AUC {reached.auc:.3f}; localisation F1 {reached.f1:.3f}")
-    return found
 
 
 def write_ablation(out: Path, found: "Sequence[Measured]") -> None:

@@ -77,7 +77,7 @@ def submit_command(
     given = [*paths, *filter(None, (region, exclude)), *(each.path for each in slides)]
     check_outputs(given, (file for slide, file in zip(slides, reports, strict=True) if file and slide.error is None))
     area = parse_region(region) if region is not None else None
-    asked = {
+    asked: dict[str, Any] = {
         "exclude": region_json(parse_region(exclude)) if exclude is not None else None,
         "threshold": threshold,
         "model": model,
@@ -95,19 +95,15 @@ def submit_command(
                     raise slide.error
                 own = slide.region or area
                 of_slide = asked | {"region": own and region_json(own), "mpp": slide.mpp or mpp}
-                queued.append((slide, file, _submit(client, slide.path, bar, of_slide)))
+                here: dict[str, Any] = {"path": Path(slide.path), "on_progress": bar.sent}
+                source = {"uri": slide.path} if is_url(slide.path) else here
+                queued.append((slide, file, client.submit(**source, **of_slide)))
                 if no_wait:
                     typer.echo(queued[-1][-1].model_dump_json())
         for slide, file, analysis in [] if no_wait else queued:
             with tally.slide(slide.label), ServiceBar(slide_name(slide.path)) as bar:
                 write(_report(client, analysis, bar, written_as), file)
     raise typer.Exit(tally.tell("queued" if no_wait else "reported"))
-
-
-def _submit(client: "Client", slide: str, bar: ServiceBar, asked: dict[str, Any]) -> "AnalysisStatus":
-    if is_url(slide):
-        return client.submit(uri=slide, **asked)
-    return client.submit(path=Path(slide), on_progress=bar.sent, **asked)
 
 
 def _report(client: "Client", analysis: "AnalysisStatus", bar: ServiceBar, file_format: ReportFormat) -> bytes:
