@@ -247,8 +247,8 @@ def _provenance(
     """Say who made and who confirmed this version; each version has its own."""
     agents: list[Resource] = [{"type": _concept((codes.ASSEMBLER,)), "who": _link(device)}]
     if confirmed:
-        office = {"onBehalfOf": {"display": confirmed.organization}} if confirmed.organization else {}
-        agents.append({"type": _concept((codes.VERIFIER,)), "who": {"display": confirmed.name}, **office})
+        who, office = {"display": confirmed.name}, filled(display=confirmed.organization)
+        agents.append(filled(type=_concept((codes.VERIFIER,)), who=who, onBehalfOf=office))
     slide = identifier(report.slide.sha256, system="urn:mitosis:slide-sha256")
     return _resource(
         "Provenance",

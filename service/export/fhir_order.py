@@ -13,13 +13,8 @@ Resource = dict[str, Any]
 
 def identifier(value: str, *, system: str = "", kind: Code | None = None, assigner: str | None = None) -> Resource:
     """Write an Identifier."""
-    found: Resource = {"type": {"coding": [coding(kind)]}} if kind else {}
-    if system:
-        found["system"] = system
-    found["value"] = printable(value)
-    if assigner:
-        found["assigner"] = {"display": assigner}
-    return found
+    typed = {"coding": [coding(kind)]} if kind else None
+    return filled(type=typed, system=system, value=printable(value), assigner=filled(display=assigner))
 
 
 def coding(code: Code) -> Resource:
@@ -36,8 +31,7 @@ def subject(order: Order) -> Resource:
     """Refer to the patient, by the identifier that is valid and preferred."""
     if order.patient_id is None:
         return {}
-    name = {"display": order.patient_name} if order.patient_name else {}
-    return {"subject": {"type": "Patient", "identifier": _patient(order), **name}}
+    return {"subject": filled(type="Patient", identifier=_patient(order), display=order.patient_name)}
 
 
 def _patient(order: Order) -> Resource:

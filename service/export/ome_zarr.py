@@ -3,7 +3,6 @@
 Frame: um on the slide, by the scale and translation of each level (see `service.export.map_pyramid`).
 """
 
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -14,7 +13,7 @@ from zarr.storage import MemoryStore
 
 from service.errors import OutputUnwritable
 from service.export.map_pyramid import MapLevel, map_levels
-from service.files import sync_tree, writable
+from service.files import sync_file, sync_tree, writable
 from service.probability_map import ProbabilityMap
 
 VERSION = "0.4"
@@ -34,9 +33,8 @@ def write_ome_zarr(probabilities: ProbabilityMap, mpp: tuple[float, float], fold
             for name, content in _files(list(map_levels(probabilities, mpp))).items():
                 path = partial / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    file.write(content)
-                    os.fsync(file.fileno())
+                path.write_bytes(content)
+                sync_file(path)
             sync_tree(partial)
             partial.replace(folder)
         finally:

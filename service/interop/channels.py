@@ -129,13 +129,14 @@ def _facts(row: Row[Any]) -> dict[str, Any]:
 
 def _send(engine: Engine, storage: Storage, row: Row[Any], channel: Channel, draw: Draw) -> None:
     """Send the version of a row, unless it is held. Raises ResultHeld, and as the channel."""
-    version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
+    find = partial(find_version, engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
+    version = find()
     header = partial(find_header, engine, storage, version)
     if version.analysis.label is None:  # submitted before labels were read
         with suppress(FormatUnavailable):
             found = header()
             holds.learn_label(engine, row.analysis_id, label_of(found) if found is not None else SlideLabel())
-        version = find_version(engine, storage, row.analysis_id, row.tenant, row.revision, row.withdraws)
+        version = find()
     if not row.withdraws:
         require_released(version)
     pdf = partial(result_pdf, engine, storage, version, draw)

@@ -27,7 +27,6 @@ from service.interop.hl7_message import (
     TABLE_VALUE,
     Message,
     MessageRejected,
-    Repetition,
     Segment,
 )
 from service.interop.hl7_prior_results import without_prior_results
@@ -47,7 +46,10 @@ CONTROLS: Final[dict[str, Control]] = {  # ORC-1, of table 0119
     "SC": "status",
     "SS": "status",
 }
-KEPT: Final = {"PID": (3, 5), "ORC": (2, 3, 4, 12), "OBR": (2, 3, 4, 7, 16), "SPM": (2, 17)}  # results repeat them
+KEPT: Final = (  # results repeat them
+    *(("PID", 3), ("PID", 5), ("ORC", 2), ("ORC", 3), ("ORC", 4), ("ORC", 12)),
+    *(("OBR", 2), ("OBR", 3), ("OBR", 4), ("OBR", 7), ("OBR", 16), ("SPM", 2), ("SPM", 17)),
+)
 FACTS: Final = {codes.STAIN[0].value: "stain", codes.BLOCK[0].value: "block", codes.CONTAINER[0].value: "container_id"}
 TAKEN_BACK: Final = ("D", "W", "X")  # OBX-11, of table 0085
 IN_PARTS: Final = "a message, or a segment, in several parts is not read"
@@ -75,17 +77,16 @@ class Group:
 
     def identifier(self, *places: tuple[str, int]) -> Identifier | None:
         """Give the first of some numbers that there is, with its assigner. Raises MessageRejected."""
-        numbers = (order_number(f"{place[0]}-{place[1]}", self._at(*place)) for place in places)
-        return next((found for found in numbers if found is not None), None)
+        for name, number in places:
+            segment = self.control if name == "ORC" else self.detail
+            if segment and (found := order_number(f"{name}-{number}", segment.only(number))):
+                return found
+        return None
 
     def segments(self, specimen: Segment | None = None, container: Segment | None = None) -> dict[str, Segment | None]:
         """Give all segments of one slide by their names."""
         named = {"PID": self.patient, "ORC": self.control, "OBR": self.detail}
         return named | {"SPM": specimen, "SAC": container}
-
-    def _at(self, name: str, number: int) -> Repetition | None:
-        segment = self.control if name == "ORC" else self.detail
-        return segment.only(number) if segment is not None else None
 
 
 def read_requests(
@@ -157,11 +158,7 @@ def _request(group: Group, sender: str, mapping: Sender) -> Request:
     if number is None:
         raise MessageRejected("AE", REQUIRED_MISSING, "ORC-2", "the order has no number")
     nothing: list[Segment | None] = [None]
-    slides = [
-        (specimen, container)
-        for specimen in group.specimens or [Specimen()]
-        for container in specimen.containers or nothing
-    ]
+    slides = [(each, container) for each in group.specimens or [Specimen()] for container in each.containers or nothing]
     if len(slides) > MAX_SLIDES:
         raise MessageRejected("AE", SEGMENT_SEQUENCE, "SAC", f"more than {MAX_SLIDES} slides")
     common = _common(group, mapping) | {"sender": sender[:255]}
@@ -229,11 +226,9 @@ def _slide(group: Group, specimen: Specimen, container: Segment | None, mapping:
 
 def _kept(segments: dict[str, Segment | None], patient: int) -> dict[str, str]:
     """Give the fields that results repeat, as they came; the patient's identifiers are PID-3's there."""
-    places = {f"{name}-{number}": (name, number) for name, numbers in KEPT.items() for number in numbers}
-    places["PID-3"] = ("PID", patient)
-    found = {
-        place: segment.standard(number)
-        for place, (name, number) in places.items()
-        if (segment := segments[name]) is not None
-    }
-    return {place: written for place, written in found.items() if written}
+    kept: dict[str, str] = {}
+    for name, number in KEPT:
+        segment = segments[name]
+        if segment and (written := segment.standard(patient if (name, number) == ("PID", 3) else number)):
+            kept[f"{name}-{number}"] = written
+    return kept

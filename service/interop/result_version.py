@@ -40,15 +40,8 @@ class ResultVersion:
         self, settings: Settings, bundle: Literal["transaction", "collection"] = "transaction", pdf: bytes | None = None
     ) -> bytes:
         """As a FHIR Bundle, with the PDF in it if there is one. Raises FormatUnavailable."""
-        return to_fhir(
-            self.report,
-            self.order,
-            self.standing,
-            bundle=bundle,
-            chosen=settings.result_definitions,
-            viewer=settings.viewer_url,
-            pdf=pdf,
-        )
+        told, viewer = (self.report, self.order, self.standing), settings.viewer_url
+        return to_fhir(*told, bundle=bundle, chosen=settings.result_definitions, viewer=viewer, pdf=pdf)
 
     def hl7(
         self,
