@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from service.export import codes
 from service.export.fhir_order import Resource, accession, container, filled, number_of, specimen_identifiers, subject
 from service.interop.fhir_orders import SYSTEMS
-from service.order import OrderedService, ReceivedOrder, split_name
+from service.order import ReceivedOrder, split_name
 from service.store.orders import INACTIVE
 
 
@@ -33,6 +33,8 @@ def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
     numbers = ((order.placer_order_number, codes.PLACER_NUMBER), (order.filler_order_number, codes.FILLER_NUMBER))
     known = [number_of(order, value, kind) for value, kind in numbers if value]
     asking = came.get("requester", {}).get("identifier") or [filled(value=order.ordering_provider_id)]
+    service, uris = order.service, {designator: uri for uri, designator in SYSTEMS.items()}
+    coding = service and filled(system=uris.get(service.system), code=service.code, display=service.text)
     return filled(
         resourceType="ServiceRequest",
         id=first.id,
@@ -41,18 +43,11 @@ def to_service_request(rows: Sequence[Row[Any]]) -> Resource:
         requisition=came.get("requisition") or (None if came else accession(order)),
         status="revoked" if revoked else first.status if first.status in INACTIVE else "active",
         intent="order",
-        code=came.get("code") or _concept(order.service),
+        code=came.get("code") or filled(coding=[coding]),
         subject={"reference": "#patient"},
         requester=filled(identifier=asking[0], display=order.ordering_provider),
         specimen=[{"reference": f"#{each['id']}"} for each in specimens],
     )
-
-
-def _concept(service: OrderedService | None) -> Resource | None:
-    uris = {designator: uri for uri, designator in SYSTEMS.items()}
-    if service is None:
-        return None
-    return {"coding": [filled(system=uris.get(service.system), code=service.code, display=service.text)]}
 
 
 def _to_specimen(number: int, order: ReceivedOrder) -> Resource:

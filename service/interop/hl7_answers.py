@@ -140,7 +140,8 @@ def _done(connection: Connection, message: Message, kind: str, sent: Sent, mappi
     if mapping.training_results and sent.processing_id != "P":
         requests = [(group, _marked(request, sent.processing_id)) for group, request in requests]
     outcomes = take_all(connection, sent, [request for _, request in requests])
-    lines = [_patient(requests[0][0].patient)]
+    patient = requests[0][0].patient
+    lines = ["|".join(("PID", "1", "", _er7(patient, 3) or '""', "", _er7(patient, 5) or "^^^^^^U"))]
     shown = None
     for (group, request), outcome in zip(requests, outcomes, strict=True):
         specimens = group.specimens if by_specimen else []
@@ -152,10 +153,6 @@ def _done(connection: Connection, message: Message, kind: str, sent: Sent, mappi
         lines += _order(group, DONE.get(outcome) or UNABLE[request.control], standing)
         log.info("order taken", control=request.control, outcome=outcome, slides=len(request.orders))
     return lines
-
-
-def _patient(segment: Segment | None) -> str:
-    return "|".join(("PID", "1", "", _er7(segment, 3) or '""', "", _er7(segment, 5) or "^^^^^^U"))
 
 
 def _marked(request: Request, processing_id: ProcessingId) -> Request:
