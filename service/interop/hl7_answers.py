@@ -12,7 +12,6 @@ import hashlib
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -46,10 +45,7 @@ def answers(
     engine: Engine, content: bytes, tenant: str, default_charset: str = "", mapping: LisMapping = NO_MAPPING
 ) -> list[bytes]:
     """Do what a message asks, and give the acknowledgements that it wants. Raises DatabaseUnavailable only."""
-    said = answer(engine, content, tenant, default_charset, mapping)
-    with suppress(MessageRejected):
-        default_charset = mapping.of(hl7_message.read_header(content)).charset or default_charset
-    return acknowledgements(content, said, default_charset)
+    return acknowledgements(content, answer(engine, content, tenant, default_charset, mapping))
 
 
 def answer(

@@ -16,15 +16,13 @@ from service.interop.hl7_message import Message, MessageRejected, read_header, r
 WANTED = {"AL": (True, True), "NE": (False, False), "ER": (False, True), "SU": (True, False)}  # of success, of error
 
 
-def acknowledgements(content: bytes, answer: bytes, charset: str = "") -> list[bytes]:
-    """Choose what a message is told, given the application's answer to it; nothing, where it wants nothing.
-
-    `charset`: of both, where their MSH-18 is silent.
-    """
+def acknowledgements(content: bytes, answer: bytes) -> list[bytes]:
+    """Choose what a message is told, given the application's answer to it; nothing, where it wants nothing."""
     try:
-        header, read = read_header(content), read_message(answer, charset)
+        header = read_header(content)
     except MessageRejected:
         return [answer]
+    read = read_message(answer, override="8859/1")  # byte by byte: its texts are repeated, and not looked at
     accept, application = header.text(15).upper(), header.text(16).upper()
     if not (accept or application) or {accept, application} - {"", *WANTED}:
         return [answer]

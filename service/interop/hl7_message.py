@@ -251,7 +251,7 @@ def read_message(content: bytes, default_charset: str = "", *, override: str = "
 
     Without MSH-18 it is the default, else UTF-8: whatever else a text were, it would hardly be valid UTF-8.
     """
-    named = override or ((found := read_header(content).repetitions(18)) and found[0].text())
+    named = override or read_header(content).text(18)
     charset = named or default_charset or "UNICODE UTF-8"
     codec = CHARSETS.get(charset.upper())
     if codec is None:
