@@ -17,9 +17,8 @@ from service.api.errors import problems
 from service.api.state import State, StateOf
 from service.errors import InternalError, MitosisError, RequestInvalid
 from service.export.fhir_order import Resource
-from service.interop.fhir_echo import to_service_request
 from service.interop.fhir_orders import NO_CONDITIONS, REQUESTERS, read_requests
-from service.interop.fhir_served import PARTS
+from service.interop.fhir_served import PARTS, to_service_request
 from service.refusals import (
     DatabaseUnavailable,
     FormatUnavailable,

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from service.export.fhir import to_fhir
 from service.export.hl7 import Envelope, to_hl7
-from service.interop.fhir_echo import to_service_request
 from service.interop.fhir_orders import read_requests
+from service.interop.fhir_served import to_service_request
 from service.interop.hl7_answers import answer
 from service.order import ReceivedOrder
 from service.store import holds
