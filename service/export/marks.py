@@ -52,9 +52,9 @@ class Mark:
     def said(self) -> dict[str, str]:
         """Give what people said of it: who, when and why."""
         figure = self.figure
-        about = (("decision", figure.decision), ("reviewer", figure.reviewer), ("reason", figure.reason))
-        found = {name: str(value) for name, value in about if value}
-        return found | ({"at": figure.at.isoformat()} if figure.at else {}) | {"origin": figure.origin}
+        about = {"decision": figure.decision, "reviewer": figure.reviewer, "reason": figure.reason}
+        about |= {"at": figure.at.isoformat() if figure.at else None, "origin": figure.origin}
+        return {name: value for name, value in about.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

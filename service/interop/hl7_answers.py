@@ -58,17 +58,16 @@ def answer(
         override = sender.charset if sender.charset_overrides else ""
         message = hl7_message.read_message(content, sender.charset or default_charset, override=override)
         hl7_message.require_one_charset(message)
-        said = _answer(engine, content, tenant, message, sender)
-    except MessageRejected as refusal:
-        said = _refusal(content, refusal, message)
-        log.warning("message refused", code=refusal.code, condition=refusal.condition, place=refusal.place)
+        return _answer(engine, content, tenant, message, sender)
+    except MessageRejected as error:
+        refusal = error
+        log.warning("message refused", code=error.code, condition=error.condition, place=error.place)
     except DatabaseUnavailable:
         raise
     except Exception:  # whatever a message may hold: it gets its answer, and the next one is read
         log.exception("message could not be understood")
-        unforeseen = MessageRejected("AR", hl7_message.INTERNAL, "MSH", "the service is at fault; its log says more")
-        said = _refusal(content, unforeseen, message)
-    return said
+        refusal = MessageRejected("AR", hl7_message.INTERNAL, "MSH", "the service is at fault; its log says more")
+    return _refusal(content, refusal, message)
 
 
 def require_store(engine: Engine) -> None:
