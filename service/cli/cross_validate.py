@@ -12,12 +12,11 @@ from service.cli.options import Device
 from service.errors import ParameterInvalid
 from service.files import make_folder
 from service.model_card import find_model
-from service.training.crops import Crop, read_crops
 from service.training.fields import Field, read_fields, refuse_copies, refuse_shared_cases
 from service.training.recipe import read_recipe
-from service.training.threshold_rules import try_rules
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not when its help is shown
+    from service.training.crops import Crop
     from service.training.cross_validation import Fold
     from service.training.cross_validation_report import Study
     from service.training.patches import LoadedField
@@ -58,6 +57,7 @@ def cross_validate_command(
 
     The settings are those of the recipe; print all of them, with defaults and meanings, by --print-recipe.
     """
+    from service.training.crops import read_crops
     from service.training.cross_validation import laboratory_folds, plan_folds, refuse_left_behind
     from service.training.cross_validation_report import print_study, write_study
     from service.training.final_model import FINAL, Provenance, card_facts, train_final
@@ -121,11 +121,12 @@ def _cross_validate(
     folds: "Sequence[Fold]",
     setup: "TrainingSetup",
     bar: train.TrainingBar,
-    crops: Sequence[Crop],
+    crops: "Sequence[Crop]",
 ) -> "Study":
     """Train and examine all folds, and try every rule for the threshold."""
     from service.training.cross_validation import cross_validate, findings
     from service.training.cross_validation_report import Study
+    from service.training.threshold_rules import try_rules
 
     def announce(fold: "Fold") -> None:
         left_out = [*fold.laboratories, *fold.quiet] if fold.laboratories else fold.cases

@@ -7,7 +7,6 @@ import typer
 from service.cli.console import stderr
 from service.cli.stores import record_command
 from service.store.database import open_database
-from service.store.schema_version import downgrade, revision
 from service.store.settings import load_settings
 
 
@@ -18,6 +17,8 @@ def migrate_command(
     ] = None,
 ) -> None:
     """Bring the database up to date, and say of which revision it is. Twice, or by several at once, does no harm."""
+    from service.store.schema_version import downgrade, revision
+
     engine = open_database(load_settings().database, migrate=down_to is None)
     if down_to is not None:
         record_command(engine, "", "migrate_down", down_to, before=revision(engine))  # first: the log may go with it

@@ -13,11 +13,8 @@ from service.cli.options import Model, Precision
 from service.errors import ParameterInvalid
 from service.inference import Detector
 from service.model_card import DEFAULT_MODEL, SecondLook, add_to_card, find_model
-from service.training.crops import read_crops, score_crops
 from service.training.evaluate import ExaminedField, examine
 from service.training.evaluation_report import figures_table, shown
-from service.training.held_out_cases import HeldOutCase
-from service.training.laboratories import operating_points
 
 
 def thresholds_command(
@@ -31,6 +28,10 @@ def thresholds_command(
     write: Annotated[bool, typer.Option("--write", help="Keep the table, and the second look, in the card.")] = False,
 ) -> None:
     """Tell the recall and the calls per mm2 of thresholds, on laboratories and tissue that a model never saw."""
+    from service.training.crops import read_crops, score_crops
+    from service.training.held_out_cases import HeldOutCase
+    from service.training.laboratories import operating_points
+
     folder = find_model(model or DEFAULT_MODEL)
     detector, read = Detector.load(folder, precision=precision), read_crops(crops)
     if second_look is not None:
