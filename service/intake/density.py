@@ -46,17 +46,14 @@ def _grid(tissue: TissueMask) -> tuple[int, int, int]:
 def densities(points_um: Points, tissue: TissueMask) -> npt.NDArray[np.float64]:
     """Count mitoses, (n, 2) x, y in um, per mm2 of tissue round each cell; where there is little tissue, NaN."""
     block, rows, columns = _grid(tissue)
-    padded = np.zeros((rows * block, columns * block), np.float64)
-    padded[: tissue.coverage.shape[0], : tissue.coverage.shape[1]] = tissue.coverage
-    covered = padded.reshape(rows, block, columns, block).sum((1, 3)) * tissue.pixel_mm2 / WHOLE  # mm2
-    across_um, down_um = (block * scale * mpp for scale, mpp in zip(tissue.scale, tissue.mpp, strict=True))
-    cell_um = (across_um, down_um)
+    along_y, along_x = (range(0, size, block) for size in tissue.coverage.shape)
+    summed = np.add.reduceat(np.add.reduceat(tissue.coverage, along_y, 0, dtype=np.float64), along_x, 1)
+    covered = summed * tissue.pixel_mm2 / WHOLE  # mm2
+    cell_um = (block * tissue.scale[0] * tissue.mpp[0], block * tissue.scale[1] * tissue.mpp[1])
     round_about = scipy.ndimage.convolve(covered, _disc(cell_um), mode="constant")
     x, y = np.meshgrid((np.arange(columns) + 0.5) * cell_um[0], (np.arange(rows) + 0.5) * cell_um[1])
     centres = np.stack([x.ravel(), y.ravel()], 1)
-    counts = np.zeros(rows * columns)
-    if len(points_um):
-        counts = scipy.spatial.cKDTree(points_um).query_ball_point(centres, RADIUS_UM, return_length=True)
+    counts = scipy.spatial.cKDTree(points_um).query_ball_point(centres, RADIUS_UM, return_length=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         found: npt.NDArray[np.float64] = np.asarray(counts, np.float64).reshape(rows, columns) / round_about
     found[(round_about < LEAST_SHARE * MAI_BAAK.area_mm2) | (covered == 0)] = np.nan

@@ -85,10 +85,8 @@ def heat_place(probabilities: ProbabilityMap) -> Place:
 def heat_picture(probabilities: ProbabilityMap) -> bytes:
     """Draw the map as a PNG; a pixel shows the highest probability in it."""
     values, shrunk = probabilities.values, _shrunk(probabilities)
-    height, width = (math.ceil(cells / shrunk) for cells in values.shape)
-    padded = np.zeros((height * shrunk, width * shrunk), np.float32)
-    padded[: values.shape[0], : values.shape[1]] = values
-    strongest = padded.reshape(height, shrunk, width, shrunk).max((1, 3))
+    rows, columns = (range(0, cells, shrunk) for cells in values.shape)
+    strongest = np.maximum.reduceat(np.maximum.reduceat(values, rows, 0), columns, 1)
     return paint(strongest, colours_of(RAMP))
 
 
