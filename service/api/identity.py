@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import structlog
 from joserfc import jws, jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
 from service.errors import SettingsInvalid
@@ -29,9 +30,9 @@ from service.store.settings import Settings
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 KEY_TYPES: Final = ("RSA", "EC", "OKP")  # no secret ones: what anybody can read must not be able to sign
-SKEW_S: Final = 60.0  # between the provider's clock and this one
+SKEW_S: Final = 60  # between the provider's clock and this one
 FRESH_S: Final = 3600.0  # of what the provider publishes
-LATEST: Final = 253402300800  # the year 10000, in Unix seconds; NaN is below no number
+
 AGAIN_S: Final = 10.0  # between two looks for a key that is not known, which anybody may ask for
 ANSWER_S: Final = 5.0
 CALLBACK: Final = "v1/session/oidc/callback"
@@ -40,8 +41,6 @@ LOGOUT_S: Final = 600.0  # that a logout token may be on its way
 PERSON: Final = "u-"  # the ids of people; those of keys are hexadecimal
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,7 @@ class Provider:
         self._audience, self._claim, self._roles = settings.oidc_audience, settings.oidc_claim, _roles(settings)
         self.public_url = settings.public_url.rstrip("/")
         self._lock = threading.Lock()
-        self._metadata: tuple[float, dict[str, Any]] | None = None
-        self._keys: tuple[float, KeySet] | None = None
+        self._known: dict[str, tuple[float, Any]] = {}  # what was asked of it: when, and the answer
         self._ask_after = 0.0
         local = is_loopback(urlsplit(self.issuer).hostname or "")
         self._http = httpx.Client(timeout=ANSWER_S, verify=ssl.create_default_context(), trust_env=not local)
@@ -138,7 +136,7 @@ class Provider:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": f"{self.public_url}/{CALLBACK}"}
         form["code_verifier"] = attempt.verifier
         answer = self._ask("POST", self._endpoint("token_endpoint"), **self._authenticated(form))
-        claims = self._verified(str(answer.get("id_token", "")), self._client_id)
+        claims = self._believed(str(answer.get("id_token", "")), self._client_id, "sub")
         if claims.get("nonce") != attempt.nonce:
             raise TokenInvalid("the token answers another sign-in; sign in again")
         if claims.get("azp", self._client_id) != self._client_id:
@@ -176,55 +174,43 @@ class Provider:
         """Read an access token (a JWT for MITOSIS_OIDC_AUDIENCE). Raises as `finish`."""
         if not self._audience:
             raise TokenInvalid("this service takes no access tokens: MITOSIS_OIDC_AUDIENCE is not set")
-        return self._person(self._verified(token, self._audience))
+        return self._person(self._believed(token, self._audience, "sub"))
 
     def logout(self, token: str) -> Logout:
         """Read a logout token (Back-Channel Logout 1.0, 2.6). Raises TokenInvalid, TokenExpired."""
-        claims = self._believed(token, self._client_id)
+        claims = self._believed(token, self._client_id, "jti", "iat")  # by which one is known that is sent again
         told = claims.get("events")
         if not isinstance(told, dict) or not isinstance(told.get(LOGOUT_EVENT), dict):
             raise TokenInvalid("this token ends no session: its events do not say so")
         if "nonce" in claims:
             raise TokenInvalid("this token is one that signs in")
-        sub, sid, jti = (claims.get(name) for name in ("sub", "sid", "jti"))
+        sub, sid = claims.get("sub"), claims.get("sid")
         if not all(each is None or (isinstance(each, str) and each) for each in (sub, sid)) or sub is sid is None:
             raise TokenInvalid("this token names neither an account nor a session")
-        if not isinstance(jti, str) or not jti or claims.get("iat") is None:
-            raise TokenInvalid("this token lacks jti or iat, by which one is known that is sent again")
-        if time.time() - claims["iat"] > LOGOUT_S + SKEW_S:
+        if claims["iat"] < time.time() - LOGOUT_S - SKEW_S:
             raise TokenExpired("this token was made too long ago")
-        return Logout(self._digest(jti, "logout\n"), sub and self._id(sub), sid and self._digest(sid))
+        return Logout(self._digest(claims["jti"], "logout\n"), sub and self._id(sub), sid and self._digest(sid))
 
-    def _verified(self, token: str, audience: str) -> Mapping[str, Any]:
-        """Check a token that names somebody as `_believed` does; gives its claims."""
-        claims = self._believed(token, audience)
-        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
-            raise TokenInvalid("this token names nobody")
-        return claims
-
-    def _believed(self, token: str, audience: str) -> Mapping[str, Any]:
-        """Check signature, issuer, audience and times of a token; gives its claims."""
+    def _believed(self, token: str, audience: str, *needed: str) -> Mapping[str, Any]:
+        """Check signature, issuer, audience and times of a token, and that it has what is needed; gives its claims."""
+        values: dict[str, jwt.ClaimsOption] = {name: {"essential": True} for name in ("exp", *needed)}
+        values |= {"iss": {"essential": True, "value": self.issuer}, "aud": {"essential": True, "value": audience}}
         claims = self._decoded(token)
-        if claims.get("iss") != self.issuer:
-            raise TokenInvalid("another issuer made this token")
-        named = claims.get("aud")
-        if audience not in (named if isinstance(named, list) else [named]):
-            raise TokenInvalid("this token was made for another service")
-        times = {name: claims[name] for name in ("exp", "nbf", "iat") if claims.get(name) is not None}
-        if "exp" not in times or not all(type(each) in (int, float) and 0 <= each < LATEST for each in times.values()):
-            raise TokenInvalid("this token does not say until when it is valid")
-        now = time.time()
-        if now > times["exp"] + SKEW_S:
-            raise TokenExpired("this token has expired; have the provider make another")
-        if any(times.get(name, 0) > now + SKEW_S for name in ("nbf", "iat")):
-            raise TokenInvalid("this token is not valid yet: is a clock wrong?")
+        try:
+            rules = jwt.JWTClaimsRegistry(None, SKEW_S, **values)
+            rules.validate({name: value for name, value in claims.items() if value is not None})
+        except ExpiredTokenError as error:
+            raise TokenExpired("this token has expired; have the provider make another") from error
+        except JoseError as error:
+            raise TokenInvalid(f"this token is not for this service, now: {error.description}") from error
         return claims
 
     def _decoded(self, token: str) -> dict[str, Any]:
         registry = jws.JWSRegistry(algorithms=list(ALGORITHMS))
-        for newest in (False, True):  # the provider may have new keys
+        fetch_keys = partial(self._fetch_keys, self._endpoint("jwks_uri"))
+        for age_s in (FRESH_S, AGAIN_S):  # the provider may have new keys
             try:
-                return jwt.decode(token, self._key_set(newest=newest), registry=registry).claims
+                return jwt.decode(token, self._fresh("keys", fetch_keys, age_s), registry=registry).claims
             except InvalidKeyIdError:
                 continue
             except (JoseError, ValueError, TypeError, KeyError) as error:
@@ -264,21 +250,14 @@ class Provider:
 
     def metadata(self) -> dict[str, Any]:
         """Return what the provider says of itself. Raises ProviderUnavailable."""
-        with self._lock:
-            self._metadata = self._fresh(self._metadata, self._fetch_metadata, FRESH_S)
-            return self._metadata[1]
+        found: dict[str, Any] = self._fresh("metadata", self._fetch_metadata, FRESH_S)
+        return found
 
     def _fetch_metadata(self) -> dict[str, Any]:
         found = self._ask("GET", f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
         if found.get("issuer") != self.issuer:
             raise ProviderUnavailable("the OpenID provider calls itself other than MITOSIS_OIDC_ISSUER does")
         return found
-
-    def _key_set(self, *, newest: bool) -> KeySet:
-        place = self._endpoint("jwks_uri")
-        with self._lock:
-            self._keys = self._fresh(self._keys, lambda: self._fetch_keys(place), AGAIN_S if newest else FRESH_S)
-            return self._keys[1]
 
     def _fetch_keys(self, place: str) -> KeySet:
         published = self._ask("GET", place).get("keys")
@@ -288,24 +267,23 @@ class Provider:
         except (JoseError, ValueError, TypeError, KeyError) as error:
             raise ProviderUnavailable("the OpenID provider's keys cannot be read") from error
 
-    def _fresh(self, known: tuple[float, T] | None, fetch: Callable[[], T], age_s: float) -> tuple[float, T]:
+    def _fresh(self, name: str, fetch: Callable[[], Any], age_s: float) -> Any:
         """Give what is known, fetched anew where it is older; what is old is better than nothing.
 
         A provider that does not answer is left alone for a while, so that requests do not queue up for it.
         """
-        now = time.monotonic()
-        if known is not None and now <= known[0] + age_s:
-            return known
-        if now >= self._ask_after:
-            try:
-                return now, fetch()
-            except ProviderUnavailable:
-                self._ask_after = time.monotonic() + AGAIN_S
-                if known is None:
-                    raise
-        if known is None:
-            raise ProviderUnavailable("the OpenID provider did not answer a moment ago; try again")
-        return known
+        with self._lock:
+            now, known = time.monotonic(), self._known.get(name)
+            if (known is None or now > known[0] + age_s) and now >= self._ask_after:
+                try:
+                    known = self._known[name] = (now, fetch())
+                except ProviderUnavailable:
+                    self._ask_after = time.monotonic() + AGAIN_S
+                    if known is None:
+                        raise
+            if known is None:
+                raise ProviderUnavailable("the OpenID provider did not answer a moment ago; try again")
+            return known[1]
 
     def _endpoint(self, name: str) -> str:
         found = self.metadata().get(name)
