@@ -20,7 +20,6 @@ from service.api import (
     results,
     review,
     session,
-    sign_in,
     slides,
     tiles,
     uploads,
@@ -41,7 +40,6 @@ from service.store.analyses import Analyses
 from service.store.data_directory import mark_data_dir
 from service.store.database import open_database
 from service.store.logs import say_start
-from service.store.orders import check_pattern
 from service.store.settings import Settings
 from service.store.storage import Storage, open_data_dir
 from service.worker.broker import Broker
@@ -50,7 +48,7 @@ log = structlog.get_logger(__name__)
 
 ROUTED = (
     *(analyses, results, definitions, review, holds, layers, events),
-    *(slides, tiles, uploads, fhir, fhir_results, session, sign_in, operations),
+    *(slides, tiles, uploads, fhir, fhir_results, session, operations),
 )
 DESCRIPTION = """
 Counts mitoses in H&E whole-slide images: a slide goes in, mitosis coordinates and the mitotic activity index (MAI)
@@ -94,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     check_settings(settings)
     listed_hosts(settings.uri_hosts)
     dicomweb.check_settings(settings)
-    check_pattern(settings.slide_id_pattern)
+
     provider = Provider.of(settings)
     app = FastAPI(
         title="Mitosis service",

@@ -24,7 +24,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
 
-from service.api import session, sign_in
+from service.api import session
 from service.api.auth import Caller, Reader, Submitter, caller
 from service.api.docs import add_docs
 from service.api.errors import add_handlers, extended, problems
@@ -148,7 +148,7 @@ def small_app(data_dir: Path, **settings: Any) -> FastAPI:
     known = load_settings(data_dir=data_dir, **settings)
     app = FastAPI(title="Small", docs_url=None, redoc_url=None, lifespan=_database_closed)
     app.state.service = SimpleNamespace(settings=known, engine=job_store(data_dir), provider=Provider.of(known))
-    for each in (router, session.router, sign_in.router):
+    for each in (router, session.router):
         app.include_router(each)
     add_handlers(app)
     add_middleware(app, known)
