@@ -2,39 +2,21 @@
 
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse
 
 from service.api.errors import MEDIA_TYPE, PROBLEM_SCHEMA, problems
 from service.api.middleware import NOT_COUNTED
+from service.api.viewer import POLICY as PAGE_POLICY
+from service.api.viewer import WEB
 from service.errors import InternalError, MitosisError, RequestInvalid
 from service.refusals import DatabaseUnavailable, KeyRequired, ScopeMissing, TooManyRequests
 
-FILES: Final = Path(__file__).parents[1] / "web" / "vendor" / "swagger-ui"
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Mitosis service: HTTP API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/files/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="docs/files/swagger-ui-bundle.js"></script>
-<script src="docs/files/start.js"></script>
-</body>
-</html>
-"""
+FILES: Final = WEB / "vendor" / "swagger-ui"
+POLICY: Final = PAGE_POLICY.replace("img-src 'self'", "img-src 'self' data:")
 METHODS: Final = frozenset({"get", "put", "post", "delete", "head", "patch", "options"})
 
 
@@ -45,8 +27,8 @@ def add_docs(app: FastAPI) -> None:
     app.mount("/docs/files", StaticFiles(directory=FILES))
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY})
+    async def docs() -> FileResponse:
+        return FileResponse(WEB / "docs.html", headers={"Content-Security-Policy": POLICY})
 
 
 def described(document: dict[str, Any]) -> dict[str, Any]:
