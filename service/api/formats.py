@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from python_multipart.multipart import parse_options_header
+
 from service.export.formats import REPORT_FORMATS, ReportFormat
 from service.refusals import FormatUnavailable
 
@@ -61,17 +63,13 @@ def _by_quality(accept: str) -> list[str]:
     """List the media types of an `Accept` without their parameters, best first; those with q=0 are left out."""
     found = []
     for part in accept.split(",") if accept.strip() else ["*/*"]:
-        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        if media_type == "multipart/related" and any(
-            text.startswith("type=") and text[5:].strip('"') != "application/dicom" for text in parameters
-        ):
-            continue
-        found.append((_number(quality), media_type))
+        media_type, options = parse_options_header(part.lower())
+        if media_type != b"multipart/related" or options.get(b"type", b"application/dicom") == b"application/dicom":
+            found.append((_number(options.get(b"q", b"")), media_type.decode("latin-1")))
     return [media_type for quality, media_type in sorted(found, key=lambda pair: -pair[0]) if quality > 0]
 
 
-def _number(text: str) -> float:
+def _number(text: bytes) -> float:
     try:
         return min(float(text), 1.0)
     except ValueError:

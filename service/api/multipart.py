@@ -1,6 +1,6 @@
 """Multipart requests, read part by part as they come: fields into memory, the file onto the disk."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -75,47 +75,34 @@ class _Parts:
             raise RequestInvalid("content-type: multipart/form-data needs a boundary")
         self.complete = False
         self._found: list[tuple[tuple[str, str] | None, bytes]] = []
-        self._header: dict[str, bytes] = {"field": b"", "value": b""}
-        self._disposition = b""
+        self._field, self._value = bytearray(), bytearray()
+        self._headers: dict[bytes, bytes] = {}
         self._parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": self._begin,
-                "on_header_field": self._collect("field"),
-                "on_header_value": self._collect("value"),
+                "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
+                "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
                 "on_header_end": self._end_header,
                 "on_headers_finished": self._open,
-                "on_part_data": self._data,
+                "on_part_data": lambda data, start, end: self._found.append((None, data[start:end])),
                 "on_end": self._end,
             },
         )
 
-    def feed(self, chunk: bytes) -> Iterator[tuple[tuple[str, str] | None, bytes]]:
-        """Parse a chunk: yields (name, file name) of each part that begins, and pieces of the parts' bytes."""
+    def feed(self, chunk: bytes) -> list[tuple[tuple[str, str] | None, bytes]]:
+        """Parse a chunk: gives (name, file name) of each part that begins, and pieces of the parts' bytes."""
         self._parser.write(chunk)
         found, self._found = self._found, []
-        yield from found
-
-    def _begin(self) -> None:
-        self._disposition = b""
-
-    def _collect(self, part: str) -> Callable[[bytes, int, int], None]:
-        def collect(data: bytes, start: int, end: int) -> None:
-            self._header[part] += data[start:end]
-
-        return collect
+        return found
 
     def _end_header(self) -> None:
-        if self._header["field"].lower() == b"content-disposition":
-            self._disposition = self._header["value"]
-        self._header = {"field": b"", "value": b""}
+        self._headers[bytes(self._field).lower()] = bytes(self._value)
+        self._field, self._value = bytearray(), bytearray()
 
     def _open(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        headers, self._headers = self._headers, {}
+        _, options = parse_options_header(headers.get(b"content-disposition"))
         self._found.append(((_text(options.get(b"name")), _text(options.get(b"filename"))), b""))
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._found.append((None, data[start:end]))
 
     def _end(self) -> None:
         self.complete = True

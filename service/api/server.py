@@ -273,21 +273,13 @@ def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port < 1 << 16:  # the system would take the rest of the division
         raise SettingsInvalid(f"there is no port {port}; choose another --port")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # [::] is every address, IPv4's too
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        raise SettingsInvalid(f"cannot listen on {host}:{port}: {error}; choose another --host") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        hint = (
-            "is another service running? choose another --port" if error.errno == errno.EADDRINUSE else "choose another"
-        )
-        raise SettingsInvalid(f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
-    return listener
+        in_use, reason = error.errno == errno.EADDRINUSE, error.strerror or error
+        advice = f"{'is another service running? ' if in_use else ''}choose another --{'port' if in_use else 'host'}"
+        raise SettingsInvalid(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
 
 
 def _allow_open_files() -> None:
