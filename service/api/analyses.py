@@ -57,29 +57,14 @@ IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="Repeats return the first analysis."),
 ]
-SUBMIT_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": described(AnalysisRequest)},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "A slide, or a zip of one."},
-                        "request": {
-                            "type": "string",
-                            "contentMediaType": "application/json",
-                            "contentSchema": described(AnalysisOptions),
-                            "description": "The options as JSON.",
-                        },
-                    },
-                }
-            },
-        },
-    }
+FILE = {"type": "string", "format": "binary", "description": "A slide, or a zip of one."}
+OPTIONS = {"type": "string", "contentMediaType": "application/json", "description": "The options as JSON."}
+FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"file": FILE, "request": OPTIONS | {"contentSchema": described(AnalysisOptions)}},
 }
+BODIES = {"application/json": described(AnalysisRequest), "multipart/form-data": FORM}
 REQUEST_PROBLEMS = (
     *(RequestInvalid, ResolutionUnknown, ResolutionInvalid, ResolutionTooLow, RegionInvalid, RegionOutside),
     *(ParameterInvalid, ModelUnknown, CallbackForbidden, SourceForbidden, IdempotencyConflict, NotFound),
@@ -93,7 +78,9 @@ REQUEST_PROBLEMS = (
     summary="Upload a slide, or name one, and queue its analysis",
     responses=problems(*REQUEST_PROBLEMS, *FILE_PROBLEMS, *UPLOAD_PROBLEMS, QueueUnavailable, SourceUnavailable)
     | {200: {"model": AnalysisStatus | Report, "description": ANSWERED}},
-    openapi_extra=SUBMIT_BODY,
+    openapi_extra={
+        "requestBody": {"required": True, "content": {kind: {"schema": each} for kind, each in BODIES.items()}}
+    },
 )
 async def submit(
     request: Request,
@@ -178,6 +165,7 @@ def queue(
     except MitosisError as error:
         raise extended(error, slide_id=stored.id) from None  # the upload is kept: the request can be sent again alone
     order, label = Order.model_validate(options["order"]) if options["order"] else None, stored.facts.get("label")
+    container_id = (label or {}).get("container_id")
     submission = Submission(
         tenant=caller.tenant,
         slide_id=stored.id,
@@ -187,9 +175,7 @@ def queue(
         model_sha256=card.sha256,
         priority=options["priority"],
         accession_number=order.accession_number if order else None,
-        slide_identifier=slide_identifier(
-            order, stored.name, state.settings.slide_id_pattern, (label or {}).get("container_id")
-        ),
+        slide_identifier=slide_identifier(order, stored.name, state.settings.slide_id_pattern, container_id),
         label=label if label is not None or stored.facts.get("vendor") == "dicom" else {},
     )
     same = json.dumps([stored.sha256, stored.name, options], sort_keys=True)

@@ -87,6 +87,11 @@ ISSUES = {  # FHIR's kinds of issues by status
     422: "invalid",
     429: "throttled",
 }
+INVALID_SCHEMA = {
+    "type": "object",
+    "properties": {"loc": {"type": "array", "items": {"type": ["string", "integer"]}}, "msg": {"type": "string"}},
+    "required": ["loc", "msg"],
+}
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
     "description": "What went wrong (RFC 9457). `code` is stable, the wording is not.",
@@ -104,14 +109,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "errors": {
             "type": "array",
             "description": "Of a request that does not follow this description: where, and why.",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
-                    "msg": {"type": "string"},
-                },
-                "required": ["loc", "msg"],
-            },
+            "items": INVALID_SCHEMA,
         },
     },
     "required": ["type", "title", "status", "detail", "code"],
@@ -144,16 +142,6 @@ def request_id(scope: Scope) -> str | None:
     return found if isinstance(found, str) else None
 
 
-class OutcomeResponse(Response):
-    """A FHIR R4 OperationOutcome."""
-
-    media_type = "application/fhir+json"
-
-    def render(self, content: Any) -> bytes:
-        """Write problem details as FHIR has them."""
-        return json.dumps(outcome(content)).encode()
-
-
 def outcome(content: Mapping[str, Any], severity: str = "error") -> dict[str, Any]:
     """Make a FHIR OperationOutcome of problem details: status, code, title and detail."""
     details = {"coding": [{"system": "urn:mitosis:error", "code": content["code"]}], "text": content["title"]}
@@ -167,16 +155,6 @@ def left_out(what: str, error: MitosisError) -> dict[str, Any]:
     kind = type(error)
     content = {"status": status_of(kind), "code": kind.code, "title": title_of(kind)}
     return outcome(content | {"detail": f"{what} is left out: {title_of(kind)}"}, "warning")
-
-
-class ProblemResponse(Response):
-    """RFC 9457 problem details."""
-
-    media_type = MEDIA_TYPE
-
-    def render(self, content: Any) -> bytes:
-        """Write JSON in which halves of surrogate pairs, which a request may hold, become question marks."""
-        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def told(error: MitosisError) -> str:
@@ -210,6 +188,7 @@ def _response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     content = _details(status, code, title, detail[:MAX_TEXT]) | {"instance": request_id(scope)} | dict(members)
+    told = {name: value for name, value in content.items() if value is not None}
     sent = dict(headers or {})
     if status == 401:
         sent["WWW-Authenticate"] = 'Bearer realm="mitosis"'
@@ -217,8 +196,10 @@ def _response(
         sent["Connection"] = "close"  # else whoever sends a byte now and then would be waited for once more
     if "retry_after_s" in members:
         sent["Retry-After"] = str(max(1, round(members["retry_after_s"])))
-    kind = OutcomeResponse if re.match("/fhir(/|$)", scope.get("path", "")) else ProblemResponse
-    return kind({name: value for name, value in content.items() if value is not None}, status, sent)
+    is_fhir = re.match("/fhir(/|$)", scope.get("path", "")) is not None
+    text = json.dumps(outcome(told) if is_fhir else told, ensure_ascii=False, allow_nan=False)
+    # halves of surrogate pairs, which a request may hold, become question marks
+    return Response(text.encode("utf-8", "replace"), status, sent, "application/fhir+json" if is_fhir else MEDIA_TYPE)
 
 
 def _details(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
@@ -229,13 +210,15 @@ def _details(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
 def add_handlers(app: FastAPI) -> None:
     """Make every error of the app's routes a problem response."""
     app.add_exception_handler(MitosisError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(RequestValidationError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_error)
 
 
 def response_to(error: Exception, scope: Scope) -> Response:
     """Make what a client is told of any exception: of one that nobody foresaw, only that there was one."""
+    if isinstance(error, RequestValidationError):
+        error = request_invalid(error.errors())
     if isinstance(error, MitosisError):
         return problem_response(error, scope)
     unforeseen = InternalError(f"unforeseen {type(error).__name__}")
@@ -247,19 +230,13 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return response_to(error, request.scope)
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return problem_response(request_invalid(error.errors()), request.scope)
-
-
 def request_invalid(found: Sequence[Mapping[str, Any]]) -> RequestInvalid:
     """Make pydantic's errors one RequestInvalid; none of the values that were sent is repeated."""
     told: list[dict[str, Any]] = [
         {"loc": [_short(part) for part in each["loc"]], "msg": _short(each["msg"])} for each in found[:MAX_ERRORS]
     ]
-    where = ".".join(str(part) for part in told[0]["loc"]) if told else "the request"
-    what = told[0]["msg"] if told else "it does not follow the description"
-    return extended(RequestInvalid(f"{where}: {what}"), errors=told)
+    where = ".".join(map(str, told[0]["loc"]))
+    return extended(RequestInvalid(f"{where}: {told[0]['msg']}"), errors=told)
 
 
 def _short(value: Any) -> str | int:

@@ -58,7 +58,7 @@ def outcomes(*kinds: type[MitosisError]) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": entry["description"], "content": content} for status, entry in found.items()}
 
 
-router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute)
+router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute, default_response_class=Response)
 ORDER_BODY = {
     "requestBody": {
         "required": True,
@@ -72,7 +72,6 @@ ORDER_BODY = {
     "/ServiceRequest",
     status_code=201,
     summary="Place an order, or change or revoke it",
-    response_class=Response,
     responses=outcomes(NotFound, FormatUnavailable, OrderConflict)
     | {200: {"description": "It was known, and is as given now.", "content": {MEDIA_TYPE: {}}}}
     | {201: {"description": "It is known now.", "content": {MEDIA_TYPE: {}}}},
@@ -99,7 +98,6 @@ async def place(request: Request, state: StateOf, caller: Submitter) -> Response
 @router.post(
     "",
     summary="Place several orders, all or none",
-    response_class=Response,
     responses=outcomes(NotFound, FormatUnavailable, OrderConflict)
     | {200: {"description": "A transaction-response.", "content": {MEDIA_TYPE: {}}}},
     openapi_extra=ORDER_BODY,
@@ -160,7 +158,6 @@ def _require_done(asked: Sequence[orders.Request], outcomes: Sequence[Outcome]) 
 @router.get(
     "/ServiceRequest/{order_id}",
     summary="What is known of an order",
-    response_class=Response,
     responses=outcomes(NotFound) | {200: {"description": "The ServiceRequest.", "content": {MEDIA_TYPE: {}}}},
 )
 def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
@@ -171,7 +168,6 @@ def get_order(order_id: str, state: StateOf, caller: Reader) -> Response:
 @router.get(
     "/metadata",
     summary="What of FHIR is spoken here",
-    response_class=Response,
     responses={200: {"description": "The CapabilityStatement.", "content": {MEDIA_TYPE: {}}}},
 )
 def get_capabilities() -> Response:

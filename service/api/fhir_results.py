@@ -23,10 +23,10 @@ from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHel
 from service.store.records import Analysis
 
 FOUND: Final[dict[int | str, Any]] = {200: {"description": "The resource.", "content": {MEDIA_TYPE: {}}}}
-router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute)
+router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute, default_response_class=Response)
 
 
-@router.get("/DiagnosticReport", summary="Find reports", response_class=Response, responses=outcomes() | FOUND)
+@router.get("/DiagnosticReport", summary="Find reports", responses=outcomes() | FOUND)
 def search(
     request: Request,
     state: StateOf,
@@ -102,7 +102,6 @@ def _entries(state: State, analysis: Analysis, wanted: _Wanted, request: Request
 @router.get(
     "/{kind}/{resource_id}",
     summary="A report, or what it refers to",
-    response_class=Response,
     responses=outcomes(NotFound, NotFinished, FormatUnavailable, ResultHeld) | FOUND,
 )
 def read(kind: Part, resource_id: str, state: StateOf, caller: Reader) -> Response:

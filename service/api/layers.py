@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
@@ -12,7 +11,7 @@ from service.api.audit import AuditedRoute
 from service.api.auth import Reader
 from service.api.errors import problems
 from service.api.formats import PNG
-from service.api.state import State, StateOf
+from service.api.state import StateOf
 from service.errors import StorageFull, StoredDamaged
 from service.intake.density import RAMP as DENSITY_RAMP
 from service.intake.density import densities, density_picture, density_place
@@ -20,7 +19,7 @@ from service.intake.overlays import RAMP, Ramp, Reason, heat_picture, heat_place
 from service.readings import standing
 from service.refusals import NotFinished, NotFound
 from service.review import counted_places
-from service.store.results import Result, keep_copy, kept_copy
+from service.store.results import keep_copy, kept_copy
 from service.store.reviews import Reviews
 
 router = APIRouter(prefix="/v1/analyses/{analysis_id}/layers", tags=["results"], route_class=AuditedRoute)
@@ -83,15 +82,6 @@ def _legend(ramp: Ramp) -> list[Stop]:
     return [Stop(value=value, colour="#{:02x}{:02x}{:02x}".format(*colour)) for value, colour in ramp]
 
 
-def _densities(state: State, result: Result) -> npt.NDArray[np.float64]:
-    """Find how dense the figures lie that the review counts."""
-    report = result.report()
-    known = Reviews(state.engine).entries(result.analysis_id)
-    entries = standing(report, known, state.settings.second_reading).entries
-    tissue, _ = result.glass().examinable.examined(report.examined_region)
-    return densities(np.array(counted_places(report, entries)).reshape(-1, 2), tissue)
-
-
 @router.get(
     "/density.png",
     summary="Mitoses per mm2, translucent",
@@ -101,7 +91,11 @@ def _densities(state: State, result: Result) -> npt.NDArray[np.float64]:
 def get_density(analysis_id: str, state: StateOf, caller: Reader) -> Response:
     """Return what is counted now per mm2 of examined tissue, in the window of the MAI round each place."""
     _, result = state.result(analysis_id, caller.tenant)
-    return Response(density_picture(_densities(state, result)), media_type="image/png")
+    report, known = result.report(), Reviews(state.engine).entries(analysis_id)
+    entries = standing(report, known, state.settings.second_reading).entries
+    tissue, _ = result.glass().examinable.examined(report.examined_region)
+    found = densities(np.array(counted_places(report, entries)).reshape(-1, 2), tissue)
+    return Response(density_picture(found), media_type="image/png")
 
 
 @router.get(

@@ -148,10 +148,12 @@ class RateLimit:
 
     async def _wait_s(self, scope: Scope) -> float:
         """Count a request, and return how long to wait where it is one too many, else 0."""
-        caller = await _caller(scope)
-        if caller and scope["method"] == "PATCH" and _is_upload(scope):  # a slide is hundreds of these
+        caller, method = None, scope["method"]
+        with suppress(Refusal):  # the route will say so, if it needs to know
+            caller = await identify(HTTPConnection(scope))
+        if caller and method == "PATCH" and _is_upload(scope):  # a slide is hundreds of these
             return 0.0
-        if caller and scope["method"] == "GET" and PICTURES.match(scope["path"]):  # so is a view of one
+        if caller and method == "GET" and PICTURES.match(scope["path"]):  # so is a view of one
             return 0.0
         who = f"key {caller.key_id}" if caller and caller.key_id else f"address {_network(scope)}"
         if self._limiter.hit(self._allowed, who):
@@ -161,12 +163,6 @@ class RateLimit:
             self._storage.reset()
             return 0.0
         return max(1.0, wait_s)
-
-
-async def _caller(scope: Scope) -> Caller | None:
-    with suppress(Refusal):  # the route will say so, if it needs to know
-        return await identify(HTTPConnection(scope))
-    return None
 
 
 def _network(scope: Scope) -> str:

@@ -30,7 +30,9 @@ from service.store.reviews import Reviews
 from service.store.slides import find_slide
 from service.store.storage import on_disk
 
-router = APIRouter(prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute)
+router = APIRouter(
+    prefix="/v1/analyses/{analysis_id}", tags=["results"], route_class=AuditedRoute, default_response_class=Response
+)
 IfNoneMatch = Annotated[str | None, Header(description="The `ETag` of what is there already.")]
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "It is known."}}
 KEPT_PNG = PNG | NOT_MODIFIED
@@ -48,7 +50,6 @@ NEEDED: dict[Kind, tuple[str, ...]] = {
 @router.get(
     "/result",
     summary="The report",
-    response_class=Response,
     responses=problems(NotFound, NotFinished, FormatUnavailable, ResultHeld, StoredDamaged)
     | NOT_MODIFIED
     | {200: {"model": Report, "content": {each: {} for each in (*map(media_type, FORMATS[1:]), MULTIPART)}}},
@@ -130,12 +131,7 @@ def _told(state: State, result: Result, version: ResultVersion) -> Report:
     return result.report().model_copy(update={"review": review})
 
 
-@router.get(
-    "/thumbnail.png",
-    summary="The slide",
-    response_class=Response,
-    responses=problems(NotFound, SlideDamaged, StorageFull) | KEPT_PNG,
-)
+@router.get("/thumbnail.png", summary="The slide", responses=problems(NotFound, SlideDamaged, StorageFull) | KEPT_PNG)
 async def get_thumbnail(
     analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
@@ -144,23 +140,19 @@ async def get_thumbnail(
     return await _picture(state, analysis, None, "thumbnail", if_none_match)  # there may be no result yet
 
 
-@router.get(
-    "/overlay.png", summary="Tissue, mitoses and hot-spot on the slide", response_class=Response, responses=DRAWN
-)
+@router.get("/overlay.png", summary="Tissue, mitoses and hot-spot on the slide", responses=DRAWN)
 async def get_overlay(analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Return the thumbnail with the tissue outlined, the mitoses ringed and the hot-spot of the MAI drawn."""
     return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "overlay", if_none_match)
 
 
-@router.get("/heatmap.png", summary="The probability map over the slide", response_class=Response, responses=DRAWN)
+@router.get("/heatmap.png", summary="The probability map over the slide", responses=DRAWN)
 async def get_heatmap(analysis_id: str, state: StateOf, caller: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Return the probability map over the thumbnail; each pixel shows the highest probability in it."""
     return await _picture(state, *await on_disk(state.result, analysis_id, caller.tenant), "heatmap", if_none_match)
 
 
-@router.get(
-    "/detections/{number}.png", summary="One mitosis, 64 um wide and high", response_class=Response, responses=DRAWN
-)
+@router.get("/detections/{number}.png", summary="One mitosis, 64 um wide and high", responses=DRAWN)
 async def get_detection(
     analysis_id: str,
     number: Annotated[int, Path(ge=1, le=10**9)],

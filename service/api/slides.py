@@ -1,5 +1,6 @@
 """/v1/slides: slides that stay for several analyses; and the multipart body that brings one with its analysis."""
 
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -53,6 +54,18 @@ class UploadedSlide(BaseModel):
     sha256: Annotated[str, Field(description="Of the slide's file, or of all its files; as in reports.")]
 
 
+EXAMPLE = json.loads("""{
+  "slide_id": "9b2c6a1e-5d0f-4a52-9f0e-0d9f8a3f1c11", "name": "case 7.svs", "size": 1938955,
+  "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+  "slide": {
+    "name": "case 7.svs", "reader": "openslide", "vendor": "aperio", "width": 2220, "height": 2967,
+    "levels": [[2220, 2967]], "downsamples": [1.0], "mpp": [0.499, 0.499], "mpp_source": "slide",
+    "claimed_mpp": [0.499, 0.499], "objective_power": 20.0, "bounds": null, "icc": null, "warnings": [],
+    "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+  }
+}""")
+
+
 class SlideDescription(BaseModel):
     """A slide that analyses can name by its `slide_id`."""
 
@@ -62,35 +75,7 @@ class SlideDescription(BaseModel):
     size: Annotated[int, Field(description="Bytes.")]
     slide: UploadedSlide
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "slide_id": "9b2c6a1e-5d0f-4a52-9f0e-0d9f8a3f1c11",
-                    "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
-                    "name": "case 7.svs",
-                    "size": 1938955,
-                    "slide": {
-                        "name": "case 7.svs",
-                        "reader": "openslide",
-                        "vendor": "aperio",
-                        "width": 2220,
-                        "height": 2967,
-                        "levels": [[2220, 2967]],
-                        "downsamples": [1.0],
-                        "mpp": [0.499, 0.499],
-                        "mpp_source": "slide",
-                        "claimed_mpp": [0.499, 0.499],
-                        "objective_power": 20.0,
-                        "bounds": None,
-                        "icc": None,
-                        "warnings": [],
-                        "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
-                    },
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     @classmethod
     def of(cls, stored: StoredSlide) -> "SlideDescription":

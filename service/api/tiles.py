@@ -27,13 +27,14 @@ JPEG: dict[int | str, dict[str, Any]] = {
 }
 Number = Annotated[int, Path(ge=0, le=2**31)]
 
-router = APIRouter(prefix="/v1/slides/{slide_id}", tags=["slides"], route_class=LookedAtRoute)
+router = APIRouter(
+    prefix="/v1/slides/{slide_id}", tags=["slides"], route_class=LookedAtRoute, default_response_class=Response
+)
 
 
 @router.get(
     "/tiles.dzi",
     summary="The slide as a Deep Zoom Image",
-    response_class=Response,
     responses=problems(NotFound) | {200: {"content": {"application/xml": {}}, "description": "Sizes."}},
 )
 def get_descriptor(slide_id: str, state: StateOf, caller: Reader) -> Response:
@@ -42,12 +43,7 @@ def get_descriptor(slide_id: str, state: StateOf, caller: Reader) -> Response:
     return Response(_pyramid(stored).descriptor(), media_type="application/xml")
 
 
-@router.get(
-    "/tiles_files/{level}/{column}_{row}.jpg",
-    summary="A tile",
-    response_class=Response,
-    responses=problems(*READING) | JPEG,
-)
+@router.get("/tiles_files/{level}/{column}_{row}.jpg", summary="A tile", responses=problems(*READING) | JPEG)
 async def get_tile(
     slide_id: str,
     level: Annotated[int, Path(ge=0, le=64)],
@@ -63,7 +59,7 @@ async def get_tile(
     return await _picture(state, stored, box, scale, if_none_match)
 
 
-@router.get("/crop.jpg", summary="A place on the slide", response_class=Response, responses=problems(*READING) | JPEG)
+@router.get("/crop.jpg", summary="A place on the slide", responses=problems(*READING) | JPEG)
 async def get_crop(
     slide_id: str,
     state: StateOf,

@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -274,13 +274,11 @@ def _create(storage: Storage, upload: Upload) -> None:
 
 def _load(storage: Storage, tenant: str, upload_id: str) -> Upload:
     """Read what is known of an upload. Raises NotFound, for somebody else's too."""
-    try:
+    with suppress(ValueError, TypeError, FileNotFoundError):
         upload = Upload(**json.loads(part_path(storage, upload_id).with_suffix(".json").read_bytes()))
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise NotFound("there is no such upload") from error
-    if upload.tenant != tenant:
-        raise NotFound("there is no such upload")
-    return upload
+        if upload.tenant == tenant:
+            return upload
+    raise NotFound("there is no such upload")
 
 
 def _offset(storage: Storage, upload: Upload) -> int:

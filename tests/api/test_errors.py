@@ -9,7 +9,7 @@ from httpx import Client, Response
 from starlette.exceptions import HTTPException
 from structlog.testing import capture_logs
 
-from service.api.errors import MEDIA_TYPE, NOT_IN_REQUESTS, STATUSES, ProblemResponse, problems, status_of
+from service.api.errors import MEDIA_TYPE, NOT_IN_REQUESTS, STATUSES, extended, problem_response, problems, status_of
 from service.errors import (
     BadInput,
     Failure,
@@ -156,16 +156,16 @@ def test_a_request_with_very_many_errors_has_a_short_answer(client: Client) -> N
 
 
 def test_clients_are_told_when_to_come_back() -> None:
-    from service.api.errors import problem_response
-
     assert problem_response(QueueUnavailable("down"), {}).headers["retry-after"] == "5"
     assert problem_response(KeyRequired("none"), {}).headers["www-authenticate"].startswith("Bearer ")
 
 
 def test_problems_survive_what_is_not_text() -> None:
-    assert json.loads(ProblemResponse({"detail": "a\ud800b\n\x00"}).body) == {"detail": "a?b\n\x00"}
+    for path in ("/v1/slides", "/fhir/metadata"):
+        told = problem_response(NotFound("a\ud800b\n\x00"), {"path": path}).body
+        assert "a?b\n\x00" in (json.loads(told).get("detail") or json.loads(told)["issue"][0]["diagnostics"])
     with pytest.raises(ValueError, match="JSON"):
-        ProblemResponse({"detail": float("nan")})
+        problem_response(extended(NotFound("none"), number=float("nan")), {})
 
 
 def test_other_http_exceptions_have_a_code_too(tmp_path: Path) -> None:
