@@ -63,7 +63,7 @@ def set_up_logs(process: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _with_traceback,
+        structlog.processors.ExceptionRenderer(lambda found: "\n".join(_traceback(found[1], set()))),
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
 
@@ -116,17 +116,6 @@ def say_start(log: Any) -> None:
 def without_secrets(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     """Replace what a log must not hold by `[hidden]`."""
     return {name: "[hidden]" if name in HIDDEN else _clean(value) for name, value in line.items()}
-
-
-def _with_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """Replace `exc_info` by where the error and its causes came from, and what they say."""
-    given = line.pop("exc_info", None)
-    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else given
-    if error is True:
-        error = sys.exc_info()[1]
-    if isinstance(error, BaseException):
-        line["exception"] = "\n".join(_traceback(error, set()))
-    return line
 
 
 def _traceback(error: BaseException, told: set[int]) -> Iterator[str]:
