@@ -8,7 +8,6 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Go to this version."""
     op.create_table(
         "analyses",
         sa.Column("id", sa.String(36), primary_key=True),
@@ -104,14 +103,3 @@ def upgrade() -> None:
         sa.Index("ix_tasks_analysis_id", "analysis_id"),
         sa.Index("ix_tasks_status", "status"),
     )
-
-
-def downgrade() -> None:
-    """Go back from it."""
-    op.drop_table("tasks")
-    op.drop_table("workers")
-    op.drop_table("slides")
-    op.drop_table("keys")
-    op.drop_table("idempotency")
-    op.drop_table("callbacks")
-    op.drop_table("analyses")

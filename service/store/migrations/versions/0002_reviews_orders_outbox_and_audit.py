@@ -8,7 +8,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Go to this version."""
     op.create_table(
         "audit_entries",
         sa.Column("number", sa.Integer(), autoincrement=False, primary_key=True),
@@ -88,7 +87,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back from it."""
     op.drop_table("sessions")
     op.drop_table("review_entries")
     op.drop_table("outbox")

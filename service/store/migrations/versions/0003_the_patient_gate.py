@@ -10,19 +10,11 @@ down_revision = "0002"
 
 ANALYSES = ("order_id", "moves", "label", "uploaded_order", "held", "accepted")
 OUTBOX = ("stream", "declined", "silent", "withdraws")
-RECEIVED = (
-    "sender",
-    "orderer_optional",
-    "patient_identifiers",
-    "placer",
-    "filler",
-    "hl7",
-    "fhir",
-)  # of an order; unknown to 0002
+# of an order; unknown to 0002
+RECEIVED = ("sender", "orderer_optional", "patient_identifiers", "placer", "filler", "hl7", "fhir")
 
 
 def upgrade() -> None:
-    """To this version."""
     nothing = sa.JSON(none_as_null=True)
     # no batches: a table made anew would take those that refer to it with it
     op.add_column("analyses", sa.Column("order_id", sa.String(length=36), nullable=True))

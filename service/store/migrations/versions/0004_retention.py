@@ -47,7 +47,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back from it."""
     op.drop_table("retention")
     op.drop_index("analyses_by_accession", "analyses")
     op.create_index("analyses_by_accession", "analyses", ["tenant", "accession_number"])

@@ -10,7 +10,6 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """To this version."""
     op.add_column("analyses", sa.Column("patient_id", sa.String(length=255), nullable=True))
     analyses = sa.table("analyses", sa.column("request", sa.JSON()), sa.column("patient_id", sa.String()))
     known = analyses.c.request[("order", "patient_id")].as_string()

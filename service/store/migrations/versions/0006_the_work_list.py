@@ -62,7 +62,6 @@ def _fold() -> None:
 
 
 def downgrade() -> None:
-    """Back from it."""
     for table, name, _ in (*INDEXES, *OF_SOME):
         op.drop_index(name, table)
     op.drop_column("slides", "analysed")

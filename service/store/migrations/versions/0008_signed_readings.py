@@ -25,7 +25,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back from it."""
     op.execute(MADE_ANEW)
     op.drop_index(INDEX, table_name="analyses")
     op.drop_column("analyses", "signed_readings")

@@ -17,5 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back from it."""
     op.drop_table("upgraded_by")
