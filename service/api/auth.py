@@ -49,7 +49,7 @@ bearer = HTTPBearer(
 
 
 def caller(scope: Scope) -> Callable[..., Awaitable[Caller]]:
-    """Make a dependency: the caller, who has a scope. It raises KeyRequired, ScopeMissing, DatabaseUnavailable."""
+    """Make a dependency: the caller, who has a scope. It raises KeyRequired, ScopeMissing."""
 
     async def check(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> Caller:
         found = await identify(request)
@@ -66,7 +66,7 @@ Reviewer = Annotated[Caller, Depends(caller("review"))]
 
 
 async def identify(request: HTTPConnection) -> Caller:
-    """Find out who sends a request, once per request. Raises KeyRequired, DatabaseUnavailable."""
+    """Find out who sends a request, once per request. Raises KeyRequired."""
     known = getattr(request.state, "caller", None)
     if isinstance(known, Caller):
         return known
@@ -81,7 +81,9 @@ def _identify(engine: Engine, request: HTTPConnection) -> Caller:
     if scheme.lower() == "bearer" and (key := keys.find(engine, secret.strip())):
         return Caller(key.tenant, key.scopes, key.id)
     if scheme.lower() == "bearer" and provider and secret.count(".") == 2:  # a JWT
-        return _token_caller(engine, provider, secret.strip())
+        person = provider.bearer(secret.strip())
+        keys.refuse_revoked(engine, person.id)
+        return Caller(person.tenant, person.scopes, person.id)
     session = request.cookies.get(SESSION_COOKIE)
     if session and not scheme and (key := sessions.find(engine, session)):
         refuse_foreign_origin(request)
@@ -90,13 +92,6 @@ def _identify(engine: Engine, request: HTTPConnection) -> Caller:
         raise KeyRequired(f"there is no valid key in this request; {ADVICE}")
     refuse_other_sites(request)
     return EVERYBODY
-
-
-def _token_caller(engine: Engine, provider: Provider, token: str) -> Caller:
-    person = provider.bearer(token)
-    if keys.is_revoked(engine, person.id):
-        raise KeyRequired("the operator of this service has revoked this account's access")
-    return Caller(person.tenant, person.scopes, person.id)
 
 
 async def look_again(request: HTTPConnection, caller: Caller, look: Callable[[], T]) -> T | None:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from sqlalchemy import select
 
 from service import __version__
 from service.api.auth import caller
@@ -24,10 +25,8 @@ from service.interop.channels import channels
 from service.model_card import models, read_card
 from service.refusals import DatabaseUnavailable, QueueUnavailable
 from service.store import outbox, retention
-from service.store.database import reading
-from service.store.holds import count_held
+from service.store.database import fetch, reading
 from service.store.orders import count_waiting
-from service.store.results import count_damaged
 from service.store.workers import live_workers
 
 LEAST_FREE_BYTES = 1 << 30
@@ -54,31 +53,27 @@ def healthz() -> Health:
 )
 def readyz(state: StateOf, response: Response) -> Health:
     """Check broker, database, disk, and that a live worker has its model loaded."""
-    checks = {"database": _database, "broker": _broker, "disk": _disk, "worker": _worker}
-    parts = {name: _checked(check, state) for name, check in checks.items()}
+    checks: dict[str, Callable[[], object]] = {
+        "database": lambda: fetch(state.engine, select(1)),
+        "broker": state.broker.ping,
+        "disk": lambda: _require_room(state),
+        "worker": lambda: _require_worker(state),
+    }
+    parts = {name: _checked(check) for name, check in checks.items()}
     ready = all(part == "ok" for part in parts.values())
     response.status_code = 200 if ready else 503
     return Health(status="ok" if ready else "unavailable", parts=parts)
 
 
-def _checked(check: Callable[[State], None], state: State) -> str:
+def _checked(check: Callable[[], object]) -> str:
     try:
-        check(state)
+        check()
     except MitosisError as error:
         return told(error)
     return "ok"
 
 
-def _database(state: State) -> None:
-    with reading(state.engine) as connection:
-        connection.exec_driver_sql("SELECT 1")
-
-
-def _broker(state: State) -> None:
-    state.broker.ping()
-
-
-def _disk(state: State) -> None:
+def _require_room(state: State) -> None:
     _, free = _room(state)
     if free < LEAST_FREE_BYTES:
         raise StorageFull(f"only {free >> 20} MiB are free")
@@ -95,7 +90,7 @@ def _room(state: State) -> tuple[int, int]:
     return disk.total, disk.free
 
 
-def _worker(state: State) -> None:
+def _require_worker(state: State) -> None:
     if not live_workers(state.engine):
         raise QueueUnavailable("no worker is alive; analyses wait")
 
@@ -123,15 +118,14 @@ class AnalysisMetrics(Collector):
             size, free = _room(self._state)
         yield GaugeMetricFamily("mitosis_disk_bytes", "Size of the disk of the data directory", size)
         yield GaugeMetricFamily("mitosis_disk_free_bytes", "Room in the data directory; 0: it cannot be written", free)
-        answers = _checked(_broker, self._state) == "ok"
+        answers = _checked(self._state.broker.ping) == "ok"
         yield GaugeMetricFamily("mitosis_broker_up", "Whether the broker answers", int(answers))
+        engine = self._state.engine
         try:
             statistics = self._state.analyses.statistics()
-            workers = len(live_workers(self._state.engine))
-            orders_waiting, results_held = count_waiting(self._state.engine), count_held(self._state.engine)
-            found = outbox.statistics(self._state.engine, list(channels(self._state.settings)))
-            damaged = count_damaged(self._state.engine)
-            with reading(self._state.engine) as connection:
+            workers, orders_waiting = len(live_workers(engine)), count_waiting(engine)
+            found = outbox.statistics(engine, list(channels(self._state.settings)))
+            with reading(engine) as connection:
                 row = retention.state(connection)
         except DatabaseUnavailable:
             yield GaugeMetricFamily("mitosis_database_up", "Whether the database answers", 0)
@@ -145,8 +139,8 @@ class AnalysisMetrics(Collector):
             ("patches_per_second", "Of all running analyses", statistics.patches_per_s),
             ("workers", "Live workers", workers),
             ("callbacks_waiting", "Callbacks not delivered yet", statistics.callbacks_waiting),
-            ("results_damaged", "Results of which a stored file is damaged", damaged),
-            ("results_held", "Results that wait for a person to say whose they are", results_held),
+            ("results_damaged", "Results of which a stored file is damaged", statistics.results_damaged),
+            ("results_held", "Results that wait for a person to say whose they are", statistics.results_held),
             ("orders_waiting", "Orders whose slide has not come", orders_waiting),
             ("retention_refused", "Whether nothing is deleted, as clock or database cannot be believed", int(stopped)),
         ):

@@ -1,5 +1,6 @@
 """What the API takes and gives, beside the Report; unknown fields, NaN and booleans for numbers are refused."""
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -164,7 +165,7 @@ class AnalysisStatus(BaseModel):
             "summary": shown_summary(analysis.summary, mode),
             "of_slide": of_slide,
         }
-        facts = {name: getattr(analysis, name) for name in Analysis.__slots__}
+        facts = {each.name: getattr(analysis, each.name) for each in fields(analysis)}
         return cls.model_validate(facts | shown)  # which takes Unix seconds for times, in UTC
 
 

@@ -19,7 +19,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Unpack
 
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, update
@@ -31,7 +31,10 @@ from service.store.callback_queue import enqueue
 from service.store.clock import is_due, never_before
 from service.store.database import (
     analyses,
+    callbacks,
+    change,
     count,
+    fetch,
     hold_lock,
     idempotency,
     reading,
@@ -51,7 +54,6 @@ from service.store.records import (
     Status,
     Submission,
     find_analysis,
-    find_statistics,
     folded,
     storable,
 )
@@ -78,7 +80,7 @@ class Claim:
 
 
 class Analyses:
-    """The store of analyses and their transitions. Every method raises DatabaseUnavailable if it is away."""
+    """The store of analyses and their transitions."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -91,14 +93,13 @@ class Analyses:
         Raises IdempotencyConflict where the key came with another request.
         """
         now, analysis_id = time.time(), str(uuid.uuid4())
+        values: dict[str, Any] = {each.name: getattr(submission, each.name) for each in fields(Submission)}
+        name, number, uploaded = submission.slide_name, submission.accession_number, submission.request.get("order")
+        values |= {"uploaded_order": uploaded, "patient_id": (uploaded or {}).get("patient_id")}
+        values |= {"name_folded": folded(name), "accession_folded": folded(number)}
         with writing(self.engine) as connection:
             if key is not None and (known := self._known(connection, submission.tenant, key, request_sha256)):
                 return known, False
-            values = {name: getattr(submission, name) for name in Submission.__slots__}
-            uploaded = submission.request.get("order")
-            values |= {"uploaded_order": uploaded, "moves": 0, "patient_id": (uploaded or {}).get("patient_id")}
-            values |= {"name_folded": folded(submission.slide_name)}
-            values |= {"accession_folded": folded(submission.accession_number)}
             if submission.slide_identifier:
                 lock_orders(connection, submission.tenant)
             connection.execute(insert(analyses).values(id=analysis_id, status="queued", created_at=now, **values))
@@ -154,12 +155,10 @@ class Analyses:
         """
         with writing(self.engine) as connection:
             self._lock(connection, analysis_id)
-            slide_id = find_analysis(connection, analysis_id, tenant).slide_id
-            decided = select(review_entries.c.revision).where(review_entries.c.analysis_id == analysis_id).limit(1)
-            if not reviewed and connection.execute(decided).first() is not None:
+            slide_id, mine = find_analysis(connection, analysis_id, tenant).slide_id, analyses.c.id == analysis_id
+            if not reviewed and count(connection, review_entries, review_entries.c.analysis_id == analysis_id):
                 raise ScopeMissing("people have decided on this result: deleting it takes the scope 'review'")
-            mine = analyses.c.id == analysis_id
-            if connection.execute(select(analyses.c.id).where(mine, is_withdrawn())).first() is not None:
+            if count(connection, analyses, mine, is_withdrawn()):
                 raise WithdrawalOpen("another system has yet to take this result back; `mitosis lis queue` says why")
             connection.execute(analyses.delete().where(mine, analyses.c.status.not_in(LIVE)))
             others = select(analyses.c.id).where(analyses.c.tenant == tenant, analyses.c.slide_id == slide_id)
@@ -174,22 +173,21 @@ class Analyses:
         None, too, where its kind and its analysis do not fit the worker.
         """
         lease = str(uuid.uuid4())
+        free = and_(tasks.c.id == task_id, tasks.c.status == "queued")
         with writing(self.engine) as connection:
-            known = select(tasks.c.analysis_id, tasks.c.kind, tasks.c.status).where(tasks.c.id == task_id)
-            row = connection.execute(known).one_or_none()
-            if row is None or row.status != "queued":
+            row = connection.execute(select(tasks.c.analysis_id, tasks.c.kind).where(free)).one_or_none()
+            if row is None:
                 return None
             self._lock(connection, row.analysis_id)
             if not fits(row.kind, find_analysis(connection, row.analysis_id)):
                 return None
             taken = {"status": "running", "lease": lease, "sent": True}
             counted = {"claims": tasks.c.claims + 1, "attempts": tasks.c.attempts + 1}
-            free = and_(tasks.c.id == task_id, tasks.c.status == "queued")
-            if connection.execute(update(tasks).where(free).values(**taken, **counted)).rowcount != 1:
+            task = connection.execute(update(tasks).where(free).values(taken | counted).returning(tasks)).one_or_none()
+            if task is None:
                 return None
             started = func.coalesce(analyses.c.started_at, time.time())
             self._set(connection, row.analysis_id, status="running", started_at=started)
-            task = connection.execute(select(tasks).where(tasks.c.id == task_id)).one()
             analysis = find_analysis(connection, row.analysis_id)
         return Claim(task_id, lease, task.kind, task.part, task.parts, task.claims, task.attempts, analysis)
 
@@ -200,8 +198,7 @@ class Analyses:
         """
         values = {"beat": tasks.c.beat + 1, "patches_per_s": patches_per_s}
         values |= {"done": done, "total": total} if total else {}
-        with writing(self.engine) as connection:
-            return connection.execute(update(tasks).where(_held(claim)).values(**values)).rowcount == 1
+        return change(self.engine, update(tasks).where(_held(claim)).values(**values)) == 1
 
     def succeed(
         self,
@@ -217,9 +214,8 @@ class Analyses:
         with writing(self.engine) as connection:
             if not self._done(connection, claim):
                 return False
-            found: dict[str, Any] = {"result_sha256": result_sha256, "files": dict(files or {})}
-            found |= {"signed": False, "signed_readings": 0}
-            self._end(connection, claim.analysis.id, "succeeded", summary=summary, **found)
+            found = {"result_sha256": result_sha256, "files": dict(files or {}), "summary": summary}
+            self._end(connection, claim.analysis.id, "succeeded", signed=False, signed_readings=0, **found)
             return True
 
     def split(self, claim: Claim, totals: Sequence[int]) -> bool:
@@ -277,8 +273,7 @@ class Analyses:
     def running(self) -> Mapping[tuple[str, str], int]:
         """Read the beat of every lease, by (task, lease)."""
         query = select(tasks.c.id, tasks.c.lease, tasks.c.beat).where(tasks.c.status == "running")
-        with reading(self.engine) as connection:
-            return {(row.id, row.lease): row.beat for row in connection.execute(query)}
+        return {(row.id, row.lease): row.beat for row in fetch(self.engine, query)}
 
     def write_nothing(self) -> None:
         """Wait until the database can be written to."""
@@ -312,20 +307,31 @@ class Analyses:
         return self._queued(and_(tasks.c.status == "queued", tasks.c.sent.is_(True)))
 
     def _queued(self, where: Any) -> Sequence[tuple[str, Priority]]:
-        query = select(tasks.c.id, tasks.c.priority).join(analyses, analyses.c.id == tasks.c.analysis_id)
-        with reading(self.engine) as connection:
-            rows = connection.execute(query.where(where).order_by(analyses.c.created_at, tasks.c.part))
-            return [(row.id, row.priority) for row in rows]
+        query = select(tasks.c.id, tasks.c.priority).join(analyses, analyses.c.id == tasks.c.analysis_id).where(where)
+        rows = fetch(self.engine, query.order_by(analyses.c.created_at, tasks.c.part))
+        return [(row.id, row.priority) for row in rows]
 
     def mark_sent(self, task_id: str) -> None:
         """Record that the broker has taken a task's id."""
-        with writing(self.engine) as connection:
-            connection.execute(update(tasks).where(tasks.c.id == task_id).values(sent=True))
+        change(self.engine, update(tasks).where(tasks.c.id == task_id).values(sent=True))
 
     def statistics(self) -> Statistics:
         """Count all analyses."""
         with reading(self.engine) as connection:
-            return find_statistics(connection)
+            kinds: Any = connection.execute(select(analyses.c.status, func.count()).group_by(analyses.c.status)).all()
+            code = analyses.c.error["code"].as_string()
+            failed = select(code, func.count()).where(analyses.c.status == "failed").group_by(code)
+            oldest = select(func.min(analyses.c.created_at)).where(analyses.c.status == "queued")
+            speed = select(func.sum(tasks.c.patches_per_s)).where(tasks.c.status == "running")
+            return Statistics(
+                by_status=dict(kinds),
+                failures=dict(connection.execute(failed).all()),
+                oldest_queued_at=connection.scalar(oldest),
+                patches_per_s=connection.scalar(speed) or 0.0,
+                callbacks_waiting=count(connection, callbacks, callbacks.c.status == "waiting"),
+                results_held=count(connection, analyses, analyses.c.held.is_not(None)),
+                results_damaged=count(connection, analyses, analyses.c.damage.is_not(None)),
+            )
 
     # Inside a transaction
 
@@ -345,8 +351,10 @@ class Analyses:
         analysis = find_analysis(connection, analysis_id)
         if status == "succeeded":
             announce(connection, analysis_id, analysis.tenant, 0)
-        if url := analysis.request.get("callback_url"):
-            enqueue(connection, analysis_id, url, _announcement(analysis))
+        if url := analysis.request.get("callback_url"):  # the result is fetched with a key
+            facts = {"id": analysis.id, "status": analysis.status, "error": analysis.error}
+            told = {"type": f"analysis.{analysis.status}", "timestamp": analysis.finished_at, "data": facts}
+            enqueue(connection, analysis_id, url, json.dumps(told))
 
     def _set(self, connection: Connection, analysis_id: str, **values: Any) -> None:
         live = and_(analyses.c.id == analysis_id, analyses.c.status.in_(LIVE))
@@ -362,9 +370,3 @@ def _queue(connection: Connection, analysis_id: str, kind: Kind, priority: Prior
 
 def _held(claim: Claim) -> Any:
     return and_(tasks.c.id == claim.task_id, tasks.c.lease == claim.lease, tasks.c.status == "running")
-
-
-def _announcement(analysis: Analysis) -> str:
-    """Write a callback's body: which analysis ended, and how; the result is fetched with a key."""
-    facts: dict[str, Any] = {"id": analysis.id, "status": analysis.status, "error": analysis.error}
-    return json.dumps({"type": f"analysis.{analysis.status}", "timestamp": analysis.finished_at, "data": facts})

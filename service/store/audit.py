@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import AuditBroken, MitosisError
-from service.store.database import audit_entries, hold_lock, rows_in_order, writing
+from service.store.database import audit_entries, hold_lock, paged, writing
 
 BEFORE_THE_FIRST: Final = "0" * 64
 AT_A_TIME: Final = 1000
@@ -76,7 +76,8 @@ def record(where: Engine | Connection, tenant: str, actor: str, action: str, obj
     On a connection it is part of that transaction, which must be one of `writing` and had better end soon: all other
     writers of the log wait for it.
     """
-    record_all(where, [Event(time.time(), tenant, actor, _storable(action, 64), _storable(object, 255), detail)])
+    action, about = (UNSTORABLE.sub("?", text)[:longest] for text, longest in ((action, 64), (object, 255)))
+    record_all(where, [Event(time.time(), tenant, actor, action, about, detail)])
 
 
 def record_all(where: Engine | Connection, events: Sequence[Event]) -> None:
@@ -99,10 +100,7 @@ def record_all(where: Engine | Connection, events: Sequence[Event]) -> None:
 
 
 def write_late(engine: Engine) -> None:
-    """Write what could not be written before; one entry first, since a full disk may well take none of them yet.
-
-    Raises DatabaseUnavailable.
-    """
+    """Write what could not be written before; one entry first, since a full disk may well take none of them yet."""
     at_a_time = 1
     while late := _take_late(at_a_time):
         try:
@@ -147,13 +145,9 @@ def _checksum(number: int, previous: str, event: Event) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _storable(text: str, length: int) -> str:
-    return UNSTORABLE.sub("?", text)[:length]
-
-
 def entries(engine: Engine, after: int = 0) -> Iterator[AuditEntry]:
-    """Yield all entries after a number, in order. Raises DatabaseUnavailable."""
-    for row in rows_in_order(engine, select(audit_entries), audit_entries.c.number, after, AT_A_TIME):
+    """Yield all entries after a number, in order."""
+    for row in paged(engine, select(audit_entries), audit_entries.c.number, after, AT_A_TIME):
         yield AuditEntry(**row._mapping)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Connection, Engine, Row, insert, update
 
-from service.store.database import callbacks, writing
+from service.store.database import callbacks, change
 from service.store.records import storable
 
 log = structlog.get_logger(__name__)
@@ -28,8 +28,7 @@ def claim(engine: Engine, row: Row[Any], now: float) -> bool:
     delay_s = BACKOFF_S[min(row.attempts, len(BACKOFF_S) - 1)]
     as_seen = (callbacks.c.id == row.id) & (callbacks.c.next_at == row.next_at) & (callbacks.c.status == "waiting")
     taken = {"attempts": row.attempts + 1, "next_at": now + delay_s}
-    with writing(engine) as connection:
-        return connection.execute(update(callbacks).where(as_seen).values(**taken)).rowcount == 1
+    return change(engine, update(callbacks).where(as_seen).values(**taken)) == 1
 
 
 def settle(engine: Engine, row: Row[Any], failure: str | None, *, final: bool = False) -> bool:
@@ -40,8 +39,7 @@ def settle(engine: Engine, row: Row[Any], failure: str | None, *, final: bool = 
     if failure is not None:  # a later try that succeeded meanwhile, in another process, is not undone
         which &= (callbacks.c.attempts == row.attempts + 1) & (callbacks.c.status == "waiting")
     told = None if failure is None else storable(failure)
-    with writing(engine) as connection:
-        connection.execute(update(callbacks).where(which).values(status=status, last_error=told))
+    change(engine, update(callbacks).where(which).values(status=status, last_error=told))
     tell = log.info if failure is None else log.error if over else log.warning
     tell(f"callback {status}", analysis_id=row.analysis_id, attempt=row.attempts + 1, reason=failure or None)
     return failure is None

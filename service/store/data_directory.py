@@ -17,7 +17,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, String, Table, inser
 
 from service.errors import SettingsInvalid
 from service.files import private_file, writable, write_whole
-from service.store.database import analyses, hold_lock, metadata, reading, slides, writing
+from service.store.database import analyses, fetch, hold_lock, metadata, slides, writing
 from service.store.results import file_name
 from service.store.storage import RESULTS, SLIDES
 
@@ -36,10 +36,10 @@ data_directory = Table(
 
 
 def mark_data_dir(engine: Engine, folder: Path) -> None:
-    """Make a directory the service's. Raises SettingsInvalid, DatabaseUnavailable, StorageFull, OutputUnwritable."""
+    """Make a directory the service's. Raises SettingsInvalid, StorageFull, OutputUnwritable."""
     with writing(engine) as connection:
         hold_lock(connection, "data directory")
-        mark = connection.execute(select(data_directory.c.mark)).scalar_one_or_none()
+        mark = connection.scalar(select(data_directory.c.mark))
         if mark is None:
             mark = str(uuid.uuid4())
             connection.execute(insert(data_directory).values(id=1, mark=mark))
@@ -62,9 +62,8 @@ def _require_newest(connection: Connection, folder: Path, mark: str) -> None:
     what, lost = "results", f"{by_hand + ', then ' if mark else ''}let `mitosis verify --stored` note it"
     if mark and not paths and connection.execute(succeeded.limit(1)).first() is None:
         ours = select(slides.c.path).where(slides.c.path.startswith(f"{SLIDES}/"))
-        newest = connection.execute(ours.order_by(slides.c.created_at.desc()).limit(NEWEST)).scalars()
-        paths = [folder / path for path in newest]
-        what, lost = "slides", by_hand
+        newest = connection.scalars(ours.order_by(slides.c.created_at.desc()).limit(NEWEST))
+        what, lost, paths = "slides", by_hand, [folder / path for path in newest]
     with writable(folder):  # a share that does not answer
         found = not paths or any(path.exists() for path in paths)
     if not found:
@@ -76,14 +75,14 @@ def _require_newest(connection: Connection, folder: Path, mark: str) -> None:
 
 
 def require_mark(engine: Engine, folder: Path) -> None:
-    """Raise SettingsInvalid for a directory that is not the gateway's, and DatabaseUnavailable."""
-    with reading(engine) as connection:
-        mark = connection.execute(select(data_directory.c.mark)).scalar_one_or_none()
-    if mark is not None and _found(folder) != mark:
-        raise SettingsInvalid(
-            f"{folder} is not the gateway's data directory: its file {MARK} is missing or of another service. Mount "
-            "the gateway's there, or name it (MITOSIS_DATA_DIR); where it was just restored, start the gateway"
-        )
+    """Raise SettingsInvalid for a directory that is not the gateway's."""
+    for (mark,) in fetch(engine, select(data_directory.c.mark)):
+        if _found(folder) != mark:
+            raise SettingsInvalid(
+                f"{folder} is not the gateway's data directory: its file {MARK} is missing or of another service. "
+                "Mount the gateway's there, or name it (MITOSIS_DATA_DIR); where it was just restored, start the "
+                "gateway"
+            )
 
 
 def keep_mark(engine: Engine, folder: Path) -> None:

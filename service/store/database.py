@@ -5,7 +5,7 @@ rests on a clock (see `service.store.analyses`).
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Delete,
     Engine,
     Float,
     ForeignKey,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     Table,
     Text,
     TextClause,
+    Update,
     create_engine,
     func,
     make_url,
@@ -183,18 +185,6 @@ callbacks = Table(
     Column("last_error", Text),
 )
 
-keys = Table(
-    "keys",
-    metadata,
-    Column("id", String(16), primary_key=True),
-    Column("name", String(255), nullable=False),
-    Column("tenant", String(64), nullable=False),
-    Column("sha256", String(64), nullable=False, unique=True),
-    Column("scopes", JSON, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("revoked_at", Float),
-)
-
 # Append-only: a decision is taken back by another entry. The number of the last one is the review's revision.
 review_entries = Table(
     "review_entries",
@@ -290,7 +280,7 @@ audit_entries = Table(
 def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
     """Open a database and bring its tables up to date; a file is this user's alone.
 
-    Raises SettingsInvalid, DatabaseUnavailable, StorageFull, OutputUnwritable.
+    Raises SettingsInvalid, StorageFull, OutputUnwritable.
     """
     try:
         parsed = make_url(url)
@@ -314,7 +304,7 @@ def open_database(url: str | URL, *, migrate: bool = True) -> Engine:
 
 @contextmanager
 def migrating(engine: Engine) -> Iterator[Connection]:
-    """Begin a transaction that changes the tables: one at a time, and all or nothing. Raises DatabaseUnavailable."""
+    """Begin a transaction that changes the tables: one at a time, and all or nothing."""
     with available(), engine.execution_options(writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":  # several gateways may start at once
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
@@ -342,16 +332,28 @@ def available() -> Iterator[None]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a connection that sees one state of the database. Raises DatabaseUnavailable."""
+    """Open a connection that sees one state of the database."""
     with available(), engine.connect() as connection:
         yield connection
 
 
+def fetch(engine: Engine, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+    """Read all rows of one query."""
+    with reading(engine) as connection:
+        return connection.execute(query).all()
+
+
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Begin a transaction: all of it is done, or nothing. Raises DatabaseUnavailable."""
+    """Begin a transaction: all of it is done, or nothing."""
     with _turn(engine), available(), engine.execution_options(writes=True).begin() as connection:
         yield connection
+
+
+def change(engine: Engine, statement: Update | Delete) -> int:
+    """Do one statement in a transaction of its own; gives how many rows it changed."""
+    with writing(engine) as connection:
+        return connection.execute(statement).rowcount
 
 
 def count(connection: Connection, table: Table, *where: ColumnElement[bool]) -> int:
@@ -359,16 +361,12 @@ def count(connection: Connection, table: Table, *where: ColumnElement[bool]) -> 
     return int(connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
 
 
-def rows_in_order(
+def paged(
     engine: Engine, query: Select[Any], key: "Column[Any]", after: str | int, at_a_time: int
 ) -> Iterator[Row[Any]]:
     """Yield the rows of a query by a key, from a value of it on; each page is read as it is by then."""
-    while True:
-        with reading(engine) as connection:
-            rows = connection.execute(query.where(key > after).order_by(key).limit(at_a_time)).all()
+    while rows := fetch(engine, query.where(key > after).order_by(key).limit(at_a_time)):
         yield from rows
-        if len(rows) < at_a_time:
-            return
         after = rows[-1]._mapping[key]
 
 

@@ -23,7 +23,7 @@ from service.refusals import HoldChanged, NotFound
 from service.review import Reviewer
 from service.slide_label import SlideLabel
 from service.store import audit, outbox
-from service.store.database import analyses, count, orders, reading, review_entries, writing
+from service.store.database import analyses, fetch, orders, review_entries, writing
 from service.store.records import folded
 
 NO_ORDER = Order()
@@ -47,13 +47,13 @@ def judge(connection: Connection, analysis_id: str, *, also: Iterable[Conflict] 
     """Hold an analysis' result where who names its patient does not agree; what holds it already stays."""
     row = _locked(connection, analysis_id)
     order = carried_order(row.request)
-    accepted, before = set(row.accepted or ()), row.held or {}
-    found = [*_conflicts(connection, row, order), *also] if order != NO_ORDER else [*also]
-    reasons = {each["key"]: each for each in before.get("reasons", ())}
-    reasons |= {each.key: asdict(each) for each in found if each.key not in accepted}
-    if reasons.keys() != {each["key"] for each in before.get("reasons", ())}:
+    accepted, before = set(row.accepted or ()), _reasons(row)
+    found = [*_conflicts(connection, row, order), *also] if order != NO_ORDER else also
+    reasons = before | {each.key: asdict(each) for each in found if each.key not in accepted}
+    if reasons.keys() != before.keys():
         name = hashlib.sha256(" ".join((analysis_id, *sorted(reasons))).encode()).hexdigest()[:12]
-        held = {"id": name, "since": before.get("since", time.time()), "reasons": list(reasons.values())}
+        since = row.held["since"] if row.held else time.time()
+        held = {"id": name, "since": since, "reasons": list(reasons.values())}
         connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=held))
         codes = sorted({each["code"] for each in reasons.values()})
         audit.record(connection, row.tenant, "patient gate", "hold_result", analysis_id, hold=name, reasons=codes)
@@ -66,7 +66,7 @@ def _conflicts(connection: Connection, row: Row[Any], order: Order) -> list[Conf
         same_slide |= analyses.c.slide_identifier == order.container_id
     same_order = and_(analyses.c.tenant == row.tenant, analyses.c.order_id.is_not_distinct_from(row.order_id))
     others = select(analyses.c.id).where(same_order, same_slide, analyses.c.signed.is_(True), analyses.c.id != row.id)
-    signed = connection.execute(others.order_by(analyses.c.id)).scalars().all()
+    signed = connection.scalars(others.order_by(analyses.c.id))
     return [*conflicts(order, _statements(connection, row)), *map(second_result, signed)]
 
 
@@ -88,14 +88,11 @@ def _statements(connection: Connection, row: Row[Any]) -> list[Statement]:
     if (signed := signed_for(connection, row.id)) is not None:
         found.append(Statement("the person who signed", signed))
     for each in orders_of_slide(connection, row.tenant, row.slide_identifier):
-        if each.processing_id != "P" and each.id != row.order_id:  # an order for training holds nobody's result
-            continue
-        said = identifiers_of(ReceivedOrder.model_validate(each.order))
-        found.append(
-            Statement(
-                "another order" if each.id != row.order_id else "the order's last message", said, order_id=each.id
-            )
-        )
+        is_own = each.id == row.order_id
+        if is_own or each.processing_id == "P":  # an order for training holds nobody's result
+            said = identifiers_of(ReceivedOrder.model_validate(each.order))
+            who = "the order's last message" if is_own else "another order"
+            found.append(Statement(who, said, order_id=each.id))
     return found
 
 
@@ -119,9 +116,7 @@ def orders_of_slide(connection: Connection, tenant: str, identifier: str | None)
 
 def held_results(engine: Engine) -> Sequence[Row[Any]]:
     """List the analyses of all tenants whose results are held, oldest first."""
-    with reading(engine) as connection:
-        held = select(analyses).where(analyses.c.held.is_not(None))
-        return connection.execute(held.order_by(analyses.c.created_at)).all()
+    return fetch(engine, select(analyses).where(analyses.c.held.is_not(None)).order_by(analyses.c.created_at))
 
 
 def find_held(engine: Engine, hold: str) -> Row[Any]:
@@ -130,12 +125,6 @@ def find_held(engine: Engine, hold: str) -> Row[Any]:
         if row.held["id"] == hold:
             return row
     raise NotFound(f"nothing is held as {hold[:64]}")
-
-
-def count_held(engine: Engine) -> int:
-    """Count the results that are held."""
-    with reading(engine) as connection:
-        return count(connection, analyses, analyses.c.held.is_not(None))
 
 
 def learn_label(engine: Engine, analysis_id: str, label: SlideLabel) -> None:
@@ -153,9 +142,7 @@ def release(engine: Engine, analysis_id: str, tenant: str, hold: str, by: Review
     """Let a held result go out for the order that it has. Raises NotFound, HoldChanged."""
     with writing(engine) as connection:
         row = _decidable(connection, analysis_id, tenant, hold)
-        keys = {each["key"] for each in row.held["reasons"]}
-        values = {"held": None, "accepted": sorted({*(row.accepted or ()), *keys})}
-        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(**values))
+        _accept(connection, row)
         judge(connection, analysis_id)
         _record(connection, row, "release_result", by, reason)
 
@@ -178,13 +165,22 @@ def assign(
         give(connection, row, target, moved=True)
         _free_order(connection, row.order_id)
         now = _locked(connection, analysis_id)
-        found = _conflicts(connection, now, carried_order(now.request))
-        before = {each["key"] for each in (row.held or {}).get("reasons", ())}
-        accepted = sorted({*(row.accepted or ()), *before, *(each.key for each in found)})
-        connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(held=None, accepted=accepted))
+        _accept(connection, row, _conflicts(connection, now, carried_order(now.request)))
         if row.status == "succeeded":
             outbox.announce_again(connection, analysis_id, tenant)
         _record(connection, row, "assign_result", by, reason, order=order_id, order_before=row.order_id)
+
+
+def _accept(connection: Connection, row: Row[Any], more: Sequence[Conflict] = ()) -> None:
+    """End a hold: its reasons, and those that a person knows beside, are not asked again."""
+    keys = {*(row.accepted or ()), *_reasons(row), *(each.key for each in more)}
+    mine = update(analyses).where(analyses.c.id == row.id)
+    connection.execute(mine.values(held=None, accepted=sorted(keys)))
+
+
+def _reasons(row: Row[Any]) -> dict[str, dict[str, Any]]:
+    """List what holds a result, by key."""
+    return {each["key"]: each for each in row.held["reasons"]} if row.held else {}
 
 
 def _void_signature(connection: Connection, row: Row[Any], by: Reviewer, reason: str) -> None:
@@ -217,8 +213,8 @@ def give(connection: Connection, analysis: Row[Any], order: Row[Any], *, moved: 
 def _free_order(connection: Connection, order_id: str | None) -> None:
     """Let an order wait for its slide again, if no other analysis is for it."""
     others = select(analyses.c.id).where(analyses.c.order_id == order_id)
-    unused = and_(orders.c.id == order_id, orders.c.status == "matched", ~others.exists())
-    connection.execute(update(orders).where(unused).values(status="waiting"))
+    unused = update(orders).where(orders.c.id == order_id, orders.c.status == "matched", ~others.exists())
+    connection.execute(unused.values(status="waiting"))
 
 
 def _decidable(connection: Connection, analysis_id: str, tenant: str, hold: str | None) -> Row[Any]:
@@ -226,13 +222,12 @@ def _decidable(connection: Connection, analysis_id: str, tenant: str, hold: str 
     row = _locked(connection, analysis_id)
     if row.tenant != tenant:
         raise NotFound(f"there is no analysis {analysis_id[:64]}")
-    now = row.held["id"] if row.held else None
-    if now != hold:
+    if (row.held["id"] if row.held else None) != hold:
         raise HoldChanged("what holds this result is not what was decided about; look again, nothing was changed")
     return row
 
 
 def _record(connection: Connection, row: Row[Any], action: str, by: Reviewer, reason: str, **more: Any) -> None:
     facts = {"reviewer": by.name, "organization": by.organization, "reason": reason, **more}
-    facts["conflicts"] = [each["code"] for each in (row.held or {}).get("reasons", ())]
+    facts["conflicts"] = [each["code"] for each in _reasons(row).values()]
     audit.record(connection, row.tenant, by.key_id or audit.NOBODY, action, row.id, **facts)

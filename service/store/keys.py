@@ -4,7 +4,6 @@ A key is 256 random bits, so a plain hash is enough: there is nothing to guess, 
 """
 
 import hashlib
-import hmac
 import re
 import secrets
 import time
@@ -12,15 +11,27 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Engine, Row, insert, select, update
+from sqlalchemy import JSON, Column, Engine, Float, Row, String, Table, insert, select, update
 
 from service.errors import ParameterInvalid
 from service.refusals import KeyRequired, NotFound
-from service.store.database import hold_lock, keys, reading, writing
+from service.store.database import change, fetch, hold_lock, metadata, writing
 
 PREFIX: Final = "mk_"  # by which scanners of repositories and logs know a key
 SCOPES: Final = ("read", "submit", "review", "admin")  # "admin" may do all
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ def key_of(row: Row[Any]) -> Key:
 def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> tuple[str, str]:
     """Make a key; gives its id, and its secret, which cannot be had again.
 
-    Raises ParameterInvalid for a name, tenant or scope that is none, and DatabaseUnavailable.
+    Raises ParameterInvalid for a name, tenant or scope that is none.
     """
     for what, value in (("name", name), ("tenant", tenant)):
         if not NAMES.fullmatch(value):
@@ -60,7 +71,7 @@ def create(engine: Engine, name: str, tenant: str, scopes: Collection[str]) -> t
 def admit(engine: Engine, key_id: str, name: str, tenant: str, scopes: Collection[str]) -> Key:
     """Keep a person whom an OpenID provider vouches for as a key without a secret, with today's name and scopes.
 
-    Raises KeyRequired where the operator revoked it, and DatabaseUnavailable.
+    Raises KeyRequired where the operator revoked it.
     """
     values = {"name": name, "tenant": tenant, "scopes": sorted(scopes)}
     nobody = {"sha256": secret_sha256(secrets.token_urlsafe(32)), "created_at": time.time()}
@@ -70,47 +81,37 @@ def admit(engine: Engine, key_id: str, name: str, tenant: str, scopes: Collectio
         if connection.execute(update(keys).where(mine).values(**values)).rowcount == 0:
             connection.execute(insert(keys).values(id=key_id, **values, **nobody))
         found = key_of(connection.execute(select(keys).where(mine)).one())
-    if found.revoked_at is not None:
-        raise KeyRequired("the operator of this service has revoked this account's access")
+    refuse_revoked(engine, key_id)
     return found
 
 
-def is_revoked(engine: Engine, key_id: str) -> bool:
-    """Tell whether a key or a person was revoked. Raises DatabaseUnavailable."""
-    with reading(engine) as connection:
-        query = select(keys.c.id).where(keys.c.id == key_id, keys.c.revoked_at.is_not(None))
-        return connection.execute(query).first() is not None
+def refuse_revoked(engine: Engine, key_id: str) -> None:
+    """Refuse a person whom the operator has revoked. Raises KeyRequired."""
+    if fetch(engine, select(keys.c.id).where(keys.c.id == key_id, keys.c.revoked_at.is_not(None))):
+        raise KeyRequired("the operator of this service has revoked this account's access")
 
 
 def list_all(engine: Engine) -> Sequence[Key]:
-    """List all keys, revoked ones too, oldest first. Raises DatabaseUnavailable."""
-    with reading(engine) as connection:
-        rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).all()
-    return [key_of(row) for row in rows]
+    """List all keys, revoked ones too, oldest first."""
+    return [key_of(row) for row in fetch(engine, select(keys).order_by(keys.c.created_at, keys.c.id))]
 
 
 def revoke(engine: Engine, key_id: str) -> None:
-    """End a key's validity, at once and for good. Raises NotFound, for one that is revoked too; DatabaseUnavailable."""
+    """End a key's validity, at once and for good. Raises NotFound, for one that is revoked too."""
     valid = (keys.c.id == key_id) & keys.c.revoked_at.is_(None)
-    with writing(engine) as connection:
-        if connection.execute(update(keys).where(valid).values(revoked_at=time.time())).rowcount != 1:
-            raise NotFound(f"there is no valid key {key_id[:64]!r}; `mitosis keys list` shows all")
+    if change(engine, update(keys).where(valid).values(revoked_at=time.time())) != 1:
+        raise NotFound(f"there is no valid key {key_id[:64]!r}; `mitosis keys list` shows all")
 
 
 def find(engine: Engine, secret: str) -> Key | None:
-    """Find the valid key of a secret. Raises DatabaseUnavailable."""
-    digest = secret_sha256(secret)
-    with reading(engine) as connection:
-        row = connection.execute(select(keys).where(keys.c.sha256 == digest)).one_or_none()
-    if row is None or row.revoked_at is not None or not hmac.compare_digest(row.sha256, digest):
-        return None
-    return key_of(row)
+    """Find the valid key of a secret."""
+    valid = (keys.c.sha256 == secret_sha256(secret)) & keys.c.revoked_at.is_(None)
+    return next(map(key_of, fetch(engine, select(keys).where(valid))), None)
 
 
 def exist(engine: Engine) -> bool:
-    """Tell whether a key was ever made: revoking the last one must not open the service. Raises DatabaseUnavailable."""
-    with reading(engine) as connection:
-        return connection.execute(select(keys.c.id).limit(1)).first() is not None
+    """Tell whether a key was ever made: revoking the last one must not open the service."""
+    return bool(fetch(engine, select(keys.c.id).limit(1)))
 
 
 def secret_sha256(secret: str) -> str:

@@ -44,7 +44,7 @@ def _offer(connection: Connection, order: Row[Any], analysis: Row[Any]) -> None:
     renamed = differ(carried.placer_order_number, said.placer_order_number)  # of what an upload said of its order
     own = analysis.order_id == order.id or (analysis.order_id is None and not renamed)
     same_patient = compare(identifiers_of(carried), identifiers_of(said)) in ("agree", "silent")
-    told = outbox.was_told(connection, analysis.id) or holds.signed_for(connection, analysis.id) is not None
+    told = outbox.told(connection, analysis.id) or holds.signed_for(connection, analysis.id) is not None
     free = not told and analysis.held is None
     if (same_patient and (own or free)) or ((own or (trained and not said.processing_id)) and free):
         changed = holds.completed(analysis.uploaded_order, said) != analysis.request.get("order")

@@ -24,11 +24,10 @@ from typing import Any, Final, Literal
 import structlog
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, insert, or_, select, update
 
-from service.errors import SettingsInvalid
 from service.order import Order, ReceivedOrder
 from service.refusals import NotFound
 from service.store import matching
-from service.store.database import analyses, count, hold_lock, orders, reading
+from service.store.database import analyses, count, fetch, hold_lock, orders, reading
 
 Control = Literal["place", "change", "cancel", "draft", "on-hold", "status"]
 Outcome = Literal["placed", "changed", "cancelled", "inactive", "known", "stale", "too-late", "unknown"]
@@ -82,23 +81,11 @@ def identifier_of(order: Order) -> str | None:
     return order.container_id or order.accession_number
 
 
-def check_pattern(pattern: str) -> re.Pattern[str] | None:
-    """Compile the pattern of file names; None for none. Raises SettingsInvalid where it has no group `id`."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise SettingsInvalid(f"MITOSIS_SLIDE_ID_PATTERN is no regular expression: {error}") from error
-    if pattern and "id" not in compiled.groupindex:
-        raise SettingsInvalid("MITOSIS_SLIDE_ID_PATTERN has no group (?P<id>...)")
-    return compiled if pattern else None
-
-
 def slide_identifier(order: Order | None, name: str, pattern: str, container_id: str | None = None) -> str | None:
     """Find what is on a slide's label, by its upload, its name or the container in its header."""
     if order is not None and order.container_id:
         return order.container_id
-    compiled = check_pattern(pattern)
-    if compiled is not None and (found := compiled.search(name)) and found["id"]:
+    if pattern and (found := re.search(pattern, name)) and found["id"]:
         return str(found["id"])[:255]
     return container_id or (order.accession_number if order is not None else None)
 
@@ -112,12 +99,11 @@ def take_all(connection: Connection, sent: Sent, requests: Sequence[Request]) ->
     for each in requests:
         if each.control in NAME_ALL:
             named[each.number, each.assigner] = named.get((each.number, each.assigner), ()) + each.orders
-    return [
-        take(connection, sent, replace(each, orders=named[each.number, each.assigner]))
-        if each.control in NAME_ALL
-        else take(connection, sent, each)
-        for each in requests
-    ]
+    said = []
+    for each in requests:
+        all_of_it = named[each.number, each.assigner] if each.control in NAME_ALL else each.orders
+        said.append(take(connection, sent, replace(each, orders=all_of_it)))
+    return said
 
 
 def take(connection: Connection, sent: Sent, request: Request) -> Outcome:
@@ -183,8 +169,7 @@ def _rows(connection: Connection, tenant: str, number: str, same: Any) -> Sequen
 
 def waiting(engine: Engine) -> Sequence[Row[Any]]:
     """List orders of all tenants whose slide has not come, or that nobody may act on yet, oldest first."""
-    with reading(engine) as connection:
-        return connection.execute(select(orders).where(orders.c.status.in_(OPEN)).order_by(orders.c.created_at)).all()
+    return fetch(engine, select(orders).where(orders.c.status.in_(OPEN)).order_by(orders.c.created_at))
 
 
 def count_waiting(engine: Engine) -> int:

@@ -23,11 +23,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Update, and_, delete, func, insert, or_, select, update
 
 from service.refusals import DatabaseUnavailable, NotFound
 from service.store.clock import LONGEST_S, is_due
-from service.store.database import analyses, outbox, reading, review_entries, writing
+from service.store.database import analyses, change, count, fetch, outbox, reading, review_entries, writing
 from service.store.records import storable
 
 EVERY = "every"  # the channel of an announcement
@@ -49,13 +49,13 @@ class OutboxStatistics:
 def announce(connection: Connection, analysis_id: str, tenant: str, revision: int) -> None:
     """Write down that a version of a result is to be sent (0: nobody has signed it); twice is once."""
     version = and_(outbox.c.analysis_id == analysis_id, outbox.c.channel == EVERY, outbox.c.revision == revision)
-    if connection.execute(select(outbox.c.id).where(version)).first() is None:
+    if not count(connection, outbox, version):
         _insert(connection, tenant, analysis_id, EVERY, revision)
 
 
 def _insert(connection: Connection, tenant: str, analysis_id: str, channel: str, revision: int, **more: Any) -> None:
     now = time.time()
-    request = connection.execute(select(analyses.c.request).where(analyses.c.id == analysis_id)).scalar_one_or_none()
+    request = connection.scalar(select(analyses.c.request).where(analyses.c.id == analysis_id))
     order = (request or {}).get("order") or {}
     numbers = (order.get(name) for name in ("placer_order_number", "filler_order_number", "accession_number"))
     row = {"tenant": tenant, "analysis_id": analysis_id, "channel": channel, "revision": revision, "status": "waiting"}
@@ -85,12 +85,7 @@ def signed_revision(connection: Connection, analysis_id: str) -> int:
     return int(last.revision) if last is not None and last.action == "sign" else 0
 
 
-def was_told(connection: Connection, analysis_id: str) -> bool:
-    """Tell whether another system knows of a result, or may."""
-    return bool(_told(connection, analysis_id))
-
-
-def _told(connection: Connection, analysis_id: str) -> dict[str, int]:
+def told(connection: Connection, analysis_id: str) -> dict[str, int]:
     """Find the channels on which a result may have arrived and was not taken back since; and its last version there."""
     mine = select(outbox).where(outbox.c.analysis_id == analysis_id, outbox.c.channel != EVERY)
     found: dict[str, int] = {}
@@ -104,12 +99,12 @@ def _told(connection: Connection, analysis_id: str) -> dict[str, int]:
 
 def withdraw(connection: Connection, analysis: Row[Any]) -> None:
     """Have a result taken back wherever it may have arrived, from the order for which it was told there."""
-    told, now = _told(connection, analysis.id), time.time()
+    known, now = told(connection, analysis.id), time.time()
     trying = and_(outbox.c.analysis_id == analysis.id, outbox.c.status == "waiting", outbox.c.attempts > 0)
-    under_way = connection.execute(select(outbox.c.channel).where(trying, outbox.c.next_at > now)).scalars().all()
+    under_way = connection.scalars(select(outbox.c.channel).where(trying, outbox.c.next_at > now)).all()
     _replace_waiting(connection, analysis.id)
     taken_back = {"order": analysis.request.get("order"), "moves": analysis.moves}
-    for channel, revision in told.items():
+    for channel, revision in known.items():
         begin = now + TRY_S if channel in under_way else now
         _insert(connection, analysis.tenant, analysis.id, channel, revision, withdraws=taken_back, next_at=begin)
 
@@ -123,9 +118,8 @@ def is_withdrawn() -> ColumnElement[bool]:
 def share_out(engine: Engine, channels: Sequence[str], tenant: str) -> None:
     """Make rows of announcements: one for each channel, of one tenant's; what nobody is to be told, is forgotten."""
     new = select(outbox).where(outbox.c.channel == EVERY).order_by(outbox.c.id)
-    with reading(engine) as connection:
-        if connection.execute(new.limit(1)).first() is None:
-            return
+    if not fetch(engine, new.limit(1)):
+        return
     with writing(engine) as connection:
         for row in connection.execute(new.with_for_update()).all():
             for channel in channels if row.tenant == tenant else ():
@@ -141,11 +135,18 @@ def take(engine: Engine, channel: str, lease_s: float) -> Row[Any] | None:
         row = _first_due(connection, channel, now)
     if row is None:
         return None
-    as_seen = and_(outbox.c.id == row.id, outbox.c.attempts == row.attempts, outbox.c.status == "waiting")
-    with writing(engine) as connection:
-        taken = {"attempts": row.attempts + 1, "next_at": now + lease_s}
-        mine = connection.execute(update(outbox).where(as_seen).values(**taken)).rowcount == 1
-    return row if mine else None
+    as_seen = _waiting(row).where(outbox.c.attempts == row.attempts)
+    return row if change(engine, as_seen.values(attempts=row.attempts + 1, next_at=now + lease_s)) else None
+
+
+def _waiting(row: Row[Any]) -> Update:
+    """Begin to change a row, if it still waits."""
+    return update(outbox).where(outbox.c.id == row.id, outbox.c.status == "waiting")
+
+
+def _taken(row: Row[Any]) -> Update:
+    """Begin to change a row that was given by `take`, if nobody else has taken it since."""
+    return _waiting(row).where(outbox.c.attempts == row.attempts + 1)
 
 
 def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | None:
@@ -160,9 +161,8 @@ def _first_due(connection: Connection, channel: str, now: float) -> Row[Any] | N
 
 def silent(engine: Engine, channel: str) -> Sequence[Row[Any]]:
     """List the rows of a channel whose last try had no answer."""
-    with reading(engine) as connection:
-        mine = and_(outbox.c.channel == channel, outbox.c.status == "waiting", outbox.c.silent.is_(True))
-        return connection.execute(select(outbox).where(mine)).all()
+    mine = and_(outbox.c.channel == channel, outbox.c.status == "waiting", outbox.c.silent.is_(True))
+    return fetch(engine, select(outbox).where(mine))
 
 
 def _may_go() -> ColumnElement[bool]:
@@ -193,13 +193,12 @@ def _is_next() -> ColumnElement[bool]:
 @contextmanager
 def held(engine: Engine, row: Row[Any], lease_s: float) -> Iterator[None]:
     """Renew the lease of a row that was taken, for as long as its try lasts."""
-    as_taken = and_(outbox.c.id == row.id, outbox.c.attempts == row.attempts + 1, outbox.c.status == "waiting")
     over = threading.Event()
 
     def renew() -> None:
         while not over.wait(lease_s / 4):
-            with suppress(DatabaseUnavailable), writing(engine) as connection:  # then nobody else can take it either
-                connection.execute(update(outbox).where(as_taken).values(next_at=time.time() + lease_s))
+            with suppress(DatabaseUnavailable):  # then nobody else can take it either
+                change(engine, _taken(row).values(next_at=time.time() + lease_s))
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -214,24 +213,19 @@ def settle(
     engine: Engine, row: Row[Any], status: str, error: str | None = None, delay_s: float = 0.0, **more: Any
 ) -> None:
     """Record how a try went; `delay_s`: until the next one, where it still waits."""
-    told = None if error is None else storable(error)
-    values = {"status": status, "last_error": told, "next_at": time.time() + delay_s, "silent": False, **more}
-    with writing(engine) as connection:
-        which = and_(outbox.c.id == row.id, outbox.c.status == "waiting")
-        connection.execute(update(outbox).where(which).values(**values))
+    said = None if error is None else storable(error)
+    values = {"status": status, "last_error": said, "next_at": time.time() + delay_s, "silent": False, **more}
+    change(engine, _waiting(row).values(**values))
 
 
 def give_back(engine: Engine, row: Row[Any]) -> None:
     """Undo `take`: nothing was tried."""
-    with writing(engine) as connection:
-        which = and_(outbox.c.id == row.id, outbox.c.status == "waiting", outbox.c.attempts == row.attempts + 1)
-        connection.execute(update(outbox).where(which).values(attempts=row.attempts, next_at=row.next_at))
+    change(engine, _taken(row).values(attempts=row.attempts, next_at=row.next_at))
 
 
 def remove(engine: Engine, row: Row[Any]) -> None:
     """Forget a row that is not for its channel."""
-    with writing(engine) as connection:
-        connection.execute(delete(outbox).where(outbox.c.id == row.id))
+    change(engine, delete(outbox).where(outbox.c.id == row.id))
 
 
 def _is_open() -> ColumnElement[bool]:
@@ -244,16 +238,14 @@ def _is_open() -> ColumnElement[bool]:
 
 def undelivered(engine: Engine) -> Sequence[Row[Any]]:
     """List what waits or was refused, in order."""
-    with reading(engine) as connection:
-        return connection.execute(select(outbox).where(_is_open()).order_by(outbox.c.id)).all()
+    return fetch(engine, select(outbox).where(_is_open()).order_by(outbox.c.id))
 
 
 def retry(engine: Engine, number: int) -> Row[Any]:
     """Try a row now, a refused one too, and give it as it was. Raises NotFound."""
     with writing(engine) as connection:
         row = _undelivered(connection, number)
-        values = {"status": "waiting", "next_at": time.time()}
-        connection.execute(update(outbox).where(outbox.c.id == number).values(**values))
+        connection.execute(update(outbox).where(outbox.c.id == number).values(status="waiting", next_at=time.time()))
         return row
 
 
@@ -266,7 +258,7 @@ def drop(engine: Engine, number: int) -> Row[Any]:
 
 
 def _undelivered(connection: Connection, number: int) -> Row[Any]:
-    row = connection.execute(select(outbox).where(outbox.c.id == number, _is_open())).one_or_none()
+    row = connection.execute(select(outbox).where(_is_open(), outbox.c.id == number)).one_or_none()
     if row is None:
         raise NotFound(f"nothing numbered {number} waits or was refused")
     return row
@@ -279,11 +271,9 @@ def statistics(engine: Engine, channels: Sequence[str]) -> Mapping[str, OutboxSt
     """
     counts = [func.count().filter(outbox.c.status == status) for status in ("waiting", "refused", "parked")]
     oldest = func.min(outbox.c.created_at).filter(outbox.c.status == "waiting")
-    holds = select(outbox.c.channel, *counts, oldest).where(_is_open(), _may_go()).group_by(outbox.c.channel)
-    with reading(engine) as connection:
-        rows = connection.execute(holds).all()
-    nothing = dict.fromkeys(channels, OutboxStatistics(0, 0, 0, None))
-    return dict(sorted((nothing | {row[0]: OutboxStatistics(*row[1:]) for row in rows}).items()))
+    held = select(outbox.c.channel, *counts, oldest).where(_is_open(), _may_go()).group_by(outbox.c.channel)
+    found = {row[0]: OutboxStatistics(*row[1:]) for row in fetch(engine, held)}
+    return dict(sorted((dict.fromkeys(channels, OutboxStatistics(0, 0, 0, None)) | found).items()))
 
 
 def is_old(before: float) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from service.order import Priority
 from service.refusals import NotFound
-from service.store.database import analyses, callbacks, count, tasks
+from service.store.database import analyses, tasks
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Problem = dict[str, Any]
@@ -35,21 +35,12 @@ class Submission:
     label: dict[str, Any] | None = None  # `service.slide_label.SlideLabel`
 
 
-@dataclass(frozen=True, slots=True)
-class Analysis:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis(Submission):
     """An analysis as it stands. Times are Unix seconds; `progress` is 0 to 1."""
 
     id: str
-    tenant: str
-    slide_id: str
-    slide_name: str
     status: Status
-    request: dict[str, Any]
-    model: str
-    model_sha256: str
-    priority: Priority
-    accession_number: str | None
-    slide_identifier: str | None
     patient_id: str | None
     error: Problem | None
     result_sha256: str | None
@@ -60,7 +51,6 @@ class Analysis:
     finished_at: float | None
     order_id: str | None
     moves: int
-    label: dict[str, Any] | None
     uploaded_order: dict[str, Any] | None
     held: dict[str, Any] | None
     accepted: list[str] | None
@@ -80,6 +70,8 @@ class Statistics:
     oldest_queued_at: float | None  # Unix seconds
     patches_per_s: float
     callbacks_waiting: int
+    results_held: int
+    results_damaged: int  # of which a file is known to be
 
 
 STORED = [analyses.c[each.name] for each in fields(Analysis) if each.name in analyses.c]
@@ -120,19 +112,3 @@ def _analysis(row: Any, work: Any) -> Analysis:
     progress = 1.0 if row.status == "succeeded" else min(done / total, 0.999) if total else 0.0
     left = (total - done) / speed if row.status == "running" and speed else None
     return Analysis(**row._mapping, progress=progress, patches_per_s=speed, seconds_left=left)
-
-
-def find_statistics(connection: Connection) -> Statistics:
-    """Count everybody's analyses."""
-    kinds: Any = connection.execute(select(analyses.c.status, func.count()).group_by(analyses.c.status)).all()
-    code = analyses.c.error["code"].as_string()
-    failed = select(code, func.count()).where(analyses.c.status == "failed").group_by(code)
-    oldest = select(func.min(analyses.c.created_at)).where(analyses.c.status == "queued")
-    speed = select(func.sum(tasks.c.patches_per_s)).where(tasks.c.status == "running")
-    return Statistics(
-        by_status=dict(kinds),
-        failures=dict(connection.execute(failed).all()),
-        oldest_queued_at=connection.execute(oldest).scalar_one(),
-        patches_per_s=connection.execute(speed).scalar_one() or 0.0,
-        callbacks_waiting=count(connection, callbacks, callbacks.c.status == "waiting"),
-    )

@@ -33,7 +33,7 @@ from service.quality import QualityMap
 from service.refusals import DatabaseUnavailable, NotFinished, NotFound
 from service.report import Detection, Report, detection_of
 from service.store import audit
-from service.store.database import analyses, count, reading, rows_in_order, writing
+from service.store.database import analyses, paged, writing
 from service.store.records import Analysis
 from service.store.storage import Storage
 
@@ -131,9 +131,11 @@ class Result:
                 f"the later release that wrote it ({_writer(self.content())})"
             ) from error
 
+    @lru_cache(maxsize=8)  # noqa: B019  equal results are one
     def report(self) -> Report:
         """Read what the machine found. Raises StoredDamaged, StoredNewer, NotFound."""
-        return _report(self)
+        with self._of_today("report"):
+            return Report.model_validate_json(self.content())
 
     def quality(self) -> QualityMap | None:
         """Read the quality map; None where none was kept. Raises as `report`."""
@@ -145,19 +147,27 @@ class Result:
         with self._of_today("map"):
             return ProbabilityMap.load(self.path("map")) if self.has("map") else None
 
+    @lru_cache(maxsize=4)  # noqa: B019
     def glass(self) -> QualityMap:
         """Read the map of the tissue that was examined. Raises NotFinished where it was not saved, and as `quality`."""
-        return _glass(self)
+        if (quality := self.quality()) is None:
+            raise NotFinished("the tissue of this slide was not kept: analyse it again, then review that")
+        return quality
 
+    @lru_cache(maxsize=16)  # noqa: B019
     def candidates(self, above: float) -> list[Detection]:
         """Find figures between a probability and the threshold, best first, with numbers of their own."""
-        return _candidates(self, above)
-
-
-@lru_cache(maxsize=8)
-def _report(result: Result) -> Report:
-    with result._of_today("report"):
-        return Report.model_validate_json(result.content())
+        report = self.report()
+        threshold, mpp = report.model.threshold, report.slide.mpp
+        if above >= threshold:
+            return []
+        with _one_map:
+            if (probabilities := self.probabilities()) is None:
+                raise NotFinished("the probabilities of this slide were not kept: analyse it again")
+            found = find_mitotic_figures(probabilities, above, mpp, merge_um=report.merge_um)
+        figures = within(found, report.examined_region)
+        below = [figure for figure in figures if figure.score < threshold][:MAX_CANDIDATES]
+        return [detection_of(number, figure, mpp) for number, figure in enumerate(below, start=1)]
 
 
 def _writer(report: bytes) -> str:
@@ -166,30 +176,6 @@ def _writer(report: bytes) -> str:
         return str(json.loads(report)["software"]["version"])
     except (ValueError, LookupError, TypeError):
         return "it does not say which"
-
-
-@lru_cache(maxsize=4)
-def _glass(result: Result) -> QualityMap:
-    quality = result.quality()
-    if quality is None:
-        raise NotFinished("the tissue of this slide was not kept: analyse it again, then review that")
-    return quality
-
-
-@lru_cache(maxsize=16)
-def _candidates(result: Result, above: float) -> list[Detection]:
-    report = result.report()
-    threshold, mpp = report.model.threshold, report.slide.mpp
-    if above >= threshold:
-        return []
-    with _one_map:
-        probabilities = result.probabilities()
-        if probabilities is None:
-            raise NotFinished("the probabilities of this slide were not kept: analyse it again")
-        found = find_mitotic_figures(probabilities, above, mpp, merge_um=report.merge_um)
-    figures = within(found, report.examined_region)
-    below = [figure for figure in figures if figure.score < threshold][:MAX_CANDIDATES]
-    return [detection_of(number, figure, mpp) for number, figure in enumerate(below, start=1)]
 
 
 # Writing
@@ -247,15 +233,18 @@ def keep_copy(folder: Path, name: str, extension: str, content: bytes) -> None:
 def check_all(engine: Engine, storage: Storage) -> Iterator[tuple[str, list[str]]]:
     """Compare all stored results with their checksums; yields each analysis' id, and what is wrong with it.
 
-    Damage that was noted and is mended is taken back. Raises DatabaseUnavailable.
+    Damage that was noted and is mended is taken back.
     """
-    for row in rows_in_order(engine, select(analyses).where(analyses.c.status == "succeeded"), analyses.c.id, "", PAGE):
+    for row in paged(engine, select(analyses).where(analyses.c.status == "succeeded"), analyses.c.id, "", PAGE):
         folder = storage.results / row.id
         result = Result(folder, row.result_sha256, row.id, row.files or {}, engine)
         with suppress(NotFound):  # deleted meanwhile
             wrong = list(_check(result))
             if row.damage and not wrong:
-                _mended(result, row.tenant)
+                with writing(engine) as connection:
+                    mine = analyses.c.id == row.id
+                    connection.execute(update(analyses).where(mine).values(damage=None, summary=None))
+                    audit.record(connection, row.tenant, "storage", "damage_mended", row.id)
             yield row.id, wrong
 
 
@@ -265,17 +254,3 @@ def _check(result: Result) -> Iterator[str]:
             result.has(kind)
         except StoredDamaged as error:
             yield str(error)
-
-
-def _mended(result: Result, tenant: str) -> None:
-    with writing(result.engine) as connection:
-        connection.execute(
-            update(analyses).where(analyses.c.id == result.analysis_id).values(damage=None, summary=None)
-        )
-        audit.record(connection, tenant, "storage", "damage_mended", result.analysis_id)
-
-
-def count_damaged(engine: Engine) -> int:
-    """Count the results of which a file is known to be damaged. Raises DatabaseUnavailable."""
-    with reading(engine) as connection:
-        return count(connection, analyses, analyses.c.damage.is_not(None))

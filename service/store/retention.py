@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, delete, insert, or_, select, tuple_, update
 
 from service.errors import ParameterInvalid
 from service.store import audit, orders, outbox
@@ -30,6 +30,7 @@ from service.store.clock import retention, steady, utc
 from service.store.database import (
     analyses,
     callbacks,
+    change,
     count,
     idempotency,
     messages,
@@ -107,10 +108,7 @@ class Rounds:
         self._first: tuple[float, float] | None = None  # both clocks at the first round, or at one that was allowed
 
     def begin(self, doubt: str | None = None) -> Limits | None:
-        """Begin a round; gives what is old, or None where the round is refused, as for a `doubt` of the caller's.
-
-        Raises DatabaseUnavailable.
-        """
+        """Begin a round; gives what is old, or None where the round is refused, as for a `doubt` of the caller's."""
         now, since = self._wall(), self._steady()
         with reading(self._engine) as connection:
             row, limits = state(connection), Limits.of(self._settings, now)
@@ -146,7 +144,7 @@ class Rounds:
                 audit.record(connection, "", "maintenance", "refuse_retention", "", reason=reason)
 
     def end(self) -> None:
-        """Note that a round is done. Raises DatabaseUnavailable."""
+        """Note that a round is done."""
         values = {"last_at": self._wall(), "refused_at": None, "reason": None, "allowed_at": None}
         with writing(self._engine) as connection:
             if connection.execute(update(retention).values(values)).rowcount == 0:
@@ -197,33 +195,33 @@ def old_slides(before: float) -> ColumnElement[bool]:
 
 def forget_results(engine: Engine, limits: Limits) -> Iterator[str]:
     """Delete the analyses whose results are old; yields their ids, so that their files can go."""
-    old, found = _old_results(limits), True
-    while found:
+    old, page = _old_results(limits), [""]
+    while page:
         with writing(engine) as connection:
             # locked first, then looked at again: somebody may sign one at this moment
-            page = connection.execute(select(analyses.c.id).where(old).limit(PAGE).with_for_update()).scalars().all()
+            page = [*connection.scalars(select(analyses.c.id).where(old).limit(PAGE).with_for_update())]
             which = and_(analyses.c.id.in_(page), old)
-            ids = connection.execute(delete(analyses).where(which).returning(analyses.c.id)).scalars().all()
+            ids = connection.scalars(delete(analyses).where(which).returning(analyses.c.id)).all()
             now = time.time()
-            deleted = [audit.Event(now, "", "maintenance", "delete", analysis_id, {}) for analysis_id in ids]
-            audit.record_all(connection, deleted)
+            audit.record_all(connection, [audit.Event(now, "", "maintenance", "delete", each, {}) for each in ids])
         yield from ids
-        found = bool(page)
 
 
 def forget_rest(engine: Engine, before: float) -> None:
     """Delete what was written before a time (Unix seconds) about analyses that are gone, and what is settled."""
-    settled = and_(callbacks.c.status != "waiting", callbacks.c.created_at < before)
     for table, old in (
         (idempotency, idempotency.c.created_at < before),
-        (callbacks, settled),
+        (callbacks, and_(callbacks.c.status != "waiting", callbacks.c.created_at < before)),
         (outbox_table, outbox.is_old(before)),
         (orders_table, orders.is_old(before)),
         (messages, messages.c.created_at < before),
     ):
-        key = tuple_(*table.primary_key.columns)
-        page = select(*table.primary_key.columns).where(old).limit(PAGE)
-        deleted = True
-        while deleted:
-            with writing(engine) as connection:
-                deleted = connection.execute(delete(table).where(key.in_(page))).rowcount > 0
+        delete_all(engine, table, old)
+
+
+def delete_all(engine: Engine, table: Table, old: ColumnElement[bool]) -> None:
+    """Delete the rows that a condition holds for, a page at a time."""
+    key = table.primary_key.columns
+    page = select(*key).where(old).limit(PAGE)
+    while change(engine, delete(table).where(tuple_(*key).in_(page), old)):
+        pass

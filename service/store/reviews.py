@@ -31,7 +31,7 @@ SAME = tuple(each.name for each in fields(Entry) if each.name != "id")  # column
 
 
 class Reviews:
-    """The store of entries. Every method raises DatabaseUnavailable where the database cannot be reached."""
+    """The store of entries."""
 
     def __init__(self, engine: Engine, second_reading: SecondReadingMode = "off") -> None:
         self._engine = engine
@@ -51,8 +51,7 @@ class Reviews:
         """
         with self._at(analysis, report, revision, by) as (connection, entries, mine):
             made = _numbered(entries, mine, decided(report, mine.entries, changes, by))
-            _append(connection, analysis, made, by)
-            _change(connection, analysis, entries + made)
+            _append(connection, analysis, entries, made, by)
         return entries + made
 
     def sign(
@@ -79,10 +78,10 @@ class Reviews:
             kept = counted.model_dump(mode="json")
             about = (None, None, None, None, by.name, by.organization, at, kept)
             [signature] = _numbered(entries, mine, [Entry(revision, "sign", *about, key_id=by.key_id, withheld=waits)])
+            _append(connection, analysis, entries, [signature], by, _patient(analysis, patient_id))
             if not waits:
                 outbox.announce(connection, analysis.id, analysis.tenant, signature.revision)
-            _append(connection, analysis, [signature], by, _patient(analysis, patient_id))
-            _change(connection, analysis, [*entries, signature], **({} if waits else {"signed": True}))
+                connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(signed=True))
             holds.judge(connection, analysis.id)
         return [*entries, signature]
 
@@ -106,10 +105,8 @@ class Reviews:
 
 def _numbered(entries: Sequence[Entry], mine: Reading, made: Sequence[Entry]) -> list[Entry]:
     """Let new entries of a reading follow the last one of all readings."""
-    last = revision_of(entries)
-    return [
-        replace(entry, revision=last + place, reading=mine.name or "first") for place, entry in enumerate(made, start=1)
-    ]
+    name, following = mine.name or "first", revision_of(entries) + 1
+    return [replace(entry, revision=number, reading=name) for number, entry in enumerate(made, start=following)]
 
 
 def _patient(analysis: Analysis, patient_id: str | None) -> list[dict[str, Any]]:
@@ -127,36 +124,25 @@ def _entries(connection: Connection, analysis_id: str) -> list[Entry]:
     return [Entry(**{**row._mapping, "at": datetime.fromtimestamp(row.at, UTC)}) for row in rows]
 
 
-def _change(connection: Connection, analysis: Analysis, entries: Sequence[Entry], **values: Any) -> None:
-    """Write how many readings are signed; the summary is of the review before (`service.store.summaries`)."""
-    values |= {"signed_readings": len(signed_readings(entries)), "summary": None}
-    connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
-
-
 def _append(
     connection: Connection,
     analysis: Analysis,
+    before: Sequence[Entry],
     made: Sequence[Entry],
     by: Reviewer,
     patient: list[dict[str, Any]] | None = None,
 ) -> None:
+    about = {"analysis_id": analysis.id, "patient": patient}
     rows: list[dict[str, Any]] = [
-        {name: getattr(entry, name) for name in SAME}
-        | {"analysis_id": analysis.id, "detection_id": entry.id, "at": entry.at.timestamp()}
-        | {"patient": patient}
+        {name: getattr(entry, name) for name in SAME} | about | {"detection_id": entry.id, "at": entry.at.timestamp()}
         for entry in made
     ]
     connection.execute(insert(review_entries), rows)
-    names = ("action", "detection_id", "x", "y", "reason")
-    audit.record(
-        connection,
-        analysis.tenant,
-        by.key_id or audit.NOBODY,
-        "sign" if made[-1].action == "sign" else "change_detections",
-        analysis.id,
-        revision=made[-1].revision,
-        reading=made[-1].reading,
-        reviewer=by.name,
-        organization=by.organization,
-        decisions=[{name: row[name] for name in names if row[name] is not None} for row in rows],
-    )
+    # the summary is of the review before (`service.store.summaries`)
+    values = {"signed_readings": len(signed_readings([*before, *made])), "summary": None}
+    connection.execute(update(analyses).where(analyses.c.id == analysis.id).values(**values))
+    last, names = made[-1], ("action", "detection_id", "x", "y", "reason")
+    decisions = [{name: row[name] for name in names if row[name] is not None} for row in rows]
+    facts = {"revision": last.revision, "reading": last.reading, "reviewer": by.name, "organization": by.organization}
+    done, actor = "sign" if last.action == "sign" else "change_detections", by.key_id or audit.NOBODY
+    audit.record(connection, analysis.tenant, actor, done, analysis.id, **facts, decisions=decisions)

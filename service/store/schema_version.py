@@ -30,6 +30,6 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def revision(engine: Engine) -> str:
-    """Read the revision that the tables are of. Raises DatabaseUnavailable."""
+    """Read the revision that the tables are of."""
     with reading(engine) as connection:
         return revision_of(connection) or "none"

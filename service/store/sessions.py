@@ -14,9 +14,9 @@ from sqlalchemy import Column, Engine, Float, ForeignKey, String, Table, delete,
 from service.refusals import KeyRequired
 from service.store import keys
 from service.store.audit import record
-from service.store.database import hold_lock, messages, metadata, reading, writing
-from service.store.database import keys as keys_table
+from service.store.database import fetch, hold_lock, messages, metadata, writing
 from service.store.keys import Key, secret_sha256
+from service.store.keys import keys as keys_table
 
 SESSION_S: Final = 12 * 3600.0  # a working day
 PROVIDER: Final = "openid provider"  # no tenant is called so
@@ -33,7 +33,7 @@ KEYS_OF_SESSIONS: Final = select(keys_table).join(sessions, sessions.c.key_id ==
 
 
 def begin(engine: Engine, key_secret: str) -> str:
-    """Begin a session; gives its secret. Raises KeyRequired where the key is not valid, and DatabaseUnavailable."""
+    """Begin a session; gives its secret. Raises KeyRequired where the key is not valid."""
     key = keys.find(engine, key_secret)
     if key is None:
         raise KeyRequired("this key is not valid; `mitosis keys create` makes one")
@@ -41,7 +41,7 @@ def begin(engine: Engine, key_secret: str) -> str:
 
 
 def begin_of(engine: Engine, key: Key, provider_session: str | None = None, lasts_s: float = SESSION_S) -> str:
-    """Begin a session of a key that is known; gives its secret. Raises DatabaseUnavailable.
+    """Begin a session of a key that is known; gives its secret.
 
     `provider_session`: the provider's own one, with which it ends. It lasts SESSION_S at most.
     """
@@ -55,16 +55,14 @@ def begin_of(engine: Engine, key: Key, provider_session: str | None = None, last
 
 
 def find(engine: Engine, secret: str) -> Key | None:
-    """Find the valid key behind a session that has not ended. Raises DatabaseUnavailable."""
+    """Find the valid key behind a session that has not ended."""
     now = time.time()  # one that ends later than any can, began when the clock was wrong
     mine = (sessions.c.sha256 == secret_sha256(secret)) & sessions.c.ends_at.between(now, now + SESSION_S)
-    with reading(engine) as connection:
-        row = connection.execute(KEYS_OF_SESSIONS.where(mine, keys_table.c.revoked_at.is_(None))).one_or_none()
-    return None if row is None else keys.key_of(row)
+    return next(map(keys.key_of, fetch(engine, KEYS_OF_SESSIONS.where(mine, keys_table.c.revoked_at.is_(None)))), None)
 
 
 def end(engine: Engine, secret: str) -> None:
-    """End a session, if there is one. Raises DatabaseUnavailable."""
+    """End a session, if there is one."""
     mine = sessions.c.sha256 == secret_sha256(secret)
     with writing(engine) as connection:
         who = connection.execute(KEYS_OF_SESSIONS.where(mine)).one_or_none()
@@ -76,7 +74,6 @@ def end_told(engine: Engine, number: str, key_id: str | None, provider_session: 
     """End what a provider says is over; gives how many sessions, or None where it said so before by that number.
 
     Those of its session; of a key; or, where both are given, those of the key that are of its session or of none.
-    Raises DatabaseUnavailable.
     """
     which = true() if key_id is None else sessions.c.key_id == key_id
     if provider_session is not None:

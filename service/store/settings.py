@@ -75,6 +75,16 @@ def _results(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _naming(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from error
+    if pattern and "id" not in groups:
+        raise ValueError("it has no group (?P<id>...)")
+    return pattern
+
+
 def _web_page(url: str) -> str:
     parts = urlsplit(url)
     more = parts.query or parts.fragment or parts.username
@@ -122,7 +132,7 @@ class Settings(BaseSettings):
     """Hosts, by commas, that a `callback_url` may name: `host`, `host:port` or `[ipv6]:port`."""
     callback_secret: SecretStr | None = None
     """What signs callbacks, `whsec_...` of Standard Webhooks; empty: no callbacks are made."""
-    slide_id_pattern: str = ""
+    slide_id_pattern: Annotated[str, AfterValidator(_naming)] = ""
     """Regular expression of file names; its group `id` is what the slide's label says: `^(?P<id>S[0-9]+-[0-9]+)`."""
     lis_tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")] = "default"
     """Tenant whose orders come by HL7, and whose results go out."""

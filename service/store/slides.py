@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, insert, select, true, tuple_, update
-from sqlalchemy.exc import IntegrityError
 
 from service.errors import MitosisError
 from service.location import Location
@@ -20,9 +19,9 @@ from service.refusals import NotFinished, NotFound, ScopeMissing
 from service.slide import Slide, open_slide
 from service.store import audit
 from service.store.clock import never_before
-from service.store.database import NOT_ANALYSED, analyses, reading, review_entries, rows_in_order, slides, writing
+from service.store.database import NOT_ANALYSED, analyses, fetch, hold_lock, paged, review_entries, slides, writing
 from service.store.records import LIVE
-from service.store.retention import PAGE, old_slides
+from service.store.retention import PAGE, delete_all, old_slides
 from service.store.storage import Storage
 from service.store.work_list import as_cursor, from_cursor
 
@@ -66,15 +65,9 @@ def _same(tenant: str, sha256: str, name: str) -> ColumnElement[bool]:
 
 def remember_slide(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
     """Write a new row, or bring the one that is there up to date."""
-    try:
-        return _upsert(engine, row, path)
-    except IntegrityError:  # another process was faster
-        return _upsert(engine, row, path)
-
-
-def _upsert(engine: Engine, row: SlideRow, path: str) -> StoredSlide:
     same = _same(row.tenant, row.sha256, row.name)
     with writing(engine) as connection:
+        hold_lock(connection, f"slide:{row.tenant}:{row.sha256}")
         now = never_before(connection)
         before = connection.execute(select(slides).where(same)).one_or_none()
         if before is None:
@@ -93,28 +86,24 @@ def is_reference(path: str) -> bool:
 
 def known_slide(engine: Engine, storage: Storage, tenant: str, sha256: str, name: str) -> StoredSlide | None:
     """Find the same upload of before, if its files are there."""
-    with reading(engine) as connection:
-        row = connection.execute(select(slides).where(_same(tenant, sha256, name))).one_or_none()
-    if row is None or is_reference(row.path) or not (storage.folder / row.path).exists():
-        return None
-    with suppress(NotFound):  # deleted since
-        return find_slide(engine, tenant, row.id)
+    for row in fetch(engine, select(slides).where(_same(tenant, sha256, name))):
+        if not is_reference(row.path) and (storage.folder / row.path).exists():
+            with suppress(NotFound):  # deleted since
+                return find_slide(engine, tenant, row.id)
     return None
 
 
 def find_slide(engine: Engine, tenant: str, slide_id: str, *, use: bool = True) -> StoredSlide:
     """Find a slide; `use` keeps it from retention for a while. Raises NotFound, for somebody else's too."""
     mine = and_(slides.c.tenant == tenant, slides.c.id == slide_id)
-    with reading(engine) as connection:
-        row = connection.execute(select(slides).where(mine)).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no slide {slide_id[:64]}")
-    if use and abs(time.time() - row.used_at) > TOUCH_S:
+    rows = fetch(engine, select(slides).where(mine))
+    if rows and use and abs(time.time() - rows[0].used_at) > TOUCH_S:
         with writing(engine) as connection:
-            touched = connection.execute(update(slides).where(mine).values(used_at=never_before(connection)))
-            if touched.rowcount == 0:  # retention was faster
-                raise NotFound(f"there is no slide {slide_id[:64]}")
-    return _stored(row)
+            touched = update(slides).where(mine).values(used_at=never_before(connection)).returning(slides)
+            rows = connection.execute(touched).all()  # none where retention was faster
+    if not rows:
+        raise NotFound(f"there is no slide {slide_id[:64]}")
+    return _stored(rows[0])
 
 
 def list_slides(
@@ -129,9 +118,8 @@ def list_slides(
         where &= slides.c.analysed.is_(true()) if analysed else NOT_ANALYSED
     if cursor is not None:
         where &= tuple_(slides.c.created_at, slides.c.id) < tuple_(*from_cursor(cursor, float))
-    with reading(engine) as connection:
-        order = (slides.c.created_at.desc(), slides.c.id.desc())
-        rows = connection.execute(select(slides).where(where).order_by(*order).limit(limit + 1)).all()
+    order = (slides.c.created_at.desc(), slides.c.id.desc())
+    rows = fetch(engine, select(slides).where(where).order_by(*order).limit(limit + 1))
     found = [_stored(row) for row in rows[:limit]]
     return found, as_cursor(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
 
@@ -156,10 +144,10 @@ def delete_slide(engine: Engine, storage: Storage, tenant: str, slide_id: str, *
     in_use = select(analyses.c.id).where(its, analyses.c.status.in_(LIVE))
     decided = select(analyses.c.id).join(review_entries, review_entries.c.analysis_id == analyses.c.id).where(its)
     with writing(engine) as connection:
-        sha256 = connection.execute(select(slides.c.sha256).where(mine)).scalar_one_or_none()
+        sha256 = connection.scalar(select(slides.c.sha256).where(mine))
         if sha256 is None:
             raise NotFound(f"there is no slide {slide_id[:64]}")
-        if not reviewed and connection.execute(decided.limit(1)).first() is not None:
+        if not reviewed and connection.scalar(decided.limit(1)) is not None:
             raise ScopeMissing("people have decided on a result of this slide: deleting it takes the scope 'review'")
         if connection.execute(delete(slides).where(mine, ~in_use.exists())).rowcount == 0:
             raise NotFinished("an analysis of this slide is queued or running; cancel it first, or wait")
@@ -171,11 +159,7 @@ def forget_slides(engine: Engine, storage: Storage, before: float) -> None:
 
     Also what a process left that died before it wrote its row.
     """
-    old, found = old_slides(before), True
-    while found:
-        with writing(engine) as connection:
-            page = select(slides.c.id).where(old).limit(PAGE)
-            found = connection.execute(delete(slides).where(slides.c.id.in_(page), old)).rowcount > 0
+    delete_all(engine, slides, old_slides(before))
     for names in in_pages(storage.stored()):
         _delete_unknown(engine, storage, names)
 
@@ -197,29 +181,25 @@ def in_pages(names: Iterable[str]) -> Iterator[list[str]]:
 
 
 def known_uploads(engine: Engine, names: Sequence[str]) -> set[str]:
-    """Tell to which of some hundred stored uploads, by their checksums, a row refers. Raises DatabaseUnavailable."""
-    with reading(engine) as connection:
-        return set(connection.execute(select(slides.c.sha256).where(slides.c.sha256.in_(names))).scalars())
+    """Tell to which of some hundred stored uploads, by their checksums, a row refers."""
+    return {row.sha256 for row in fetch(engine, select(slides.c.sha256).where(slides.c.sha256.in_(names)))}
 
 
 def check_slides(engine: Engine, storage: Storage) -> Iterator[tuple[str, str | None]]:
     """Read all uploaded slides whole and compare their checksums; yields each slide's id, and what is wrong with it.
 
-    What a reference names is its owner's, and is left out. Raises DatabaseUnavailable.
+    What a reference names is its owner's, and is left out.
     """
-    for row in rows_in_order(engine, select(slides), slides.c.id, "", PAGE):
+    for row in paged(engine, select(slides), slides.c.id, "", PAGE):
         if not is_reference(row.path):
-            wrong = _wrong(storage, _stored(row))
-            if wrong is not None:
+            if wrong := _wrong(storage, _stored(row)):
                 audit.record(engine, row.tenant, "storage", "find_damage", row.id, file="slide")
-            yield row.id, wrong
+            yield row.id, wrong and f"the slide {row.id} is not what was stored: {wrong}"
 
 
 def _wrong(storage: Storage, stored: StoredSlide) -> str | None:
     try:
         with open_slide(storage.folder / stored.path, name=stored.name) as slide:
-            sound = slide.sha256 == stored.facts["sha256"]
+            return None if slide.sha256 == stored.facts["sha256"] else "it has another checksum"
     except (MitosisError, OSError) as error:  # whose words may hold the slide's name
-        what = error.code if isinstance(error, MitosisError) else type(error).__name__
-        return f"the slide {stored.id} is not what was stored: {what}"
-    return None if sound else f"the slide {stored.id} is not what was stored: it has another checksum"
+        return error.code if isinstance(error, MitosisError) else type(error).__name__

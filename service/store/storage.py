@@ -56,13 +56,9 @@ class Storage:
         for part in (self.incoming, self.slides, self.results):
             private_folder(part)
 
-    def free_bytes(self) -> int:
-        """Compute what uploads may still take of the disk."""
-        return free_bytes(self.folder)
-
     def require_room(self, size: int) -> None:
         """Refuse what cannot fit. Raises StorageFull."""
-        if size > self.free_bytes():
+        if size > free_bytes(self.folder):
             raise StorageFull(f"the service's disk has no room for {size} more bytes; free some, then try again")
 
     def slide_folder(self, sha256: str) -> Path:

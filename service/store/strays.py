@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from service.store.database import analyses, reading
+from service.store.database import analyses, fetch
 from service.store.retention import Portion
 from service.store.slides import in_pages, known_uploads
 from service.store.storage import Storage
@@ -26,7 +26,7 @@ def doubt_of(strays: Portion) -> str | None:
 
 
 def find_strays(engine: Engine, storage: Storage, before: float) -> Portion:
-    """Count what no row names; results only if untouched since a time (Unix seconds). Raises DatabaseUnavailable."""
+    """Count what no row names; results only if untouched since a time (Unix seconds)."""
     stray = stored = 0
     for page in in_pages(storage.stored()):
         stored += len(page)
@@ -36,10 +36,9 @@ def find_strays(engine: Engine, storage: Storage, before: float) -> Portion:
 
 
 def stray_results(engine: Engine, storage: Storage, before: float) -> Iterator[Path]:
-    """Yield the folders of results of no analysis, untouched since a time. Raises DatabaseUnavailable."""
+    """Yield the folders of results of no analysis, untouched since a time."""
     for page in in_pages(path.name for path in storage.results.iterdir()):
-        with reading(engine) as connection:
-            known = set(connection.execute(select(analyses.c.id).where(analyses.c.id.in_(page))).scalars())
+        known = {row.id for row in fetch(engine, select(analyses.c.id).where(analyses.c.id.in_(page)))}
         for folder in (storage.results / name for name in page if name not in known):
             with suppress(FileNotFoundError):  # deleted by another gateway
                 if folder.stat().st_mtime < before:

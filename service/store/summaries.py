@@ -24,7 +24,7 @@ from service.readings import Reading, SecondReadingMode, effective, signed_readi
 from service.refusals import NotFinished, NotFound
 from service.report import Report
 from service.review import Entry, reviewed, revision_of, signatures, status_of, undecided
-from service.store.database import analyses, reading, review_entries, writing
+from service.store.database import analyses, change, fetch, reading, review_entries
 from service.store.records import NEWEST, find_analysis
 from service.store.results import Result
 from service.store.reviews import Reviews
@@ -110,19 +110,16 @@ def keep(engine: Engine, analysis_id: str, revision: int, summary: KeptSummary |
     last = select(func.coalesce(func.max(review_entries.c.revision), 0))
     is_last = last.where(review_entries.c.analysis_id == analysis_id).scalar_subquery() == revision
     kept = summary.model_dump(mode="json") if summary else {}
-    with writing(engine) as connection:
-        signed = func.coalesce(analyses.c.signed, false())  # not said by workers of the release before there was a list
-        mine = update(analyses).where(analyses.c.id == analysis_id, is_last)
-        connection.execute(mine.values(summary=kept, signed=signed))
+    signed = func.coalesce(analyses.c.signed, false())  # not said by workers of the release before there was a list
+    mine = update(analyses).where(analyses.c.id == analysis_id, is_last)
+    change(engine, mine.values(summary=kept, signed=signed))
 
 
 def fill(engine: Engine, storage: Storage) -> int:
-    """Make summaries that are missing, of the newest results first; gives how many. Raises DatabaseUnavailable."""
-    missing = analyses.c.summary.is_(None) & (analyses.c.status == "succeeded")
-    with reading(engine) as connection:
-        found = connection.execute(select(analyses.c.id).where(missing).order_by(*NEWEST).limit(AT_ONCE)).scalars()
-        ids = list(found)
-    for analysis_id in ids:
+    """Make summaries that are missing, of the newest results first; gives how many."""
+    missing = select(analyses.c.id).where(analyses.c.summary.is_(None), analyses.c.status == "succeeded")
+    rows = fetch(engine, missing.order_by(*NEWEST).limit(AT_ONCE))
+    for (analysis_id,) in rows:
         entries = Reviews(engine).entries(analysis_id)
         revision = revision_of(entries)
         try:
@@ -135,4 +132,4 @@ def fill(engine: Engine, storage: Storage) -> int:
         except (StoredDamaged, StoredNewer, NotFinished) as error:
             log.warning("a result has no line in the list", analysis_id=analysis_id, reason=error)
             keep(engine, analysis_id, revision, None)
-    return len(ids)
+    return len(rows)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, get_args
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Engine, Select, func, select, true, tuple_
 
 from service.errors import RequestInvalid
-from service.store.database import analyses, reading
+from service.store.database import analyses, fetch, reading
 from service.store.records import NEWEST, Analysis, Status, find_analyses, folded
 
 LOOKED_AT: Final = 1000
@@ -74,23 +74,26 @@ def find_page(
         column = func.coalesce(_TO_BLINDED, column)
     descends, limited = sort.startswith("-"), False
     after = None if cursor is None else from_cursor(cursor, kind)
+    where = (analyses.c.tenant == tenant) & _fitting(asked)
     with reading(engine) as connection:
         search = folded(asked.get("search"))
         if search or column is not analyses.c.created_at:
-            query = _begins(tenant, search) if search else [_newest(tenant, asked)]
-            found_ids = [connection.execute(each).scalars().all() for each in query]
+            newest = select(analyses.c.id).where(where).order_by(*NEWEST)
+            queries = _begins(tenant, search) if search else [newest]
+            found_ids = [connection.scalars(each.limit(LOOKED_AT + 1)).all() for each in queries]
             limited = any(len(ids) > LOOKED_AT for ids in found_ids)
             # by their ids, and by no index of a filter, which would have more to look through
             where = analyses.c.id.in_(set().union(*found_ids)) & _fitting(asked, lambda each: func.coalesce(each, each))
-        else:
-            where = (analyses.c.tenant == tenant) & _fitting(asked)
         if after is not None:
             key = tuple_(column, analyses.c.id)
             where &= key < tuple_(*after) if descends else key > tuple_(*after)
         order = [each.desc() if descends else each.asc() for each in (column, analyses.c.id)]
         found = find_analyses(connection, where, limit + 1, order)
-        last = _value(connection, column, found[limit - 1].id) if len(found) > limit else None
-    return Page(found[:limit], None if last is None else as_cursor(last, found[limit - 1].id), limited)
+        if len(found) <= limit:
+            return Page(found, None, limited)
+        last = found[limit - 1].id
+        value = connection.execute(select(column).where(analyses.c.id == last)).scalar_one()
+    return Page(found[:limit], as_cursor(value, last), limited)
 
 
 def _fitting(asked: Filters, compared: Callable[[Any], Any] = lambda column: column) -> ColumnElement[bool]:
@@ -104,31 +107,20 @@ def _fitting(asked: Filters, compared: Callable[[Any], Any] = lambda column: col
     return where
 
 
-def _newest(tenant: str, asked: Filters) -> Select[Any]:
-    """Choose those that are sorted: one more than LOOKED_AT, to tell that there are more."""
-    fits = (analyses.c.tenant == tenant) & _fitting(asked)
-    return select(analyses.c.id).where(fits).order_by(*NEWEST).limit(LOOKED_AT + 1)
-
-
 def _begins(tenant: str, search: str) -> list[Select[Any]]:
     """Choose those whose name, and those whose accession number begins so."""
     found = []
     for column in (analyses.c.name_folded, analyses.c.accession_folded):
         begins = (analyses.c.tenant == tenant) & (column >= search) & (column < search + LAST)
-        found.append(select(analyses.c.id).where(begins).order_by(column).limit(LOOKED_AT + 1))
+        found.append(select(analyses.c.id).where(begins).order_by(column))
     return found
-
-
-def _value(connection: Connection, column: ColumnElement[Any], analysis_id: str) -> Any:
-    return connection.execute(select(column).where(analyses.c.id == analysis_id)).scalar_one()
 
 
 def count_of_slides(engine: Engine, tenant: str, slide_ids: Sequence[str]) -> dict[str, int]:
     """Count the analyses of each of a page's slides."""
     mine = (analyses.c.tenant == tenant) & analyses.c.slide_id.in_(set(slide_ids))
-    with reading(engine) as connection:
-        query = select(analyses.c.slide_id, func.count()).where(mine).group_by(analyses.c.slide_id)
-        return {row[0]: row[1] for row in connection.execute(query)}
+    counts = select(analyses.c.slide_id, func.count()).where(mine).group_by(analyses.c.slide_id)
+    return {row[0]: row[1] for row in fetch(engine, counts)}
 
 
 def as_cursor(value: float | str, analysis_id: str) -> str:

@@ -4,12 +4,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import JSON, Column, Connection, Engine, Float, String, Table, delete, func, insert, select, update
 
 from service.refusals import DatabaseUnavailable
-from service.store.database import metadata, reading, writing
+from service.store.database import change, metadata, reading, writing
 
 SEEN_EVERY_S = 3.0
 GONE_S = 12.0
@@ -37,12 +37,11 @@ class LiveWorker:
 
 
 def live_workers(engine: Engine) -> Sequence[LiveWorker]:
-    """List the workers that were seen lately. Raises DatabaseUnavailable."""
+    """List the workers that were seen lately."""
     with reading(engine) as connection:
         now = _now(connection)
         lately = workers.c.seen_at.between(now - GONE_S, now + GONE_S)  # a clock that was set back ends what is later
-        rows = connection.execute(select(workers).where(lately))
-        return [LiveWorker(row.id, row.models, row.device) for row in rows]
+        return [LiveWorker(row.id, row.models, row.device) for row in connection.execute(select(workers).where(lately))]
 
 
 def _now(connection: Connection) -> float:
@@ -53,12 +52,11 @@ def _now(connection: Connection) -> float:
 
 
 def announce(engine: Engine, worker: LiveWorker) -> None:
-    """Enter a worker, and say that it lives until it retires or its process ends. Raises DatabaseUnavailable."""
+    """Enter a worker, and say that it lives until it retires or its process ends."""
     with writing(engine) as connection:
         now = _now(connection)
         connection.execute(delete(workers).where((workers.c.id == worker.id) | (workers.c.seen_at < now - 60 * GONE_S)))
-        row = {"id": worker.id, "models": dict(worker.models), "device": worker.device}
-        connection.execute(insert(workers).values(**row, started_at=now, seen_at=now))
+        connection.execute(insert(workers).values(**asdict(worker), started_at=now, seen_at=now))
     _hush(worker.id)
     retired = _saying[worker.id] = threading.Event()
     threading.Thread(target=_say, args=(engine, worker.id, retired), name="worker-seen", daemon=True).start()
@@ -67,8 +65,8 @@ def announce(engine: Engine, worker: LiveWorker) -> None:
 def retire(engine: Engine, worker_id: str) -> None:
     """Take a worker that stops off the list."""
     _hush(worker_id)
-    with suppress(DatabaseUnavailable), writing(engine) as connection:
-        connection.execute(delete(workers).where(workers.c.id == worker_id))
+    with suppress(DatabaseUnavailable):
+        change(engine, delete(workers).where(workers.c.id == worker_id))
 
 
 def _hush(worker_id: str) -> None:
@@ -81,5 +79,4 @@ def _say(engine: Engine, worker_id: str, retired: threading.Event) -> None:
     while listed and not retired.wait(SEEN_EVERY_S):
         with suppress(DatabaseUnavailable), writing(engine) as connection:
             seen = update(workers).where(workers.c.id == worker_id).values(seen_at=_now(connection))
-            said = connection.execute(seen)
-            listed = said.rowcount > 0
+            listed = connection.execute(seen).rowcount > 0

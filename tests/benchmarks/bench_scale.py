@@ -24,9 +24,8 @@ from service.store.analyses import Analyses
 from service.store.database import analyses as table
 from service.store.database import audit_entries, open_database, reading, slides, tasks, writing
 from service.store.database import outbox as outbox_table
-from service.store.holds import count_held, held_results
+from service.store.holds import held_results
 from service.store.orders import count_waiting
-from service.store.results import count_damaged
 from service.store.retention import DAY_S, Limits, Rounds
 from service.store.settings import load_settings
 from service.store.slides import forget_slides, list_slides
@@ -95,7 +94,7 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
 
     def statistics() -> None:
         known.statistics()
-        count_waiting(engine), count_held(engine), count_damaged(engine)
+        count_waiting(engine)
         outbox.statistics(engine, ["hl7"])
 
     def second() -> None:

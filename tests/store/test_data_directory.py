@@ -18,7 +18,7 @@ from service.store.analyses import Analyses
 from service.store.data_directory import MARK, NEWEST, await_mark, keep_mark, mark_data_dir, require_mark
 from service.store.database import open_database
 from service.store.records import Submission
-from service.store.results import check_all, count_damaged, write_result
+from service.store.results import check_all, write_result
 from service.store.settings import Settings
 from service.store.slides import SlideRow, remember_slide
 from service.store.storage import Storage
@@ -131,7 +131,7 @@ def test_a_gateway_refuses_an_old_copy_of_its_directory_until_a_person_has_looke
     found = [wrong for _, wrong in check_all(engine, Storage(copy)) if wrong]  # `mitosis verify --stored`
     assert len(found) == len(lost)
     mark_data_dir(engine, copy)
-    assert count_damaged(engine) == len(lost)
+    assert Analyses(engine).statistics().results_damaged == len(lost)
 
 
 def verify_stored(engine: Engine, data: Path) -> str:
@@ -148,7 +148,7 @@ def test_where_all_results_are_known_to_be_lost_any_directory_is_taken(engine: E
     upload(engine, ours)
     said = refused(engine, fresh)
     assert "settings-invalid" in verify_stored(engine, fresh)
-    assert (count_damaged(engine), list(fresh.iterdir())) == (0, []), "it may be the wrong one"
+    assert (Analyses(engine).statistics().results_damaged, list(fresh.iterdir())) == (0, []), "it may be the wrong one"
     mark = (ours / MARK).read_text()
     assert f"write {mark} into its file {MARK}, then let `mitosis verify --stored` note it" in said
     (fresh / MARK).write_text(mark)

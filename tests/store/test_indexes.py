@@ -14,8 +14,7 @@ from sqlalchemy import Engine, event
 from service.store import outbox
 from service.store.analyses import Analyses
 from service.store.database import metadata
-from service.store.holds import count_held, held_results
-from service.store.results import count_damaged
+from service.store.holds import held_results
 from service.store.slides import list_slides
 from service.store.storage import Storage
 from service.store.summaries import fill
@@ -40,8 +39,6 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "slides without an analysis": lambda known: list_slides(known.engine, "lab", analysed=False, cursor=CURSOR),
     "all held": lambda known: held_results(known.engine),
     "statistics": lambda known: known.statistics(),
-    "held": lambda known: count_held(known.engine),
-    "damaged": lambda known: count_damaged(known.engine),
     "outbox": lambda known: outbox.statistics(known.engine, ["hl7"]),
     "next to be sent": lambda known: outbox.take(known.engine, "hl7", 1),
     "announcements": lambda known: outbox.share_out(known.engine, [], "lab"),

@@ -26,7 +26,6 @@ from service.store.results import (
     KINDS,
     Result,
     check_all,
-    count_damaged,
     keep_copy,
     kept_copy,
     remove_leftovers,
@@ -131,7 +130,7 @@ def test_what_is_not_as_it_was_written_is_not_read_and_is_noted_until_it_is_mend
         with pytest.raises(StoredDamaged, match=f"the {kind} of analysis {result.analysis_id}"):
             READ[kind](result)
     READ[kind](other)
-    assert count_damaged(stored.engine) == 1
+    assert stored.analyses.statistics().results_damaged == 1
     assert stored.audited() == [("find_damage", result.analysis_id, kind)], "once"
     found = dict(check_all(stored.engine, stored.storage))
     assert found.pop(other.analysis_id) == []
@@ -140,7 +139,7 @@ def test_what_is_not_as_it_was_written_is_not_read_and_is_noted_until_it_is_mend
     ]
     path.write_bytes(content)
     assert not any(wrong for _, wrong in check_all(stored.engine, stored.storage))
-    assert count_damaged(stored.engine) == 0
+    assert stored.analyses.statistics().results_damaged == 0
     READ[kind](result)
     assert ("damage_mended", result.analysis_id, None) in stored.audited()
 
@@ -167,7 +166,7 @@ def test_what_a_later_release_wrote_is_no_damage_and_holds_up_nothing_else(store
     with pytest.raises(StoredNewer, match=r"start the later release that wrote it \(1.2.3\)"):
         (Result.report if kind == "report" else READ[kind])(result)
     assert not any(wrong for _, wrong in check_all(stored.engine, stored.storage))
-    assert count_damaged(stored.engine) == 0
+    assert stored.analyses.statistics().results_damaged == 0
     fill(stored.engine, stored.storage)
     assert stored.analyses.get(other.analysis_id, "lab").summary
 

@@ -46,6 +46,8 @@ def test_lists_are_told_apart_by_commas(monkeypatch: pytest.MonkeyPatch) -> None
         ("LIS_TENANT", "'lab'"),
         ("LIS_TENANT", "two words"),
         ("LEASE_S", "0.5"),
+        ("SLIDE_ID_PATTERN", "(?P<id>S"),
+        ("SLIDE_ID_PATTERN", "S[0-9]+"),
         ("TIME_LIMIT_S", "inf"),
         ("BROKER_URL", "redis://:pass/word@broker:6379/0"),
     ],

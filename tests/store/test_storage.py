@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from service.errors import OutputUnwritable, StorageFull
+from service.files import free_bytes
 from service.refusals import DatabaseUnavailable, NotFound, OffsetConflict, UploadTooLarge
 from service.store import audit, keys
 from service.store.database import open_database
@@ -169,7 +170,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(storage: Storage) -> None
 
 
 def test_what_is_announced_larger_than_the_disk_is_refused(small: Storage) -> None:
-    free = small.free_bytes()
+    free = free_bytes(small.folder)
     assert 0 < free < 8 << 20
     small.require_room(free)
     with pytest.raises(StorageFull):
