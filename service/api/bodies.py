@@ -31,9 +31,8 @@ def media_type_of(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def check_announced(request: Request, storage: Storage, limit: int) -> None:
+def check_announced(size: int, storage: Storage, limit: int) -> None:
     """Refuse, before a byte is read, what cannot be taken. Raises UploadTooLarge, StorageFull."""
-    size = announced_bytes(request)
     if size > limit:
         raise UploadTooLarge(f"{size} bytes are announced; this service takes at most {limit}")
     storage.require_room(size)

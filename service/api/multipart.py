@@ -9,7 +9,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.api.bodies import check_announced, chunks
+from service.api.bodies import announced_bytes, check_announced, chunks
 from service.errors import RequestInvalid
 from service.refusals import UploadIncomplete
 from service.store.settings import Settings
@@ -35,7 +35,7 @@ async def read_multipart(request: Request, storage: Storage, settings: Settings)
     Raises RequestInvalid, UploadIncomplete, UploadTimeout, UploadTooLarge, StorageFull.
     """
     _, options = parse_options_header(request.headers.get("content-type"))
-    check_announced(request, storage, settings.max_upload_bytes + MULTIPART_BYTES)
+    check_announced(announced_bytes(request), storage, settings.max_upload_bytes + MULTIPART_BYTES)
     try:
         parts = _Parts(options.get(b"boundary", b""))
         async with Incoming(storage, settings.max_upload_bytes) as incoming:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.audit import ChangesRoute
 from service.api.auth import Reader, Submitter
-from service.api.bodies import check_announced, chunks
+from service.api.bodies import announced_bytes, check_announced, chunks
 from service.api.errors import SLIDE_PROBLEMS, problems
 from service.api.state import StateOf
 from service.errors import ArchiveUnsafe, RequestInvalid, StorageFull
@@ -129,7 +129,7 @@ async def put_slide(
 ) -> SlideDescription:
     """Take a slide as the raw body, and say what the reader sees; the same bytes are stored once."""
     limit = state.settings.max_upload_bytes
-    check_announced(request, state.storage, limit)
+    check_announced(announced_bytes(request), state.storage, limit)
     async with Incoming(state.storage, limit) as incoming:
         async for chunk in chunks(request):
             await incoming.write(chunk)

@@ -20,8 +20,8 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel
 
 from service.api.audit import ChangesRoute
-from service.api.auth import Submitter
-from service.api.bodies import announced_bytes, chunks, media_type_of
+from service.api.auth import Caller, Submitter
+from service.api.bodies import announced_bytes, check_announced, chunks, media_type_of
 from service.api.errors import MEDIA_TYPE, PROBLEM_SCHEMA, problems
 from service.api.slides import FILE_PROBLEMS
 from service.api.state import State, StateOf
@@ -121,10 +121,7 @@ async def create_upload(
     ] = "",
 ) -> None:
     """Announce an upload; a body of type application/offset+octet-stream is its beginning."""
-    limit = state.settings.max_upload_bytes
-    if upload_length > limit:
-        raise UploadTooLarge(f"{upload_length} bytes are announced; this service takes at most {limit}")
-    state.storage.require_room(upload_length)
+    check_announced(upload_length, state.storage, state.settings.max_upload_bytes)
     name = clean_name(_filename(upload_metadata))
     upload = Upload(str(uuid.uuid4()), caller.tenant, upload_length, name, upload_metadata)
     await on_disk(_create, state.storage, upload)
@@ -149,9 +146,8 @@ async def create_upload(
 )
 async def head_upload(upload_id: str, response: Response, state: StateOf, caller: Submitter) -> None:
     """Return the offset, and of a complete upload its slide."""
-    await _settle(state, upload_id)
-    upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
-    if await on_disk(_offset, state.storage, upload) == upload.length and upload.slide_id is None:
+    upload, offset = await _settled(state, caller, upload_id)
+    if offset == upload.length and upload.slide_id is None:
         async with _writing(state, upload) as incoming:
             upload = await _complete(state, upload, incoming)
     await on_disk(_tell, response, state.storage, upload)
@@ -193,9 +189,7 @@ async def patch_upload(
 @router.get("/{upload_id}", summary="How far an upload is", responses=problems(NotFound))
 async def get_upload(upload_id: str, state: StateOf, caller: Submitter) -> UploadStatus:
     """Return the offset, and of a complete upload its slide, as JSON."""
-    await _settle(state, upload_id)
-    upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
-    offset = await on_disk(_offset, state.storage, upload)
+    upload, offset = await _settled(state, caller, upload_id)
     return UploadStatus(offset=offset, length=upload.length, name=upload.name, slide_id=upload.slide_id)
 
 
@@ -228,11 +222,13 @@ async def _writing(state: State, upload: Upload) -> AsyncIterator[Incoming]:
             state.written.discard(upload.id)
 
 
-async def _settle(state: State, upload_id: str) -> None:
-    """Wait a little while a request writes: its client may be gone, and the offset still to rise by what it sent."""
+async def _settled(state: State, caller: Caller, upload_id: str) -> tuple[Upload, int]:
+    """Read an upload and its offset, after a little while where a request writes: what it was sent may yet come."""
     until = time.monotonic() + SETTLE_S
     while upload_id in state.written and time.monotonic() < until:
         await asyncio.sleep(0.05)
+    upload = await on_disk(_load, state.storage, caller.tenant, upload_id)
+    return upload, await on_disk(_offset, state.storage, upload)
 
 
 async def _append(state: State, upload: Upload, request: Request, response: Response, offset: int = 0) -> None:

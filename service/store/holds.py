@@ -66,7 +66,7 @@ def _conflicts(connection: Connection, row: Row[Any], order: Order) -> list[Conf
         same_slide |= analyses.c.slide_identifier == order.container_id
     same_order = and_(analyses.c.tenant == row.tenant, analyses.c.order_id.is_not_distinct_from(row.order_id))
     others = select(analyses.c.id).where(same_order, same_slide, analyses.c.signed.is_(True), analyses.c.id != row.id)
-    signed = connection.scalars(others.order_by(analyses.c.id))
+    signed = connection.scalars(others.order_by(analyses.c.id)).all()
     return [*conflicts(order, _statements(connection, row)), *map(second_result, signed)]
 
 

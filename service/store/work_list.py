@@ -10,7 +10,7 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict, get_args
+from typing import Any, Final, Literal, TypedDict
 
 from sqlalchemy import ColumnElement, Engine, Select, func, select, true, tuple_
 
@@ -23,7 +23,6 @@ LARGEST: Final = 2**63  # no database compares with more, nor with what is no nu
 LAST: Final = "\U0010ffff"  # no text that begins alike sorts after this
 
 Sort = Literal["-created", "created", "name", "-name", "accession", "-accession", "mai", "-mai"]
-SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 _BY: Final[dict[str, tuple[ColumnElement[Any], type]]] = {
     "created": (analyses.c.created_at, float),
     "name": (analyses.c.name_folded, str),

@@ -32,16 +32,16 @@ def test_a_size_that_is_none_is_unknown(said: str) -> None:
 
 def test_a_size_without_end_is_too_large(tmp_path: Path) -> None:
     with pytest.raises(UploadTooLarge):
-        check_announced(request(content_length="9" * 5000), Storage(tmp_path), 1 << 40)
+        check_announced(announced_bytes(request(content_length="9" * 5000)), Storage(tmp_path), 1 << 40)
 
 
 def test_what_is_larger_than_the_limit_or_the_disk_is_refused(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    check_announced(request(content_length="1000"), storage, 1000)
+    check_announced(announced_bytes(request(content_length="1000")), storage, 1000)
     with pytest.raises(UploadTooLarge, match="1001 bytes are announced; this service takes at most 1000"):
-        check_announced(request(content_length="1001"), storage, 1000)
+        check_announced(announced_bytes(request(content_length="1001")), storage, 1000)
     with pytest.raises(StorageFull):
-        check_announced(request(content_length=str(1 << 60)), storage, 1 << 62)
+        check_announced(announced_bytes(request(content_length=str(1 << 60))), storage, 1 << 62)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import Engine, event
@@ -18,9 +18,10 @@ from service.store.holds import held_results
 from service.store.slides import list_slides
 from service.store.storage import Storage
 from service.store.summaries import fill
-from service.store.work_list import SORTS, as_cursor, count_of_slides, find_page
+from service.store.work_list import Sort, as_cursor, count_of_slides, find_page
 
 CURSOR = as_cursor(1.7e9, "x")
+SORTS: tuple[Sort, ...] = get_args(Sort)
 ASKED: dict[str, Callable[[Analyses], object]] = {
     "list": lambda known: known.list("lab"),
     "list, going on": lambda known: known.list("lab", cursor=CURSOR),
@@ -32,7 +33,10 @@ ASKED: dict[str, Callable[[Analyses], object]] = {
     "list by signed readings": lambda known: known.list("lab", signed_readings=1, cursor=CURSOR),
     "list of a slide": lambda known: known.list("lab", slide_id="s", cursor=CURSOR),
     "search by prefix": lambda known: known.list("lab", search="H26-1"),
-    **{f"by {sort}": partial(lambda by, known: find_page(known.engine, "lab", {}, sort=by), sort) for sort in SORTS},
+    **{
+        f"by {sort}": partial(lambda by, known: find_page(known.engine, "lab", {}, sort=by), sort)
+        for sort in get_args(Sort)
+    },
     "counts of slides": lambda known: count_of_slides(known.engine, "lab", ["s", "t"]),
     "to be summarized": lambda known: fill(known.engine, Storage(Path(known.engine.url.database or "").parent)),
     "slides": lambda known: list_slides(known.engine, "lab", cursor=CURSOR),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import Engine, update
@@ -16,7 +16,7 @@ from service.store.database import analyses as table
 from service.store.database import open_database, writing
 from service.store.records import Submission, folded
 from service.store.schema_version import downgrade
-from service.store.work_list import SORTS, Filters, Sort, as_cursor, count_of_slides, find_page
+from service.store.work_list import Filters, Sort, as_cursor, count_of_slides, find_page
 from tests.databases import job_store
 
 SUBMISSION = Submission("lab", "slide-1", "slide.svs", {"parts": None}, "model", "0" * 64)
@@ -84,7 +84,7 @@ def test_of_two_orders_one_is_the_other_one_reversed(engine: Engine) -> None:
     assert names(engine, "accession")[:2] == ["B26-9.svs", "Weiß, Käthe.svs"]
 
 
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("sort", get_args(Sort))
 def test_pages_hold_each_once(engine: Engine, sort: Sort) -> None:
     seen, cursor = [], None
     for _ in range(4):
