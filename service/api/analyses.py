@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterable, Mapping
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -46,7 +46,7 @@ from service.store.orders import slide_identifier
 from service.store.records import LIVE, Analysis, Submission
 from service.store.slides import StoredSlide, find_slide
 from service.store.storage import on_disk
-from service.store.work_list import Filters, count_of_slides, find_page
+from service.store.work_list import count_of_slides, find_page
 
 FIRST_EVENT_S, EVENT_S = 0.05, 0.5  # from one look at the database to the next
 Options = TypeVar("Options", bound=AnalysisOptions)
@@ -187,9 +187,8 @@ def queue(
 @router.get("", summary="List analyses: search, filter, sort", responses=problems(RequestInvalid))
 def list_analyses(state: StateOf, caller: Reader, asked: Annotated[ListRequest, Query()]) -> AnalysisList:
     """List analyses of the caller's tenant; `next_cursor` goes on where a page ends, with the same sort and filters."""
-    place = {"sort", "limit", "cursor"}
-    filters, blinded = cast("Filters", asked.model_dump(exclude=place)), state.settings.second_reading == "blinded"
-    page = find_page(state.engine, caller.tenant, filters, **asked.model_dump(include=place), blinded=blinded)
+    blinded = state.settings.second_reading == "blinded"
+    page = find_page(state.engine, caller.tenant, **asked.model_dump(), blinded=blinded)
     counts = count_of_slides(state.engine, caller.tenant, [each.slide_id for each in page.analyses])
     found = [state.shown(each, counts.get(each.slide_id)) for each in page.analyses]
     return AnalysisList(analyses=found, next_cursor=page.cursor, limited=page.limited)

@@ -35,7 +35,7 @@ async def follow_all(request: Request, state: StateOf, caller: Reader) -> AsyncI
     workers: int | None = None
 
     def look() -> tuple[Page, Mapping[str, int], int]:
-        page = find_page(state.engine, caller.tenant, {}, limit=WATCHED)
+        page = find_page(state.engine, caller.tenant, limit=WATCHED)
         counts = count_of_slides(state.engine, caller.tenant, [each.slide_id for each in page.analyses])
         return page, counts, len(live_workers(state.engine))
 

@@ -21,6 +21,7 @@ from service.interop.fhir_served import Part, analysis_of, served
 from service.interop.result_version import ResultVersion, find_version, require_released
 from service.refusals import FormatUnavailable, NotFinished, NotFound, ResultHeld
 from service.store.records import Analysis
+from service.store.work_list import find_page
 
 FOUND: Final[dict[int | str, Any]] = {200: {"description": "The resource.", "content": {MEDIA_TYPE: {}}}}
 router = APIRouter(prefix="/fhir", tags=["fhir"], route_class=AuditedRoute, default_response_class=Response)
@@ -41,7 +42,8 @@ def search(
 
     A result that cannot be read is left out: an entry of mode `outcome` says so.
     """
-    page, following = state.analyses.list(
+    page = find_page(
+        state.engine,
         caller.tenant,
         status="succeeded",
         accession_number=_value(identifier),
@@ -51,10 +53,10 @@ def search(
         cursor=cursor,
     )
     links = [{"relation": "self", "url": str(request.url)}]
-    if following is not None:
-        links.append({"relation": "next", "url": str(request.url.include_query_params(_cursor=following))})
+    if page.cursor is not None:
+        links.append({"relation": "next", "url": str(request.url.include_query_params(_cursor=page.cursor))})
     wanted = _Wanted(status.split(",") if status else None, patient, identifier)
-    entries = [entry for each in page for entry in _entries(state, each, wanted, request)]
+    entries = [entry for each in page.analyses for entry in _entries(state, each, wanted, request)]
     found = {"resourceType": "Bundle", "type": "searchset", "link": links}
     return answer(found | {"entry": entries} if entries else found)
 

@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, update
 
@@ -57,7 +57,6 @@ from service.store.records import (
     folded,
     storable,
 )
-from service.store.work_list import Filters, find_page
 
 Kind = Literal["whole", "part", "merge"]
 
@@ -131,13 +130,6 @@ class Analyses:
         """Find an analysis. Raises NotFound, for somebody else's too."""
         with reading(self.engine) as connection:
             return find_analysis(connection, analysis_id, tenant)
-
-    def list(
-        self, tenant: str, *, limit: int = 50, cursor: str | None = None, **asked: Unpack[Filters]
-    ) -> tuple[Sequence[Analysis], str | None]:
-        """List analyses, newest first, and where to go on. Raises RequestInvalid for a cursor that is none."""
-        page = find_page(self.engine, tenant, asked, limit=limit, cursor=cursor)
-        return page.analyses, page.cursor
 
     def cancel(self, analysis_id: str, tenant: str) -> bool:
         """Stop an analysis, queued or running; False where it had ended already. Raises NotFound."""

@@ -10,7 +10,7 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Engine, Select, func, select, true, tuple_
 
@@ -57,12 +57,12 @@ class Page:
 def find_page(
     engine: Engine,
     tenant: str,
-    asked: Filters,
     *,
     sort: Sort = "-created",
     limit: int = 50,
     cursor: str | None = None,
     blinded: bool = False,
+    **asked: Unpack[Filters],
 ) -> Page:
     """Find a page of a tenant's analyses, sorted by what blinded readers may see if they are.
 

@@ -16,6 +16,7 @@ from service.store import keys
 from service.store.database import open_database, outbox, reading
 from service.store.settings import load_settings
 from service.store.summaries import fill
+from service.store.work_list import find_page
 from service.worker.broker import Broker
 from tests.api.small_app import app_of, client_of
 from tests.store.test_results import Stored
@@ -80,7 +81,7 @@ class Laboratory:
         return next((each["summary"] for each in answer.json()["analyses"] if each["id"] == self.id), None)
 
     def is_signed(self) -> bool | None:
-        return bool(self.stored.analyses.list("lab", signed=True)[0])
+        return bool(find_page(self.stored.analyses.engine, "lab", signed=True).analyses)
 
     def decisions(self, name: str, **query: Any) -> dict[int, str | None]:
         return {each["id"]: each["decision"] for each in self.look(name, **query)["detections"]}

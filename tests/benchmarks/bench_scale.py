@@ -88,9 +88,9 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
     """What is asked of the store, by people, by other systems and by itself."""
     known, settings = Analyses(engine), load_settings(data_dir=folder)
     storage, limits = Storage(folder), Limits.of(settings, time.time())
-    _, middle = known.list("default", limit=500)
+    middle = find_page(engine, "default", limit=500).cursor
     for _ in range(min(200, count // 1000)):
-        _, middle = known.list("default", limit=500, cursor=middle)
+        middle = find_page(engine, "default", limit=500, cursor=middle).cursor
 
     def statistics() -> None:
         known.statistics()
@@ -115,18 +115,20 @@ def questions(engine: Engine, count: int, folder: Path) -> dict[str, Callable[[]
             retention.due(connection, limits)
 
     return {
-        "list, first page": lambda: known.list("default"),
-        "list, far down": lambda: known.list("default", cursor=middle),
-        "list, running": lambda: known.list("default", status="running"),
-        "list, failed": lambda: known.list("default", status="failed"),
-        "list, held": lambda: known.list("default", held=True),
-        "search, accession number": lambda: known.list("default", accession_number=f"A{count // 2}"),
-        "search, patient": lambda: known.list("default", status="succeeded", patient_id=f"P{count // 6}", held=False),
-        "search, beginning": lambda: find_page(engine, "default", {"search": f"a{count // 2}"}),
-        "search, beginning of all": lambda: find_page(engine, "default", {"search": "a"}),
-        "sorted by MAI": lambda: find_page(engine, "default", {}, sort="-mai"),
-        "list, to sign": lambda: known.list("default", signed=False),
-        "list, of a slide": lambda: known.list("default", slide_id=f"s{count // 8}"),
+        "list, first page": lambda: find_page(known.engine, "default"),
+        "list, far down": lambda: find_page(known.engine, "default", cursor=middle),
+        "list, running": lambda: find_page(known.engine, "default", status="running"),
+        "list, failed": lambda: find_page(known.engine, "default", status="failed"),
+        "list, held": lambda: find_page(known.engine, "default", held=True),
+        "search, accession number": lambda: find_page(known.engine, "default", accession_number=f"A{count // 2}"),
+        "search, patient": lambda: find_page(
+            known.engine, "default", status="succeeded", patient_id=f"P{count // 6}", held=False
+        ),
+        "search, beginning": lambda: find_page(engine, "default", search=f"a{count // 2}"),
+        "search, beginning of all": lambda: find_page(engine, "default", search="a"),
+        "sorted by MAI": lambda: find_page(engine, "default", sort="-mai"),
+        "list, to sign": lambda: find_page(known.engine, "default", signed=False),
+        "list, of a slide": lambda: find_page(known.engine, "default", slide_id=f"s{count // 8}"),
         "slides without an analysis": lambda: list_slides(engine, "default", analysed=False),
         "all that are held": lambda: held_results(engine),
         "metrics": statistics,

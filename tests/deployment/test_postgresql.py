@@ -21,6 +21,7 @@ from service.store.records import Submission
 from service.store.retention import DAY_S, Limits, forget_rest, forget_results
 from service.store.reviews import Reviews
 from service.store.schema_version import downgrade, revision
+from service.store.work_list import find_page
 from service.store.workers import LiveWorker, announce, live_workers, retire
 from tests.deployment.programs import PostgreSQL
 from tests.deployment.stack import postgres
@@ -148,11 +149,11 @@ def test_all_at_a_glance(database: Engine) -> None:
     statistics = analyses.statistics()
     assert statistics.by_status["queued"] >= 1
     assert statistics.failures["slide-damaged"] == 1
-    found, _ = analyses.list("lab", accession_number="S26-1")
+    found = find_page(database, "lab", accession_number="S26-1").analyses
     assert [each.id for each in found] == [analysis.id]
-    first, cursor = analyses.list("lab", limit=1)
-    second, _ = analyses.list("lab", limit=1, cursor=cursor)
-    assert first[0].id != second[0].id
+    first = find_page(database, "lab", limit=1)
+    second = find_page(database, "lab", limit=1, cursor=first.cursor)
+    assert first.analyses[0].id != second.analyses[0].id
     announce(database, LiveWorker("host:1", {"m": "0" * 64}, "cpu"))
     assert [worker.id for worker in live_workers(database)] == ["host:1"]
     retire(database, "host:1")

@@ -19,6 +19,7 @@ from service.order import Order, ReceivedOrder
 from service.store.analyses import Analyses
 from service.store.database import messages, open_database, orders, reading
 from service.store.records import Analysis, Submission
+from service.store.work_list import find_page
 from tests.export.hospital import NASTY, PRELIMINARY, report_of
 from tests.lis import PID, checked, code_of, message, order
 
@@ -123,7 +124,7 @@ def test_slide_first_then_its_order(engine: Engine) -> None:
     send(engine, PID, *order())
     analyses = Analyses(engine)
     assert analyses.get(first.id, "default").request["order"]["placer_order_number"] == "ORD-1"
-    assert analyses.list("default", accession_number="B26-17")[0][0].id == first.id
+    assert find_page(analyses.engine, "default", accession_number="B26-17").analyses[0].id == first.id
     assert analyses.get(other.id, "default").request["order"] is None
 
 

@@ -21,6 +21,7 @@ from service.store.analyses import MAX_ATTEMPTS, Analyses, Claim
 from service.store.database import callbacks, reading, tasks, writing
 from service.store.records import Analysis, Submission
 from service.store.retention import Limits, forget_results
+from service.store.work_list import find_page
 from tests.databases import job_store
 
 SUBMISSION = Submission("lab", "slide", "slide.svs", {"parts": None}, "model", "0" * 64)
@@ -199,22 +200,23 @@ def test_somebody_elses_analysis_is_not_there(analyses: Analyses) -> None:
     for call in (analyses.get, analyses.cancel, analyses.delete):
         with pytest.raises(NotFound, match=analysis.id):
             call(analysis.id, "other")
-    assert analyses.list("other")[0] == []
+    assert find_page(analyses.engine, "other").analyses == []
 
 
 def test_lists_page_from_new_to_old(analyses: Analyses) -> None:
     made = [submitted(analyses, replace(SUBMISSION, accession_number=f"A{number % 2}")) for number in range(7)]
     pages, cursor = [], None
     for _ in range(3):
-        page, cursor = analyses.list("lab", limit=3, cursor=cursor)
-        pages.append([analysis.id for analysis in page])
+        page = find_page(analyses.engine, "lab", limit=3, cursor=cursor)
+        cursor = page.cursor
+        pages.append([analysis.id for analysis in page.analyses])
     assert cursor is None
     assert list(itertools.chain(*pages)) == [analysis.id for analysis in reversed(made)]
-    assert len(analyses.list("lab", accession_number="A1")[0]) == 3
-    assert analyses.list("lab", status="running")[0] == []
+    assert len(find_page(analyses.engine, "lab", accession_number="A1").analyses) == 3
+    assert find_page(analyses.engine, "lab", status="running").analyses == []
     for cursor in ("x", "eA==", "é"):
         with pytest.raises(RequestInvalid):
-            analyses.list("lab", cursor=cursor)
+            find_page(analyses.engine, "lab", cursor=cursor)
 
 
 def test_only_what_has_ended_is_forgotten(analyses: Analyses) -> None:
@@ -225,7 +227,7 @@ def test_only_what_has_ended_is_forgotten(analyses: Analyses) -> None:
     analyses.delete(running.id, "lab")
     assert analyses.get(running.id, "lab").status == "running", "what runs is cancelled first"
     assert list(forget_results(analyses.engine, Limits(time.time() + 1, None, 0.0))) == [done.id]
-    assert [each.id for each in analyses.list("lab")[0]] == [running.id]
+    assert [each.id for each in find_page(analyses.engine, "lab").analyses] == [running.id]
 
 
 def test_the_end_and_its_callback_are_one_transaction(analyses: Analyses) -> None:

@@ -23,18 +23,18 @@ from service.store.work_list import Sort, as_cursor, count_of_slides, find_page
 CURSOR = as_cursor(1.7e9, "x")
 SORTS: tuple[Sort, ...] = get_args(Sort)
 ASKED: dict[str, Callable[[Analyses], object]] = {
-    "list": lambda known: known.list("lab"),
-    "list, going on": lambda known: known.list("lab", cursor=CURSOR),
-    "list by status": lambda known: known.list("lab", status="failed", cursor=CURSOR),
-    "list of held": lambda known: known.list("lab", held=True),
-    "search": lambda known: known.list("lab", accession_number="A1", cursor=CURSOR),
-    "search by patient": lambda known: known.list("lab", patient_id="P1", cursor=CURSOR),
-    "list of signed": lambda known: known.list("lab", signed=False, cursor=CURSOR),
-    "list by signed readings": lambda known: known.list("lab", signed_readings=1, cursor=CURSOR),
-    "list of a slide": lambda known: known.list("lab", slide_id="s", cursor=CURSOR),
-    "search by prefix": lambda known: known.list("lab", search="H26-1"),
+    "list": lambda known: find_page(known.engine, "lab"),
+    "list, going on": lambda known: find_page(known.engine, "lab", cursor=CURSOR),
+    "list by status": lambda known: find_page(known.engine, "lab", status="failed", cursor=CURSOR),
+    "list of held": lambda known: find_page(known.engine, "lab", held=True),
+    "search": lambda known: find_page(known.engine, "lab", accession_number="A1", cursor=CURSOR),
+    "search by patient": lambda known: find_page(known.engine, "lab", patient_id="P1", cursor=CURSOR),
+    "list of signed": lambda known: find_page(known.engine, "lab", signed=False, cursor=CURSOR),
+    "list by signed readings": lambda known: find_page(known.engine, "lab", signed_readings=1, cursor=CURSOR),
+    "list of a slide": lambda known: find_page(known.engine, "lab", slide_id="s", cursor=CURSOR),
+    "search by prefix": lambda known: find_page(known.engine, "lab", search="H26-1"),
     **{
-        f"by {sort}": partial(lambda by, known: find_page(known.engine, "lab", {}, sort=by), sort)
+        f"by {sort}": partial(lambda by, known: find_page(known.engine, "lab", sort=by), sort)
         for sort in get_args(Sort)
     },
     "counts of slides": lambda known: count_of_slides(known.engine, "lab", ["s", "t"]),

@@ -13,6 +13,7 @@ from service.review import Change, Entry, Reviewer
 from service.store.database import analyses, writing
 from service.store.reviews import Reviews
 from service.store.summaries import fill, keep, shown, summarize, summary_of
+from service.store.work_list import find_page
 from tests.store.test_results import Stored
 
 ANNA = Reviewer("Meyer, Anna")
@@ -52,7 +53,7 @@ def test_it_follows_the_review(stored: Stored) -> None:
     assert (second["total"], second["undecided"], second["reviewer"]) == (2, 2, "Meyer, Anna")
     analysis = stored.analyses.get(analysis_id, "lab")
     Reviews(stored.engine).sign(analysis, report, result.glass(), 1, Reviewer("Weiß, Käthe"))
-    assert stored.analyses.list("lab", signed=True)[0][0].id == analysis_id
+    assert find_page(stored.analyses.engine, "lab", signed=True).analyses[0].id == analysis_id
     fill(stored.engine, stored.storage)
     signed = said(stored, analysis_id)
     assert signed
@@ -67,9 +68,9 @@ def test_a_result_of_an_earlier_releases_worker_is_one_that_nobody_signed(stored
     result = stored.succeeded()
     with writing(stored.engine) as connection:
         connection.execute(update(analyses).values(signed=None))  # which it does not say
-    assert stored.analyses.list("lab", signed=False)[0] == []
+    assert find_page(stored.analyses.engine, "lab", signed=False).analyses == []
     fill(stored.engine, stored.storage)
-    assert [each.id for each in stored.analyses.list("lab", signed=False)[0]] == [result.analysis_id]
+    assert [each.id for each in find_page(stored.analyses.engine, "lab", signed=False).analyses] == [result.analysis_id]
 
 
 def test_a_void_signature_is_none(stored: Stored) -> None:

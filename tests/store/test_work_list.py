@@ -50,7 +50,7 @@ def submit(engine: Engine, name: str, accession: str | None = None, **values: An
 
 def names(engine: Engine, sort: Sort = "-created", **asked: Any) -> list[str]:
     filters: Filters = {**asked}  # type: ignore[typeddict-item]
-    return [each.slide_name for each in find_page(engine, "lab", filters, sort=sort).analyses]
+    return [each.slide_name for each in find_page(engine, "lab", **filters, sort=sort).analyses]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_of_two_orders_one_is_the_other_one_reversed(engine: Engine) -> None:
 def test_pages_hold_each_once(engine: Engine, sort: Sort) -> None:
     seen, cursor = [], None
     for _ in range(4):
-        page = find_page(engine, "lab", {}, sort=sort, limit=2, cursor=cursor)
+        page = find_page(engine, "lab", sort=sort, limit=2, cursor=cursor)
         seen += [each.slide_name for each in page.analyses]
         cursor = page.cursor
         if cursor is None:
@@ -98,25 +98,25 @@ def test_pages_hold_each_once(engine: Engine, sort: Sort) -> None:
 
 
 def test_a_cursor_of_another_order_is_refused(engine: Engine) -> None:
-    cursor = find_page(engine, "lab", {}, sort="name", limit=1).cursor
+    cursor = find_page(engine, "lab", sort="name", limit=1).cursor
     with pytest.raises(RequestInvalid):
-        find_page(engine, "lab", {}, sort="mai", cursor=cursor)
+        find_page(engine, "lab", sort="mai", cursor=cursor)
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
 def test_a_cursor_that_no_database_compares_with_is_refused(engine: Engine, value: int) -> None:
     with pytest.raises(RequestInvalid):
-        find_page(engine, "lab", {}, sort="mai", cursor=as_cursor(value, "x"))
+        find_page(engine, "lab", sort="mai", cursor=as_cursor(value, "x"))
     with pytest.raises(RequestInvalid):
-        find_page(engine, "lab", {}, cursor=as_cursor(math.inf, "x"))
+        find_page(engine, "lab", cursor=as_cursor(math.inf, "x"))
 
 
 def test_it_says_where_more_fit_than_are_looked_at(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_list, "LOOKED_AT", 3)
-    assert find_page(engine, "lab", {}, sort="name").limited
-    assert not find_page(engine, "lab", {}).limited
-    assert not find_page(engine, "lab", {"search": "weis"}).limited
-    assert not find_page(engine, "lab", {"signed": False}, sort="name").limited
+    assert find_page(engine, "lab", sort="name").limited
+    assert not find_page(engine, "lab").limited
+    assert not find_page(engine, "lab", search="weis").limited
+    assert not find_page(engine, "lab", signed=False, sort="name").limited
 
 
 def test_it_counts_the_analyses_of_a_slide(engine: Engine) -> None:
@@ -132,10 +132,10 @@ def test_blinded_readers_see_no_order_by_what_another_has_counted(engine: Engine
         (False, ["Weiß, Käthe.svs", "by 2", "by 1"]),
         (True, ["by 1", "Weiß, Käthe.svs", "by 2"]),
     ):
-        page = find_page(engine, "lab", {}, sort="-mai", limit=7, blinded=blinded)
+        page = find_page(engine, "lab", sort="-mai", limit=7, blinded=blinded)
         assert [each.slide_name for each in page.analyses if each.slide_name in expected] == expected
-    first = find_page(engine, "lab", {}, sort="-mai", limit=1, blinded=True)
-    after = find_page(engine, "lab", {}, sort="-mai", limit=1, blinded=True, cursor=first.cursor)
+    first = find_page(engine, "lab", sort="-mai", limit=1, blinded=True)
+    after = find_page(engine, "lab", sort="-mai", limit=1, blinded=True, cursor=first.cursor)
     assert after.analyses[0].slide_name == "Weiß, Käthe.svs"
 
 

@@ -21,6 +21,7 @@ from service.store.settings import load_settings
 from service.store.slides import SlideRow, list_slides, remember_slide
 from service.store.storage import Storage
 from service.store.summaries import Summary
+from service.store.work_list import find_page
 from service.worker.broker import Broker
 from tests.api.small_app import app_of, client_of
 from tests.databases import job_store
@@ -140,7 +141,7 @@ def test_slides_that_wait_are_analysed_by_one_form_or_deleted(state: State, page
     page.get_by_role("button", name="Analyse all 2").click()
     page.get_by_text("2 analyses queued.").wait_for()
     assert list_slides(state.engine, "default", analysed=False) == ([], None)
-    queued, _ = state.analyses.list("default", limit=2)
+    queued = find_page(state.engine, "default", limit=2).analyses
     assert {each.accession_number for each in queued} == {"B26-7", "B26-8"}
     assert {each.request["mpp"] for each in queued} == {0.25}
 
