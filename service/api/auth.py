@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response, Security
@@ -16,8 +16,6 @@ from service.errors import MitosisError, SettingsInvalid
 from service.hosts import is_loopback
 from service.refusals import KeyRequired, ScopeMissing
 from service.store import keys, sessions
-
-Scope = Literal["read", "submit", "review", "admin"]
 
 T = TypeVar("T")
 
@@ -48,7 +46,7 @@ bearer = HTTPBearer(
 )
 
 
-def caller(scope: Scope) -> Callable[..., Awaitable[Caller]]:
+def caller(scope: keys.Scope) -> Callable[..., Awaitable[Caller]]:
     """Make a dependency: the caller, who has a scope. It raises KeyRequired, ScopeMissing."""
 
     async def check(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> Caller:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -117,10 +117,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 
 log = structlog.get_logger(__name__)
 
-E = TypeVar("E", bound=MitosisError)
 
-
-def extended(error: E, **members: Any) -> E:
+def extended(error: MitosisError, **members: Any) -> MitosisError:
     """Give an error extension members for its problem details: `raise extended(NotASlide("..."), slide_id=...)`."""
     vars(error).update(members)
     return error
@@ -230,7 +228,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return response_to(error, request.scope)
 
 
-def request_invalid(found: Sequence[Mapping[str, Any]]) -> RequestInvalid:
+def request_invalid(found: Sequence[Mapping[str, Any]]) -> MitosisError:
     """Make pydantic's errors one RequestInvalid; none of the values that were sent is repeated."""
     told: list[dict[str, Any]] = [
         {"loc": [_short(part) for part in each["loc"]], "msg": _short(each["msg"])} for each in found[:MAX_ERRORS]

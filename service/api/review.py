@@ -196,8 +196,7 @@ def sign(
     revision = _revision(if_match)
     analysis, result = state.result(analysis_id, caller.tenant)
     by = Person(asked.reviewer, asked.organization, caller.key_id)
-    told = (analysis, result.report(), result.glass(), revision, by, asked.patient_id)
-    entries = _reviews(state).sign(*told)
+    entries = _reviews(state).sign(analysis, result.report(), result.glass(), revision, by, asked.patient_id)
     return _changed(state, result, entries, response, by)
 
 

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import JSON, Column, Engine, Float, Row, String, Table, insert, select, update
 
@@ -18,7 +18,8 @@ from service.refusals import KeyRequired, NotFound
 from service.store.database import change, fetch, hold_lock, metadata, writing
 
 PREFIX: Final = "mk_"  # by which scanners of repositories and logs know a key
-SCOPES: Final = ("read", "submit", "review", "admin")  # "admin" may do all
+Scope = Literal["read", "submit", "review", "admin"]  # "admin" may do all
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 keys = Table(
