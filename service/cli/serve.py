@@ -32,9 +32,6 @@ def serve_command(
 
 def api_command(host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir = None, model: Model = None) -> None:
     """Serve the gateway alone; broker and workers run elsewhere."""
-    from service.api.app import create_app
-    from service.api.auth import refuse_open_listener
-    from service.api.server import serve
     from service.store.database import open_database
     from service.store.logs import set_up_logs
 
@@ -43,7 +40,13 @@ def api_command(host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir =
         raise ParameterInvalid("the gateway alone needs MITOSIS_BROKER_URL; `mitosis serve` brings a broker")
     set_up_logs("gateway")
     keep_private()
-    refuse_open_listener(host, open_database(settings.database), settings.oidc_issuer)
+    engine = open_database(settings.database)
+    # a second of imports, which a start that cannot be does without
+    from service.api.app import create_app
+    from service.api.auth import refuse_open_listener
+    from service.api.server import serve
+
+    refuse_open_listener(host, engine, settings.oidc_issuer)
     serve(create_app(settings), host, port)
 
 

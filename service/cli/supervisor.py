@@ -41,12 +41,13 @@ def serve_all(settings: Settings, host: str, port: int, workers: int) -> None:
     load_model(settings.model)  # as the workers will
     with ExitStack() as stack:
         stack.enter_context(_alone(settings))
+        engine = open_database(settings.database)
         # a second of imports, which a start that cannot be does without
         from service.api.app import create_app
         from service.api.auth import refuse_open_listener
         from service.api.server import serve
 
-        refuse_open_listener(host, open_database(settings.database), settings.oidc_issuer)
+        refuse_open_listener(host, engine, settings.oidc_issuer)
         if not settings.broker_url:
             valkey = EmbeddedValkey(settings.broker_socket, settings.data_dir / "broker")
             valkey.start()
