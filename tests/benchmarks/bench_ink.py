@@ -18,11 +18,13 @@ from service.inference import Detector
 from service.plan import Plan
 from service.report import Report
 from service.slide import Rgb, open_slide
-from service.training.scoring import RADIUS_UM, match
-from tests.benchmarks.bench_analysis import table
-from tests.benchmarks.benchmark_slides import shared_folder
+from service.training.scoring import RADIUS_UM, Points
+from tests.benchmarks.bench_analysis import alike, places
+from tests.benchmarks.benchmark_slides import MITOS14, MPP, require_fields
+from tests.benchmarks.printed import table
 
-MPP, EVERY = 0.2274, 36  # of mitos14's fields
+EVERY = 36  # of mitos14's fields, one is taken
+SAME_PX = RADIUS_UM / MPP
 LIGHT = 245
 PENS = {
     "pale blue": (150, 200, 240),
@@ -48,12 +50,12 @@ def analyse(detector: Detector, pixels: Rgb) -> tuple[Plan, Report]:
             return plan, analyze(slide, detector, plan=plan)
 
 
-def places_um(report: Report, bottom_px: float) -> list[tuple[float, float]]:
-    """What is detected above a line."""
-    return [(each.x_um, each.y_um) for each in report.detections if each.y < bottom_px]
+def above(report: Report, bottom_px: float) -> Points:
+    """Places of what is detected above a line, level-0 px."""
+    return places(each for each in report.detections if each.y < bottom_px)
 
 
-def rows(detector: Detector, fields: list[Rgb]) -> Iterator[list[str]]:
+def rows(detector: Detector, fields: list[Rgb]) -> Iterator[dict[str, object]]:
     clean = [analyse(detector, field) for field in fields]
     for name, colour in PENS.items():
         shares, before, found = [], 0, 0
@@ -65,19 +67,22 @@ def rows(detector: Detector, fields: list[Rgb]) -> Iterator[list[str]]:
             below = slice(round(top / plan.tissue.scale[1]), None)
             tissue = plan.quality.examinable.mask[below]
             shares.append(1 - inked.quality.examinable.mask[below][tissue].mean())
-            beside = top - 2 * RADIUS_UM / MPP
-            known, seen = places_um(report, beside), places_um(second, top)
+            known = above(report, top - 2 * SAME_PX)
             before += len(known)
-            seen_um, known_um = (np.array(each).reshape(-1, 2) for each in (seen, known))
-            found += int(match(seen_um, known_um, RADIUS_UM)[0].sum())
-        yield [name, f"{np.mean(shares):.0%}", f"{min(shares):.0%} to {max(shares):.0%}", f"{found} of {before}"]
+            found += alike(above(second, top), known, SAME_PX)
+        yield {
+            "pen": name,
+            "left out": f"{np.mean(shares):.0%}",
+            "field by field": f"{min(shares):.0%} to {max(shares):.0%}",
+            "mitoses beside it still found": f"{found} of {before}",
+        }
 
 
 def main() -> None:
-    paths = sorted((shared_folder() / "data/mitos14/images").iterdir())[::EVERY]
+    require_fields()
+    paths = sorted((MITOS14 / "images").iterdir())[::EVERY]
     fields = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    header = ["pen", "left out", "field by field", "mitoses beside it still found"]
-    table(f"Pens over {len(fields)} fields", header, list(rows(Detector.load(), fields)))
+    table(f"Pens over {len(fields)} fields", list(rows(Detector.load(), fields)))
 
 
 if __name__ == "__main__":
