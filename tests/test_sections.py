@@ -157,7 +157,7 @@ def scenes(tissue: Rgb) -> Iterator[tuple[str, Rgb]]:
 def test_what_lies_beside_a_section_changes_nothing_on_it(
     tissue: Rgb, alone: Report, detector: Detector, tmp_path: Path, name: str
 ) -> None:
-    other = dict(scenes(tissue))[name]
+    other = next(pixels for scene, pixels in scenes(tissue) if scene == name)
     report = analysed(beside(tissue, other), detector, tmp_path / "slide.tif")
     before, after = (places_on(each, tissue.shape[1]) for each in (alone, report))
     assert len(before) >= 10
