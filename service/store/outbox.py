@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Update, and_, delete, func, insert, or_, select, update
 
 from service.refusals import DatabaseUnavailable, NotFound
@@ -34,6 +35,8 @@ EVERY = "every"  # the channel of an announcement
 TRY_S = 120.0  # longer than any try lasts: a withdrawal must not overtake what is under way
 PATIENCE = 7  # tries without an answer; then others ask first: it may be this message that nobody can answer
 UNDELIVERED = ("waiting", "parked", "refused")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,9 @@ def share_out(engine: Engine, channels: Sequence[str], tenant: str) -> None:
         return
     with writing(engine) as connection:
         for row in connection.execute(new.with_for_update()).all():
+            if channels and row.tenant != tenant:
+                facts = {"analysis_id": row.analysis_id, "tenant": row.tenant, "lis_tenant": tenant}
+                log.info("result is not sent: it is not of the tenant whose results go out", **facts)
             for channel in channels if row.tenant == tenant else ():
                 values = {**row._mapping, "channel": channel}
                 connection.execute(insert(outbox).values({name: values[name] for name in values if name != "id"}))

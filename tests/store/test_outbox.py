@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
 from service.interop import channels, mllp
 from service.order import Order
@@ -65,6 +66,16 @@ def test_a_gateway_that_dies_before_it_has_written_down_the_answer_sends_the_sam
     assert service.deliver("hl7") == 0  # its lease
     assert service.deliver("hl7", after_s=lease_s) == 1
     assert str(lis.got[0]) == str(lis.got[1])
+
+
+def test_a_result_of_a_tenant_whose_results_go_nowhere_says_so(service: Service) -> None:
+    analysis_id = service.succeeded()
+    with capture_logs() as said:
+        outbox.share_out(service.engine, ["hl7"], "elsewhere")
+    assert [(each["analysis_id"], each["tenant"], each["lis_tenant"]) for each in said] == [
+        (analysis_id, "default", "elsewhere")
+    ]
+    assert service.rows() == []
 
 
 def test_a_lease_is_renewed_for_as_long_as_a_try_lasts(
