@@ -87,8 +87,7 @@ def _of_element(element: Mapping[str, Any]) -> Mark:
     if "center" in element:
         x, y, *_ = element["center"]
         return _mark(kind, x, y, element["type"] != "point")
-    centroid = shapely.MultiPoint([each[:2] for each in element["points"]]).convex_hull.centroid
-    return _mark(kind, centroid.x, centroid.y, True)
+    return _mark(kind, *_centre([each[:2] for each in element["points"]]), True)
 
 
 def _asap(content: bytes) -> Iterator[Mark]:
@@ -96,11 +95,13 @@ def _asap(content: bytes) -> Iterator[Mark]:
         group, is_area = annotation.get("PartOfGroup", "None"), annotation.get("Type") not in ("Dot", "PointSet")
         kind = "" if group == "None" else group
         corners = [(float(each.attrib["X"]), float(each.attrib["Y"])) for each in annotation.iter("Coordinate")]
-        if is_area:
-            centroid = shapely.MultiPoint(corners).convex_hull.centroid
-            corners = [(centroid.x, centroid.y)]
-        for x, y in corners:
+        for x, y in [_centre(corners)] if is_area else corners:
             yield _mark(kind, x, y, is_area)
+
+
+def _centre(corners: list[tuple[float, float]]) -> tuple[float, float]:
+    centroid = shapely.MultiPoint(corners).convex_hull.centroid
+    return centroid.x, centroid.y
 
 
 def _mark(kind: str, x: float, y: float, is_area: bool) -> Mark:

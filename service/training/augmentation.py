@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from service.box import Box
 from service.model_card import Normalisation
 from service.slide import Rgb
 from service.stain import LIGHT, StainMatrix, density_transform
@@ -123,7 +124,7 @@ def cut(pixels: Rgb, placement: Placement) -> Planes:
     if turns is None:
         return _turned(pixels, placement)
     left, top = (round(centre - (size - 1) / 2) for centre in placement.centre)
-    turned = np.rot90(_window(pixels, left, top, size), turns)
+    turned = np.rot90(_window(pixels, Box(left, top, size, size)), turns)
     patch = np.empty((3, size, size), np.uint8)
     for channel in range(3):  # one at a time: numpy copies runs of three bytes slowly
         patch[channel] = turned[:, ::-1, channel] if orientation.mirrored else turned[..., channel]
@@ -135,7 +136,7 @@ def _turned(pixels: Rgb, placement: Placement) -> Planes:
     size, half = placement.size_px, math.ceil(placement.orientation.reach(placement.size_px)) + 1
     left, top = (math.floor(centre) - half for centre in placement.centre)
     side = 2 * half + 2
-    window = torch.from_numpy(_window(pixels, left, top, side).astype(np.float32))[None].permute(0, 3, 1, 2)
+    window = torch.from_numpy(_window(pixels, Box(left, top, side, side)).astype(np.float32))[None].permute(0, 3, 1, 2)
     steps = (torch.arange(size) - (size - 1) / 2) * (2 / side)  # grid_sample's frame: -1 to 1 over the window
     middle = (np.array(placement.centre) + 0.5 - (left, top)) * (2 / side) - 1
     grid = torch.empty(1, size, size, 2)
@@ -145,15 +146,13 @@ def _turned(pixels: Rgb, placement: Placement) -> Planes:
     return patch
 
 
-def _window(pixels: Rgb, left: int, top: int, side: int) -> Rgb:
-    """Cut an upright square of a field, white beyond it."""
-    height, width = pixels.shape[:2]
-    if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
-        return pixels[top : top + side, left : left + side]
-    window = np.full((side, side, 3), GLASS, np.uint8)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
-    if x1 > x0 and y1 > y0:
-        window[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
+def _window(pixels: Rgb, box: Box) -> Rgb:
+    """Cut an upright part of a field, white beyond it."""
+    part = box.overlap(Box(0, 0, *pixels.shape[1::-1]))
+    if part == box:
+        return pixels[box.slices]
+    window = np.full((box.height, box.width, 3), GLASS, np.uint8)
+    window[box.slices_of(part)] = pixels[part.slices]
     return window
 
 

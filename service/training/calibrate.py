@@ -4,13 +4,11 @@ A field's level is its own, as where it is analysed alone. Of one too small to t
 slide together, as where the slide is analysed: images of quiet tissue are mostly small. No label has a say in it.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from service.calibration import score_level, score_shift, section_cells, shifted
 from service.errors import DataInvalid
@@ -20,6 +18,7 @@ from service.quality import assess_quality
 from service.sections import Sections
 from service.training.evaluate import ExaminedField, open_field
 from service.training.fields import Field
+from service.training.scoring import grouped
 
 QUANTILE = 0.98  # of a level: high enough to be of nuclei, low enough to be of few mitoses
 SEEN = (0.05, 0.5, 0.95)  # quantiles of all levels: the lowest that counts, the usual one, the highest
@@ -50,9 +49,7 @@ def _levels(maps: Sequence[ProbabilityMap], sections: Sequence[Sections], slides
     """Find the level of each field's sections, or where one is too small, of its slide."""
     stride_px = maps[0].lattice.stride_px
     cells = [section_cells(*each) for each in zip(maps, sections, strict=True)]
-    together: dict[Slide, list[npt.NDArray[np.float32]]] = defaultdict(list)
-    for slide, own in zip(slides, cells, strict=True):
-        together[slide] += own
+    together = grouped((slide, part) for slide, own in zip(slides, cells, strict=True) for part in own)
     of_slide = {slide: score_level(np.concatenate(own), stride_px, QUANTILE) for slide, own in together.items()}
     found: list[Levels] = []
     for slide, own in zip(slides, cells, strict=True):
@@ -62,9 +59,8 @@ def _levels(maps: Sequence[ProbabilityMap], sections: Sequence[Sections], slides
 
 
 def _settled(fields: Sequence[Field], levels: Sequence[Levels], weight: float) -> ScoreCalibration:
-    by_laboratory: dict[str, list[float]] = defaultdict(list)
-    for field, own in zip(fields, levels, strict=True):
-        by_laboratory[field.laboratory] += [level for level in own if level is not None]
+    pairs = ((field.laboratory, level) for field, own in zip(fields, levels, strict=True) for level in own)
+    by_laboratory = grouped((laboratory, level) for laboratory, level in pairs if level is not None)
     known = [level for own in by_laboratory.values() for level in own]
     if not known:
         raise DataInvalid("no slide has enough tissue for a level of its scores; leave cross_validation.calibrate at 0")

@@ -8,7 +8,6 @@ estimated for each case from the crops' rims: the mitoses in the middle, all ali
 of each crop: the highest cell round the mitosis, and the highest elsewhere in the crop, where no mitosis is.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from service.second_look import mean_logit, reach_px
 from service.slide import Box, Rgb, open_slide
 from service.stain import StainEstimate, density_transform, estimate_windows
 from service.training.fields import Points, image_size, plain_images
+from service.training.scoring import grouped
 
 AT_PX = 28  # model px: a cell this near to a mitosis answers to it
 BESIDE_PX = 44  # and one farther than this from all of them does not
@@ -108,11 +108,8 @@ def _others(table: Path, line: int, text: str, side: int) -> Points:
 
 def score_crops(crops: Sequence[Crop], detector: Detector) -> list[CropScore]:
     """Score crops with a detector, in their order. Raises DataInvalid."""
-    by_case: dict[str, list[int]] = defaultdict(list)
-    for index, crop in enumerate(crops):
-        by_case[crop.case].append(index)
     scores: dict[int, CropScore] = {}
-    for indices in by_case.values():
+    for indices in grouped((crop.case, index) for index, crop in enumerate(crops)).values():
         pixels = [_pixels(crops[index].path) for index in indices]
         transform = _transform(pixels, detector)
         for start in range(0, len(indices), BATCH):
@@ -138,8 +135,10 @@ def _mirrored(pixels: Rgb, by: int) -> Rgb:
 def _transform(pixels: Sequence[Rgb], detector: Detector) -> npt.NDArray[np.float32]:
     """Match the stains of a case, by its crops' rims, to the model's reference."""
     reference = detector.card.stain_matrix()
-    rims = [each[_distance(len(each), [(len(each) - 1) / 2] * 2) > RIM_PX] for each in pixels]
-    typical = StainEstimate.of(estimate_windows(rims).stains).typical
+    middle = (len(pixels[0]) - 1) / 2
+    y, x = np.mgrid[: len(pixels[0]), : len(pixels[0])]
+    rim = np.hypot(x - middle, y - middle) > RIM_PX  # crops are of one size
+    typical = StainEstimate.of(estimate_windows([each[rim] for each in pixels]).stains).typical
     return IDENTITY if reference is None or typical is None else density_transform(typical, reference)
 
 
@@ -173,8 +172,3 @@ def _looked_at(
     (x, y), reach = place, reach_px(detector)
     around = _mirrored(pixels, reach)[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
     return float(expit(mean_logit(around, detector, transform)))
-
-
-def _distance(side: int, centre: Sequence[float]) -> npt.NDArray[np.float64]:
-    y, x = np.mgrid[:side, :side]
-    return np.asarray(np.hypot(x - centre[0], y - centre[1]))

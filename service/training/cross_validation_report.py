@@ -5,7 +5,6 @@ Shipped: one for all, chosen on all folds; figures at it are slightly optimistic
 """
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -30,13 +30,13 @@ from service.training.scoring import (
     RADIUS_UM,
     RESAMPLES,
     Localisation,
-    groups,
+    grouped,
     known,
     measured,
     measures,
     pooled,
 )
-from service.training.threshold_rules import IN_WORDS, RuleOutcome, folds_of
+from service.training.threshold_rules import IN_WORDS, RuleOutcome
 
 REPORT, CASES, PICTURES = "cross_validation.json", "cases.csv", "held-out"
 CASE_HEADERS = (
@@ -79,12 +79,14 @@ class Study:
     @property
     def best_rule(self) -> Rule:
         """The rule with the greatest nested F1; of equals, the first."""
-        return max((outcome for outcome in self.outcomes.values() if outcome), key=_nested_f1).rule
+        known = [outcome for outcome in self.outcomes.values() if outcome]
+        return max(known, key=lambda outcome: np.nan_to_num(pooled(outcome.nested).f1, nan=-1.0)).rule
 
     @property
     def folds(self) -> list[list[str]]:
         """The cases of each fold."""
-        return [[case.case for case in self.cases if case.fold == fold] for fold in folds_of(self.cases)]
+        of_folds = grouped((case.fold, case.case) for case in self.cases)
+        return [of_folds[fold] for fold in sorted(of_folds)]
 
     @property
     def halo_px(self) -> int:
@@ -94,8 +96,8 @@ class Study:
     @property
     def drawn_together(self) -> list[list[str]]:
         """The cases that may be one patient, which intervals draw as one."""
-        alike = groups(len(self.cases), patients_of(self.cases))
-        return [[self.cases[index].case for index in own] for own in alike if len(own) > 1]
+        alike = grouped(zip(patients_of(self.cases), self.cases, strict=True)).values()
+        return [[case.case for case in own] for own in alike if len(own) > 1]
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -129,11 +131,6 @@ def _figures(
         "between_cases": {"f1": spread(counts)},
         "image_level": image_level(cases, thresholds),
     }
-
-
-def _nested_f1(outcome: RuleOutcome) -> float:
-    f1 = pooled(outcome.nested).f1
-    return -1.0 if math.isnan(f1) else f1
 
 
 def write_study(study: Study, folds: Sequence[Fold], out: Path) -> list[Path]:
@@ -245,11 +242,7 @@ def case_row(study: Study, index: int) -> dict[str, Any]:
     """Give one case in numbers: at the nested threshold, at the shipped one, and at its own best."""
     case, outcome = study.cases[index], study.shipped
     return {
-        "case": case.case,
-        "source": case.source,
-        "fold": case.fold,
-        "fields": case.fields,
-        "mitoses": case.mitoses,
+        **{name: getattr(case, name) for name in ("case", "source", "fold", "fields", "mitoses")},
         "area_mm2": round(case.area_mm2, 4),
         "threshold": outcome.by_fold[case.fold],
         **measures(outcome.nested[index]),

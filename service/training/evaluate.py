@@ -10,7 +10,6 @@ Distances are in um, by the field's um per px.
 
 import math
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +29,15 @@ from service.tiling import PATCH_PX
 from service.training.fields import Field
 from service.training.scoring import (
     RADIUS_UM,
+    ImageLevel,
     Localisation,
     Mask,
     Points,
     Scores,
     Sweep,
-    auc,
-    called,
+    grouped,
     localise,
     match,
-    operating_point,
     pooled,
     sweep,
 )
@@ -177,14 +175,11 @@ def examine_reports(fields: Sequence[Field], folder: Path) -> tuple[list[Examine
 
     Raises FileMissing for a field without a report, DataInvalid for reports that cannot be those of the fields.
     """
-    by_stem: dict[str, list[tuple[Path, Report]]] = defaultdict(list)
-    for path in sorted(folder.rglob("*.json")):
-        report = Report.load(path)
-        by_stem[Path(report.slide.name).stem].append((path, report))
-    chosen = [_report_of(field, by_stem[field.path.stem], folder) for field in fields]
-    return [_with_report(field, *report) for field, report in zip(fields, chosen, strict=True)], [
-        report for _, report in chosen
-    ]
+    every = [(path, Report.load(path)) for path in sorted(folder.rglob("*.json"))]
+    by_stem = grouped((Path(each[1].slide.name).stem, each) for each in every)
+    chosen = [_report_of(field, by_stem.get(field.path.stem, []), folder) for field in fields]
+    examined = [_with_report(field, *report) for field, report in zip(fields, chosen, strict=True)]
+    return examined, [report for _, report in chosen]
 
 
 def _report_of(field: Field, candidates: list[tuple[Path, Report]], folder: Path) -> tuple[Path, Report]:
@@ -208,50 +203,6 @@ def _with_report(field: Field, path: Path, report: Report) -> ExaminedField:
         raise DataInvalid(f"{path}: only a region of {field.path.name} was analysed, so the rest cannot be scored")
     figures = (MitoticFigure(each.x, each.y, each.score or 0.0, each.area_um2 or 0.0) for each in report.detections)
     return ExaminedField(field, tuple(figures), report.model.threshold, scale_to(report.model.mpp, field.mpp))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageLevel:
-    """Patches with and without a mitosis: scores (k,) of all fields' patches, labels (k,), and the threshold."""
-
-    scores: Scores
-    labels: Mask
-    threshold: float
-
-    @property
-    def counts(self) -> Localisation:
-        """The patches at the threshold: hits, false calls and misses."""
-        return called(self.scores >= self.threshold, self.labels)
-
-    @property
-    def right(self) -> int:
-        """The number of patches that are called rightly."""
-        return int(((self.scores >= self.threshold) == self.labels).sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the patches that are called rightly."""
-        return self.right / len(self.labels)
-
-    @property
-    def f1(self) -> float:
-        """F1 of finding the patches with a mitosis."""
-        return self.counts.f1
-
-    @property
-    def both_classes(self) -> bool:
-        """True where there are patches with and without a mitosis, so that a ROC curve exists."""
-        return bool(self.labels.any() and not self.labels.all())
-
-    @property
-    def auc(self) -> float | None:
-        """Area under the ROC curve; None without both classes."""
-        return auc(self.scores, self.labels) if self.both_classes else None
-
-    @property
-    def operating_point(self) -> float | None:
-        """The threshold that Youden's J would choose on these very patches."""
-        return operating_point(self.scores, self.labels) if self.both_classes else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,9 +280,7 @@ def evaluate(examined: Sequence[ExaminedField], threshold: float) -> Evaluation:
     mapped = all(each.probabilities is not None for each in examined)
     scored = {figure.score for each in examined for figure in each.figures}
     thresholds = [at for at in (THRESHOLDS if mapped else sorted({floor, *scored})) if at >= floor]
-    of_case: dict[str, list[ExaminedField]] = defaultdict(list)
-    for each in examined:
-        of_case[each.field.case].append(each)
+    of_case = grouped((each.field.case, each) for each in examined)
     cases = [_evaluate_case(case, own, threshold, thresholds) for case, own in of_case.items()]
     return Evaluation.of(threshold, cases, examined)
 

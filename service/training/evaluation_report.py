@@ -17,6 +17,7 @@ from service.training.scoring import (
     CONFIDENCE,
     RADIUS_UM,
     RESAMPLES,
+    ImageLevel,
     Localisation,
     bootstrap_interval,
     known,
@@ -27,7 +28,7 @@ from service.training.scoring import (
 )
 
 if TYPE_CHECKING:  # what needs torch or matplotlib is loaded when the command runs
-    from service.training.evaluate import CaseEvaluation, Evaluation, ExaminedField, ImageLevel
+    from service.training.evaluate import CaseEvaluation, Evaluation, ExaminedField
 
 MARKED_FIELDS = 8
 MARKS = ("frame", "x", "y", "kind", "score", "case")  # columns
@@ -105,7 +106,7 @@ def as_json(evaluation: "Evaluation", about: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _image_level(image_level: "ImageLevel") -> dict[str, Any]:
+def _image_level(image_level: ImageLevel) -> dict[str, Any]:
     return {
         "patches": len(image_level.labels),
         "positive": int(image_level.labels.sum()),

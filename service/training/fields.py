@@ -15,7 +15,7 @@ Nothing is repaired or skipped in silence: what does not fit raises DataInvalid,
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from service.slide import Box, Extent, Rgb, check_mpp, open_slide
 from service.strict import as_seen
 from service.training.annotations import SUFFIXES, read_marks
 from service.training.midog_file import is_midog, read_midog_file
+from service.training.scoring import grouped
 
 Points = npt.NDArray[np.float64]  # (n, 2): x, y
 
@@ -79,6 +80,8 @@ def read_fields(folder: str | Path, mpp: float | None = None, *, quiet: bool = F
         refuse(folder, None, "no such folder")
     name = folder.resolve().name
     fields = [replace(each, laboratory=each.laboratory or name, quiet=quiet) for each in _read_layout(folder, mpp)]
+    if not fields:
+        refuse(folder, None, "there are no fields in it")
     for field in fields:
         _check(field)
     if len({field.name for field in fields}) < len(fields):
@@ -140,7 +143,7 @@ def _read_layout(folder: Path, mpp: float | None) -> list[Field]:
         refuse(folder, None, f"several annotation files ({', '.join(path.name for path in annotations)}); leave one")
     if annotations:
         return read_midog(folder, annotations[0], mpp)
-    if next(_tupac_images(folder), None) is not None:
+    if _tupac_images(folder):
         return read_tupac16(folder, TUPAC16_MPP if mpp is None else mpp)
     if any(map(_annotations_beside, plain_images(folder).values())):
         return read_annotated(folder, mpp)
@@ -178,7 +181,7 @@ def read_plain(folder: Path, mpp: float | None) -> list[Field]:
         )
         laboratory = row.get("laboratory", "")
         fields.append(Field(name, row["case"], images[name], (own, own), *size, mitoses, laboratory, doubted))
-    return _some(fields, frames_file)
+    return fields
 
 
 def _plain_points(path: Path, names: Collection[str]) -> dict[str, list[tuple[int, float, float]]]:
@@ -207,11 +210,11 @@ def read_tupac16(folder: Path, mpp: float = TUPAC16_MPP) -> list[Field]:
             refuse(orphan, None, f"the image {orphan.parent.name}/{orphan.stem}.tif is missing")
     if not any(path.exists() for path in seen):
         refuse(folder, None, "no image has a file of labels (NN/MM.csv), not even an empty one")
-    return _some(fields, folder)
+    return fields
 
 
-def _tupac_images(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob("[0-9][0-9]/[0-9][0-9].tif"))
+def _tupac_images(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("[0-9][0-9]/[0-9][0-9].tif"))
 
 
 def _tupac_points(path: Path, size: tuple[int, int]) -> Points:
@@ -235,12 +238,8 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
     A box that is cut by the image's border counts with its centre moved onto the border.
     """
     content = read_midog_file(annotations)
-    points: dict[int | str, list[tuple[float, float]]] = defaultdict(list)
+    points = grouped((each.image_id, each.centre) for each in content.annotations if each.category_id == MITOSIS)
     sizes = {image.id: (image.width, image.height) for image in content.images}
-    for annotation in content.annotations:
-        if annotation.category_id == MITOSIS:
-            (x, y), (width, height) = annotation.centre, sizes[annotation.image_id]
-            points[annotation.image_id].append((min(max(x, 0), width - 1), min(max(y, 0), height - 1)))
     fields = []
     for image in content.images:
         name, size = image.file_name, sizes[image.id]
@@ -250,9 +249,9 @@ def read_midog(folder: Path, annotations: Path, mpp: float | None = None) -> lis
         if image_size(path) != size:
             refuse(annotations, None, f"image {image.id}: {name} is {image_size(path)} px, the entry says {size}")
         own = _required(mpp, folder) if image.mpp is None else image.mpp
-        centroids = np.array(points[image.id], np.float64).reshape(-1, 2)
+        centroids = np.array(points.get(image.id, []), np.float64).reshape(-1, 2).clip(0, np.subtract(size, 1))
         fields.append(Field(path.stem, path.stem, path, (own, own), *size, centroids))
-    return _some(fields, annotations)
+    return fields
 
 
 def _annotations_beside(path: Path) -> list[Path]:
@@ -275,7 +274,7 @@ def read_annotated(folder: Path, mpp: float | None = None) -> list[Field]:
         on_it = [(None, max(0.0, x), max(0.0, y)) if min(x, y) >= -CENTRE_PX else (None, x, y) for x, y in mitoses]
         marked = _inside(beside[0], on_it, size)
         fields.append(Field(path.stem, path.stem, path, own or (_required(None, folder),) * 2, *size, marked))
-    return _some(fields, folder)
+    return fields
 
 
 def split_cases(fields: Sequence[Field], validation: Collection[str]) -> tuple[list[Field], list[Field]]:
@@ -314,12 +313,6 @@ def load_field(field: Field, mpp: float) -> tuple[Rgb, Points, Points]:
         pixels = slide.read(Box(0, 0, width, height), scale)
     mitoses, uncertain = ((each + 0.5) / scale - 0.5 for each in (field.mitoses, field.uncertain))
     return pixels, mitoses, uncertain  # as Lattice.to_level0, turned round
-
-
-def _some(fields: list[Field], source: Path) -> list[Field]:
-    if not fields:
-        refuse(source, None, "there are no fields in it")
-    return fields
 
 
 def _required(mpp: float | None, folder: Path) -> float:

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.render import CROP_UM, INK, Colour
 from service.slide import Box, Slide, open_slide
-from service.training.evaluate import Evaluation, ExaminedField, ImageLevel, Kind, Mark
-from service.training.scoring import RADIUS_UM, Sweep, roc
+from service.training.evaluate import Evaluation, ExaminedField, Kind, Mark
+from service.training.scoring import RADIUS_UM, ImageLevel, Sweep, roc
 
 COLOURS: dict[Kind, Colour] = {
     "true positive": (0, 170, 60),
@@ -214,13 +214,12 @@ def _crops(marks: Sequence[tuple[ExaminedField, Mark]]) -> list[Image.Image]:
     crops: dict[int, Image.Image] = {}
     for path in sorted({each.field.path for each, _ in marks}):
         with open_slide(path) as slide:
-            for index, (each, mark) in enumerate(marks):
-                if each.field.path == path:
-                    crops[index] = _crop(slide, each, mark)
+            own = ((index, each) for index, each in enumerate(marks) if each[0].field.path == path)
+            crops |= {index: _crop(slide, *each) for index, each in own}
     return [crops[index] for index in range(len(marks))]
 
 
 def _crop(slide: Slide, examined: ExaminedField, mark: Mark) -> Image.Image:
     scale = tuple(CROP_UM / mpp / CELL_PX for mpp in examined.field.mpp)
-    left, top = (round(place / step - CELL_PX / 2) for place, step in zip((mark.x, mark.y), scale, strict=True))
-    return Image.fromarray(slide.read(Box(left, top, CELL_PX, CELL_PX), (scale[0], scale[1])))
+    box = Box.square(mark.x / scale[0], mark.y / scale[1], CELL_PX)
+    return Image.fromarray(slide.read(box, (scale[0], scale[1])))

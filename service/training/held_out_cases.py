@@ -18,11 +18,12 @@ from service.training.scoring import (
     RESAMPLES,
     Localisation,
     bootstrap_interval,
-    groups,
+    grouped,
     known,
     measured,
     percentile_interval,
     pooled,
+    together_or_alone,
 )
 
 ANY_THRESHOLD = 0.5  # of an evaluation that is looked at over all thresholds
@@ -81,16 +82,14 @@ def by_source(cases: Sequence[HeldOutCase], counts: Sequence[Localisation]) -> d
 
 def of_sources(cases: Sequence[HeldOutCase]) -> dict[str, list[int]]:
     """List the indices of each data folder's cases."""
-    sources = dict.fromkeys(case.source for case in cases)
-    return {source: [index for index, case in enumerate(cases) if case.source == source] for source in sources}
+    return grouped((case.source, index) for index, case in enumerate(cases))
 
 
 def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> dict[str, Any]:
     """Measure how well patches with a mitosis are found, each case at its own threshold; the AUC needs none."""
     images = [replace(case.image_level, threshold=at) for case, at in zip(cases, thresholds, strict=True)]
     counts, patches = [image.counts for image in images], all_patches(cases, ANY_THRESHOLD)
-    # right calls of all calls are a ratio like precision, which has an interval
-    right = [Localisation(image.right, len(image.labels) - image.right, 0) for image in images]
+    right = [image.right for image in images]
     return {
         "patches": len(patches.labels),
         "positive": int(patches.labels.sum()),
@@ -105,7 +104,7 @@ def image_level(cases: Sequence[HeldOutCase], thresholds: Sequence[float]) -> di
 
 def _auc_interval(cases: Sequence[HeldOutCase]) -> tuple[float, float] | None:
     """Compute percentiles as `bootstrap_interval`, over cases drawn with replacement, where both classes are drawn."""
-    units = [[cases[index] for index in own] for own in groups(len(cases), patients_of(cases))]
+    units = together_or_alone(cases, patients_of(cases))
     if len(units) < 2:
         return None
     drawn = np.random.default_rng(0).integers(len(units), size=(RESAMPLES, len(units)))

@@ -21,16 +21,15 @@ from service.files import readable, write_whole
 from service.strict import StrictModel, first_error
 from service.training.crops import CropScore
 from service.training.cross_validation_report import Study
-from service.training.evaluate import ImageLevel
 from service.training.held_out_cases import ANY_THRESHOLD, HeldOutCase
 from service.training.laboratories import LaboratoryFindings
 from service.training.recipe import Judge, Rule, TrainingSettings
-from service.training.scoring import Localisation, Sweep
+from service.training.scoring import ImageLevel, Localisation, Sweep
 from service.training.threshold_rules import try_rules
 
 HELD_OUT = "held_out.json"  # in a model's folder
+ABOUT = ("case", "source", "fold", "quiet", "fields", "mitoses", "area_mm2")  # of a case, kept as it is
 FIGURE_TOLERANCE = 1e-9
-
 
 Count = Annotated[int, Field(ge=0)]
 Counted = Annotated[list[Count], Field(min_length=3, max_length=3)]  # tp, fp, fn
@@ -104,13 +103,7 @@ def write_held_out(study: Study, folder: Path) -> Path:
 def _kept(case: HeldOutCase, others: Sequence[float]) -> KeptCase:
     curve, image = case.curve, case.image_level
     return KeptCase(
-        case=case.case,
-        source=case.source,
-        fold=case.fold,
-        quiet=case.quiet,
-        fields=case.fields,
-        mitoses=case.mitoses,
-        area_mm2=case.area_mm2,
+        **{name: getattr(case, name) for name in ABOUT},
         counts=np.stack([curve.tp, curve.fp, curve.fn], 1).tolist(),
         at={repr(at): list(astuple(case.localise(at))) for at in others},
         patch_scores=image.scores.tolist(),
@@ -146,8 +139,8 @@ def _case(kept: KeptCase, thresholds: Sequence[float]) -> HeldOutCase:
     nearest = curve.at(int(np.argmin(np.abs(curve.thresholds - ANY_THRESHOLD))))
     labels = np.array(kept.patch_labels, bool)
     image = ImageLevel(np.array(kept.patch_scores).reshape(labels.shape), labels, ANY_THRESHOLD)
-    about = (kept.case, kept.fields, kept.mitoses, kept.area_mm2)
-    return HeldOutCase(*about, nearest, curve, image, kept.fold, kept.source, quiet=kept.quiet, counted=counted)
+    about = {name: getattr(kept, name) for name in ABOUT}
+    return HeldOutCase(**about, counts=nearest, curve=curve, image_level=image, counted=counted)
 
 
 def differences(said: Any, found: Any, place: str = "") -> list[str]:

@@ -91,13 +91,9 @@ def _hotspot_box(report: Report, slide: Slide) -> Box:
     if hotspot is None:
         raise DataInvalid(f"{slide.name}: there is no hot-spot; cut the region, or the whole slide")
     half_um = (hotspot.radius_um,) * 2 if hotspot.shape == "circle" else (hotspot.width_um / 2, hotspot.height_um / 2)
-    (left, right), (top, bottom) = (
-        (max(0, math.floor(middle - half / mpp)), min(size, math.ceil(middle + half / mpp)))
-        for middle, half, mpp, size in zip(
-            (hotspot.x, hotspot.y), half_um, report.slide.mpp, (slide.width, slide.height), strict=True
-        )
-    )
-    return Box(left, top, right - left, bottom - top)
+    middle, half = np.array((hotspot.x, hotspot.y)), np.array(half_um) / report.slide.mpp
+    first, end = np.floor(middle - half).astype(int), np.ceil(middle + half).astype(int)
+    return Box.between(*first.tolist(), *end.tolist()).overlap(Box(0, 0, slide.width, slide.height))
 
 
 def _row(name: str, figure: ReviewedDetection, box: Box) -> dict[str, Any]:

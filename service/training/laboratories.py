@@ -15,7 +15,7 @@ from service.model_card import OperatingPoint
 from service.training.crops import CropScore
 from service.training.held_out_cases import HeldOutCase
 from service.training.patients import patients_of
-from service.training.scoring import Localisation, Sweep, bootstrap_interval, known, measured, pooled
+from service.training.scoring import Localisation, Sweep, bootstrap_interval, grouped, known, measured, pooled
 
 FIRE_BESIDE = 0.02  # of the crops
 CALLS_PER_MM2 = 1.0
@@ -52,16 +52,6 @@ class LaboratoryFindings:
             tuple(case for case in quiet if case.fold == fold),
         )
 
-    @property
-    def quiet_threshold(self) -> float | None:
-        """The lowest threshold with at most CALLS_PER_MM2 on the quiet tissue; None without such tissue."""
-        return quiet_threshold(self.quiet, CALLS_PER_MM2)
-
-    @property
-    def beside_threshold(self) -> float | None:
-        """The threshold at which FIRE_BESIDE of the crops fire beside the mitosis; None without crops."""
-        return float(np.quantile([crop.beside for crop in self.crops], 1 - FIRE_BESIDE)) if self.crops else None
-
     def recall(self, threshold: float | None) -> dict[str, Any]:
         """Measure the share of crops that are found, with its interval over cases."""
         cases = recalls(self.crops, threshold) if threshold is not None else []
@@ -83,25 +73,24 @@ class LaboratoryFindings:
         }
 
     def _crops_json(self, threshold: float) -> dict[str, Any]:
-        beside = [crop.beside >= threshold for crop in self.crops]
+        beside = np.array([crop.beside for crop in self.crops])
         return {
             "crops": len(self.crops),
-            "at_threshold": self.recall(threshold) | {"fire_beside": float(np.mean(beside))},
-            "where_2_percent_fire_beside": self.recall(self.beside_threshold),
-            "at_one_call_per_mm2": self.recall(self.quiet_threshold),
+            "at_threshold": self.recall(threshold) | {"fire_beside": float((beside >= threshold).mean())},
+            "where_2_percent_fire_beside": self.recall(float(np.quantile(beside, 1 - FIRE_BESIDE))),
+            "at_one_call_per_mm2": self.recall(quiet_threshold(self.quiet, CALLS_PER_MM2)),
         }
 
 
 def recalls(crops: Sequence[CropScore], threshold: float) -> list[Localisation]:
     """Count for each case the crops whose mitosis is found at a threshold, and those whose is missed."""
-    cases = dict.fromkeys(crop.case for crop in crops)
-    found = {case: [crop.at >= threshold for crop in crops if crop.case == case] for case in cases}
+    found = grouped((crop.case, crop.at >= threshold) for crop in crops)
     return [Localisation(sum(own), 0, len(own) - sum(own)) for own in found.values()]
 
 
 def calls(quiet: Sequence[HeldOutCase], threshold: float) -> dict[str, Any]:
     """Measure the calls per mm2 on quiet tissue that are none of its marked figures, by source and in all."""
-    sources = {case.source: [each for each in quiet if each.source == case.source] for case in quiet}
+    sources = grouped((case.source, case) for case in quiet)
     return {
         source: {
             "area_mm2": round(_area(cases), 4),

@@ -5,9 +5,10 @@ one only widens an interval.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from service.training.scoring import grouped
 
 if TYPE_CHECKING:  # which needs torch
     from service.training.evaluate import CaseEvaluation
@@ -28,8 +29,5 @@ def patients_of(cases: Iterable["CaseEvaluation"]) -> list[str]:
 
 def patients_apart(sides: Iterable[Iterable[str]]) -> list[list[str]]:
     """List the cases that may be one patient and lie on several sides of a split."""
-    cases: dict[str, dict[str, int]] = defaultdict(dict)  # patient: case: side
-    for side, own in enumerate(sides):
-        for case in own:
-            cases[patient_of(case)][case] = side
-    return [sorted(each) for each in cases.values() if len(set(each.values())) > 1]
+    alike = grouped((patient_of(case), (case, side)) for side, own in enumerate(sides) for case in own).values()
+    return [sorted({case for case, _ in each}) for each in alike if len({side for _, side in each}) > 1]

@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ import numpy.typing as npt
 Points: TypeAlias = npt.NDArray[np.float64]  # (n, 2): x, y
 Scores: TypeAlias = npt.NDArray[np.float64]  # (n,)
 Mask: TypeAlias = npt.NDArray[np.bool_]
+K = TypeVar("K")
+V = TypeVar("V")
 Measure: TypeAlias = Literal["precision", "recall", "f1"]
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -129,7 +131,7 @@ def bootstrap_interval(
     Fields of one case are alike, so cases are what is drawn; cases of one name in `together`, a name for each, are
     drawn as one. None with fewer than two: nothing can vary. Resamples in which the measure is undefined are left out.
     """
-    cases = [pooled(cases[index] for index in own) for own in groups(len(cases), together)]
+    cases = [pooled(own) for own in together_or_alone(cases, together)]
     if len(cases) < 2:
         return None
     counts = np.array([(case.tp, case.fp, case.fn) for case in cases])
@@ -139,12 +141,17 @@ def bootstrap_interval(
     return percentile_interval(defined) if len(defined) else None
 
 
-def groups(count: int, together: Sequence[str] | None) -> list[list[int]]:
-    """List the indices that are drawn as one: those of one name, or each by itself."""
-    found: dict[str, list[int]] = {}
-    for index, name in enumerate(map(str, range(count)) if together is None else together):
-        found.setdefault(name, []).append(index)
-    return list(found.values())
+def together_or_alone(values: Sequence[V], names: Sequence[str] | None) -> list[list[V]]:
+    """List the values that are drawn as one: those of one name, or each by itself."""
+    return [[value] for value in values] if names is None else list(grouped(zip(names, values, strict=True)).values())
+
+
+def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """List the values of each key, in the order in which they come."""
+    found: dict[K, list[V]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +253,51 @@ def operating_point(scores: Scores, labels: Mask) -> float:
     thresholds, positives, negatives = _cumulative(scores, labels)
     youden = positives * negatives[-1] - negatives * positives[-1]  # times both classes: whole numbers tie exactly
     return float(thresholds[np.argmax(youden)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageLevel:
+    """Patches with and without a mitosis: scores (k,) of all fields' patches, labels (k,), and the threshold."""
+
+    scores: Scores
+    labels: Mask
+    threshold: float
+
+    @property
+    def counts(self) -> Localisation:
+        """The patches at the threshold: hits, false calls and misses."""
+        return called(self.scores >= self.threshold, self.labels)
+
+    @property
+    def right(self) -> Localisation:
+        """The patches that are called rightly, and the others: their share is a ratio like precision."""
+        right = int(((self.scores >= self.threshold) == self.labels).sum())
+        return Localisation(right, len(self.labels) - right, 0)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the patches that are called rightly; NaN where there are none."""
+        return self.right.precision
+
+    @property
+    def f1(self) -> float:
+        """F1 of finding the patches with a mitosis."""
+        return self.counts.f1
+
+    @property
+    def both_classes(self) -> bool:
+        """True where there are patches with and without a mitosis, so that a ROC curve exists."""
+        return bool(self.labels.any() and not self.labels.all())
+
+    @property
+    def auc(self) -> float | None:
+        """Area under the ROC curve; None without both classes."""
+        return auc(self.scores, self.labels) if self.both_classes else None
+
+    @property
+    def operating_point(self) -> float | None:
+        """The threshold that Youden's J would choose on these very patches."""
+        return operating_point(self.scores, self.labels) if self.both_classes else None
 
 
 def _cumulative(scores: Scores, labels: Mask) -> tuple[Scores, npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -51,18 +51,13 @@ def try_rule(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCa
     threshold = choose(rule, cases, quiet)
     by_fold = {
         fold: choose(rule, *([case for case in part if case.fold != fold] for part in (cases, quiet)))
-        for fold in folds_of([*cases, *quiet])
+        for fold in sorted({case.fold for case in (*cases, *quiet)})
     }
     chosen = {fold: value for fold, value in by_fold.items() if value is not None}
     if threshold is None or len(chosen) < len(by_fold):
         return None
     nested = tuple(case.localise(chosen[case.fold]) for case in cases)
     return RuleOutcome(rule, threshold, chosen, nested, tuple(case.localise(threshold) for case in cases))
-
-
-def folds_of(cases: Sequence[HeldOutCase]) -> list[int]:
-    """List the numbers of the folds that hold the cases out."""
-    return sorted({case.fold for case in cases})
 
 
 def choose(rule: Rule, cases: Sequence[HeldOutCase], quiet: Sequence[HeldOutCase] = ()) -> float | None:

@@ -8,7 +8,7 @@ Detections are those of `find_mitotic_figures`, in model px.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from service.training.fields import Points
 from service.training.gradient import Arithmetic, features
 from service.training.patches import LoadedField
 from service.training.recipe import Augmentation
-from service.training.scoring import RADIUS_UM, Localisation, auc, called, localise, operating_point, pooled
+from service.training.scoring import MEASURES, RADIUS_UM, ImageLevel, Localisation, localise, pooled
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 MOST_CALLED = 0.05  # of all cells: beyond, nothing is localised, and upsampling nearly everything would take minutes
@@ -80,23 +80,20 @@ def validate(
     maps = [map_field(network, field, reference, arithmetic, offset_px) for field in fields]
     scores = np.concatenate([each.scores for each in maps])
     labels = np.concatenate([each.labels for each in maps])
-    both = labels.any() and not labels.all()
-    if threshold is None:
-        threshold = operating_point(scores, labels) if both else 0.5
+    image = ImageLevel(scores, labels, 0.5 if threshold is None else threshold)
+    if threshold is None and image.operating_point is not None:
+        image = replace(image, threshold=image.operating_point)
+    threshold = image.threshold
     counts = {cut: _localise(maps, cut, mpp) for cut in {*THRESHOLDS, threshold}}
     best = max(counts, key=lambda cut: (np.nan_to_num(counts[cut].f1, nan=-1.0), cut))
     return Validation(
         threshold=threshold,
-        auc=auc(scores, labels) if both else float("nan"),
-        accuracy=float(((scores >= threshold) == labels).mean()),
-        image_f1=called(scores >= threshold, labels).f1,
-        precision=counts[threshold].precision,
-        recall=counts[threshold].recall,
-        f1=counts[threshold].f1,
+        auc=math.nan if image.auc is None else image.auc,
+        accuracy=image.accuracy,
+        image_f1=image.f1,
+        **{name: getattr(counts[threshold], name) for name in MEASURES},
         best_threshold=best,
-        best_precision=counts[best].precision,
-        best_recall=counts[best].recall,
-        best_f1=counts[best].f1,
+        **{f"best_{name}": getattr(counts[best], name) for name in MEASURES},
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from service.training.agreement import agreement_of, concordance, kappa
-from service.training.evaluate import CaseEvaluation, ImageLevel
-from service.training.scoring import Localisation, Sweep
+from service.training.evaluate import CaseEvaluation
+from service.training.scoring import ImageLevel, Localisation, Sweep
 
 
 def raters(table: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import pytest
 
 from service.cli.train import read_split
 from service.training.patients import patient_of, patients_apart
-from service.training.scoring import Localisation, bootstrap_interval, groups
+from service.training.scoring import Localisation, bootstrap_interval, together_or_alone
 from tests.cli.commands import mitosis
 from tests.training.study import MPP, write_study
 
@@ -23,7 +23,7 @@ def test_an_interval_draws_them_as_one() -> None:
     alike = [Localisation(9, 1, 0), Localisation(2, 5, 6), Localisation(5, 3, 4), Localisation(7, 4, 1)]
     cases = [*alike, *alike]
     names = [*"3478", *"3478"]
-    assert groups(8, names) == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert together_or_alone(range(8), names) == [[0, 4], [1, 5], [2, 6], [3, 7]]
     pairs = [case + case for case in alike]
     assert bootstrap_interval(cases, "f1", names) == bootstrap_interval(pairs, "f1")
     apart, together = bootstrap_interval(cases, "f1"), bootstrap_interval(cases, "f1", names)
