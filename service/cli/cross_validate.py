@@ -124,7 +124,7 @@ def _cross_validate(
     crops: "Sequence[Crop]",
 ) -> "Study":
     """Train and examine all folds, and try every rule for the threshold."""
-    from service.training.cross_validation import cross_validate, findings
+    from service.training.cross_validation import cross_validate
     from service.training.cross_validation_report import Study
     from service.training.threshold_rules import try_rules
 
@@ -139,6 +139,5 @@ def _cross_validate(
 
     found = cross_validate(sources, loaded, folds, setup, announce, show, crops)
     own, rules = setup.settings.cross_validation, try_rules(found.cases, found.quiet)
-    laboratories = findings(found, folds)
     chosen = (own.threshold_rule, own.judge, setup.settings)
-    return Study(found.cases, rules, *chosen, found.calibration, laboratories, found.quiet)
+    return Study(found.cases, rules, *chosen, found.calibration, found.laboratories, found.quiet)

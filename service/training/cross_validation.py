@@ -10,7 +10,6 @@ which are what training on all cases, with none left to choose by, will ship.
 
 import dataclasses
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from service.training.laboratories import LaboratoryFindings
 from service.training.patches import LoadedField, PatchSource
 from service.training.pretrained import starting_weights
 from service.training.recipe import CrossValidation, TrainingSettings
+from service.training.scoring import grouped
 from service.training.train import TrainingSetup, offset_of, train
 from service.weights import load_model
 
@@ -60,9 +60,9 @@ class HeldOut:
     """All that was examined by networks that had not seen it, fold by fold, and the calibration of its scores."""
 
     cases: tuple[HeldOutCase, ...]
-    quiet: tuple[HeldOutCase, ...] = ()
-    crops: tuple[CropScore, ...] = ()
-    calibration: ScoreCalibration | None = None
+    quiet: tuple[HeldOutCase, ...]
+    laboratories: tuple[LaboratoryFindings, ...]  # those that were left out whole
+    calibration: ScoreCalibration | None
 
 
 OnExamined: TypeAlias = Callable[[Fold, int, int], None]  # fields done, and in all
@@ -156,7 +156,7 @@ def cross_validate(
     cropped = {crop.case for crop in crops}
     wanted = [field for fields in sources.values() for field in fields if field.case not in cropped]
     examined: list[ExaminedField] = []
-    fold_of: list[Fold] = []  # of each examined field: quiet tissue may be held out by several
+    slides: list[tuple[int, str]] = []  # fold and case of each: quiet tissue may be held out by several folds
     scores: list[CropScore] = []
     for fold in folds:
         on_fold(fold)
@@ -164,35 +164,28 @@ def cross_validate(
         model = write_judged(fold, setup.settings.cross_validation)
         fields = [field for field in wanted if fold.holds_out(field)]
         examined += examine_held_out(fold, fields, model, setup.device, on_examined)
-        fold_of += [fold] * len(fields)
+        slides += [(fold.number, field.case) for field in fields]
         scores += score_held_out(fold, [crop for crop in crops if crop.case in fold.cases], model, setup.device)
     calibration = None
     if weight := setup.settings.cross_validation.calibrate:
-        slides = [(fold.number, each.field.case) for fold, each in zip(fold_of, examined, strict=True)]
         examined, calibration = settle_calibration(examined, slides, weight)
-    own: dict[tuple[int, str], list[ExaminedField]] = defaultdict(list)
-    for fold, each in zip(fold_of, examined, strict=True):
-        own[fold.number, each.field.case].append(each)
-    held_out = [HeldOutCase.of(number, source_of[case], found) for (number, case), found in own.items()]
+    of_slides = grouped(zip(slides, examined, strict=True)).items()
+    held_out = [HeldOutCase.of(number, source_of[case], found) for (number, case), found in of_slides]
     cases = tuple(case for case in held_out if not case.quiet)
-    return HeldOut(cases, tuple(case for case in held_out if case.quiet), tuple(scores), calibration)
-
-
-def findings(found: HeldOut, folds: Sequence[Fold]) -> tuple[LaboratoryFindings, ...]:
-    """Put together what each laboratory that was left out made of the network without it."""
-    return tuple(
-        LaboratoryFindings.of(fold.number, laboratory, own, found.cases, found.crops, found.quiet)
+    quiet = tuple(case for case in held_out if case.quiet)
+    laboratories = tuple(
+        LaboratoryFindings.of(fold.number, laboratory, of_laboratory, cases, scores, quiet)
         for fold in folds
-        for laboratory, own in fold.laboratories.items()
+        for laboratory, of_laboratory in fold.laboratories.items()
     )
+    return HeldOut(cases, quiet, laboratories, calibration)
 
 
 def _refuse_empty(fold: Fold, loaded: Sequence[LoadedField], settings: TrainingSettings) -> None:
     """Raise DataInvalid where a class is empty without a fold's fields: it would be told after hours of other folds."""
     training = [field for field in loaded if not fold.holds_out(field)]
-    augmentation, quiet_share = settings.augmentation, settings.quiet_share
     try:
-        PatchSource(training, None, size_px=settings.patch_px, augmentation=augmentation, quiet_share=quiet_share)
+        PatchSource(training, None, settings)
     except DataInvalid as error:
         raise DataInvalid(f"without {', '.join(fold.cases)}: {error}") from error
 

@@ -47,7 +47,8 @@ from service.training.augmentation import (
     draw_reflection,
 )
 from service.training.fields import Field, Points, load_field
-from service.training.recipe import Augmentation, StainScope
+from service.training.recipe import StainScope, TrainingSettings
+from service.training.scoring import grouped
 
 T = TypeVar("T")
 
@@ -136,10 +137,7 @@ def reference_stain(fields: Sequence[LoadedField]) -> StainMatrix | None:
 
 def case_stains(fields: Sequence[LoadedField]) -> dict[str, StainMatrix]:
     """Compute the median stains of each case's fields; cases without any estimate are left out."""
-    cases: dict[str, list[StainMatrix]] = defaultdict(list)
-    for field in fields:
-        if field.stain is not None:
-            cases[field.case].append(field.stain)
+    cases = grouped((field.case, field.stain) for field in fields if field.stain is not None)
     return {case: _median(stains) for case, stains in cases.items()}
 
 
@@ -151,9 +149,8 @@ def _median(stains: Sequence[StainMatrix]) -> StainMatrix:
 
 @dataclass(slots=True)
 class HardNegatives:
-    """Places where the network saw a mitosis in patches without one, and how sure it was; unused while `share` is 0."""
+    """Places where the network saw a mitosis in patches without one, and how sure it was."""
 
-    share: float = 0.0  # of the patches without a mitosis
     scores: dict[int, dict[tuple[int, int], tuple[float, float, float]]] = dataclasses.field(
         default_factory=dict
     )  # field, bucket -> x, y, probability
@@ -210,47 +207,36 @@ class Batch:
 
 
 class PatchSource:
-    """The source of a run's patches, drawn from fields in memory; DataInvalid where a class is empty."""
+    """The source of a run's patches, drawn from fields in memory by a recipe; DataInvalid where a class is empty."""
 
     def __init__(
         self,
         fields: Sequence[LoadedField],
         reference: StainMatrix | None,
-        *,
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-        size_px: int = PATCH_PX,
-        flatten: float = 0.5,
-        quiet_share: float = 0.0,
+        settings: TrainingSettings,
         hard_negatives: HardNegatives | None = None,
     ) -> None:
-        self.fields, self.reference, self.seed, self.size_px = list(fields), reference, seed, size_px
-        self.augmentation, self.quiet_share = augmentation or Augmentation(), quiet_share
+        self.fields, self.reference, self.settings = list(fields), reference, settings
+        self.augmentation, self.size_px = settings.augmentation, settings.patch_px
         self.hard_negatives = hard_negatives or HardNegatives()
         self.stains = list(case_stains(fields).values())
-        self.positives: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = defaultdict(list)  # case: field, (2,)
-        self.free: dict[int, Points] = {}  # field: centres without a mitosis
         self.areas = np.array([field.size.prod() for field in fields])
-        by_case: dict[str, list[int]] = defaultdict(list)
-        quiet: dict[str, list[int]] = defaultdict(list)  # laboratory: fields
-        for index, field in enumerate(fields):
-            if not field.quiet:
-                margin = self.augmentation.margin_px
-                usable = ((field.mitoses >= margin) & (field.mitoses < field.size - margin)).all(1)
-                self.positives[field.case] += [(index, mitosis) for mitosis in field.mitoses[usable]]
-            free = self._free_centres(field)
-            if len(free):
-                self.free[index] = free
-                (quiet[field.laboratory] if field.quiet else by_case[field.case]).append(index)
-        self.cases = sorted(case for case in by_case if self.positives[case])
+        each = [(index, field) for index, field in enumerate(fields) if not field.quiet]
+        usable = ((field.case, (index, mitosis)) for index, field in each for mitosis in self._usable(field))
+        self.positives = grouped(usable)  # case: field, (2,)
+        centres = ((index, self._free_centres(field)) for index, field in enumerate(fields))
+        self.free = {index: free for index, free in centres if len(free)}  # field: centres without a mitosis
+        negatives = grouped((field.case, index) for index, field in each if index in self.free)
+        quiet = grouped((fields[index].laboratory, index) for index in self.free if fields[index].quiet)
+        self.cases = sorted(negatives.keys() & self.positives.keys())
         if not self.cases:
-            empty = "with" if not any(self.positives.values()) else "without"
+            empty = "without" if self.positives else "with"
             raise DataInvalid(f"no patch {empty} a mitosis can be cut from the training fields: a class is empty")
-        self.negatives = {case: by_case[case] for case in self.cases}
+        self.negatives = {case: negatives[case] for case in self.cases}
         self.quiet = [quiet[laboratory] for laboratory in sorted(quiet)]
-        if quiet_share and not self.quiet:
+        if settings.quiet_share and not self.quiet:
             raise DataInvalid("quiet_share asks for tissue without mitoses, and none was given (--quiet)")
-        self.case_weights = self._case_weights(flatten)
+        self.case_weights = self._case_weights(settings.flatten)
 
     def _case_weights(self, flatten: float) -> npt.NDArray[np.float64]:
         """Give each case its share of its laboratory's share."""
@@ -268,6 +254,11 @@ class PatchSource:
         """The number of mitoses that patches are drawn around."""
         return sum(len(self.positives[case]) for case in self.cases)
 
+    def _usable(self, field: LoadedField) -> Points:
+        """Find the mitoses (n, 2) that a patch within the field can hold whole."""
+        margin = self.augmentation.margin_px
+        return np.asarray(field.mitoses[((field.mitoses >= margin) & (field.mitoses < field.size - margin)).all(1)])
+
     def _free_centres(self, field: LoadedField) -> Points:
         """Find centres (n, 2) of upright patches that hold no mitosis, not even a cut one."""
         half = self.size_px / 2
@@ -283,8 +274,8 @@ class PatchSource:
 
     def patch(self, epoch: int, step: int, slot: int) -> Patch:
         """Draw one patch; even slots hold a mitosis, odd ones do not."""
-        rng = np.random.default_rng((self.seed, epoch, step, slot))
-        if slot % 2 and self.quiet_share and rng.random() < self.quiet_share:
+        rng = np.random.default_rng((self.settings.seed, epoch, step, slot))
+        if slot % 2 and self.settings.quiet_share and rng.random() < self.settings.quiet_share:
             index, placement = self._negative(rng, self.quiet[int(rng.integers(len(self.quiet)))])
         else:
             case = self.cases[int(rng.choice(len(self.cases), p=self.case_weights))]
@@ -304,7 +295,8 @@ class PatchSource:
         return index, placement
 
     def _negative(self, rng: np.random.Generator, indices: Sequence[int]) -> tuple[int, Placement]:
-        if rng.random() < self.hard_negatives.share and (self.fields[indices[0]].quiet or not self.quiet_share):
+        wants_hard = rng.random() < self.settings.hard_negative_share
+        if wants_hard and (self.fields[indices[0]].quiet or not self.settings.quiet_share):
             hard = self.hard_negatives.draw(rng, indices)
             placement = hard and self._placed(rng, *hard, wanted=False)
             if hard and placement:

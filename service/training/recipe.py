@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,7 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 StainScope: TypeAlias = Literal["field", "case", "none"]
 Selection: TypeAlias = Literal["best_f1", "f1", "auc"]
 Judge: TypeAlias = Literal["last", "best"]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Rule: TypeAlias = Literal["youden", "f1", "smooth-f1", "case-f1", "quiet"]
 
 RECIPE = "recipe.toml"  # beside the weights
@@ -43,18 +44,18 @@ class Augmentation(Table):
     """The variation from one look at a mitosis to the next; drawn evenly."""
 
     margin_px: float = Field(default=20.0, ge=0, description="a mitosis this near to a patch's border has no label")
-    free_rotation: float = Field(
-        default=0.5, ge=0, le=1, description="share of patches turned by any angle; others by right angles"
+    free_rotation: Share = Field(
+        default=0.5, description="share of patches turned by any angle; others by right angles"
     )
-    zoom: float = Field(default=0.0, ge=0, le=1, description="turned ones up to 1 + this times as large, or small")
+    zoom: Share = Field(default=0.0, description="turned ones up to 1 + this times as large, or small")
     flips: bool = Field(default=True, description="right angles and reflections")
-    blur: float = Field(default=0.3, ge=0, le=1, description="share of patches blurred")
+    blur: Share = Field(default=0.3, description="share of patches blurred")
     blur_sigma_px: tuple[float, float] = Field(default=(0.3, 1.2), description="least and greatest blur")
-    reflection: float = Field(default=0.0, ge=0, le=1, description="share of patches of which a part mirrors the rest")
+    reflection: Share = Field(default=0.0, description="share of patches of which a part mirrors the rest")
     stain_gain: float = Field(default=0.15, ge=0, lt=1, description="each stain's concentrations times 1 +- this")
-    stain_shift: float = Field(default=0.03, ge=0, le=1, description="plus +- this part of the stain's maximum")
+    stain_shift: Share = Field(default=0.03, description="plus +- this part of the stain's maximum")
     brightness: float = Field(default=0.05, ge=0, lt=1, description="intensities times 1 +- this")
-    restain: float = Field(default=0.0, ge=0, le=1, description="share of patches given stains towards another case's")
+    restain: Share = Field(default=0.0, description="share of patches given stains towards another case's")
 
     @model_validator(mode="after")
     def _check_blur(self) -> Self:
@@ -69,12 +70,8 @@ class CrossValidation(Table):
     judge: Judge = Field(
         default="last", description="a fold's epoch: last, or best on its own cases, which is optimistic"
     )
-    calibrate: float = Field(
-        default=0.0, ge=0, le=1, description="share of a slide's own score level taken off its scores"
-    )
-    second_look: float = Field(
-        default=0.0, ge=0, le=1, description="probability from which a place is looked at again; 0: none is"
-    )
+    calibrate: Share = Field(default=0.0, description="share of a slide's own score level taken off its scores")
+    second_look: Share = Field(default=0.0, description="probability from which a place is looked at again; 0: none is")
     second_look_zoom: float = Field(
         default=0.0, ge=0, le=0.5, description="half of the looks are this part larger, half smaller"
     )
@@ -106,14 +103,12 @@ class TrainingSettings(Table):
     sparse: bool = Field(default=True, description="back-propagate through the cell of the maximum only; same result")
     ema_decay: float = Field(default=0.0, ge=0, lt=1, description="of the weights' moving average, per step; 0: off")
     stain: StainScope = Field(default="field", description="Macenko per field or case; none: jittered, not normalised")
-    flatten: float = Field(
-        default=0.5, ge=0, le=1, description="draw laboratories, and cases, by their mitoses (0) to all alike (1)"
+    flatten: Share = Field(
+        default=0.5, description="draw laboratories, and cases, by their mitoses (0) to all alike (1)"
     )
-    quiet_share: float = Field(
-        default=0.0, ge=0, le=1, description="of the patches without a mitosis: of tissue without mitoses"
-    )
-    hard_negative_share: float = Field(
-        default=0.0, ge=0, le=1, description="of the patches without a mitosis, or the quiet ones: where it erred"
+    quiet_share: Share = Field(default=0.0, description="of the patches without a mitosis: of tissue without mitoses")
+    hard_negative_share: Share = Field(
+        default=0.0, description="of the patches without a mitosis, or the quiet ones: where it erred"
     )
     augmentation: Augmentation = Augmentation()
     validate_every: int = Field(default=1, gt=0, description="epochs from one validation to the next")

@@ -64,9 +64,13 @@ class TrainingSetup:
 
 @dataclass(slots=True)
 class Run:
-    """A run's state between two epochs, all of which the checkpoint holds."""
+    """A run: what it is given, and its state between two epochs, all of which the checkpoint holds."""
 
-    settings: TrainingSettings
+    setup: TrainingSetup
+    training: Sequence[LoadedField]
+    validation: Sequence[LoadedField]
+    threshold: float | None  # in place of the one that validation finds
+    reference: StainMatrix | None
     arithmetic: Arithmetic
     network: MitosisNetwork
     averaged: MitosisNetwork | None
@@ -78,15 +82,29 @@ class Run:
     best: float = -math.inf
 
     @classmethod
-    def begin(cls, settings: TrainingSettings, imagenet: Path | None, arithmetic: Arithmetic) -> "Run":
-        """Begin a run: no epoch is done. Raises WeightsMismatch."""
-        network = initialise_network(settings.architecture, imagenet, settings.seed)
+    def begin(
+        cls,
+        setup: TrainingSetup,
+        training: Sequence[LoadedField],
+        validation: Sequence[LoadedField],
+        threshold: float | None,
+    ) -> "Run":
+        """Begin a run: no epoch is done. Raises WeightsMismatch, DeviceUnavailable."""
+        settings, arithmetic = setup.settings, choose_arithmetic(setup.device, setup.settings.precision)
+        network = initialise_network(settings.architecture, setup.imagenet, settings.seed)
         network = network.to(arithmetic.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         averaged = copy.deepcopy(network).requires_grad_(False) if settings.ema_decay else None
         optimizer = torch.optim.Adam(
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        return cls(settings, arithmetic, network, averaged, optimizer, HardNegatives(settings.hard_negative_share))
+        reference = None if settings.stain == "none" else reference_stain(training)
+        given = (setup, training, validation, threshold, reference)
+        return cls(*given, arithmetic, network, averaged, optimizer, HardNegatives())
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The recipe."""
+        return self.setup.settings
 
     @property
     def evaluated(self) -> MitosisNetwork:
@@ -134,35 +152,28 @@ def train(
     DeviceUnavailable, StorageFull, OutputUnwritable.
     """
     _refuse_shared(training, validation)
-    settings, report = setup.settings, setup.on_progress
     if setup.resume:
         refuse_other_run(out, setup.imagenet, [each.case for each in validation])
-    run = Run.begin(settings, setup.imagenet, choose_arithmetic(setup.device, settings.precision))
-    key, marks = _key(run, training), _marks(training)
+    settings, run = setup.settings, Run.begin(setup, training, validation, threshold)
+    key, marks = _key(run), _marks(training)
     if setup.resume:
         _go_on(run, out, key, marks)
-    reference = None if settings.stain == "none" else reference_stain(training)
-    large, small = (_source(run, training, reference, size_px) for size_px in (settings.patch_px, settings.warm_up_px))
-    steps = max(1, math.ceil((settings.patches_per_epoch or 2 * large.mitoses) / settings.batch))
+    source = PatchSource(training, run.reference, settings, run.hard_negatives)
+    steps = max(1, math.ceil((settings.patches_per_epoch or 2 * source.mitoses) / settings.batch))
     if run.epoch == 0:
-        _warm_up(run, small, report)
+        _warm_up(run)
     while run.epoch < settings.epochs:
-        row = _epoch(run, large, steps, report)
-        measured = _measure(run, row, training, validation, reference, threshold)
+        row = _epoch(run, source, steps)
+        measured = _measure(run, row)
         run.epoch += 1
         run.history.append(row)
-        if _is_best(run, row, validation):
-            card = {
-                "id": out.resolve().name,
-                **_card(settings, reference, row, training, validation),
-                **_operating_point(threshold, measured),
-                "imagenet": pretrained_name(setup.imagenet),
-                **setup.facts,
-            }
+        if _is_best(run, row):
+            own = {**_card(run, row), **_operating_point(threshold, measured)}
+            card = {"id": out.resolve().name, **own, "imagenet": pretrained_name(setup.imagenet), **setup.facts}
             write_model(out, run.evaluated.state_dict(), card)
         save_checkpoint(out, {"key": key, "marks": marks, **run.state()})
         write_history(out, run.history)
-        report(Progress(run.epoch, settings.epochs, steps, steps, row["loss"], row))
+        setup.on_progress(Progress(run.epoch, settings.epochs, steps, steps, row["loss"], row))
     return run.history
 
 
@@ -183,48 +194,28 @@ def _go_on(run: Run, out: Path, key: str, marks: int) -> None:
         raise ParameterInvalid(f"{out} was trained for {run.epoch} epochs, not {run.settings.epochs}")
 
 
-def _source(run: Run, fields: Sequence[LoadedField], reference: StainMatrix | None, size_px: int) -> PatchSource:
-    settings = run.settings
-    return PatchSource(
-        fields,
-        reference,
-        seed=settings.seed,
-        augmentation=settings.augmentation,
-        size_px=size_px,
-        flatten=settings.flatten,
-        quiet_share=settings.quiet_share,
-        hard_negatives=run.hard_negatives,
-    )
-
-
-def _measure(
-    run: Run,
-    row: dict[str, float],
-    training: Sequence[LoadedField],
-    validation: Sequence[LoadedField],
-    reference: StainMatrix | None,
-    threshold: float | None,
-) -> Validation | None:
+def _measure(run: Run, row: dict[str, float]) -> Validation | None:
     """Add to an epoch's row the network's offset and what validation measures, in the epochs where that is due."""
     settings, done = run.settings, run.epoch + 1
     if done % settings.validate_every and done < settings.epochs:
         return None
-    offset_px = measure_offset(run.evaluated, training, reference, run.arithmetic)
+    offset_px = measure_offset(run.evaluated, run.training, run.reference, run.arithmetic)
     row |= {"offset_x_px": offset_px[0], "offset_y_px": offset_px[1]}
-    if not validation:
+    if not run.validation:
         return None
-    measured = validate(run.evaluated, validation, reference, settings.mpp, run.arithmetic, threshold, offset_px)
+    how = (run.reference, settings.mpp, run.arithmetic, run.threshold, offset_px)
+    measured = validate(run.evaluated, run.validation, *how)
     row |= asdict(measured)
     return measured
 
 
-def _is_best(run: Run, row: Mapping[str, float], validation: Sequence[LoadedField]) -> bool:
+def _is_best(run: Run, row: Mapping[str, float]) -> bool:
     """Tell whether the epoch that was just done is to be kept, and remember its score if it is.
 
     Without validation fields the last epoch is the best. An undefined score (NaN) beats nothing, but is better than no
     model.
     """
-    score = row.get(run.settings.select) if validation else float(run.epoch)
+    score = row.get(run.settings.select) if run.validation else float(run.epoch)
     if score is None or not (score > run.best or run.best == -math.inf):
         return False
     run.best = -math.inf if math.isnan(score) else score
@@ -245,20 +236,22 @@ def learning_rate(settings: TrainingSettings, epoch: int, step: int, steps: int)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _warm_up(run: Run, small: PatchSource, report: OnProgress) -> None:
+def _warm_up(run: Run) -> None:
     """Train on small patches, before the first epoch and as part of it in the checkpoint.
 
     Among the thousand cells of a large patch the highest is at first any one, and the loss stays at ln 2 for hundreds
     of steps; among eighty the mitosis is soon found. Labels are those of the small patches, image-level as ever.
     """
     settings = run.settings
+    small = settings.model_copy(update={"patch_px": settings.warm_up_px})
+    source = PatchSource(run.training, run.reference, small, run.hard_negatives)
     steps = math.ceil(settings.warm_up_patches / settings.batch)
-    for step, batch in enumerate(prefetched(lambda step: small.batch(WARM_UP, step, settings.batch), steps)):
+    for step, batch in enumerate(prefetched(lambda step: source.batch(WARM_UP, step, settings.batch), steps)):
         outcome = _step(run, batch, settings.learning_rate)
-        report(Progress(0, settings.epochs, step + 1, steps, outcome.loss))
+        run.setup.on_progress(Progress(0, settings.epochs, step + 1, steps, outcome.loss))
 
 
-def _epoch(run: Run, source: PatchSource, steps: int, report: OnProgress) -> dict[str, float]:
+def _epoch(run: Run, source: PatchSource, steps: int) -> dict[str, float]:
     """Do one epoch's steps, and give its row of the history."""
     started, total, settings, epoch = time.monotonic(), 0.0, run.settings, run.epoch
     seen: list[tuple[int, float, float, float]] = []
@@ -268,7 +261,7 @@ def _epoch(run: Run, source: PatchSource, steps: int, report: OnProgress) -> dic
         total += outcome.loss
         if settings.hard_negative_share:
             seen += _seen_negatives(batch, outcome, settings)
-        report(Progress(epoch + 1, settings.epochs, step + 1, steps, outcome.loss))
+        run.setup.on_progress(Progress(epoch + 1, settings.epochs, step + 1, steps, outcome.loss))
     for index, x, y, probability in seen:  # after the epoch, so that its patches do not depend on the threads' timing
         run.hard_negatives.record(index, x, y, probability)
     _require_finite(run, float(sum(each.detach().sum() for each in run.network.parameters())))  # after the last step
@@ -313,15 +306,13 @@ def _seen_negatives(
     columns = math.ceil(settings.patch_px / stride)
     cells = outcome.cells.numpy()
     places = np.stack([cells % columns, cells // columns], 1) * float(stride)  # (B, 2), patch px
-    probabilities = outcome.logits.sigmoid().tolist()
-    found = []
-    for (index, placement), place, probability, label in zip(
-        batch.places, places, probabilities, batch.labels.tolist(), strict=True
-    ):
-        if not label:
-            x, y = placement.to_field(place[None])[0].tolist()
-            found.append((index, x, y, probability))
-    return found
+    return [
+        (index, *placement.to_field(place[None])[0].tolist(), probability)
+        for (index, placement), place, probability, label in zip(
+            batch.places, places, outcome.logits.sigmoid().tolist(), batch.labels.tolist(), strict=True
+        )
+        if not label
+    ]
 
 
 def _refuse_shared(training: Sequence[LoadedField], validation: Sequence[LoadedField]) -> None:
@@ -329,14 +320,14 @@ def _refuse_shared(training: Sequence[LoadedField], validation: Sequence[LoadedF
         raise DataInvalid(f"case {', '.join(sorted(shared))} is in the training and in the validation fields")
 
 
-def _key(run: Run, fields: Sequence[LoadedField]) -> str:
+def _key(run: Run) -> str:
     """Name the run that a checkpoint belongs to, by all that its weights depend on.
 
     A longer run may go on from a shorter one where the learning rate does not depend on the number of epochs.
     """
     settings = run.settings
     free = settings.model_copy(update={"epochs": 1}) if settings.schedule == "constant" else settings
-    names = ",".join(f"{each.name}:{len(each.mitoses)}{' quiet' if each.quiet else ''}" for each in fields)
+    names = ",".join(f"{each.name}:{len(each.mitoses)}{' quiet' if each.quiet else ''}" for each in run.training)
     return f"{free!r} {names} {'bfloat16' if run.arithmetic.bfloat16 else 'float32'}"
 
 
@@ -346,31 +337,21 @@ def _marks(fields: Sequence[LoadedField]) -> int:
     return zlib.crc32(b"".join(each.astype(np.float64).tobytes() for each in arrays))
 
 
-def _card(
-    settings: TrainingSettings,
-    reference: StainMatrix | None,
-    row: Mapping[str, float],
-    training: Sequence[LoadedField],
-    validation: Sequence[LoadedField],
-) -> dict[str, Any]:
+def _card(run: Run, row: Mapping[str, float]) -> dict[str, Any]:
     """Give the model card's entries on the network and its training."""
-    stain = reference and {
-        "matrix": reference.matrix.tolist(),
-        "max_concentrations": reference.max_concentrations.tolist(),
-    }
     return {
-        "architecture": settings.architecture.model_dump(),
-        "mpp": settings.mpp,
+        "architecture": run.settings.architecture.model_dump(),
+        "mpp": run.settings.mpp,
         "normalisation": IMAGENET.model_dump(),
-        "stain": stain,
+        "stain": run.reference and {name: value.tolist() for name, value in asdict(run.reference).items()},
         "offset_px": offset_of(row),
         "training": {
-            "cases": sorted({each.case for each in training}),
-            "fields": len(training),
-            "mitoses": sum(len(each.mitoses) for each in training),
-            "validation_cases": sorted({each.case for each in validation}),
+            "cases": sorted({each.case for each in run.training}),
+            "fields": len(run.training),
+            "mitoses": sum(len(each.mitoses) for each in run.training),
+            "validation_cases": sorted({each.case for each in run.validation}),
             "epoch": row["epoch"],
-            "settings": settings.model_dump(),
+            "settings": run.settings.model_dump(),
         },
     }
 

@@ -46,11 +46,8 @@ def main() -> None:
         quarter_mb = run(paths[: slides // 4], 1)["mb"]
         found = {f"jobs {jobs}": run(paths, jobs) for jobs in (1, 2)}
     ratio = round(found["jobs 1"]["seconds"] / found["jobs 2"]["seconds"], 2)
-    header = ("", "seconds", "largest process, MB")
-    table(
-        f"{slides} slides of {side_px} px",
-        [dict(zip(header, (name, *each.values()), strict=True)) for name, each in found.items()],
-    )
+    rows = [{"": name, "seconds": each["seconds"], "largest process, MB": each["mb"]} for name, each in found.items()]
+    table(f"{slides} slides of {side_px} px", rows)
     print(f"two jobs are {ratio:.2f} times as fast as one; a quarter of the slides took {quarter_mb} MB")
     print(json.dumps(found | {"ratio": ratio, "quarter_mb": quarter_mb}))
 

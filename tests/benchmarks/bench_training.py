@@ -4,12 +4,11 @@ One process, the same patches, the rounds interleaved so that a busy machine is 
 the network's cores do: the input's arithmetic, forward, backward, Adam. Drawing patches is measured apart (one core;
 in training it runs beside the steps). Ends with one JSON line.
 
-    python tests/benchmarks/bench_training.py [--data DIR --mpp F] [--batch N] [--rounds N] [--device auto|cpu|cuda]
+    python -m tests.benchmarks.bench_training [--data DIR --mpp F] [--batch N] [--rounds N] [--device auto|cpu|cuda]
 """
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from service.training.fields import read_fields
 from service.training.gradient import Arithmetic, backpropagate, choose_arithmetic
 from service.training.patches import LoadedField, PatchSource, load_fields, reference_stain
 from service.training.pretrained import initialise_network
+from service.training.recipe import TrainingSettings
+from tests.benchmarks.printed import machine, table
 
 
 def noise() -> list[LoadedField]:
@@ -43,7 +44,7 @@ def main() -> None:
     given = options.parse_args()
 
     fields = load_fields(read_fields(given.data, given.mpp)[:8], 0.25) if given.data else noise()
-    source = PatchSource(fields, reference_stain(fields))
+    source = PatchSource(fields, reference_stain(fields), TrainingSettings())
     native = choose_arithmetic(given.device)
     started = time.perf_counter()
     batches = [source.batch(0, step, given.batch) for step in range(given.rounds + 1)]
@@ -66,11 +67,13 @@ def main() -> None:
                 speeds.append(given.batch / (time.perf_counter() - started))
 
     base = max(speeds_of["dense", "float32"])
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {native.device.type}")
-    print(f"{'back-propagation':<18}{'precision':<11}{'patches/s':>10}{'median':>8}{'times':>7}")
-    for (way, kind), speeds in speeds_of.items():
-        best = max(speeds)
-        print(f"{way:<18}{kind:<11}{best:>10.2f}{np.median(speeds):>8.2f}{best / base:>7.2f}")
+    print(f"{machine()}, {torch.get_num_threads()} threads, {native.device.type}")
+    rows = [
+        {"back-propagation": way, "precision": kind, "patches/s": f"{max(speeds):.2f}"}
+        | {"median": f"{np.median(speeds):.2f}", "times": f"{max(speeds) / base:.2f}"}
+        for (way, kind), speeds in speeds_of.items()
+    ]
+    table("Training steps", rows)
     print(f"drawing patches: {drawing:.0f}/s")
     found = {f"{way}_{kind}": round(max(speeds), 3) for (way, kind), speeds in speeds_of.items()}
     facts = {"threads": torch.get_num_threads(), "device": native.device.type, "native_bfloat16": native.bfloat16}

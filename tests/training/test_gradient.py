@@ -7,6 +7,7 @@ from service.model_card import Architecture
 from service.training import gradient
 from service.training.patches import LoadedField, PatchSource, reference_stain
 from service.training.pretrained import initialise_network
+from service.training.recipe import TrainingSettings
 from tests.training.conftest import Start
 from tests.training.drawn_fields import STAIN
 
@@ -30,7 +31,7 @@ def test_no_window_where_the_gradient_is_dense() -> None:
 @pytest.mark.parametrize(("stages", "patch_px"), [(2, 212), (3, 308)])
 def test_sparse_back_propagation_is_exact(start: Start, stages: int, patch_px: int) -> None:
     """The same cell, logit and gradient, but for the order of the sums, which float64 shows."""
-    batch = PatchSource(start.fields, reference_stain(start.fields), size_px=patch_px).batch(0, 0, 2)
+    batch = PatchSource(start.fields, reference_stain(start.fields), TrainingSettings(patch_px=patch_px)).batch(0, 0, 2)
     network = initialise_network(Architecture(stages=stages), start.weights, 0).to(memory_format=torch.channels_last)
     side = gradient.window_px(network.architecture, patch_px)
     assert side is not None
@@ -86,7 +87,7 @@ def test_windows_at_every_border() -> None:
 
 
 def test_a_step_in_chunks_is_the_step_in_one(fields: list[LoadedField]) -> None:
-    batch = PatchSource(fields, STAIN, size_px=132).batch(0, 0, 6)
+    batch = PatchSource(fields, STAIN, TrainingSettings(patch_px=132)).batch(0, 0, 6)
     outcomes = []
     for chunk in (2, 6):
         network = initialise_network(Architecture(stages=1), None, 0)

@@ -13,8 +13,8 @@ from service.slide import open_slide
 from service.stain import StainMatrix
 from service.training.augmentation import GLASS
 from service.training.fields import Field, read_fields
-from service.training.patches import HardNegatives, LoadedField, PatchSource, load_fields, prefetched, reference_stain
-from service.training.recipe import Augmentation
+from service.training.patches import LoadedField, PatchSource, load_fields, prefetched, reference_stain
+from service.training.recipe import Augmentation, TrainingSettings
 from tests.glass import find_tissue
 from tests.training.test_augmentation import NO_AUGMENTATION
 
@@ -36,7 +36,7 @@ def fields() -> list[LoadedField]:
 
 def source(fields: list[LoadedField], **options: object) -> PatchSource:
     """Small patches."""
-    return PatchSource(fields, None, size_px=SIZE_PX, **options)  # type: ignore[arg-type]
+    return PatchSource(fields, None, TrainingSettings.model_validate({"patch_px": SIZE_PX} | options))
 
 
 def test_labels_are_true_and_classes_equal(fields: list[LoadedField]) -> None:
@@ -154,8 +154,8 @@ def test_a_reflected_patch_still_shows_its_mitosis() -> None:
 
 
 def test_hard_negatives_are_drawn_by_their_score(fields: list[LoadedField]) -> None:
-    hard = HardNegatives(share=1.0)
-    drawn = source(fields, hard_negatives=hard)
+    drawn = source(fields, hard_negative_share=1.0)
+    hard = drawn.hard_negatives
     drawn.patch(0, 0, 1)  # nothing known yet: anywhere
     for place, probability in (((130.0, 230.0), 0.9), ((270.0, 230.0), 0.1), ((131.0, 231.0), 0.9)):
         hard.record(0, *place, probability)

@@ -119,8 +119,8 @@ def test_a_run_whose_loss_is_no_number_ends_and_keeps_what_it_had(
     state = load_checkpoint(tmp_path)
     assert state is not None
     wild = tiny(epochs=2, learning_rate=learning_rate)
-    run = Run.begin(wild, None, CPU)
-    save_checkpoint(tmp_path, state | {"key": _key(run, fields[:2])})
+    run = Run.begin(TrainingSetup(wild), fields[:2], [], None)
+    save_checkpoint(tmp_path, state | {"key": _key(run)})
     before[tmp_path / "checkpoint.pt"] = (tmp_path / "checkpoint.pt").read_bytes()
     with pytest.raises(ParameterInvalid, match=r"broke off in epoch 2: .* is of epoch 1; lower learning_rate"):
         train(fields[:2], [], tmp_path, TrainingSetup(wild, resume=True))
