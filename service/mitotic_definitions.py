@@ -68,65 +68,6 @@ MAI_BAAK = CountDefinition(
     highest_class="high risk",
 )
 
-MAI_WHO2003 = CountDefinition(
-    id="mai_who2003",
-    title="MAI, WHO 2003 classes",
-    table_version="WHO 2003 classes, Skaland study group",
-    area_mm2=ten_fields_mm2(0.45),
-    cutoffs=(6, 11),
-    source="abstract of the Skaland study group, 433 patients",
-    field_diameter_mm=0.45,
-)
-
-TUPAC16 = CountDefinition(
-    id="tupac16",
-    title="TUPAC 2016",
-    table_version="TUPAC 2016 challenge page",
-    shape="rectangle",
-    area_mm2=2.0,
-    cutoffs=(6, 11),
-    source="tupac.grand-challenge.org/Tasks-and-Evaluation",
-)
-
-MIDOG = CountDefinition(
-    id="midog",
-    title="MIDOG region",
-    table_version="MIDOG 2021 region of interest",
-    shape="rectangle",
-    area_mm2=2.0,
-    source="MIDOG challenge papers: hot-spot region of about 2 mm2",
-)
-
-# A scanned slide has no eyepiece, so the field is our choice: field number 22 at x40, a common microscope's, and
-# the one row of the table that a third source confirms (Kyoto University: 0-8 / 9-17 / 18 and more).
-NOTTINGHAM_FD = CountDefinition(
-    id="nottingham_fd",
-    title="Nottingham score (CAP)",
-    table_version="CAP Breast.Invasive 4.10 Table 1, 0.55 mm",
-    area_mm2=ten_fields_mm2(0.55),
-    cutoffs=(9, 18),
-    source="CAP Breast.Invasive 4.10 Table 1 (NHS/RCPath)",
-    field_diameter_mm=0.55,
-)
-
-# pathologyoutlines prints 6-11 and 11+ for 0.44 mm, which overlap: taken as a misprint of 6-10.
-ELSTON_ELLIS_1991 = tuple(
-    CountDefinition(
-        id="elston_ellis_1991",
-        title=f"Elston and Ellis 1991, {field_diameter_mm:.2f} mm fields",
-        table_version=f"Elston & Ellis 1991, field {field_diameter_mm:.2f} mm",
-        area_mm2=ten_fields_mm2(field_diameter_mm),
-        cutoffs=cutoffs,
-        source=source,
-        field_diameter_mm=field_diameter_mm,
-    )
-    for field_diameter_mm, cutoffs, source in (
-        (0.44, (6, 11), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
-        (0.59, (10, 20), "HL7 breast cancer implementation guide 2018Sep"),
-        (0.63, (12, 23), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
-    )
-)
-
 PER_MM2_CAP = CountDefinition(
     id="per_mm2_cap",
     title="Mitoses per mm² (CAP)",
@@ -136,55 +77,96 @@ PER_MM2_CAP = CountDefinition(
     source="HL7 breast cancer implementation guide 2018May, code system",
 )
 
-IPMIT = CountDefinition(
-    id="ipmit",
-    title="IPMIT",
-    table_version="Pantanowitz 2020, 0.52 mm",
-    area_mm2=ten_fields_mm2(0.52),
-    cutoffs=(8, 16),
-    source="Pantanowitz 2020; equals row 0.52 mm of the CAP table",
-    field_diameter_mm=0.52,
-)
-
-VET_MC = CountDefinition(
-    id="vet_mc",
-    title="Veterinary mitotic count",
-    table_version="Meuten 2016, 2.37 mm2",
-    shape="rectangle",
-    area_mm2=2.37,
-    source="Meuten 2016: veterinary mitotic count",
-    remark="each tumour has cut-offs of its own",
-)
-
-WHO_SI = CountDefinition(
-    id="who_si",
-    title="Mitotic density (WHO)",
-    table_version="Cree 2021, hotspot, 2 mm2",
-    area_mm2=2.0,
-    source="Cree 2021 Mod Pathol 34:1651",
-    remark="the density is stated with area and method",
-)
-
-GEP_NEN = CountDefinition(
-    id="gep_nen",
-    title="Neuroendocrine neoplasms (GEP-NEN)",
-    table_version="Rindi 2022, 2 mm2",
-    area_mm2=2.0,
-    cutoffs=(2, 21),
-    source="Rindi 2022, as cited by others; gastro-entero-pancreatic neuroendocrine neoplasms",
-)
-
 SCORE_DEFINITIONS: tuple[CountDefinition, ...] = (
-    MAI_WHO2003,
-    NOTTINGHAM_FD,
-    *ELSTON_ELLIS_1991,
+    CountDefinition(
+        id="mai_who2003",
+        title="MAI, WHO 2003 classes",
+        table_version="WHO 2003 classes, Skaland study group",
+        area_mm2=ten_fields_mm2(0.45),
+        cutoffs=(6, 11),
+        source="abstract of the Skaland study group, 433 patients",
+        field_diameter_mm=0.45,
+    ),
+    # A scanned slide has no eyepiece, so the field is our choice: field number 22 at x40, a common microscope's, and
+    # the one row of the table that a third source confirms (Kyoto University: 0-8 / 9-17 / 18 and more).
+    CountDefinition(
+        id="nottingham_fd",
+        title="Nottingham score (CAP)",
+        table_version="CAP Breast.Invasive 4.10 Table 1, 0.55 mm",
+        area_mm2=ten_fields_mm2(0.55),
+        cutoffs=(9, 18),
+        source="CAP Breast.Invasive 4.10 Table 1 (NHS/RCPath)",
+        field_diameter_mm=0.55,
+    ),
+    # pathologyoutlines prints 6-11 and 11+ for 0.44 mm, which overlap: taken as a misprint of 6-10.
+    *(
+        CountDefinition(
+            id="elston_ellis_1991",
+            title=f"Elston and Ellis 1991, {field_diameter_mm:.2f} mm fields",
+            table_version=f"Elston & Ellis 1991, field {field_diameter_mm:.2f} mm",
+            area_mm2=ten_fields_mm2(field_diameter_mm),
+            cutoffs=cutoffs,
+            source=source,
+            field_diameter_mm=field_diameter_mm,
+        )
+        for field_diameter_mm, cutoffs, source in (
+            (0.44, (6, 11), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
+            (0.59, (10, 20), "HL7 breast cancer implementation guide 2018Sep"),
+            (0.63, (12, 23), "pathologyoutlines.com/topic/breastmalignanthistologic.html"),
+        )
+    ),
     PER_MM2_CAP,
-    IPMIT,
-    TUPAC16,
-    MIDOG,
-    WHO_SI,
-    VET_MC,
-    GEP_NEN,
+    CountDefinition(
+        id="ipmit",
+        title="IPMIT",
+        table_version="Pantanowitz 2020, 0.52 mm",
+        area_mm2=ten_fields_mm2(0.52),
+        cutoffs=(8, 16),
+        source="Pantanowitz 2020; equals row 0.52 mm of the CAP table",
+        field_diameter_mm=0.52,
+    ),
+    CountDefinition(
+        id="tupac16",
+        title="TUPAC 2016",
+        table_version="TUPAC 2016 challenge page",
+        shape="rectangle",
+        area_mm2=2.0,
+        cutoffs=(6, 11),
+        source="tupac.grand-challenge.org/Tasks-and-Evaluation",
+    ),
+    CountDefinition(
+        id="midog",
+        title="MIDOG region",
+        table_version="MIDOG 2021 region of interest",
+        shape="rectangle",
+        area_mm2=2.0,
+        source="MIDOG challenge papers: hot-spot region of about 2 mm2",
+    ),
+    CountDefinition(
+        id="who_si",
+        title="Mitotic density (WHO)",
+        table_version="Cree 2021, hotspot, 2 mm2",
+        area_mm2=2.0,
+        source="Cree 2021 Mod Pathol 34:1651",
+        remark="the density is stated with area and method",
+    ),
+    CountDefinition(
+        id="vet_mc",
+        title="Veterinary mitotic count",
+        table_version="Meuten 2016, 2.37 mm2",
+        shape="rectangle",
+        area_mm2=2.37,
+        source="Meuten 2016: veterinary mitotic count",
+        remark="each tumour has cut-offs of its own",
+    ),
+    CountDefinition(
+        id="gep_nen",
+        title="Neuroendocrine neoplasms (GEP-NEN)",
+        table_version="Rindi 2022, 2 mm2",
+        area_mm2=2.0,
+        cutoffs=(2, 21),
+        source="Rindi 2022, as cited by others; gastro-entero-pancreatic neuroendocrine neoplasms",
+    ),
 )
 
 
