@@ -1,26 +1,18 @@
 """Arrays in a file, compressed or not: written whole or not at all, read back or refused."""
 
-import tokenize
-import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from service.files import write_whole
 
-DAMAGE = (  # a flipped bit can give each of these: an array's header is parsed before its checksum is known
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# a flipped bit can give each of these: an array's header is parsed before its checksum is known
+DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, TokenError, BadZipFile, zlib.error)
 
 
 def save_arrays(path: Path, *, compressed: bool = False, durable: bool = True, **arrays: npt.ArrayLike) -> None:

@@ -213,13 +213,6 @@ def _level(page: Any) -> Level | None:
         return None
     if max(page.databytecounts) > LONGEST_STREAM:
         return None
-    return Level(
-        page.imagewidth,
-        page.imagelength,
-        page.tilewidth,
-        page.tilelength,
-        tuple(page.dataoffsets),
-        tuple(page.databytecounts),
-        page.jpegtables[2:-2] if page.jpegtables else b"",
-        int(page.photometric),
-    )
+    sides = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
+    tables = page.jpegtables[2:-2] if page.jpegtables else b""
+    return Level(*sides, tuple(page.dataoffsets), tuple(page.databytecounts), tables, int(page.photometric))

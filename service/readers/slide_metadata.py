@@ -16,24 +16,17 @@ import defusedxml.ElementTree
 Mpp: TypeAlias = tuple[float, float]  # um per px (x, y)
 
 # OME's UnitsLength, as far as an image can be measured in it; both micro signs; "um" is a common mistake
-UNITS_UM = {
-    "m": 1e6,
-    "dm": 1e5,
-    "cm": 1e4,
-    "mm": 1e3,
+METRIC_UM = {"km": 1e9, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9}
+OTHERS_UM = {
     "\u00b5m": 1.0,
     "\u03bcm": 1.0,
-    "um": 1.0,
-    "nm": 1e-3,
-    "pm": 1e-6,
-    "fm": 1e-9,
-    "km": 1e9,
     "\u00c5": 1e-4,
     "in": 25400.0,
     "ft": 304800.0,
     "thou": 25.4,
     "li": 25400.0 / 12,
 }
+UNITS_UM = METRIC_UM | OTHERS_UM
 IMAGEJ_UNITS_UM = UNITS_UM | {"micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "inch": 25400.0, "meter": 1e6}
 TAG_UNITS_UM = {2: 25400.0, 3: 10000.0}  # inch, centimetre
 LEICA_PLANE = re.compile(r"<dimension\b[^>]*\sz=['\"](\d+)")
@@ -88,23 +81,16 @@ def ome_images(description: str, own_name: str = "") -> list[OmeImage]:
 
 
 def _ome_image(name: str, pixels: Element, own: tuple[str | None, str], next_page: int) -> OmeImage:
+    width, height = (_whole(pixels, f"Size{axis}", 0) for axis in "XY")
+    depth, times, channels = (_whole(pixels, f"Size{axis}", 1) for axis in "ZTC")
+    speaks_of_mpp = any(pixels.get(f"PhysicalSize{axis}") for axis in "XY")
     blocks = pixels.findall("{*}TiffData")
     first = min(blocks, key=lambda block: [_whole(block, f"First{axis}", 0) for axis in "TZC"], default=None)
     page = next_page if first is None else _whole(first, "IFD", next_page if len(blocks) == 1 else 0)
     file = _other_file(first, own) if first is not None else None
-    names = [each.get("FileName") for block in blocks for each in block.findall("{*}UUID")]
-    return OmeImage(
-        name,
-        _whole(pixels, "SizeX", 0),
-        _whole(pixels, "SizeY", 0),
-        _whole(pixels, "SizeZ", 1) * _whole(pixels, "SizeT", 1),
-        _whole(pixels, "SizeC", 1),
-        _pixels_mpp(pixels),
-        any(pixels.get(f"PhysicalSize{axis}") for axis in "XY"),
-        page,
-        file,
-        tuple(each for each in names if each),
-    )
+    files = tuple(found for block in blocks for each in block.findall("{*}UUID") if (found := each.get("FileName")))
+    about = (_pixels_mpp(pixels), speaks_of_mpp, page, file, files)
+    return OmeImage(name, width, height, depth * times, channels, *about)
 
 
 def _other_file(block: Element, own: tuple[str | None, str]) -> str | None:

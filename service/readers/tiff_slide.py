@@ -35,16 +35,8 @@ STREAMS: Final = (  # compressions whose tiles say themselves how large they are
     *(*JPEG, *JPEG_2000, tifffile.COMPRESSION.PNG, tifffile.COMPRESSION.WEBP),
     *(tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.JPEGXL_DNG),
 )
-# TIFF's orientation -> the stored picture is transposed, then mirrored along x, then along y
-TURNS = {
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
+# TIFF's orientation -> whether the stored picture is transposed (t), then mirrored along x, then along y
+TURNS = {2: "x", 3: "xy", 4: "y", 5: "t", 6: "tx", 7: "txy", 8: "ty"}
 
 
 class _Levels(dict[str, Any]):
@@ -120,7 +112,7 @@ class Oriented:
 
     def __init__(self, reader: Any, orientation: int) -> None:
         self._reader = reader
-        self._transposed, self._mirrored_x, self._mirrored_y = TURNS[orientation]
+        self._transposed, self._mirrored_x, self._mirrored_y = (turn in TURNS[orientation] for turn in "txy")
         order = -1 if self._transposed else 1
         self.level_dimensions = tuple(size[::order] for size in reader.level_dimensions)
         self.dimensions = self.level_dimensions[0]
