@@ -199,10 +199,7 @@ def write_result(folder: Path, report: bytes, arrays: Mapping[str, Path]) -> tup
 
 
 def remove_leftovers(folder: Path, digest: str) -> None:
-    """Delete what a result was made of, and what starts left that ended before they counted.
-
-    Others' files stay: the gateway may be drawing a picture here.
-    """
+    """Delete what a result was made of, and what starts that did not count left; the gateway may be drawing there."""
     for pattern in ("map.*", "plan.*", *(f"{kind}-*" for kind in KINDS)):
         for leftover in folder.glob(pattern):
             if digest not in leftover.name:
