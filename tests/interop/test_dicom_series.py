@@ -288,7 +288,7 @@ def test_what_is_too_much_is_refused(archive: Archive, tmp_path: Path, monkeypat
     archive.pages = [[named("1.1")] * 10]
     archive.fails(tmp_path, SourceUnavailable, "no end")
     monkeypatch.undo()
-    monkeypatch.setattr(Storage, "free_bytes", lambda _: 10)
+    monkeypatch.setattr("service.store.storage.free_bytes", lambda _: 10)
     archive.pages = [[named("3.1")]]
     archive.fails(tmp_path, StorageFull, "no room")
 

@@ -80,7 +80,7 @@ def line_of(lines: list[dict[str, Any]], event: str) -> dict[str, Any]:
 
 
 def test_every_line_says_when_who_and_what(lines: list[dict[str, Any]]) -> None:
-    assert len(lines) == 30
+    assert len(lines) == 31
     for line in lines:
         assert list(line)[:5] == ["timestamp", "level", "event", "logger", "process"]
         assert line["process"] == "worker"
