@@ -161,11 +161,12 @@ def test_two_senders_at_once_keep_their_own_orders(listening: Listening) -> None
 @pytest.mark.parametrize(("days", "done"), [(1, "CR"), (-1, "UC")])
 def test_a_clock_that_was_a_day_off_and_is_right_again(listening: Listening, days: int, done: str) -> None:
     """A day ahead is not believed; what seems to be of yesterday may have been overtaken, and is not done."""
-    now = datetime.now().astimezone()
-    times = [now + timedelta(days=max(0, days)), now + timedelta(days=min(0, days))]
-    placed, cancelled = (f"{each:%Y%m%d%H%M%S%z}" for each in times)
+
+    def now_and(days_later: int) -> str:
+        return f"{datetime.now().astimezone() + timedelta(days=days_later):%Y%m%d%H%M%S%z}"
+
     number = f"CLOCK{days}"
-    said = listening.ask(message(pid("1001"), *order(number, slides=(number,)), f7=placed).encode())
+    said = listening.ask(message(pid("1001"), *order(number, slides=(number,)), f7=now_and(max(0, days))).encode())
     assert code_of(said) == "AA"
-    answer = hl7.parse(listening.ask(message(f"ORC|CA|{number}", f7=cancelled).encode()).decode())
+    answer = hl7.parse(listening.ask(message(f"ORC|CA|{number}", f7=now_and(min(0, days))).encode()).decode())
     assert [str(answer.segment("MSA")[1]), str(answer.segment("ORC")[1])] == ["AA", done]

@@ -1,6 +1,6 @@
 // Signing in: a key is sent once, and a session in a cookie takes its place. The browser keeps the key nowhere.
 
-import { call, connection, get } from "./api.js";
+import { connection, get } from "./api.js";
 
 export let session = { tenant: "", scopes: [], keys: false, second_reading: "off" };
 const PLACE = "mitosis-place"; // what the address showed, while the browser is at the provider
@@ -29,16 +29,6 @@ export const signInAgain = () =>
     "Sign in again",
     "Your access has ended. What you entered is kept on this computer and is sent afterwards.",
   );
-
-export async function signOut() {
-  await call("v1/session", { method: "DELETE" }).catch(() => {});
-  if (session.sign_out_url) {
-    location.assign(session.sign_out_url);
-    return;
-  }
-  location.hash = "";
-  location.reload();
-}
 
 function askForKey(title, words, failed = null) {
   asking ??= openDialog({ title, words, failed, staysHere: session.keys, keepPlace }).finally(() => (asking = null));

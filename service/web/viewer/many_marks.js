@@ -6,8 +6,8 @@ const KEPT_STAMPS = 40;
 const MARGIN_PX = 200; // round the screen, of what is drawn for moving
 const SAME_ZOOM = 1e-9; // relative: a move changes the last digits
 
-/** What the overlay draws with is given: its context, how it draws marks, and the fewest that are copied. */
-export function createManyMarks({ context, drawMarks, drawPaths, turnContext, fewest }) {
+/** What the overlay draws with is given: its context, how it draws marks, and the most that it draws. */
+export function createManyMarks({ context, drawMarks, drawPaths, turnContext, most }) {
   const stamps = new Map();
   let sheet = null; // the marks as they were drawn, with their place and zoom
   let lastZoom = 0;
@@ -46,7 +46,7 @@ export function createManyMarks({ context, drawMarks, drawPaths, turnContext, fe
 
   /** One is drawn, then copied, to whole px of the screen. */
   function drawStamps(painter, centres, kind, radius, frame) {
-    if (centres.length < fewest) {
+    if (centres.length <= most) {
       drawPaths(painter, centres, kind, radius);
       return;
     }

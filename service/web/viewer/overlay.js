@@ -199,7 +199,7 @@ export function createOverlay(stage, deepZoom, mpp) {
 
   async function loadMany() {
     const { createManyMarks } = await import("./many_marks.js");
-    many ??= createManyMarks({ context, drawMarks, drawPaths, turnContext, fewest: MANY + 1 });
+    many ??= createManyMarks({ context, drawMarks, drawPaths, turnContext, most: MANY });
     redraw();
   }
 

@@ -1,7 +1,8 @@
 // The start page: send slides, and find the analyses of those that were sent.
 
+import { call } from "./api.js";
 import { h } from "./dom.js";
-import { may, session, signOut } from "./login.js";
+import { may, session } from "./login.js";
 import { createNewSlides } from "./new_slides.js";
 import { RESEARCH_USE } from "./research_use.js";
 import { createWorkList } from "./work_list.js";
@@ -28,4 +29,14 @@ export function createPage() {
     newSlides?.load();
   };
   return { element, open, close: list.close };
+}
+
+async function signOut() {
+  await call("v1/session", { method: "DELETE" }).catch(() => {});
+  if (session.sign_out_url) {
+    location.assign(session.sign_out_url);
+    return;
+  }
+  location.hash = "";
+  location.reload();
 }
