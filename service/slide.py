@@ -191,7 +191,7 @@ class Slide:
 
     @property
     def icc(self) -> IccFacts | None:
-        """What its colour profile is called, and whether the pixels are converted by it."""
+        """Name of its colour profile, and whether the pixels are converted by it."""
         return self.colour_profile.facts(applied=self.is_srgb) if self.colour_profile else None
 
     @cached_property

@@ -119,7 +119,7 @@ def _by_name(entries: Sequence[tuple[str, Resource]]) -> Mapping[str, Entries]:
 
 
 class _Known:
-    """What references of the resource at an address may lead to: on its own server, or contained in it."""
+    """Resources that one at an address may refer to: on its own server, or contained in it."""
 
     def __init__(self, named: Mapping[str, Entries], url: str, resource: Resource) -> None:
         base, _, own = url.rpartition(f"/{resource['resourceType']}/")

@@ -197,8 +197,8 @@ class Settings(BaseSettings):
     """What roles mean here, by commas, each `ROLE=TENANT:scope+scope`; where somebody has roles of several tenants,
     the first in this list decides. Who has none of them may do nothing."""
     oidc_session_s: Annotated[float, Field(ge=60, le=12 * 3600)] = 4 * 3600.0
-    """How long somebody stays signed in (seconds) before the provider is asked again, which may let them in unasked:
-    as long may last what a person could do who has lost all roles there."""
+    """Seconds that somebody stays signed in before the provider is asked again, which may let them in unasked: as long
+    may last what a person could do who has lost all roles there."""
     requests_per_minute: Annotated[int, Field(gt=0)] = 1200
     """Requests a minute of one key, or of one address without a valid key."""
     time_limit_s: Positive = 4 * 3600.0

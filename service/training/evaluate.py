@@ -224,7 +224,7 @@ class CaseEvaluation:
 
     @property
     def best_f1(self) -> float:
-        """What the best threshold reaches."""
+        """F1 at the best threshold."""
         return float(self.curve.f1[self.curve.best()])
 
 
